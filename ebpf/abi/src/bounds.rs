@@ -1,0 +1,26 @@
+//! How large each map is. Every queue and table has its bound here, so that memory is known before the first packet.
+
+/// Distinct (address, port, protocol) keys over all VIPs.
+pub const VIP_KEYS_MAX: u32 = 4096;
+/// VIPs, that is counters and names; one VIP may own several keys.
+pub const VIPS_MAX: u32 = 512;
+/// Backends over all pools that XDP knows. Id 0 is never given out: a zeroed slot names no backend.
+pub const BACKENDS_MAX: u32 = 4096;
+/// Slots of one pool's table: a prime, so that Maglev's permutations reach every slot (Maglev, NSDI'16, 3.4).
+pub const TABLE_LEN: u32 = 65_537;
+/// Tables, one per pool with a VIP.
+pub const TABLES_MAX: u32 = 64;
+/// All slots, in one memory-mapped array.
+pub const SLOTS_MAX: u32 = TABLE_LEN * TABLES_MAX;
+/// Flow records; they exist only for slots that are moving. Preallocated, never evicted: full means refuse.
+pub const FLOWS_MAX: u32 = 262_144;
+/// Deny-list prefixes per address family.
+pub const DENY_MAX: u32 = 65_536;
+/// Listener addresses that `lb_steer` serves.
+pub const STEER_LISTENERS_MAX: u32 = 256;
+/// Workers, that is sockets per listener address.
+pub const WORKERS_MAX: u32 = 256;
+/// Sockets in the reuseport array: listener index * [`WORKERS_MAX`] + worker.
+pub const STEER_SOCKETS_MAX: u32 = STEER_LISTENERS_MAX * WORKERS_MAX;
+/// Cores in the core-to-worker map.
+pub const CORES_MAX: u32 = 1024;

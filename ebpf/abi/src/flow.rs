@@ -1,0 +1,41 @@
+//! A flow and what is remembered of it, only while its slot is moving.
+
+use crate::be::Be16;
+
+/// Key of map `FLOWS`: the 5-tuple as it came in.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FlowKey {
+    /// Source address; IPv4 as `::ffff:a.b.c.d`.
+    pub source: [u8; 16],
+    /// Destination address, the same.
+    pub destination: [u8; 16],
+    /// Source port, network order.
+    pub source_port: Be16,
+    /// Destination port, network order.
+    pub destination_port: Be16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Zero.
+    pub pad: [u8; 3],
+}
+
+/// Value of map `FLOWS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowRecord {
+    /// Backend id the flow goes to.
+    pub backend: u16,
+    /// Epoch of the slot when it was written; another epoch means absent.
+    pub epoch: u8,
+    /// `CLOSING` or zero.
+    pub state: u8,
+    /// Tick of its last packet.
+    pub seen: u32,
+}
+
+/// A FIN or RST was seen: a new SYN may re-home the flow.
+pub const CLOSING: u8 = 1;
+
+const _: () = assert!(size_of::<FlowKey>() == 40);
+const _: () = assert!(size_of::<FlowRecord>() == 8);

@@ -1,0 +1,25 @@
+//! The contract between the kernel half (`lb-ebpf`) and the daemon (`lb`).
+//!
+//! Everything here is `repr(C)`, made of integers and byte arrays only, with its padding written as fields
+//! and its size asserted at compile time. Names of maps and programs are constants in [`names`]; both halves
+//! take them from there. A change of any layout or meaning bumps [`ABI_VERSION`], and the loader refuses an
+//! object or a pin of another version.
+#![no_std]
+
+pub mod backend;
+pub mod be;
+pub mod bounds;
+pub mod counter;
+pub mod flow;
+pub mod hash;
+pub mod meta;
+pub mod names;
+#[cfg(feature = "user")]
+mod pod;
+pub mod reason;
+pub mod slot;
+pub mod steer;
+pub mod vip;
+
+/// Version of every layout and meaning in this crate.
+pub const ABI_VERSION: u32 = 1;

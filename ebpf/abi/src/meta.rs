@@ -1,0 +1,28 @@
+//! What holds for the whole packet path.
+
+/// The one entry of map `META`, written last by control and read once per packet.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Meta {
+    /// [`crate::ABI_VERSION`] of whoever wrote the maps. Zero: nothing was written yet, everything passes.
+    pub abi: u32,
+    /// `FLAG_*` below.
+    pub flags: u32,
+    /// Generation of the config that the maps hold.
+    pub generation: u64,
+    /// Outer source address of IPIP in IPv4, network order; zero: none, such packets are dropped as no-route.
+    pub outer_v4: [u8; 4],
+    /// Zero.
+    pub pad: [u8; 4],
+    /// Outer source address of IPIP in IPv6; zero: none.
+    pub outer_v6: [u8; 16],
+}
+
+/// The deny list is not empty; without this flag it is not looked at.
+pub const FLAG_DENY_V4: u32 = 1 << 0;
+/// The same for IPv6.
+pub const FLAG_DENY_V6: u32 = 1 << 1;
+/// Some slot is moving: flow records may exist.
+pub const FLAG_MOVING: u32 = 1 << 2;
+
+const _: () = assert!(size_of::<Meta>() == 40);

@@ -1,0 +1,39 @@
+//! Names of programs and maps, as they stand in the object and under bpffs.
+
+/// XDP program on the interfaces of the load balancer.
+pub const PROGRAM_INGRESS: &str = "lb_ingress";
+/// XDP program on the interface of a backend that has no tunnel device.
+pub const PROGRAM_DECAP: &str = "lb_decap";
+/// sk_reuseport program of every listener group.
+pub const PROGRAM_STEER: &str = "lb_steer";
+
+/// `Array<Meta>`, one entry.
+pub const MAP_META: &str = "META";
+/// `HashMap<VipKey, VipEntry>`.
+pub const MAP_VIPS: &str = "VIPS";
+/// `Array<u64>` of [`crate::slot::Slot`], `BPF_F_MMAPABLE`; table t begins at `t * TABLE_LEN`.
+pub const MAP_SLOTS: &str = "SLOTS";
+/// `Array<BackendEntry>` by backend id.
+pub const MAP_BACKENDS: &str = "BACKENDS";
+/// `HashMap<FlowKey, FlowRecord>`.
+pub const MAP_FLOWS: &str = "FLOWS";
+/// `LpmTrie<[u8; 4], u32>` of denied sources.
+pub const MAP_DENY_V4: &str = "DENY_V4";
+/// `LpmTrie<[u8; 16], u32>` of denied sources.
+pub const MAP_DENY_V6: &str = "DENY_V6";
+/// `PerCpuArray<u64>` by [`crate::reason::Reason`].
+pub const MAP_REASONS: &str = "REASONS";
+/// `PerCpuArray<u64>` by [`crate::counter::FlowEvent`].
+pub const MAP_FLOW_EVENTS: &str = "FLOW_EVENTS";
+/// `PerCpuArray<Traffic>` by VIP index.
+pub const MAP_VIP_TRAFFIC: &str = "VIP_TRAFFIC";
+/// `PerCpuArray<Traffic>` by backend id.
+pub const MAP_BACKEND_TRAFFIC: &str = "BACKEND_TRAFFIC";
+/// `HashMap<SteerKey, SteerEntry>` by listener address.
+pub const MAP_STEER_LISTENERS: &str = "STEER_LISTENERS";
+/// `ReusePortSockArray` by `SteerEntry::listener * WORKERS_MAX + worker`.
+pub const MAP_STEER_SOCKETS: &str = "STEER_SOCKETS";
+/// `Array<u32>` by core: worker index + 1, or 0 where the core has no worker.
+pub const MAP_STEER_CORES: &str = "STEER_CORES";
+/// `PerCpuArray<SteerCounters>` by listener index.
+pub const MAP_STEER_COUNTERS: &str = "STEER_COUNTERS";

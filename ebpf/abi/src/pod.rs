@@ -1,0 +1,22 @@
+//! Tells aya that the contract's types are plain data.
+#![expect(unsafe_code, reason = "aya::Pod is an unsafe marker; the layouts are asserted where they stand")]
+
+use crate::{
+    backend::BackendEntry,
+    counter::Traffic,
+    flow::{FlowKey, FlowRecord},
+    meta::Meta,
+    steer::{SteerCounters, SteerEntry, SteerKey},
+    vip::{VipEntry, VipKey},
+};
+
+macro_rules! pod {
+    ($($kind:ty),+ $(,)?) => {
+        $(
+            // SAFETY: repr(C), integers and byte arrays only, padding written as fields, size asserted.
+            unsafe impl aya::Pod for $kind {}
+        )+
+    };
+}
+
+pod!(BackendEntry, FlowKey, FlowRecord, Meta, SteerCounters, SteerEntry, SteerKey, Traffic, VipEntry, VipKey);

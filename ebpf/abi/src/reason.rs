@@ -1,0 +1,106 @@
+//! Why a packet was not forwarded as usual. Documentation and metrics are generated from this list.
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $index:literal, $name:literal, $fate:ident;)+) => {
+        /// Index of map `REASONS`. Numbers are frozen once released; new ones go to the end.
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Reason { $($(#[doc = $doc])+ $variant = $index,)+ }
+
+        impl Reason {
+            /// All, in index order.
+            pub const ALL: [Self; { [$($index),+].len() }] = [$(Self::$variant),+];
+
+            /// Name in metrics, logs and `lb show drops`.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+
+            /// One line for the operator.
+            pub const fn describe(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc),+).trim_ascii(),)+ }
+            }
+
+            /// What happens to the packet.
+            pub const fn fate(self) -> Fate {
+                match self { $(Self::$variant => Fate::$fate,)+ }
+            }
+        }
+    };
+}
+
+/// What becomes of a packet that met a reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Given to the kernel untouched.
+    Pass,
+    /// Dropped.
+    Drop,
+    /// Answered by us.
+    Answer,
+    /// Sent to a backend.
+    Forward,
+}
+
+reasons! {
+    /// Sent on to a backend.
+    Forwarded = 0, "forwarded", Forward;
+    /// Not addressed to a VIP; the kernel has it untouched.
+    NotOurs = 1, "not-ours", Pass;
+    /// ICMP echo request to a VIP, answered.
+    Echo = 2, "echo", Answer;
+    /// Shorter than its Ethernet or VLAN header.
+    MalformedEthernet = 3, "malformed-ethernet", Drop;
+    /// IP header is short, has a wrong version or length.
+    MalformedIp = 4, "malformed-ip", Drop;
+    /// TCP header is short, has a wrong offset or impossible flags.
+    MalformedTcp = 5, "malformed-tcp", Drop;
+    /// UDP header is short or has a wrong length.
+    MalformedUdp = 6, "malformed-udp", Drop;
+    /// IPv4 options or IPv6 extension headers on a packet to a VIP.
+    IpOptions = 7, "ip-options", Drop;
+    /// A fragment to a VIP: its ports cannot be known.
+    Fragment = 8, "fragment", Drop;
+    /// Time to live or hop limit ran out.
+    Ttl = 9, "ttl", Drop;
+    /// Source is on the deny list.
+    Denied = 10, "denied", Drop;
+    /// Source opened flows faster than allowed.
+    RateLimited = 11, "rate-limited", Drop;
+    /// The VIP's table names no backend.
+    NoBackend = 12, "no-backend", Drop;
+    /// The chosen backend is down and nobody took over.
+    BackendDown = 13, "backend-down", Drop;
+    /// Encapsulated packet would exceed the MTU of the way out.
+    Mtu = 14, "mtu", Drop;
+    /// The driver left no room in front of the packet for the outer header.
+    EncapHeadroom = 15, "encap-headroom", Drop;
+    /// No route to the backend, or no outer source address of its family.
+    NoRoute = 16, "no-route", Drop;
+    /// The next hop's Ethernet address is not known yet; the kernel is asked to find it.
+    NoNeighbour = 17, "no-neighbour", Drop;
+    /// No source port left for address translation.
+    NatPortsExhausted = 18, "nat-ports-exhausted", Drop;
+    /// Flow table full where a record was required.
+    FlowTableFull = 19, "flow-table-full", Drop;
+    /// Wrong SYN cookie.
+    SynCookieBad = 20, "syn-cookie-bad", Drop;
+    /// Maps were written by another version; everything passes.
+    Abi = 21, "abi", Pass;
+}
+
+/// Entries of map `REASONS`.
+pub const COUNT: u32 = Reason::ALL.len() as u32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn indexes_are_dense_and_names_unique() {
+        for (index, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, index);
+            assert!(Reason::ALL.iter().all(|other| other == reason || other.name() != reason.name()));
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! What a packet is addressed to.
+
+use crate::be::Be16;
+
+/// Key of map `VIPS`.
+///
+/// An ICMP echo request for a VIP is found under its address, protocol 1 or 58, and port 0.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct VipKey {
+    /// Destination address; IPv4 as `::ffff:a.b.c.d`.
+    pub address: [u8; 16],
+    /// Destination port, network order.
+    pub port: Be16,
+    /// IP protocol number: 6, 17, 1 or 58.
+    pub protocol: u8,
+    /// Zero.
+    pub pad: u8,
+}
+
+/// Value of map `VIPS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VipEntry {
+    /// Index of this VIP's counters, below [`crate::bounds::VIPS_MAX`].
+    pub vip: u32,
+    /// Index of the first slot of its pool's table in `SLOTS`.
+    pub table: u32,
+    /// Slots in that table.
+    pub table_len: u32,
+    /// `FORWARD_*` (exactly one, or none for an entry that only answers echo) and other flags below.
+    pub flags: u32,
+    /// Key of this VIP's flow hash.
+    pub hash_key: [u64; 2],
+    /// Nanoseconds a flow without packets is remembered, in ticks (see [`crate::slot::TICK_SHIFT`]).
+    pub flow_idle_ticks: u32,
+    /// Zero.
+    pub pad: u32,
+}
+
+/// Encapsulate in IPv4 or IPv6, whichever the backend's address is.
+pub const FORWARD_IPIP: u32 = 1 << 0;
+/// Send the packet unchanged to the backend's Ethernet address.
+pub const FORWARD_L2DSR: u32 = 1 << 1;
+/// `flows = "none"`: never record, always the owner.
+pub const FLOWS_NONE: u32 = 1 << 2;
+/// Answer ICMP echo requests.
+pub const ECHO: u32 = 1 << 3;
+
+const _: () = assert!(size_of::<VipKey>() == 20);
+const _: () = assert!(size_of::<VipEntry>() == 40);

@@ -1,0 +1,2 @@
+//! The pure half (skeleton).
+#![no_std]

@@ -1,0 +1,105 @@
+//! What a worker needs of a config: indexes instead of names, in the order it looks them up.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use super::{Keepalive, Limits, Protocol, Steer};
+use crate::model::{BackendId, Generation, ListenerId, PoolId, RouteId};
+
+/// Immutable; workers hold it by `Arc` and swap it between turns.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Number of this config.
+    pub generation: Generation,
+    /// Limits.
+    pub limits: Limits,
+    /// By [`ListenerId`].
+    pub listeners: Vec<ListenerSnapshot>,
+    /// By [`PoolId`]; pools that only VIPs use stand here too.
+    pub pools: Vec<PoolSnapshot>,
+    /// By [`RouteId`]; names for counters.
+    pub routes: Vec<RouteSnapshot>,
+}
+
+/// One listener.
+#[derive(Clone, Debug)]
+pub struct ListenerSnapshot {
+    /// Its place in [`Snapshot::listeners`].
+    pub id: ListenerId,
+    /// Name in the config.
+    pub name: Arc<str>,
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// Bound addresses.
+    pub bind: Vec<SocketAddr>,
+    /// How a connection finds its worker.
+    pub steer: Steer,
+    /// Where connections (tcp) or unrouted requests (http) go.
+    pub pool: Option<PoolId>,
+    /// Routes of an http listener, most specific first; file order never matters.
+    pub routes: Vec<RouteId>,
+}
+
+/// One route. A route with several hosts stands here once per host.
+#[derive(Clone, Debug)]
+pub struct RouteSnapshot {
+    /// Its place in [`Snapshot::routes`].
+    pub id: RouteId,
+    /// Name in the config.
+    pub name: Arc<str>,
+    /// Host to match.
+    pub host: HostMatch,
+    /// Path to match.
+    pub path: PathMatch,
+    /// Where requests go.
+    pub pool: PoolId,
+    /// From the end of the request to the response head.
+    pub timeout: Duration,
+}
+
+/// Host condition of a route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostMatch {
+    /// Whole host, lower case, without port.
+    Exact(Arc<str>),
+    /// Suffix with its leading dot.
+    Suffix(Arc<str>),
+    /// No condition.
+    Any,
+}
+
+/// Path condition of a route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathMatch {
+    /// Whole path.
+    Exact(Arc<str>),
+    /// Prefix that ends in `/`; the prefix without its last `/` matches too.
+    Prefix(Arc<str>),
+    /// No condition.
+    Any,
+}
+
+/// One pool.
+#[derive(Clone, Debug)]
+pub struct PoolSnapshot {
+    /// Its place in [`Snapshot::pools`].
+    pub id: PoolId,
+    /// Name in the config.
+    pub name: Arc<str>,
+    /// Backends that connections can go to, in config order.
+    pub backends: Vec<BackendSnapshot>,
+    /// Idle upstream connections.
+    pub keepalive: Keepalive,
+}
+
+/// One backend.
+#[derive(Clone, Debug)]
+pub struct BackendSnapshot {
+    /// Stable over generations.
+    pub id: BackendId,
+    /// As in the config, for people.
+    pub name: Arc<str>,
+    /// Where to dial; port 0 in a pool that only VIPs use.
+    pub address: SocketAddr,
+    /// Share of new work.
+    pub weight: u16,
+}

@@ -1,0 +1,315 @@
+//! A config that holds: every reference resolves, every value is in range.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+
+/// The whole config, valid by construction.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Workers.
+    pub runtime: Runtime,
+    /// Packet path; `None` where no interface is named.
+    pub xdp: Option<Xdp>,
+    /// Where the admin API and the metrics are.
+    pub admin: Admin,
+    /// Limits on the open side, on by default.
+    pub limits: Limits,
+    /// Where state is kept.
+    pub state: State,
+    /// L4 services.
+    pub vips: BTreeMap<Arc<str>, Vip>,
+    /// L7 and relay services.
+    pub listeners: BTreeMap<Arc<str>, Listener>,
+    /// HTTP routes.
+    pub routes: BTreeMap<Arc<str>, Route>,
+    /// Backends with their policies.
+    pub pools: BTreeMap<Arc<str>, Pool>,
+}
+
+/// `[runtime]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Runtime {
+    /// How many workers and where.
+    pub workers: Workers,
+}
+
+/// `runtime.workers`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Workers {
+    /// One per core that we may run on.
+    Auto,
+    /// That many, on the first cores.
+    Count(usize),
+    /// One on each of these cores.
+    Cores(Vec<usize>),
+}
+
+/// `[xdp]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Xdp {
+    /// Interfaces that carry `lb_ingress`; never empty.
+    pub interfaces: Vec<Interface>,
+    /// Denied sources.
+    pub deny: Vec<IpNet>,
+    /// `secret = "file:PATH"`; `None`: made in the state directory.
+    pub secret: Option<PathBuf>,
+}
+
+/// One of `xdp.interfaces`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Interface {
+    /// Name, at most 15 bytes.
+    pub name: Arc<str>,
+    /// `None`: native first, generic where the driver cannot.
+    pub mode: Option<XdpMode>,
+}
+
+/// How an XDP program hangs on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpMode {
+    /// In the driver.
+    Native,
+    /// In the stack, after the socket buffer was made.
+    Generic,
+}
+
+/// `[admin]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admin {
+    /// Unix socket of the API.
+    pub socket: PathBuf,
+    /// Read-only TCP endpoint; `None`: switched off by an empty string.
+    pub http: Option<SocketAddr>,
+}
+
+/// `[limits]`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// Downstream connections over all workers.
+    pub connections: usize,
+    /// Downstream connections of one address.
+    pub connections_per_ip: usize,
+    /// From accept or the end of the last exchange's first byte to the end of the head.
+    pub head_timeout: Duration,
+    /// Bytes of a head, request line included.
+    pub head_bytes: usize,
+    /// Fields in a head.
+    pub head_fields: usize,
+    /// Silence in either direction.
+    pub idle_timeout: Duration,
+    /// One attempt at one backend.
+    pub connect_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 200_000,
+            connections_per_ip: 1024,
+            head_timeout: Duration::from_secs(10),
+            head_bytes: 32 << 10,
+            head_fields: 100,
+            idle_timeout: Duration::from_secs(60),
+            connect_timeout: Duration::from_secs(3),
+        }
+    }
+}
+
+/// `[state]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct State {
+    /// Directory of generations, lineage and the generated secret.
+    pub dir: PathBuf,
+}
+
+/// `[vip.NAME]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Vip {
+    /// Addresses; never empty.
+    pub addresses: Vec<IpAddr>,
+    /// Ports with their protocols; never empty.
+    pub ports: Vec<VipPort>,
+    /// How packets leave.
+    pub forward: Forward,
+    /// Name of a pool that exists.
+    pub pool: Arc<str>,
+    /// `flows = "none"`: never remember.
+    pub flows_none: bool,
+}
+
+/// One of `vip.ports`, such as `53/udp`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VipPort {
+    /// Destination port, host order, not 0.
+    pub port: u16,
+    /// Transport.
+    pub transport: Transport,
+}
+
+/// Transport protocol of a VIP port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// 6.
+    Tcp,
+    /// 17.
+    Udp,
+}
+
+/// `vip.forward`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forward {
+    /// Encapsulated in IP of the backend's family.
+    Ipip,
+    /// Unchanged, to the backend's Ethernet address.
+    L2dsr,
+}
+
+/// `[listener.NAME]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listener {
+    /// Addresses; never empty.
+    pub bind: Vec<SocketAddr>,
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// Pool of a tcp listener (always there), or of an http listener where no route matches.
+    pub pool: Option<Arc<str>>,
+    /// How a connection finds its worker.
+    pub steer: Steer,
+}
+
+/// `listener.protocol`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// HTTP/1.1 reverse proxy.
+    Http,
+    /// Byte relay.
+    Tcp,
+}
+
+/// `listener.steer`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Steer {
+    /// By core where every worker's core owns a receive queue, else by hash.
+    #[default]
+    Auto,
+    /// The worker of the core that took the packet.
+    Core,
+    /// The worker that the flow hash names.
+    Hash,
+}
+
+/// `[route.NAME]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    /// Name of an http listener that exists.
+    pub listener: Arc<str>,
+    /// Hosts, lower case; empty: any.
+    pub hosts: Vec<HostPattern>,
+    /// Path; `None`: any.
+    pub path: Option<PathPattern>,
+    /// Name of a pool that exists.
+    pub pool: Arc<str>,
+    /// From the end of the request to the response head; `None`: `limits.idle_timeout`.
+    pub timeout: Option<Duration>,
+}
+
+/// One of `route.host`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum HostPattern {
+    /// `api.example.com`.
+    Exact(Arc<str>),
+    /// `*.example.com`, kept as `.example.com`: any number of labels in front.
+    Wildcard(Arc<str>),
+}
+
+/// `route.path`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathPattern {
+    /// `/v1/status`.
+    Exact(Arc<str>),
+    /// `/v1/*`, kept as `/v1/`: also matches `/v1` itself. `/*` is kept as `/`.
+    Prefix(Arc<str>),
+}
+
+/// `[pool.NAME]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pool {
+    /// `None`: not said; maglev behind a VIP, round-robin behind a listener.
+    pub balance: Option<Balance>,
+    /// Backends; never empty, no two with the same address.
+    pub backends: Vec<Backend>,
+    /// Active checks; `None`: always up.
+    pub health: Option<Health>,
+    /// Idle upstream connections.
+    pub keepalive: Keepalive,
+}
+
+/// `pool.balance`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Balance {
+    /// In turn, by weight.
+    RoundRobin,
+    /// By flow hash through a Maglev table.
+    Maglev,
+}
+
+/// One of `pool.backends`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Backend {
+    /// Address.
+    pub ip: IpAddr,
+    /// Port; always there in a pool that a listener or route uses.
+    pub port: Option<u16>,
+    /// Share of new work, 1 ..= 1000.
+    pub weight: u16,
+}
+
+impl std::fmt::Display for Backend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.port {
+            Some(port) => SocketAddr::new(self.ip, port).fmt(f),
+            None => self.ip.fmt(f),
+        }
+    }
+}
+
+/// `pool.health`: a TCP connection that is accepted in time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Health {
+    /// `tcp = "PORT"`; `None` for `tcp = "auto"`: the backend's own port (always there then).
+    pub tcp_port: Option<u16>,
+    /// From one probe's start to the next.
+    pub every: Duration,
+    /// Longest wait for one probe, at most `every`.
+    pub timeout: Duration,
+    /// Failures in a row until down.
+    pub fall: u32,
+    /// Successes in a row until up.
+    pub rise: u32,
+}
+
+/// `pool.keepalive`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Keepalive {
+    /// Longest idle time of a kept connection.
+    pub idle: Duration,
+    /// Kept connections of one worker to one backend.
+    pub per_worker: usize,
+}
+
+impl Default for Keepalive {
+    fn default() -> Self {
+        Self { idle: Duration::from_secs(60), per_worker: 64 }
+    }
+}

@@ -1,0 +1,1 @@
+//! HTTP: heads, bodies, routes, exchanges. Sans-io.

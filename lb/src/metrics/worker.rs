@@ -1,0 +1,115 @@
+//! What one worker counts. Indexes are the ids of the snapshot; backends are by [`BackendId`] and survive it.
+
+use super::{Counter, Gauge};
+use crate::model::{BackendId, ListenerId, reason::CloseReason};
+
+/// Listeners that have counters.
+pub const LISTENERS_MAX: usize = 256;
+/// Backends that have counters, id 0 included.
+pub const BACKENDS_MAX: usize = 4096;
+
+/// All counters of one worker.
+#[derive(Debug)]
+pub struct WorkerMetrics {
+    /// Loop turns.
+    pub turns: Counter,
+    /// `io_uring_enter` calls.
+    pub enters: Counter,
+    /// Completions reaped.
+    pub completions: Counter,
+    /// Completions with an unknown token, or after their operation ended: always 0 in a sound program.
+    pub completions_stray: Counter,
+    /// Bytes moved by splice(2).
+    pub spliced_bytes: Counter,
+    /// Relays that left user space.
+    pub splices_started: Counter,
+    /// Splices refused for want of a pipe; the copy path went on.
+    pub pipes_refused: Counter,
+    /// Snapshots taken over.
+    pub snapshots: Counter,
+    /// By listener.
+    pub listeners: Box<[ListenerMetrics]>,
+    /// By backend.
+    pub backends: Box<[BackendMetrics]>,
+    /// Ends of connections and exchanges that were not well, by reason.
+    pub reasons: [Counter; CloseReason::COUNT],
+}
+
+/// Counters of one listener on one worker.
+#[derive(Debug, Default)]
+pub struct ListenerMetrics {
+    /// Connections accepted.
+    pub accepted: Counter,
+    /// Of those, how many came in on this worker's core.
+    pub accepted_on_core: Counter,
+    /// Connections open.
+    pub open: Gauge,
+    /// Requests with a complete head.
+    pub requests: Counter,
+    /// Responses by status class, 1xx first; those we made ourselves included.
+    pub responses: [Counter; 5],
+    /// Bytes from clients.
+    pub received_bytes: Counter,
+    /// Bytes to clients.
+    pub sent_bytes: Counter,
+}
+
+/// Counters of one backend on one worker.
+#[derive(Debug, Default)]
+pub struct BackendMetrics {
+    /// Connections dialled with success.
+    pub connects: Counter,
+    /// Connections refused, unanswered or unreachable.
+    pub connect_failures: Counter,
+    /// Exchanges that took a kept connection.
+    pub reuses: Counter,
+    /// Exchanges or relays begun.
+    pub exchanges: Counter,
+    /// Exchanges or relays going on.
+    pub in_flight: Gauge,
+    /// Idle connections kept.
+    pub idle: Gauge,
+}
+
+impl WorkerMetrics {
+    /// All zero.
+    pub fn new() -> Self {
+        Self {
+            turns: Counter::default(),
+            enters: Counter::default(),
+            completions: Counter::default(),
+            completions_stray: Counter::default(),
+            spliced_bytes: Counter::default(),
+            splices_started: Counter::default(),
+            pipes_refused: Counter::default(),
+            snapshots: Counter::default(),
+            listeners: (0..LISTENERS_MAX).map(|_| ListenerMetrics::default()).collect(),
+            backends: (0..BACKENDS_MAX).map(|_| BackendMetrics::default()).collect(),
+            reasons: std::array::from_fn(|_| Counter::default()),
+        }
+    }
+
+    /// Counters of a listener.
+    #[inline]
+    pub fn listener(&self, id: ListenerId) -> &ListenerMetrics {
+        &self.listeners[id.index()]
+    }
+
+    /// Counters of a backend.
+    #[inline]
+    pub fn backend(&self, id: BackendId) -> &BackendMetrics {
+        &self.backends[id.index()]
+    }
+
+    /// Counter of a reason.
+    #[inline]
+    pub fn reason(&self, reason: CloseReason) -> &Counter {
+        &self.reasons[reason as usize]
+    }
+}
+
+impl Default for WorkerMetrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}

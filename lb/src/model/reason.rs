@@ -1,0 +1,117 @@
+//! Why a connection or an exchange ended otherwise than well: a name, whose fault, and what the client is told.
+
+/// Who caused it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The client, or the way to it.
+    Downstream,
+    /// The backend, or the way to it.
+    Upstream,
+    /// Ourselves: a limit, the config, a lack of memory.
+    Us,
+}
+
+macro_rules! close_reasons {
+    ($($(#[doc = $doc:literal])+ $variant:ident, $name:literal, $fault:ident, $status:literal;)+) => {
+        /// Named reasons of the connection path. Names are frozen once released.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum CloseReason { $($(#[doc = $doc])+ $variant,)+ }
+
+        impl CloseReason {
+            /// All, in index order (`reason as usize`).
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+            /// How many there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// Name in metrics, logs and `lb show`.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+
+            /// Whose fault it is.
+            pub const fn fault(self) -> Fault {
+                match self { $(Self::$variant => Fault::$fault,)+ }
+            }
+
+            /// HTTP status to answer with while no response head was sent; 0: none, just close.
+            pub const fn status(self) -> u16 {
+                match self { $(Self::$variant => $status,)+ }
+            }
+
+            /// One line for the operator.
+            pub const fn describe(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc),+).trim_ascii(),)+ }
+            }
+        }
+    };
+}
+
+close_reasons! {
+    /// Request line is not `method SP target SP HTTP/1.x`.
+    RequestLine, "request-line", Downstream, 400;
+    /// HTTP version is not 1.0 or 1.1.
+    Version, "version", Downstream, 505;
+    /// Request target is malformed for its method.
+    Target, "target", Downstream, 400;
+    /// Request target is longer than allowed.
+    TargetTooLong, "target-too-long", Downstream, 414;
+    /// Method is longer than allowed, or is CONNECT, which is not enabled.
+    Method, "method", Downstream, 501;
+    /// A header line breaks the syntax: bare CR or LF, space before the colon, folding, control characters.
+    HeaderSyntax, "header-syntax", Downstream, 400;
+    /// Host is missing, doubled, empty or malformed.
+    Host, "host", Downstream, 400;
+    /// Content-Length and Transfer-Encoding together.
+    FramingConflict, "framing-conflict", Downstream, 400;
+    /// Content-Length is doubled, signed, not decimal or too large.
+    ContentLength, "content-length", Downstream, 400;
+    /// Transfer-Encoding is malformed, or stands in an HTTP/1.0 request.
+    TransferEncoding, "transfer-encoding", Downstream, 400;
+    /// Transfer coding that we do not know.
+    UnknownCoding, "unknown-coding", Downstream, 501;
+    /// Chunk size, extension, data end or trailer breaks the syntax.
+    Chunk, "chunk", Downstream, 400;
+    /// Trailers are too long or name a field that may not stand there.
+    Trailer, "trailer", Downstream, 400;
+    /// Head is longer than allowed.
+    HeadTooLarge, "head-too-large", Downstream, 431;
+    /// Head has more fields than allowed.
+    TooManyFields, "too-many-fields", Downstream, 431;
+    /// Expect asks for something else than 100-continue.
+    Expect, "expect", Downstream, 417;
+    /// HTTP/2 preface on a listener that speaks HTTP/1 only.
+    Http2Preface, "http2-preface", Downstream, 400;
+    /// Head did not arrive in time.
+    HeadTimeout, "head-timeout", Downstream, 408;
+    /// Body made no progress in time.
+    BodyTimeout, "body-timeout", Downstream, 408;
+    /// Nothing happened for longer than the idle limit.
+    IdleTimeout, "idle-timeout", Downstream, 0;
+    /// The client reset or closed in the middle.
+    ClientGone, "client-gone", Downstream, 0;
+    /// No route matches host and path.
+    NoRoute, "no-route", Us, 404;
+    /// No backend of the pool is up.
+    NoBackend, "no-backend", Us, 503;
+    /// Connections in all are at their limit.
+    ConnectionsLimit, "connections-limit", Us, 0;
+    /// Connections of this address are at their limit.
+    ConnectionsPerIp, "connections-per-ip", Us, 0;
+    /// We are draining: the drain deadline ended the connection.
+    Draining, "draining", Us, 0;
+    /// No operation slot or buffer was left.
+    Resources, "resources", Us, 503;
+    /// Every attempted backend refused the connection.
+    ConnectFailed, "connect-failed", Upstream, 502;
+    /// Every attempted backend left the connection attempt unanswered.
+    ConnectTimeout, "connect-timeout", Upstream, 504;
+    /// The backend closed or reset before its response head was complete.
+    UpstreamClosed, "upstream-closed", Upstream, 502;
+    /// The backend's response head did not arrive in time.
+    UpstreamTimeout, "upstream-timeout", Upstream, 504;
+    /// The backend's response breaks HTTP framing.
+    BadResponse, "bad-response", Upstream, 502;
+    /// The backend ended its response body early or stalled.
+    Truncated, "truncated", Upstream, 0;
+}

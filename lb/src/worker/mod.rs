@@ -1,0 +1,5 @@
+//! One pinned thread with its own ring: accepts, relays, speaks HTTP. Composes everything below.
+
+mod api;
+
+pub use api::{BoundListener, Command, Handle, Setup};
