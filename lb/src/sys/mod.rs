@@ -1,1 +1,5 @@
-//! (skeleton)
+//! The syscalls that a ring does not do, or does badly.
+
+pub mod affinity;
+pub mod event;
+pub mod pipe;
