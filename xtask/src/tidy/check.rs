@@ -35,6 +35,8 @@ pub(crate) fn file(path: &str, text: &str) -> Vec<Finding> {
         }
     }
     found.sort();
+    // One `use` may break a rule several times.
+    found.dedup();
     found
 }
 
