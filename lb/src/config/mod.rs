@@ -2,9 +2,15 @@
 //!
 //! `file` (TOML, spans, suggestions) -> [`Config`] (valid by construction) -> [`Snapshot`] (indexes resolved).
 
+mod digest;
+mod file;
+mod problem;
 mod snapshot;
 mod valid;
 
+pub use digest::Digest;
+pub use file::{FILE_BYTES_MAX, Loaded, load, parse};
+pub use problem::{PROBLEMS_MAX, Place, Problem, Problems, Severity};
 pub use snapshot::{
     BackendSnapshot, HostMatch, ListenerSnapshot, PathMatch, PoolSnapshot, RouteSnapshot, Snapshot,
 };
