@@ -1,0 +1,3 @@
+//! Namespace tests: real clients, real servers, the real daemon.
+
+mod harness;
