@@ -2,6 +2,7 @@
 
 use std::{
     env, fs,
+    net::{IpAddr, SocketAddr},
     os::unix::net::UnixDatagram,
     path::{Path, PathBuf},
     process::Command,
@@ -79,6 +80,17 @@ impl<'a> Daemon<'a> {
         Self::launch(scene, host, admin, command)
     }
 
+    /// Starts the quickstart: `lb run` and nothing else. Run-time files go to the scene's directory.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn quickstart(scene: &'a Scene) -> Result<Self> {
+        let host = &scene.topology().lb;
+        let mut command = host.netns.command(binary()?);
+        command.arg("run").env("XDG_RUNTIME_DIR", scene.directory());
+        Self::launch(scene, host, scene.directory().join("lb/admin.sock"), command)
+    }
+
     /// Starts `command`, which is to say `READY=1` on a socket of ours.
     fn launch(scene: &Scene, host: &'a Host, admin: PathBuf, mut command: Command) -> Result<Self> {
         let notify = scene.directory().join("notify.sock");
@@ -122,7 +134,7 @@ impl<'a> Daemon<'a> {
     /// # Errors
     /// The verb fails, or prints no list.
     pub fn show(&self, what: &str) -> Result<Table> {
-        Table::parse(&self.ask(&["show", what, "--json"])?)
+        Table::parse(what, &self.ask(&["show", what, "--json"])?)
     }
 
     /// A scrape of `/metrics`.
@@ -135,25 +147,33 @@ impl<'a> Daemon<'a> {
         Ok(Metrics::new(reply.body))
     }
 
-    /// Whether the backend whose address begins with `address` is up in every row that shows it.
+    /// Whether a backend is up in every pool that has it, whatever its port; `None` while pools disagree.
     ///
     /// # Errors
-    /// No row shows it.
-    pub fn is_up(&self, address: &str) -> Result<bool> {
+    /// No pool has it.
+    pub fn is_up(&self, address: IpAddr) -> Result<Option<bool>> {
         let table = self.show("backends")?;
-        let named = |row: &&crate::view::Row| row.text("backend").starts_with(address);
-        let rows: Vec<_> = table.rows().iter().filter(named).collect();
-        ensure!(!rows.is_empty(), "no backend {address} in {table:?}");
-        Ok(rows.iter().all(|row| row.is_up()))
+        let same = |name: &str| {
+            name.parse::<SocketAddr>().map(|a| a.ip()).or_else(|_| name.parse()).is_ok_and(|ip| ip == address)
+        };
+        let mut states = Vec::new();
+        for row in table.rows() {
+            if same(row.text("backend")?) {
+                states.push(row.is_up()?);
+            }
+        }
+        let first = *states.first().with_context(|| format!("no backend {address} in {table:?}"))?;
+        Ok(states.iter().all(|state| *state == first).then_some(first))
     }
 
-    /// Waits until that backend is down, or up, everywhere.
+    /// Waits until a backend is up (or down) in every pool that has it.
     ///
     /// # Errors
     /// It is not within `limit`.
-    pub fn wait_until_up(&self, address: &str, up: bool, limit: Duration) -> Result<()> {
+    pub fn wait_until_up(&self, address: IpAddr, up: bool, limit: Duration) -> Result<()> {
         wait::until_ok("change of health", limit, || {
-            ensure!(self.is_up(address)? == up, "{address} is not yet {}", if up { "up" } else { "down" });
+            let is = self.is_up(address)?;
+            ensure!(is == Some(up), "{address}: wanted up = {up}, is {is:?}");
             Ok(())
         })
     }
@@ -167,6 +187,34 @@ impl<'a> Daemon<'a> {
         let admin = self.admin.to_str().context("socket path is not UTF-8")?;
         let arguments = [arguments, &["--admin", admin]].concat();
         verb(self.host, &arguments)?.success().with_context(|| format!("lb {}", arguments.join(" ")))
+    }
+}
+
+/// `lb decap` on a backend: takes IPIP apart until dropped.
+#[derive(Debug)]
+pub struct Decap(Process);
+
+impl Decap {
+    /// Starts it on the host's `eth0` and waits until its program hangs there.
+    ///
+    /// # Errors
+    /// It ends, or does not attach in time.
+    pub fn start(scene: &Scene, host: &Host) -> Result<Self> {
+        let mut command = host.netns.command(binary()?);
+        command.args(["decap", "--interface", "eth0"]);
+        let mut this =
+            Self(Process::spawn("lb decap", command, &scene.log(&format!("decap-{}", host.name)))?);
+        wait::until_ok("XDP program on the backend", PATIENCE, || {
+            ensure!(this.0.status()?.is_none(), "lb decap has ended: {}", this.0.log());
+            ensure!(host.has_xdp()?, "none attached");
+            Ok(())
+        })?;
+        Ok(this)
+    }
+
+    /// Its process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.0
     }
 }
 

@@ -9,10 +9,13 @@
 
 use std::{
     fs,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    io::Read as _,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{netns::Namespace, process, wait::PATIENCE};
 
@@ -91,6 +94,37 @@ impl Host {
         Ok(LinkCounters { rx_packets, rx_bytes, tx_packets, tx_bytes })
     }
 
+    /// Whether `eth0` carries an XDP program.
+    ///
+    /// # Errors
+    /// The interface cannot be read.
+    pub fn has_xdp(&self) -> Result<bool> {
+        let mut command = self.netns.command("ip");
+        command.args(["link", "show", "dev", "eth0"]);
+        Ok(process::run(command, PATIENCE)?.success()?.contains("prog/xdp"))
+    }
+
+    /// Asks for one ICMP echo reply.
+    ///
+    /// # Errors
+    /// None comes within a second.
+    pub fn ping(&self, target: IpAddr) -> Result<()> {
+        let (domain, protocol, request) = match target {
+            IpAddr::V4(_) => (Domain::IPV4, Protocol::ICMPV4, 8),
+            IpAddr::V6(_) => (Domain::IPV6, Protocol::ICMPV6, 128),
+        };
+        // A ping socket: the kernel writes identifier and checksum, and hands over matching replies only.
+        let socket = self.netns.run(|| Socket::new(domain, Type::DGRAM, Some(protocol)))??;
+        socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+        socket.connect(&SocketAddr::new(target, 0).into())?;
+        let message = [&[request, 0, 0, 0, 0, 0, 0, 1][..], b"what XDP answers itself"].concat();
+        socket.send(&message)?;
+        let mut reply = [0; 256];
+        let size = (&socket).read(&mut reply).with_context(|| format!("no echo reply from {target}"))?;
+        ensure!(reply[..size][8..] == message[8..], "the reply carries something else");
+        Ok(())
+    }
+
     fn create(prefix: &str, name: &'static str, last: u8) -> Result<Self> {
         let netns = Namespace::create(&format!("{prefix}-{name}"))?;
         // IPv6 is written as if the decimal digits were hexadecimal, so that both families read alike.
@@ -107,6 +141,7 @@ impl Host {
             ("ipv6/conf/eth0/accept_ra", "0"),
             ("ipv4/conf/all/rp_filter", "0"),
             ("ipv4/conf/eth0/rp_filter", "0"),
+            ("ipv4/ping_group_range", "0 0"),
         ])?;
         // A sum that veth leaves for the receiver's stack is lost when XDP sends the packet on: sum at once.
         self.ethtool("eth0", &["tx", "off"])?;

@@ -1,6 +1,6 @@
 //! What the daemon shows: `lb show` rows and metrics, read in one place so that a renamed field hurts once.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 /// One object of a `lb show ... --json` list.
@@ -12,21 +12,16 @@ pub struct Row(Value);
 pub struct Table(Vec<Row>);
 
 impl Table {
-    /// Reads a JSON list of objects, or an object that has one under any key.
+    /// Reads the document `{ "workers": [row, ...] }` of `lb show workers --json`.
     ///
     /// # Errors
-    /// It is neither.
-    pub fn parse(text: &str) -> Result<Self> {
-        let value: Value = serde_json::from_str(text).with_context(|| format!("not JSON: {text}"))?;
-        let list = match value {
-            Value::Array(list) => Some(list),
-            Value::Object(map) => map.into_iter().find_map(|(_, v)| match v {
-                Value::Array(list) => Some(list),
-                _ => None,
-            }),
-            _ => None,
-        };
-        Ok(Self(list.with_context(|| format!("no list: {text}"))?.into_iter().map(Row).collect()))
+    /// It is not JSON, or has no list of that name.
+    pub fn parse(what: &str, text: &str) -> Result<Self> {
+        let mut value: Value = serde_json::from_str(text).with_context(|| format!("not JSON: {text}"))?;
+        match value.get_mut(what).map(Value::take) {
+            Some(Value::Array(rows)) => Ok(Self(rows.into_iter().map(Row).collect())),
+            _ => bail!("no list {what:?}: {text}"),
+        }
     }
 
     /// Rows in the order shown.
@@ -34,35 +29,58 @@ impl Table {
         &self.0
     }
 
-    /// Rows whose field `key` is `value`.
-    pub fn matching(&self, key: &str, value: &str) -> Vec<&Row> {
-        self.0.iter().filter(|row| row.text(key) == value).collect()
+    /// The only row whose field `key` is `value`.
+    ///
+    /// # Errors
+    /// There is none, or more than one.
+    pub fn row(&self, key: &str, value: &str) -> Result<&Row> {
+        match self.matching(key, value)[..] {
+            [row] => Ok(row),
+            ref rows => bail!("{} rows with {key} = {value:?} in {self:?}", rows.len()),
+        }
     }
 
-    /// Sum of a number over all rows; a row without it counts nothing.
-    pub fn sum(&self, key: &str) -> u64 {
+    /// Rows whose field `key` is `value`.
+    pub fn matching(&self, key: &str, value: &str) -> Vec<&Row> {
+        self.0.iter().filter(|row| row.text(key).is_ok_and(|text| text == value)).collect()
+    }
+
+    /// Sum of a number over all rows.
+    ///
+    /// # Errors
+    /// A row lacks it: a renamed counter must not read as zero.
+    pub fn sum(&self, key: &str) -> Result<u64> {
         self.0.iter().map(|row| row.number(key)).sum()
     }
 }
 
 impl Row {
-    /// A field as text, numbers and booleans too; empty: not there.
-    pub fn text(&self, key: &str) -> String {
-        match self.field(key) {
-            Some(Value::String(text)) => text.clone(),
-            None | Some(Value::Null) => String::new(),
-            Some(other) => other.to_string(),
+    /// A text.
+    ///
+    /// # Errors
+    /// It is not there, or is no text.
+    pub fn text(&self, key: &str) -> Result<&str> {
+        self.field(key).and_then(Value::as_str).with_context(|| format!("no text {key:?} in {}", self.0))
+    }
+
+    /// A count.
+    ///
+    /// # Errors
+    /// It is not there, or is no count.
+    pub fn number(&self, key: &str) -> Result<u64> {
+        self.field(key).and_then(Value::as_u64).with_context(|| format!("no count {key:?} in {}", self.0))
+    }
+
+    /// Whether a backend takes new work.
+    ///
+    /// # Errors
+    /// The row says neither up nor down.
+    pub fn is_up(&self) -> Result<bool> {
+        match self.text("state")? {
+            "up" => Ok(true),
+            "down" => Ok(false),
+            other => bail!("state {other:?}"),
         }
-    }
-
-    /// A count; 0: not there.
-    pub fn number(&self, key: &str) -> u64 {
-        self.field(key).and_then(Value::as_u64).unwrap_or(0)
-    }
-
-    /// Whether a backend is up, in either spelling (`up: true`, `state: "up"`).
-    pub fn is_up(&self) -> bool {
-        self.field("up").and_then(Value::as_bool).unwrap_or_else(|| self.text("state") == "up")
     }
 
     fn field(&self, key: &str) -> Option<&Value> {
@@ -105,15 +123,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tables_read_lists_and_wrapped_lists() {
-        for text in [r#"[{"a":1,"up":true},{"a":2}]"#, r#"{"n":0,"rows":[{"a":1,"state":"up"},{"a":2}]}"#] {
-            let table = Table::parse(text).unwrap();
-            assert_eq!(table.sum("a"), 3);
-            assert!(table.rows()[0].is_up());
-            assert!(!table.rows()[1].is_up());
-            assert_eq!(table.matching("a", "2").len(), 1);
-        }
-        assert!(Table::parse("{}").is_err());
+    fn a_missing_field_is_no_zero() {
+        let table = Table::parse("x", r#"{"x":[{"a":1,"n":"p","state":"up"},{"a":2,"b":5,"state":"down"}]}"#);
+        let table = table.unwrap();
+        assert_eq!(table.sum("a").unwrap(), 3);
+        assert!(table.sum("b").is_err());
+        assert!(table.row("n", "p").unwrap().is_up().unwrap());
+        assert!(!table.rows()[1].is_up().unwrap());
+        assert!(table.row("n", "q").is_err());
+        assert!(Table::parse("y", r#"{"x":[]}"#).is_err());
     }
 
     #[test]
