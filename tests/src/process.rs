@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io::Read,
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     thread,
@@ -37,6 +38,8 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(out.try_clone()?)
             .stderr(out)
+            // A Ctrl-C at the terminal is for us, who then end it in order.
+            .process_group(0)
             .spawn()
             .with_context(|| format!("starting {name}: {command:?}"))?;
         Ok(Self { child, name: name.to_owned(), log: log.to_owned() })

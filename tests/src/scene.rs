@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use crate::{leak, requirement, topology::Topology, wait};
@@ -59,6 +59,7 @@ pub struct Scene {
     topology: Option<Topology>,
     directory: PathBuf,
     prefix: String,
+    ended: bool,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -74,7 +75,7 @@ impl Scene {
         let prefix = format!("{}-{}", prefix(), COUNT.fetch_add(1, Ordering::Relaxed));
         let directory = std::env::temp_dir().join(&prefix);
         fs::create_dir(&directory).with_context(|| format!("creating {}", directory.display()))?;
-        let mut this = Self { topology: None, directory, prefix, _turn: turn };
+        let mut this = Self { topology: None, directory, prefix, ended: false, _turn: turn };
         let bpf = this.bpf_directory();
         fs::create_dir(&bpf)?;
         mount("bpf", &bpf, "bpf", MountFlags::empty(), None).context("mounting a bpffs")?;
@@ -108,6 +109,16 @@ impl Scene {
         self.directory.join(format!("{name}.log"))
     }
 
+    /// Takes everything down; for programs that are no tests.
+    ///
+    /// # Errors
+    /// Something was left behind; the error names it.
+    pub fn finish(mut self) -> Result<()> {
+        let left = self.tear_down();
+        ensure!(left.is_empty(), "left behind:\n  {}", left.join("\n  "));
+        Ok(())
+    }
+
     fn show_logs(&self) {
         let Ok(entries) = fs::read_dir(&self.directory) else { return };
         let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
@@ -123,6 +134,9 @@ impl Scene {
     /// Takes everything down; gives what was still in use, or would not go.
     fn tear_down(&mut self) -> Vec<String> {
         let mut left = Vec::new();
+        if std::mem::replace(&mut self.ended, true) {
+            return left;
+        }
         if let Some(topology) = self.topology.take() {
             let inodes: Vec<u64> = topology.namespaces().iter().map(|n| n.inode()).collect();
             left.extend(leak::processes(&inodes));
