@@ -137,9 +137,9 @@ fn is_refusal(error: &anyhow::Error) -> bool {
 
 /// `lb detach --all` takes program and pins.
 fn detach(scene: &Scene) -> Result<()> {
-    let bpf = scene.bpf_directory();
+    let bpf = scene.bpffs();
     ensure!(!pins(&bpf)?.is_empty(), "nothing was pinned: the wrong place is looked at");
-    let path = bpf.display().to_string();
+    let path = scene.pin_directory().display().to_string();
     verb(&scene.topology().lb, &["detach", "--all", "--bpf-dir", &path])?.success()?;
     ensure!(pins(&bpf)?.is_empty(), "left: {:?}", pins(&bpf)?);
     ensure!(!scene.topology().lb.has_xdp()?, "the program still hangs there");

@@ -75,20 +75,22 @@ impl<'a> Daemon<'a> {
         fs::create_dir_all(&state)?;
         fs::write(&file, head + config)?;
         let mut command = host.netns.command(binary()?);
-        command.arg("run").arg("--config").arg(&file).arg("--bpf-dir").arg(scene.bpf_directory());
+        command.arg("run").arg("--config").arg(&file).arg("--bpf-dir").arg(scene.pin_directory());
         command.args(["--log", "debug"]);
         Self::launch(scene, host, admin, command)
     }
 
-    /// Starts the quickstart: `lb run` and nothing else. Run-time files go to the scene's directory.
+    /// Starts the quickstart: `lb run` without a config. Only the directories are not the system's.
     ///
     /// # Errors
     /// As [`Self::start`].
     pub fn quickstart(scene: &'a Scene) -> Result<Self> {
         let host = &scene.topology().lb;
         let mut command = host.netns.command(binary()?);
-        command.arg("run").env("XDG_RUNTIME_DIR", scene.directory());
-        Self::launch(scene, host, scene.directory().join("lb/admin.sock"), command)
+        let (run, state) = (scene.directory().join("run"), scene.directory().join("state"));
+        command.arg("run").arg("--run-dir").arg(&run).arg("--state-dir").arg(&state);
+        command.arg("--bpf-dir").arg(scene.pin_directory());
+        Self::launch(scene, host, run.join("admin.sock"), command)
     }
 
     /// Starts `command`, which is to say `READY=1` on a socket of ours.

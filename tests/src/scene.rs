@@ -76,7 +76,7 @@ impl Scene {
         let directory = std::env::temp_dir().join(&prefix);
         fs::create_dir(&directory).with_context(|| format!("creating {}", directory.display()))?;
         let mut this = Self { topology: None, directory, prefix, ended: false, _turn: turn };
-        let bpf = this.bpf_directory();
+        let bpf = this.bpffs();
         fs::create_dir(&bpf)?;
         mount("bpf", &bpf, "bpf", MountFlags::empty(), None).context("mounting a bpffs")?;
         this.topology = Some(Topology::create(&this.prefix)?);
@@ -99,9 +99,14 @@ impl Scene {
         &self.directory
     }
 
-    /// A bpffs of this test's own.
-    pub fn bpf_directory(&self) -> PathBuf {
+    /// Mount point of a bpffs of this test's own.
+    pub fn bpffs(&self) -> PathBuf {
         self.directory.join("bpf")
+    }
+
+    /// Where in it the daemon is to pin; made by the daemon.
+    pub fn pin_directory(&self) -> PathBuf {
+        self.bpffs().join("lb")
     }
 
     /// Where the log of a process goes; a failing test shows all of them.
@@ -147,7 +152,7 @@ impl Scene {
             }
         }
         left.extend(leak::ring_workers());
-        let bpf = self.bpf_directory();
+        let bpf = self.bpffs();
         if let Err(error) = unmount(&bpf, UnmountFlags::empty()) {
             left.push(format!("{} does not unmount: {error}", bpf.display()));
         }
