@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::{
@@ -103,16 +103,12 @@ impl<'a> Daemon<'a> {
         command.env("NOTIFY_SOCKET", &notify);
         let process = Process::spawn("lb", command, &scene.log("lb"))?;
         let mut this = Self { process, host, admin };
-        wait::until_ok("READY=1 from the daemon", PATIENCE, || {
+        this.process.wait_until("READY=1 from the daemon", PATIENCE, || {
             let mut buffer = [0; 4096];
             let size = socket.recv(&mut buffer)?;
             let text = String::from_utf8_lossy(&buffer[..size]);
             ensure!(text.lines().any(|line| line == "READY=1"), "it says {text:?}");
             Ok(())
-        })
-        .or_else(|error| match this.process.status()? {
-            Some(status) => bail!("the daemon has ended, {status}:\n{}", this.process.log()),
-            None => Err(error),
         })?;
         Ok(this)
     }
@@ -206,8 +202,7 @@ impl Decap {
         command.args(["decap", "--interface", "eth0"]);
         let mut this =
             Self(Process::spawn("lb decap", command, &scene.log(&format!("decap-{}", host.name)))?);
-        wait::until_ok("XDP program on the backend", PATIENCE, || {
-            ensure!(this.0.status()?.is_none(), "lb decap has ended: {}", this.0.log());
+        this.0.wait_until("XDP program on the backend", PATIENCE, || {
             ensure!(host.has_xdp()?, "none attached");
             Ok(())
         })?;

@@ -14,7 +14,7 @@ use crate::{
     process::Process,
     scene::Scene,
     topology::Host,
-    wait::{self, PATIENCE},
+    wait::PATIENCE,
 };
 
 /// Port every nginx listens on, on all addresses of its host.
@@ -45,8 +45,7 @@ impl Nginx {
         command.args(["-e", "stderr", "-p"]).arg(&directory).args(["-c", "nginx.conf"]);
         let log = scene.log(&format!("nginx-{}", host.name));
         let mut this = Self { process: Process::spawn("nginx", command, &log)?, directory };
-        wait::until_ok("answering nginx", PATIENCE, || {
-            ensure!(this.process.status()?.is_none(), "nginx has ended: {}", this.process.log());
+        this.process.wait_until("answering nginx", PATIENCE, || {
             let reply = Curl::within(&host.netns).get(&url(IpAddr::V4(host.v4), PORT, "/"))?;
             ensure!(reply.body.trim() == host.name, "another server answers: {}", reply.body);
             Ok(())

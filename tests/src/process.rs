@@ -77,6 +77,23 @@ impl Process {
             .with_context(|| format!("waiting for {}", self.name))
     }
 
+    /// Tries until `attempt` succeeds, as long as the process lives.
+    ///
+    /// # Errors
+    /// It has ended (the error quotes what it said), or the last error once `limit` has passed.
+    pub fn wait_until<T>(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        mut attempt: impl FnMut() -> Result<T>,
+    ) -> Result<T> {
+        let outcome = wait::until_ok(what, limit, || match self.status()? {
+            Some(status) => Ok(Err(status)),
+            None => attempt().map(Ok),
+        })?;
+        outcome.or_else(|status| bail!("no {what}: {} has ended, {status}:\n{}", self.name, self.log()))
+    }
+
     /// Ends it at once with SIGKILL and reaps it.
     pub fn kill(&mut self) {
         // Both fail only when it has been reaped already, which is what is wanted.
