@@ -155,12 +155,17 @@ impl FieldKind {
 /// The longest name that [`FieldKind::of`] knows.
 pub const KNOWN_NAME_BYTES_MAX: usize = 25;
 
-#[inline]
-fn first_of(name: &[u8], candidates: &[(&str, FieldKind)]) -> FieldKind {
-    candidates
-        .iter()
-        .find(|(known, _)| name.eq_ignore_ascii_case(known.as_bytes()))
-        .map_or(FieldKind::Plain, |&(_, kind)| kind)
+/// The kind of the candidate that `name` is. The first letter rules nearly all of them out.
+#[inline(always)]
+fn first_of(name: &[u8], candidates: &[(&'static str, FieldKind)]) -> FieldKind {
+    let Some(&first) = name.first() else { return FieldKind::Plain };
+    for &(known, kind) in candidates {
+        let known = known.as_bytes();
+        if known.first() == Some(&(first | 0x20)) && name.eq_ignore_ascii_case(known) {
+            return kind;
+        }
+    }
+    FieldKind::Plain
 }
 
 #[cold]

@@ -308,7 +308,7 @@ fn row_23_head_size_and_fields() {
 #[test]
 fn row_24_declared_length_beyond_the_limit() {
     let head = request(post("Content-Length: 100\r\n").as_bytes()).unwrap();
-    let reader = super::BodyReader::limited(head.body(), super::Side::Request, 99);
+    let reader = super::BodyReader::limited(head.body(), 99);
     assert_eq!(reader.err(), Some(BodyTooLarge));
     assert_eq!(BodyTooLarge.status(), 413);
 }
@@ -488,6 +488,34 @@ proptest! {
                     matches!(reason, Host | FramingConflict | ContentLength | TransferEncoding),
                     "{:?}", reason
                 ),
+            },
+            Err(Stop::Partial) => prop_assert_eq!(whole, Ok(Parsed::Partial)),
+            Err(Stop::Refused(reason)) => prop_assert_eq!(whole, Err(reason)),
+        }
+        let mut early = RequestHead::default();
+        let first = (0..=input.len())
+            .map(|end| early.parse(&input[..end], &LIMITS))
+            .find(|got| *got != Ok(Parsed::Partial));
+        prop_assert_eq!(first.unwrap_or(Ok(Parsed::Partial)), whole);
+    }
+
+    /// The same where the request line is what varies.
+    #[test]
+    fn request_line_outcome_is_one(
+        line in "(GET|PRI|OPTIONS|CONNECT| |/|\\*|http://a|:80|HTTP/|1\\.1|1\\.0|2\\.0|9|\r\n|\r|\n|\t|#|%2e|\\.\\.|\\\\|\\?|\\x00|\\x7f|\u{e9}){0,8}",
+        is_framed in any::<bool>(),
+    ) {
+        let input = match is_framed {
+            true => format!("GET {line} HTTP/1.1\r\nHost: a\r\n\r\n"),
+            false => format!("{line}\r\nHost: a\r\n\r\n"),
+        };
+        let input = input.as_bytes();
+        let mut head = RequestHead::default();
+        let whole = head.parse(input, &LIMITS);
+        match scan_request(input, &LIMITS) {
+            Ok(len) => match whole {
+                Ok(parsed) => prop_assert_eq!((parsed, head.len()), (Parsed::Complete, len)),
+                Err(reason) => prop_assert!(matches!(reason, Target | Method | Host), "{:?}", reason),
             },
             Err(Stop::Partial) => prop_assert_eq!(whole, Ok(Parsed::Partial)),
             Err(Stop::Refused(reason)) => prop_assert_eq!(whole, Err(reason)),

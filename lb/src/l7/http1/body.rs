@@ -70,15 +70,15 @@ impl BodyReader {
         Self { side, allowance: u64::MAX, state }
     }
 
-    /// For a body of at most `bytes_max` bytes of payload.
+    /// For a request body of at most `bytes_max` bytes of payload.
     ///
     /// # Errors
     /// [`CloseReason::BodyTooLarge`] at once where the length is known to be more. A chunked body gives it from
     /// [`BodyReader::next`], before the byte that is too many.
-    pub fn limited(body: Body, side: Side, bytes_max: u64) -> Result<Self, CloseReason> {
+    pub fn limited(body: Body, bytes_max: u64) -> Result<Self, CloseReason> {
         match body {
             Body::Length(length) if length > bytes_max => Err(CloseReason::BodyTooLarge),
-            _ => Ok(Self { allowance: bytes_max, ..Self::new(body, side) }),
+            _ => Ok(Self { allowance: bytes_max, ..Self::new(body, Side::Request) }),
         }
     }
 
@@ -397,7 +397,7 @@ mod tests {
 
     #[test]
     fn row_24_body_limit_by_length_and_by_count() {
-        let limited = |body| BodyReader::limited(body, Side::Request, 5);
+        let limited = |body| BodyReader::limited(body, 5);
         assert_eq!(limited(Body::Length(6)).map(|_| ()), Err(CloseReason::BodyTooLarge));
         assert!(limited(Body::Length(5)).is_ok());
         let count = |input: &str| read(limited(Body::Chunked).unwrap(), input.as_bytes(), &[3, 4, 5]);
