@@ -104,7 +104,11 @@ fn candidate_version(policy: &str) -> Option<String> {
 fn carry_out(workspace: &Workspace, steps: &[Step]) -> Result<()> {
     let by_hand = steps.iter().any(|step| matches!(step, Step::ByHand(_)));
     if by_hand || (!is_root() && steps.iter().any(Step::needs_root)) {
-        let who = if by_hand { "this has to be done by hand" } else { "not root; run this as root, after `apt-get update`" };
+        let who = if by_hand {
+            "this has to be done by hand"
+        } else {
+            "not root; run this as root, after `apt-get update`"
+        };
         bail!("{who}:\n{}", lines(steps));
     }
     for step in steps {

@@ -1,1 +1,3 @@
-//! (skeleton)
+//! Which backend takes it: pure functions and counters, no clock, no thread, no randomness of their own.
+
+pub mod round_robin;
