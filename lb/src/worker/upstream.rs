@@ -122,6 +122,7 @@ fn take_kept(local: &Local, backend: BackendId) -> Option<Upstream> {
         if !upstream.is_stale() {
             metrics.reuses.add(1);
             upstream.reused = true;
+            upstream.stream.take_received();
             return Some(upstream);
         }
     }
