@@ -239,8 +239,8 @@ const TRAFFIC: [(&str, &str, &str, fn(&Traffic) -> u64); 3] = [
 fn xdp_traffic(encoder: &mut Encoder, view: &View, packets: &Packets) {
     for (by_vip, by_backend, help, value) in TRAFFIC {
         let mut family = encoder.family(by_vip, Kind::Counter, help);
-        for (name, id) in view.config.vips.keys().zip(0..) {
-            let traffic = packets.vips.iter().find(|(vip, _)| vip.0 == id).map(|(_, traffic)| traffic);
+        for name in view.config.vips.keys() {
+            let traffic = packets.vips.iter().find(|(vip, _)| vip == name).map(|(_, traffic)| traffic);
             family.sample(&[("vip", name)], traffic.map_or(0, value));
         }
         let mut family = encoder.family(by_backend, Kind::Counter, help);
@@ -273,11 +273,7 @@ fn steer(encoder: &mut Encoder, packets: &Packets) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        admin::fixture,
-        metrics::encode::checker,
-        model::{BackendId, VipId},
-    };
+    use crate::{admin::fixture, metrics::encode::checker, model::BackendId};
 
     const LABELS: [&str; 9] =
         ["vip", "listener", "route", "pool", "backend", "worker", "reason", "code", "version"];
@@ -292,7 +288,7 @@ mod tests {
         view.health.set(BackendId(2), false);
         let mut packets = fixture::packets();
         packets.reasons[Reason::Mtu as usize] = 11;
-        packets.vips.push((VipId(0), Traffic { packets: 4, bytes: 400, new_flows: 1 }));
+        packets.vips.push(("dns".into(), Traffic { packets: 4, bytes: 400, new_flows: 1 }));
         packets.backends.push((BackendId(3), Traffic { packets: 4, bytes: 400, new_flows: 1 }));
         let samples = checker::parse(&render(&view, Some(&packets)));
         for (series, value) in [

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::{
     config::{Steer, XdpMode},
-    model::{BackendId, VipId},
+    model::BackendId,
 };
 
 /// One reading of the packet path's counters, summed over cores.
@@ -22,8 +22,8 @@ pub struct Packets {
     pub reasons: [u64; Reason::ALL.len()],
     /// By [`FlowEvent`], in its order.
     pub flow_events: [u64; FlowEvent::ALL.len()],
-    /// By VIP.
-    pub vips: Vec<(VipId, Traffic)>,
+    /// By VIP's name.
+    pub vips: Vec<(Arc<str>, Traffic)>,
     /// By backend.
     pub backends: Vec<(BackendId, Traffic)>,
     /// Slots that just changed.

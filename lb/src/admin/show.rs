@@ -126,9 +126,9 @@ pub fn render(what: What, view: &View, packets: Option<&Packets>) -> Option<Valu
 }
 
 fn vips(view: &View, packets: Option<&Packets>) -> Vec<Value> {
-    let row = |((name, vip), id): ((_, &crate::config::Vip), u16)| {
+    let row = |(name, vip): (&std::sync::Arc<str>, &crate::config::Vip)| {
         let traffic: Option<Traffic> = packets.map(|packets| {
-            packets.vips.iter().find(|(of, _)| of.0 == id).map_or(Traffic::default(), |(_, traffic)| *traffic)
+            packets.vips.iter().find(|(of, _)| of == name).map_or(Traffic::default(), |(_, traffic)| *traffic)
         });
         let ports = vip.ports.iter().map(|port| match port.transport {
             Transport::Tcp => format!("{}/tcp", port.port),
@@ -145,7 +145,7 @@ fn vips(view: &View, packets: Option<&Packets>) -> Vec<Value> {
             "new_flows": traffic.map(|t| t.new_flows),
         })
     };
-    view.config.vips.iter().zip(0..).map(row).collect()
+    view.config.vips.iter().map(row).collect()
 }
 
 fn listeners(view: &View, packets: Option<&Packets>) -> Vec<Value> {

@@ -1,1 +1,5 @@
-//! (skeleton)
+//! The command line: arguments, logging, answers on a terminal. No logic.
+
+mod args;
+mod logging;
+mod render;
