@@ -2,9 +2,19 @@
 //!
 //! `file` (TOML, spans, suggestions) -> [`Config`] (valid by construction) -> [`Snapshot`] (indexes resolved).
 
+mod backend_ids;
+mod digest;
+mod file;
+mod problem;
+mod quickstart;
+mod resolve;
 mod snapshot;
 mod valid;
 
+pub use backend_ids::{BackendIds, BackendIdsExhausted};
+pub use digest::Digest;
+pub use file::{FILE_BYTES_MAX, Loaded, load, parse};
+pub use problem::{PROBLEMS_MAX, Place, Problem, Problems, Severity};
 pub use snapshot::{
     BackendSnapshot, HostMatch, ListenerSnapshot, PathMatch, PoolSnapshot, RouteSnapshot, Snapshot,
 };

@@ -145,6 +145,13 @@ pub struct Vip {
     pub flows_none: bool,
 }
 
+impl Vip {
+    /// Whether flows to this port are never remembered: `flows = "none"`, and always so for `53/udp`.
+    pub fn is_flowless(&self, port: VipPort) -> bool {
+        self.flows_none || port == VipPort { port: 53, transport: Transport::Udp }
+    }
+}
+
 /// One of `vip.ports`, such as `53/udp`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VipPort {
@@ -154,8 +161,18 @@ pub struct VipPort {
     pub transport: Transport,
 }
 
+impl std::fmt::Display for VipPort {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let transport = match self.transport {
+            Transport::Tcp => "tcp",
+            Transport::Udp => "udp",
+        };
+        write!(f, "{}/{transport}", self.port)
+    }
+}
+
 /// Transport protocol of a VIP port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Transport {
     /// 6.
     Tcp,
@@ -233,7 +250,7 @@ pub enum HostPattern {
 }
 
 /// `route.path`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PathPattern {
     /// `/v1/status`.
     Exact(Arc<str>),

@@ -1,0 +1,319 @@
+//! What no table can know alone: references, duplicates, bounds over all, and whether uses fit their pool.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    net::{IpAddr, SocketAddr},
+    ops::Range,
+    sync::Arc,
+};
+
+use lb_abi::bounds;
+
+use super::{
+    listener::{ListenerDraft, RouteDraft},
+    pool::PoolDraft,
+    reader::{At, Fault, Findings, Show},
+    suggest,
+    vip::VipDraft,
+};
+use crate::config::{Balance, Forward, HostPattern, PathPattern, Protocol, Severity, Transport};
+
+/// Most routes, each counted once per host: a `RouteId` is a u16.
+const ROUTES_MAX: usize = u16::MAX as usize;
+
+/// Everything named, as it was read.
+pub(super) struct Drafts {
+    pub(super) vips: Vec<VipDraft>,
+    pub(super) listeners: Vec<ListenerDraft>,
+    pub(super) routes: Vec<RouteDraft>,
+    pub(super) pools: Vec<PoolDraft>,
+    pub(super) admin_http: Option<At<SocketAddr>>,
+    pub(super) has_xdp: bool,
+}
+
+/// Reports all that is wrong between the tables.
+pub(super) fn check(drafts: &Drafts, findings: &Findings<'_>) {
+    let checker = Checker {
+        findings,
+        pools: drafts.pools.iter().map(|pool| (&*pool.name, pool)).collect(),
+        listeners: drafts.listeners.iter().map(|listener| (&*listener.name, listener)).collect(),
+    };
+    for vip in &drafts.vips {
+        checker.vip(vip);
+    }
+    checker.vip_keys(&drafts.vips, &drafts.listeners);
+    for listener in &drafts.listeners {
+        checker.listener(listener, &drafts.routes);
+    }
+    checker.bind_addresses(drafts);
+    for route in &drafts.routes {
+        checker.route(route);
+    }
+    checker.route_conflicts(&drafts.routes);
+    checker.pool_uses(drafts);
+    checker.unused_pools(drafts);
+    checker.bounds(drafts);
+    if let (false, Some(vip)) = (drafts.has_xdp, drafts.vips.first()) {
+        let fault = Fault::new("a VIP needs [xdp] with the interfaces that its packets come in by");
+        checker.header(Severity::Error, "vip", &vip.name, &vip.span, fault);
+    }
+}
+
+struct Checker<'d, 'f> {
+    findings: &'d Findings<'f>,
+    pools: BTreeMap<&'d str, &'d PoolDraft>,
+    listeners: BTreeMap<&'d str, &'d ListenerDraft>,
+}
+
+impl<'d> Checker<'d, '_> {
+    fn header(&self, severity: Severity, table: &str, name: &str, span: &Range<usize>, fault: Fault) {
+        self.findings.report(&format!("{table}.{name}"), span, Show::KeyOnly, severity, fault);
+    }
+
+    /// The pool that a reference names.
+    fn find_pool(&self, reference: &Option<At<Arc<str>>>) -> Option<&'d PoolDraft> {
+        let reference = reference.as_ref()?;
+        let pool = self.pools.get(&*reference.value).copied();
+        if pool.is_none() {
+            let near = suggest::closest(&reference.value, self.pools.keys().copied());
+            self.findings.error(reference, Fault::new("there is no pool of this name").suggest(near));
+        }
+        pool
+    }
+
+    fn vip(&self, vip: &VipDraft) {
+        let Some(pool) = self.find_pool(&vip.pool) else { return };
+        for backend in &pool.backends {
+            if let Some(other) =
+                vip.ports.iter().find(|at| backend.value.port.is_some_and(|p| p != at.value.port))
+            {
+                let message = format!(
+                    "vip.{} forwards to its own port {} and cannot change it; leave the port out",
+                    vip.name, other.value.port
+                );
+                self.findings.error(backend, Fault::new(message).suggest(Some(backend.value.ip.to_string())));
+            }
+            self.vip_families(vip, backend);
+        }
+        self.vip_probes(vip, pool);
+    }
+
+    /// Without encapsulation a packet keeps its addresses, and so its family.
+    fn vip_families(&self, vip: &VipDraft, backend: &At<crate::config::Backend>) {
+        let is_l2dsr = vip.forward.as_ref().is_some_and(|at| at.value == Forward::L2dsr);
+        let other = |address: &&At<IpAddr>| address.value.is_ipv4() != backend.value.ip.is_ipv4();
+        if let (true, Some(address)) = (is_l2dsr, vip.addresses.iter().find(other)) {
+            let message =
+                format!("vip.{} forwards {} by l2dsr: not the same family", vip.name, address.value);
+            self.findings.error(backend, Fault::new(message));
+        }
+    }
+
+    fn vip_probes(&self, vip: &VipDraft, pool: &PoolDraft) {
+        let tcp = pool.health.as_ref().and_then(|health| health.tcp.as_ref());
+        let Some(auto) = tcp.filter(|at| at.value.is_none()) else { return };
+        if pool.backends.iter().any(|backend| backend.value.port.is_none()) {
+            let port = vip.ports.first().map(|at| at.value.port.to_string());
+            let fault = Fault::new("\"auto\" needs a port on every backend; give the port to probe");
+            self.findings.error(auto, fault.suggest(port));
+        }
+    }
+
+    /// No two VIPs with the same key, and none that takes a listener's packets away.
+    fn vip_keys(&self, vips: &[VipDraft], listeners: &[ListenerDraft]) {
+        let mut owners: HashMap<(IpAddr, u16, Transport), &str> = HashMap::new();
+        let mut echo = HashSet::new();
+        for vip in vips {
+            self.own_repeats(vip);
+            for (address, port) in vip.addresses.iter().flat_map(|a| vip.ports.iter().map(move |p| (a, p))) {
+                let key = (address.value, port.value.port, port.value.transport);
+                match owners.insert(key, &vip.name) {
+                    Some(owner) if owner != &*vip.name => {
+                        let fault =
+                            Fault::new(format!("vip.{owner} has this address with port {}", port.value));
+                        self.findings.error(address, fault);
+                    }
+                    _ => {}
+                }
+                echo.insert(address.value);
+            }
+        }
+        let keys = owners.len() + echo.len();
+        if let (true, Some(vip)) = (keys > bounds::VIP_KEYS_MAX as usize, vips.first()) {
+            let max = bounds::VIP_KEYS_MAX;
+            let fault = Fault::new(format!(
+                "{keys} keys of address, port and protocol over all VIPs (and one per address for ICMP); {max} is the most"
+            ));
+            self.findings.report("vip", &vip.span, Show::KeyOnly, Severity::Error, fault);
+        }
+        for (listener, bind) in listeners.iter().flat_map(|l| l.bind.iter().map(move |bind| (l, bind))) {
+            if let Some(vip) = owners.get(&(bind.value.ip(), bind.value.port(), Transport::Tcp)) {
+                let name = &listener.name;
+                let fault =
+                    Fault::new(format!("vip.{vip} takes these packets before listener.{name} sees any"));
+                self.findings.error(bind, fault);
+            }
+        }
+    }
+
+    fn own_repeats(&self, vip: &VipDraft) {
+        let mut seen = HashSet::new();
+        for address in vip.addresses.iter().filter(|at| !seen.insert(at.value)) {
+            self.findings.error(address, Fault::new("this address is listed already"));
+        }
+        let mut seen = HashSet::new();
+        for port in vip.ports.iter().filter(|at| !seen.insert((at.value.port, at.value.transport))) {
+            self.findings.error(port, Fault::new("this port is listed already"));
+        }
+    }
+
+    fn listener(&self, listener: &ListenerDraft, routes: &[RouteDraft]) {
+        self.find_pool(&listener.pool);
+        if listener.has_pool {
+            return;
+        }
+        let is_routed =
+            || routes.iter().any(|route| route.listener.as_ref().is_some_and(|at| at.value == listener.name));
+        let (severity, message) = match listener.protocol.as_ref().map(|at| at.value) {
+            Some(Protocol::Tcp) => (Severity::Error, "missing `pool`: where connections go"),
+            Some(Protocol::Http) if !is_routed() => {
+                (Severity::Warning, "has neither routes nor a pool: every request is answered with 404")
+            }
+            _ => return,
+        };
+        self.header(severity, "listener", &listener.name, &listener.span, Fault::new(message));
+    }
+
+    /// What a use asks of a pool is said once per pool, with the first that uses it so.
+    fn pool_uses(&self, drafts: &Drafts) {
+        let mut vips = BTreeMap::new();
+        for vip in &drafts.vips {
+            let Some(pool) = &vip.pool else { continue };
+            vips.entry(&*pool.value).or_insert_with(|| format!("vip.{}", vip.name));
+        }
+        let mut connections = BTreeMap::new();
+        let listeners = drafts.listeners.iter().map(|listener| ("listener", &listener.name, &listener.pool));
+        for (table, name, pool) in listeners.chain(drafts.routes.iter().map(|r| ("route", &r.name, &r.pool)))
+        {
+            let Some(pool) = pool else { continue };
+            connections.entry(&*pool.value).or_insert_with(|| format!("{table}.{name}"));
+        }
+        for pool in &drafts.pools {
+            if let Some(user) = vips.get(&*pool.name) {
+                self.balance(pool, user, Balance::Maglev, "behind VIPs only \"maglev\" is supported");
+            }
+            if let Some(user) = connections.get(&*pool.name) {
+                let rule = "behind listeners only \"round-robin\" is supported yet";
+                self.balance(pool, user, Balance::RoundRobin, rule);
+                for backend in pool.backends.iter().filter(|at| at.value.port.is_none()) {
+                    self.findings
+                        .error(backend, Fault::new(format!("needs a port, as {user} uses this pool")));
+                }
+            }
+        }
+    }
+
+    fn balance(&self, pool: &PoolDraft, user: &str, only: Balance, rule: &str) {
+        if let Some(balance) = pool.balance.as_ref().filter(|at| at.value != only) {
+            self.findings.error(balance, Fault::new(format!("{user} uses this pool; {rule}")));
+        }
+    }
+
+    fn bind_addresses(&self, drafts: &Drafts) {
+        let mut owners: HashMap<SocketAddr, String> = HashMap::new();
+        if let Some(http) = &drafts.admin_http {
+            owners.insert(http.value, "admin.http".to_owned());
+        }
+        for listener in &drafts.listeners {
+            for bind in &listener.bind {
+                match owners.get(&bind.value) {
+                    Some(owner) => {
+                        self.findings
+                            .error(bind, Fault::new(format!("{owner} is bound to this address already")));
+                    }
+                    None => _ = owners.insert(bind.value, format!("listener.{}", listener.name)),
+                }
+            }
+        }
+    }
+
+    fn route(&self, route: &RouteDraft) {
+        self.find_pool(&route.pool);
+        let Some(reference) = &route.listener else { return };
+        match self.listeners.get(&*reference.value) {
+            None => {
+                let near = suggest::closest(&reference.value, self.listeners.keys().copied());
+                self.findings.error(reference, Fault::new("there is no listener of this name").suggest(near));
+            }
+            Some(listener) if listener.protocol.as_ref().is_some_and(|at| at.value != Protocol::Http) => {
+                self.findings
+                    .error(reference, Fault::new("only listeners with protocol = \"http\" have routes"));
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Two routes with the same listener, host and path: neither is the more specific one.
+    fn route_conflicts(&self, routes: &[RouteDraft]) {
+        type Condition<'a> = (&'a str, Option<&'a HostPattern>, Option<&'a PathPattern>);
+        let mut owners: HashMap<Condition<'_>, &str> = HashMap::new();
+        for route in routes.iter().filter(|route| route.is_comparable) {
+            let Some(listener) = &route.listener else { continue };
+            let path = route.path.as_ref().map(|at| &at.value);
+            let hosts: Vec<_> = match route.hosts.is_empty() {
+                true => vec![None],
+                false => route.hosts.iter().map(Some).collect(),
+            };
+            for host in hosts {
+                let condition = (&*listener.value, host.map(|at| &at.value), path);
+                let Some(owner) = owners.insert(condition, &route.name) else { continue };
+                let fault = match owner == &*route.name {
+                    true => Fault::new("this host is listed already"),
+                    false => Fault::new(format!("route.{owner} has the same listener, host and path")),
+                };
+                match host {
+                    Some(host) => self.findings.error(host, fault),
+                    None => self.header(Severity::Error, "route", &route.name, &route.span, fault),
+                }
+            }
+        }
+    }
+
+    fn unused_pools(&self, drafts: &Drafts) {
+        let of_vips = drafts.vips.iter().map(|vip| &vip.pool);
+        let of_listeners = drafts.listeners.iter().map(|listener| &listener.pool);
+        let of_routes = drafts.routes.iter().map(|route| &route.pool);
+        let used: HashSet<&str> =
+            of_vips.chain(of_listeners).chain(of_routes).flatten().map(|at| &*at.value).collect();
+        for pool in drafts.pools.iter().filter(|pool| !used.contains(&*pool.name)) {
+            let fault = Fault::new("nothing uses this pool");
+            self.header(Severity::Warning, "pool", &pool.name, &pool.span, fault);
+        }
+    }
+
+    /// Maps and ids have fixed sizes.
+    fn bounds(&self, drafts: &Drafts) {
+        let vip_pools: HashSet<_> =
+            drafts.vips.iter().filter_map(|vip| Some(&vip.pool.as_ref()?.value)).collect();
+        let first = |spans: Option<&Range<usize>>| spans.cloned().unwrap_or(0..0);
+        let vips = first(drafts.vips.first().map(|vip| &vip.span));
+        let pools = first(drafts.pools.first().map(|pool| &pool.span));
+        let listeners = first(drafts.listeners.first().map(|listener| &listener.span));
+        let routes = first(drafts.routes.first().map(|route| &route.span));
+        let backends = drafts.pools.iter().map(|pool| pool.backends.len()).sum();
+        let binds = drafts.listeners.iter().map(|listener| listener.bind.len()).sum();
+        let conditions = drafts.routes.iter().map(|route| route.hosts.len().max(1)).sum();
+        for (key, span, what, count, max) in [
+            ("vip", &vips, "VIPs", drafts.vips.len(), bounds::VIPS_MAX as usize),
+            ("vip", &vips, "pools behind VIPs", vip_pools.len(), bounds::TABLES_MAX as usize),
+            ("pool", &pools, "backends", backends, bounds::BACKENDS_MAX as usize - 1),
+            ("listener", &listeners, "listener addresses", binds, bounds::STEER_LISTENERS_MAX as usize),
+            ("route", &routes, "hosts over all routes", conditions, ROUTES_MAX),
+        ] {
+            if count > max {
+                let fault = Fault::new(format!("{count} {what}; {max} is the most"));
+                self.findings.report(key, span, Show::KeyOnly, Severity::Error, fault);
+            }
+        }
+    }
+}

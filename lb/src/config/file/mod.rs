@@ -1,0 +1,217 @@
+//! What a person writes: the TOML of a config file, read into a [`Config`].
+//!
+//! Everything that is wrong is said at once. The document is parsed with recovery, each table is read by its
+//! schema into a draft with places, and the drafts are checked against each other; only a file without any
+//! error becomes a [`Config`]. serde's derive is not used here, as it stops at the first error.
+
+mod address;
+mod check;
+mod listener;
+mod pattern;
+mod pool;
+mod process;
+mod reader;
+mod schema;
+mod source;
+mod suggest;
+#[cfg(test)]
+mod tests;
+mod units;
+mod vip;
+
+use std::{
+    fs::File,
+    io::Read as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use toml::de::DeTable;
+
+use self::{
+    check::Drafts,
+    listener::{ListenerDraft, RouteDraft},
+    pool::PoolDraft,
+    reader::{Fault, Findings, Show, Table},
+    source::Source,
+    vip::VipDraft,
+};
+use super::{
+    Config, Digest,
+    problem::{Problem, Problems, Severity},
+};
+
+/// Largest config file, in bytes: a full deny list with every other map filled fits in half of it.
+pub const FILE_BYTES_MAX: usize = 16 << 20;
+
+/// The only `version` there is.
+const VERSION: u64 = 1;
+
+/// A config that may be applied.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// What the file says.
+    pub config: Config,
+    /// What it probably should not say.
+    pub warnings: Problems,
+    /// Of the file's bytes.
+    pub digest: Digest,
+    /// Where the file is; its references are opened beneath (RESOLVE_BENEATH: a link must not lead out).
+    pub directory: PathBuf,
+}
+
+/// Reads and parses a config file.
+///
+/// # Errors
+/// The file cannot be read, is larger than [`FILE_BYTES_MAX`], is not UTF-8, or [`parse`] refuses it.
+pub fn load(path: &Path) -> Result<Loaded, Problems> {
+    let whole_file = |message| Problems::from(Problem::of_file(path, message));
+    let mut bytes = Vec::new();
+    // One byte more than is allowed, so that a longer file is seen to be longer, and no endless one is read.
+    File::open(path)
+        .and_then(|file| file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes))
+        .map_err(|error| whole_file(format!("cannot be read: {error}")))?;
+    if bytes.len() > FILE_BYTES_MAX {
+        return Err(whole_file(too_large()));
+    }
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let offset = error.utf8_error().valid_up_to();
+        let before = String::from_utf8_lossy(error.as_bytes().get(..offset).unwrap_or_default());
+        let place = Some(Source::new("", &before).place(offset));
+        let message = format!("is not UTF-8: the first bad byte is at offset {offset}");
+        Problems::from(Problem { place, ..Problem::of_file(path, message) })
+    })?;
+    let loaded = parse(&path.display().to_string(), &text)?;
+    Ok(Loaded { directory: path.parent().map(Path::to_owned).unwrap_or_default(), ..loaded })
+}
+
+/// Parses the text of a config file. Pure; `name` is what problems call the file.
+///
+/// # Errors
+/// Everything that is wrong with it, in the order of the file.
+pub fn parse(name: &str, text: &str) -> Result<Loaded, Problems> {
+    if text.len() > FILE_BYTES_MAX {
+        return Err(Problem::of_file(Path::new(name), too_large()).into());
+    }
+    let source = Source::new(name, text);
+    if let Some(offset) = source.overlong_key() {
+        let message = "a key has more dots than any key could".to_owned();
+        let place = Some(source.place(offset));
+        return Err(Problem { place, ..Problem::of_file(Path::new(name), message) }.into());
+    }
+    let (document, errors) = DeTable::parse_recoverable(text);
+    let mut findings = Findings::new(source);
+    findings.syntax(&errors);
+    let config = read(&findings, document.get_ref());
+    let warnings = findings.finish()?;
+    // A draft that cannot be built has an error in the findings, and we are not here.
+    let Some(config) = config else {
+        return Err(
+            Problem::of_file(Path::new(name), "was refused without a reason (a bug)".to_owned()).into()
+        );
+    };
+    Ok(Loaded { config, warnings, digest: Digest::of(text.as_bytes()), directory: PathBuf::new() })
+}
+
+fn too_large() -> String {
+    format!("is larger than {} MiB", FILE_BYTES_MAX >> 20)
+}
+
+/// `None` where an error was reported that left something without a value.
+fn read(findings: &Findings<'_>, document: &DeTable<'_>) -> Option<Config> {
+    let top = Table::top(findings, document, &schema::TOP);
+    version(&top);
+    refuse_later(&top, findings);
+    let runtime = process::runtime(&top);
+    let xdp = process::xdp(&top);
+    let (admin, admin_http) = process::admin(&top);
+    let limits = process::limits(&top);
+    let state = process::state(&top);
+    let drafts = Drafts {
+        vips: named(&top, "vip", &schema::VIP, findings, VipDraft::read),
+        listeners: named(&top, "listener", &schema::LISTENER, findings, ListenerDraft::read),
+        routes: named(&top, "route", &schema::ROUTE, findings, RouteDraft::read),
+        pools: named(&top, "pool", &schema::POOL, findings, PoolDraft::read),
+        admin_http,
+        has_xdp: top.value("xdp").is_some(),
+    };
+    if findings.is_whole() {
+        check::check(&drafts, findings);
+    }
+    let pair = |name: &Arc<str>| name.clone();
+    Some(Config {
+        runtime,
+        xdp,
+        admin,
+        limits,
+        state,
+        vips: drafts.vips.into_iter().map(|d| Some((pair(&d.name), d.build()?))).collect::<Option<_>>()?,
+        listeners: drafts
+            .listeners
+            .into_iter()
+            .map(|d| Some((pair(&d.name), d.build()?)))
+            .collect::<Option<_>>()?,
+        routes: drafts
+            .routes
+            .into_iter()
+            .map(|d| Some((pair(&d.name), d.build()?)))
+            .collect::<Option<_>>()?,
+        pools: drafts.pools.into_iter().map(|d| Some((pair(&d.name), d.build()?))).collect::<Option<_>>()?,
+    })
+}
+
+fn version(top: &Table<'_>) {
+    let rule = "every config says which schema it is written in: version = 1";
+    let Some(value) = top.required("version", rule) else { return };
+    if let Some(version) = value.integer(0..u64::MAX)
+        && version.value != VERSION
+    {
+        value.fault(Fault::new("this build reads version 1 only"));
+    }
+}
+
+/// Tables of features that are not built yet: each of their keys by name, or the table where it is empty.
+fn refuse_later(top: &Table<'_>, findings: &Findings<'_>) {
+    let refuse_if_empty = |table: &Table<'_>, key: &str| {
+        if table.is_empty() {
+            findings.report(key, &table.span, Show::KeyOnly, Severity::Error, Fault::later());
+        }
+    };
+    for (name, keys) in schema::LATER_TABLES {
+        if let Some(table) = top.table(name, keys) {
+            refuse_if_empty(&table, name);
+        }
+    }
+    let Some(tls) = top.value("tls").and_then(|value| value.any_table()) else { return };
+    refuse_if_empty(&tls, "tls");
+    for (key, value) in tls.entries() {
+        if let Some(table) = value.table(&schema::TLS) {
+            refuse_if_empty(&table, &format!("tls.{}", key.get_ref()));
+        }
+    }
+}
+
+/// Every `[table.NAME]`, in the order of the names.
+fn named<'t, D>(
+    top: &Table<'t>,
+    table: &str,
+    keys: &schema::Keys,
+    findings: &'t Findings<'t>,
+    read: impl Fn(Arc<str>, &Table<'t>) -> D,
+) -> Vec<D> {
+    let Some(tables) = top.value(table).and_then(|value| value.any_table()) else { return Vec::new() };
+    let mut drafts = Vec::new();
+    for (name, value) in tables.entries() {
+        let bare = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+        let text: &str = name.get_ref();
+        if !(1..=64).contains(&text.len()) || !text.bytes().all(bare) {
+            // Names stand in metric labels, in paths of the API and in POOL/BACKEND.
+            let fault = Fault::new("a name has 1 to 64 letters, digits, hyphens and underscores");
+            findings.report(value.key(), &name.span(), Show::KeyOnly, Severity::Error, fault);
+        }
+        if let Some(table) = value.table(keys) {
+            drafts.push(read(text.into(), &table));
+        }
+    }
+    drafts
+}

@@ -1,0 +1,205 @@
+//! The tables about the process itself: `[runtime]`, `[xdp]`, `[admin]`, `[limits]`, `[state]`.
+//!
+//! Each reader gives usable values whatever it meets: what could not be read stands as its default, and the
+//! problem is in the findings, so that the config as a whole is refused.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
+    path::{Component, Path, PathBuf},
+    time::Duration,
+};
+
+use lb_abi::bounds;
+
+use super::{
+    address,
+    reader::{At, Fault, Table, Value},
+    schema, units,
+};
+use crate::config::{Admin, Interface, Limits, Runtime, State, Workers, Xdp};
+
+/// Bounds of every time-out: shorter ones fire before a packet can cross a continent, longer ones never.
+pub(super) const TIMEOUTS: RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_secs(24 * 3600);
+
+/// Default of `admin.http`.
+pub(super) const ADMIN_HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9900);
+
+/// Longest path of a unix socket, in bytes: `sun_path` of unix(7) less its NUL.
+const SOCKET_PATH_MAX: usize = 107;
+
+pub(super) fn runtime(top: &Table<'_>) -> Runtime {
+    let workers = top.table("runtime", &schema::RUNTIME).and_then(|table| workers(&table.value("workers")?));
+    Runtime { workers: workers.unwrap_or(Workers::Auto) }
+}
+
+fn workers(value: &Value<'_>) -> Option<Workers> {
+    let rule = "must be \"auto\", a number of workers, or a list of cores";
+    if value.as_str().is_some() {
+        let auto = |text: &str| if text == "auto" { Ok(Workers::Auto) } else { Err(Fault::new(rule)) };
+        return value.parsed(rule, auto).map(|at| at.value);
+    }
+    if !value.is_array() {
+        return Some(Workers::Count(
+            value.integer_or(rule, 1..u64::from(bounds::WORKERS_MAX) + 1)?.value as usize,
+        ));
+    }
+    let mut cores = BTreeSet::new();
+    let mut in_order = Vec::new();
+    for item in value.items(rule)? {
+        let core = item.integer(0..u64::from(bounds::CORES_MAX))?.value as usize;
+        match cores.insert(core) {
+            true => in_order.push(core),
+            false => item.fault(Fault::new("this core already has a worker")),
+        }
+    }
+    if in_order.len() > bounds::WORKERS_MAX as usize {
+        value.fault(Fault::new(format!("must be at most {} cores", bounds::WORKERS_MAX)));
+    }
+    Some(Workers::Cores(in_order))
+}
+
+pub(super) fn xdp(top: &Table<'_>) -> Option<Xdp> {
+    let table = top.table("xdp", &schema::XDP)?;
+    let mut interfaces: Vec<Interface> = Vec::new();
+    let rule = "an array of interfaces is needed, such as [\"eth0\"]";
+    for item in table.required("interfaces", rule).and_then(|value| value.items(rule)).unwrap_or_default() {
+        let Some(interface) = interface(&item) else { continue };
+        match interfaces.iter().any(|other| other.name == interface.name) {
+            true => item.fault(Fault::new("this interface is listed already")),
+            false => interfaces.push(interface),
+        }
+    }
+    let secret = table.value("secret").and_then(|value| {
+        value.parsed_secret("a secret is given by reference, as in \"file:secret\"", file_reference)
+    });
+    Some(Xdp { interfaces, deny: table.value("deny").map(|value| deny(&value)).unwrap_or_default(), secret })
+}
+
+fn interface(value: &Value<'_>) -> Option<Interface> {
+    let rule = "an interface is a name, such as \"eth0\", or { name = \"eth0\", mode = \"native\" }";
+    if !value.is_table() {
+        return Some(Interface { name: value.parsed(rule, interface_name)?.value.into(), mode: None });
+    }
+    let table = value.table(&schema::INTERFACE)?;
+    let mode = table.value("mode").and_then(|value| value.choice(&schema::XDP_MODES));
+    let name = table.required("name", "an interface needs its name")?.parsed(rule, interface_name)?;
+    Some(Interface { name: name.value.into(), mode: mode.map(|at| at.value) })
+}
+
+/// The kernel's own rule: `dev_valid_name`, net/core/dev.c.
+fn interface_name(text: &str) -> Result<&str, Fault> {
+    let is_valid = (1..=15).contains(&text.len())
+        && text != "."
+        && text != ".."
+        && !text.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control());
+    match is_valid {
+        true => Ok(text),
+        false => Err(Fault::new("an interface name has 1 to 15 bytes and no slash, colon or space")),
+    }
+}
+
+fn deny(value: &Value<'_>) -> Vec<ipnet::IpNet> {
+    let rule = "must be an array of prefixes, such as [\"203.0.113.0/24\"]";
+    let items = value.items_or_none(rule).unwrap_or_default();
+    let nets: Vec<_> = items
+        .iter()
+        .filter_map(|item| item.parsed("must be a string", address::prefix))
+        .map(|at| at.value)
+        .collect();
+    let v4 = nets.iter().filter(|net| net.addr().is_ipv4()).count();
+    if v4.max(nets.len() - v4) > bounds::DENY_MAX as usize {
+        value.fault(Fault::new(format!("must be at most {} prefixes of each family", bounds::DENY_MAX)));
+    }
+    nets
+}
+
+/// `file:NAME`, NAME relative and without `..`: what it leads to is opened beneath the config's directory.
+fn file_reference(text: &str) -> Result<PathBuf, Fault> {
+    let Some(name) = text.strip_prefix("file:") else {
+        return Err(Fault::new("a secret is given by reference, as in \"file:secret\""));
+    };
+    let path = Path::new(name);
+    let is_beneath = path.components().all(|part| matches!(part, Component::Normal(_)));
+    if name.is_empty() || name.contains('\0') || !is_beneath {
+        return Err(Fault::new(
+            "must be a file beneath the directory of this config: a relative path without \".\" and \"..\"",
+        ));
+    }
+    Ok(path.to_owned())
+}
+
+/// `[admin]`; its HTTP address with its place, as other addresses must not be the same.
+pub(super) fn admin(top: &Table<'_>) -> (Admin, Option<At<SocketAddr>>) {
+    let table = top.table("admin", &schema::ADMIN);
+    let value = |key| table.as_ref().and_then(|table| table.value(key));
+    let socket = value("socket").and_then(|value| {
+        value.parsed("must be the path of a unix socket", |text| match absolute(text)? {
+            path if path.as_os_str().len() > SOCKET_PATH_MAX => {
+                Err(Fault::new(format!("the path of a unix socket has at most {SOCKET_PATH_MAX} bytes")))
+            }
+            path => Ok(path),
+        })
+    });
+    let rule = "must be an address with port, or \"\" for none";
+    let http = value("http").map(|value| {
+        value.parsed(rule, |text| if text.is_empty() { Ok(None) } else { address::bind(text).map(Some) })
+    });
+    let place =
+        http.clone().flatten().and_then(|at| Some(At { value: at.value?, key: at.key, span: at.span }));
+    let http = match http {
+        Some(given) => given.and_then(|at| at.value),
+        None => Some(ADMIN_HTTP),
+    };
+    let socket = socket.map_or_else(|| "/run/lb/admin.sock".into(), |at| at.value);
+    (Admin { socket, http }, place)
+}
+
+pub(super) fn state(top: &Table<'_>) -> State {
+    let table = top.table("state", &schema::STATE);
+    let dir = table.and_then(|table| table.value("dir")?.parsed("must be the path of a directory", absolute));
+    State { dir: dir.map_or_else(|| "/var/lib/lb".into(), |at| at.value) }
+}
+
+fn absolute(text: &str) -> Result<PathBuf, Fault> {
+    match text.starts_with('/') && !text.contains('\0') {
+        true => Ok(text.into()),
+        false => Err(Fault::new("must be an absolute path")),
+    }
+}
+
+pub(super) fn limits(top: &Table<'_>) -> Limits {
+    let default = Limits::default();
+    let Some(table) = top.table("limits", &schema::LIMITS) else { return default };
+    let number = |key, bounds, default| {
+        let read = table.value(key).and_then(|value| value.integer(bounds));
+        read.map_or(default, |at| at.value as usize)
+    };
+    let timeout = |key, default| {
+        table.value(key).and_then(|value| value.duration(&TIMEOUTS)).map_or(default, |at| at.value)
+    };
+    let head_bytes = table.value("head_bytes").and_then(|value| value.size(&(1 << 10..=1 << 20)));
+    Limits {
+        connections: number("connections", 1..10_000_001, default.connections),
+        connections_per_ip: number("connections_per_ip", 1..10_000_001, default.connections_per_ip),
+        head_timeout: timeout("head_timeout", default.head_timeout),
+        head_bytes: head_bytes.map_or(default.head_bytes, |at| at.value as usize),
+        head_fields: number("head_fields", 1..1025, default.head_fields),
+        idle_timeout: timeout("idle_timeout", default.idle_timeout),
+        connect_timeout: timeout("connect_timeout", default.connect_timeout),
+    }
+}
+
+impl Value<'_> {
+    /// A duration within bounds.
+    pub(super) fn duration(&self, bounds: &RangeInclusive<Duration>) -> Option<At<Duration>> {
+        self.parsed(units::DURATION, |text| units::duration(text, bounds))
+    }
+
+    /// A size in bytes within bounds.
+    fn size(&self, bounds: &RangeInclusive<u64>) -> Option<At<u64>> {
+        self.parsed(units::SIZE, |text| units::size(text, bounds))
+    }
+}

@@ -1,0 +1,393 @@
+//! Walks the parsed document by the schema and writes down everything that is wrong with it.
+//!
+//! Nothing here stops at an error: a value that cannot be read is `None`, and its problem is in [`Findings`].
+
+use std::{borrow::Cow, cell::RefCell, collections::BTreeSet, ops::Range, sync::Arc};
+
+use serde_spanned::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::{
+    schema::{Choices, Keys},
+    source::Source,
+    suggest,
+};
+use crate::config::problem::{PROBLEMS_MAX, Problem, Problems, Severity};
+
+/// What is wrong with a value, without its place.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub(super) message: Cow<'static, str>,
+    pub(super) suggestion: Option<String>,
+}
+
+impl Fault {
+    pub(super) fn new(message: impl Into<Cow<'static, str>>) -> Self {
+        Self { message: message.into(), suggestion: None }
+    }
+
+    pub(super) fn later() -> Self {
+        Self::new("not supported yet")
+    }
+
+    pub(super) fn suggest(mut self, suggestion: Option<String>) -> Self {
+        self.suggestion = suggestion;
+        self
+    }
+}
+
+/// A value that was read, with the place it was read from.
+#[derive(Clone, Debug)]
+pub(super) struct At<T> {
+    pub(super) value: T,
+    pub(super) key: Arc<str>,
+    pub(super) span: Range<usize>,
+}
+
+/// Whether the value is part of the message.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Show {
+    Value,
+    KeyOnly,
+}
+
+/// Everything that was found wrong so far.
+pub(super) struct Findings<'a> {
+    pub(super) source: Source<'a>,
+    /// Whether the document was read to its end without a syntax error. Where it was not, nothing is said
+    /// about what seems to be missing.
+    whole: bool,
+    /// Lines with a syntax error: what their remains look like is not reported.
+    torn_lines: BTreeSet<usize>,
+    found: RefCell<Vec<(Range<usize>, Problem)>>,
+}
+
+impl<'a> Findings<'a> {
+    pub(super) fn new(source: Source<'a>) -> Self {
+        Self { source, whole: true, torn_lines: BTreeSet::new(), found: RefCell::default() }
+    }
+
+    /// Takes over what the TOML reader says; of several errors in one line the first.
+    pub(super) fn syntax(&mut self, errors: &[toml::de::Error]) {
+        let mut seen = BTreeSet::new();
+        for error in errors {
+            let span = error.span().unwrap_or(0..0);
+            if error.message() == "duplicate key" {
+                // Said twice by the reader where a table's parent is at fault.
+                if seen.insert(span.start) {
+                    let key = self.source.excerpt(&span);
+                    self.report(&key, &span, Show::KeyOnly, Severity::Error, Fault::new("duplicate key"));
+                }
+                continue;
+            }
+            self.whole = false;
+            if self.torn_lines.insert(self.source.line(span.start)) {
+                let message = crate::config::problem::printable(error.message()).into_owned();
+                self.found.borrow_mut().push((span.clone(), self.problem("", None, Fault::new(message))));
+            }
+        }
+    }
+
+    /// Whether missing things may be called missing.
+    pub(super) fn is_whole(&self) -> bool {
+        self.whole
+    }
+
+    pub(super) fn report(
+        &self,
+        key: &str,
+        span: &Range<usize>,
+        show: Show,
+        severity: Severity,
+        fault: Fault,
+    ) {
+        if self.torn_lines.contains(&self.source.line(span.start)) {
+            return;
+        }
+        let value = (show == Show::Value).then(|| self.source.excerpt(span));
+        let problem = Problem { severity, ..self.problem(key, value, fault) };
+        self.found.borrow_mut().push((span.clone(), problem));
+    }
+
+    /// An error about a value that was read well, but does not fit the rest.
+    pub(super) fn error<T>(&self, at: &At<T>, fault: Fault) {
+        self.report(&at.key, &at.span, Show::Value, Severity::Error, fault);
+    }
+
+    fn problem(&self, key: &str, value: Option<String>, fault: Fault) -> Problem {
+        Problem {
+            file: self.source.name.clone(),
+            place: None,
+            key: key.to_owned(),
+            value,
+            message: fault.message.into_owned(),
+            suggestion: fault.suggestion,
+            severity: Severity::Error,
+        }
+    }
+
+    /// In the order of the file: errors where there are any, else warnings. Beside errors no warning is given:
+    /// it often is their consequence (a misspelt reference leaves a pool unused).
+    pub(super) fn finish(self) -> Result<Problems, Problems> {
+        let mut found = self.found.into_inner();
+        found.sort_by(|(a, problem_a), (b, problem_b)| {
+            (a.start, &problem_a.key, &problem_a.message).cmp(&(b.start, &problem_b.key, &problem_b.message))
+        });
+        found.dedup();
+        let is_refused = found.iter().any(|(_, problem)| problem.severity == Severity::Error);
+        if is_refused {
+            found.retain(|(_, problem)| problem.severity == Severity::Error);
+        }
+        let omitted = found.len().saturating_sub(PROBLEMS_MAX);
+        found.truncate(PROBLEMS_MAX);
+        // Places are found only now: counting characters of a huge line is not free.
+        let problems = found
+            .into_iter()
+            .map(|(span, problem)| Problem { place: Some(self.source.place(span.start)), ..problem })
+            .collect();
+        let problems = Problems { problems, omitted };
+        if is_refused { Err(problems) } else { Ok(problems) }
+    }
+}
+
+/// A table whose keys were checked against its schema.
+pub(super) struct Table<'t> {
+    findings: &'t Findings<'t>,
+    /// Path with a trailing dot, empty at the top.
+    prefix: String,
+    entries: &'t DeTable<'t>,
+    /// Of the header.
+    pub(super) span: Range<usize>,
+}
+
+impl<'t> Table<'t> {
+    pub(super) fn top(findings: &'t Findings<'t>, entries: &'t DeTable<'t>, keys: &Keys) -> Self {
+        let table = Self { findings, prefix: String::new(), entries, span: 0..0 };
+        table.check(keys);
+        table
+    }
+
+    /// Reports keys that are unknown or not supported yet.
+    fn check(&self, keys: &Keys) {
+        for key in self.entries.keys() {
+            let name: &str = key.get_ref();
+            if keys.supported.contains(&name) {
+                continue;
+            }
+            let fault = match keys.later.contains(&name) {
+                true => Fault::later(),
+                false => Fault::new("unknown key").suggest(suggest::closest(name, keys.names())),
+            };
+            self.findings.report(&self.path(name), &key.span(), Show::KeyOnly, Severity::Error, fault);
+        }
+    }
+
+    fn path(&self, name: &str) -> String {
+        let bare = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+        if !name.is_empty() && name.len() <= 64 && name.bytes().all(bare) {
+            return format!("{}{name}", self.prefix);
+        }
+        let short: String = name.chars().take(64).collect();
+        format!("{}{short:?}", self.prefix)
+    }
+
+    /// Whether it holds nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Every entry, in the order of the names.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&'t Spanned<Cow<'t, str>>, Value<'t>)> {
+        self.entries.iter().map(|(key, node)| {
+            let path = self.path(key.get_ref()).into();
+            (key, Value { findings: self.findings, path, node })
+        })
+    }
+
+    /// What stands under a key.
+    pub(super) fn value(&self, key: &str) -> Option<Value<'t>> {
+        let node = self.entries.get(key)?;
+        Some(Value { findings: self.findings, path: self.path(key).into(), node })
+    }
+
+    /// The same; its absence is an error.
+    pub(super) fn required(&self, key: &str, rule: &str) -> Option<Value<'t>> {
+        let value = self.value(key);
+        if value.is_none() && self.findings.is_whole() {
+            let fault = Fault::new(format!("missing: {rule}"));
+            self.findings.report(&self.path(key), &self.span, Show::KeyOnly, Severity::Error, fault);
+        }
+        value
+    }
+
+    /// The table under a key, where there is one.
+    pub(super) fn table(&self, key: &str, keys: &Keys) -> Option<Table<'t>> {
+        self.value(key)?.table(keys)
+    }
+}
+
+/// One value of the document.
+#[derive(Clone)]
+pub(super) struct Value<'t> {
+    findings: &'t Findings<'t>,
+    path: Arc<str>,
+    node: &'t Spanned<DeValue<'t>>,
+}
+
+impl<'t> Value<'t> {
+    /// Its path, for messages.
+    pub(super) fn key(&self) -> &str {
+        &self.path
+    }
+
+    /// Reports an error about this value.
+    pub(super) fn fault(&self, fault: Fault) {
+        self.findings.report(&self.path, &self.node.span(), Show::Value, Severity::Error, fault);
+    }
+
+    fn at<T>(&self, value: T) -> At<T> {
+        At { value, key: self.path.clone(), span: self.node.span() }
+    }
+
+    fn wrong_type(&self, rule: &str) {
+        let article = match self.node.get_ref() {
+            DeValue::Integer(_) | DeValue::Array(_) => "an",
+            _ => "a",
+        };
+        self.fault(Fault::new(format!("{rule}; this is {article} {}", self.node.get_ref().type_str())));
+    }
+
+    /// The string.
+    pub(super) fn as_str(&self) -> Option<&'t str> {
+        self.node.get_ref().as_str()
+    }
+
+    /// Whether it is an array.
+    pub(super) fn is_array(&self) -> bool {
+        self.node.get_ref().is_array()
+    }
+
+    /// Whether it is a table.
+    pub(super) fn is_table(&self) -> bool {
+        self.node.get_ref().is_table()
+    }
+
+    /// A string that `parse` understands. `rule` is the answer to other types.
+    pub(super) fn parsed<T>(
+        &self,
+        rule: &str,
+        parse: impl FnOnce(&'t str) -> Result<T, Fault>,
+    ) -> Option<At<T>> {
+        let Some(text) = self.as_str() else {
+            self.wrong_type(rule);
+            return None;
+        };
+        match parse(text) {
+            Ok(value) => Some(self.at(value)),
+            Err(fault) => {
+                self.fault(fault);
+                None
+            }
+        }
+    }
+
+    /// As [`Self::parsed`], for values that no message may show.
+    pub(super) fn parsed_secret<T>(
+        &self,
+        rule: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, Fault>,
+    ) -> Option<T> {
+        let parsed = self.as_str().ok_or_else(|| Fault::new(rule)).and_then(parse);
+        parsed
+            .map_err(|fault| {
+                let span = self.node.span();
+                self.findings.report(&self.path, &span, Show::KeyOnly, Severity::Error, fault);
+            })
+            .ok()
+    }
+
+    /// One of a few words.
+    pub(super) fn choice<T: Copy>(&self, choices: &Choices<T>) -> Option<At<T>> {
+        let names = || choices.supported.iter().map(|(name, _)| *name);
+        let rule = format!("must be one of {}", quoted(names()));
+        self.parsed(&rule, |text| choose(text, choices))
+    }
+
+    /// A whole number within bounds.
+    pub(super) fn integer(&self, bounds: Range<u64>) -> Option<At<u64>> {
+        self.integer_or("must be a whole number", bounds)
+    }
+
+    /// The same, with an own answer to other types.
+    pub(super) fn integer_or(&self, rule: &str, bounds: Range<u64>) -> Option<At<u64>> {
+        let DeValue::Integer(number) = self.node.get_ref() else {
+            self.wrong_type(rule);
+            return None;
+        };
+        match i128::from_str_radix(number.as_str(), number.radix()).ok().and_then(|n| u64::try_from(n).ok()) {
+            Some(number) if bounds.contains(&number) => Some(self.at(number)),
+            _ => {
+                let (first, last) = (bounds.start, bounds.end - 1);
+                self.fault(Fault::new(format!("must be a whole number from {first} to {last}")));
+                None
+            }
+        }
+    }
+
+    /// Items of an array that is not empty.
+    pub(super) fn items(&self, rule: &str) -> Option<Vec<Value<'t>>> {
+        let items = self.items_or_none(rule)?;
+        if items.is_empty() {
+            self.fault(Fault::new(format!("must not be empty: {rule}")));
+            return None;
+        }
+        Some(items)
+    }
+
+    /// Items of an array.
+    pub(super) fn items_or_none(&self, rule: &str) -> Option<Vec<Value<'t>>> {
+        let Some(array) = self.node.get_ref().as_array() else {
+            self.wrong_type(rule);
+            return None;
+        };
+        let item = |(index, node)| {
+            let path = format!("{}[{index}]", self.path).into();
+            Value { findings: self.findings, path, node }
+        };
+        Some(array.iter().enumerate().map(item).collect())
+    }
+
+    /// A table with these keys.
+    pub(super) fn table(&self, keys: &Keys) -> Option<Table<'t>> {
+        let table = self.any_table()?;
+        table.check(keys);
+        Some(table)
+    }
+
+    /// A table with names of the operator's choosing.
+    pub(super) fn any_table(&self) -> Option<Table<'t>> {
+        let Some(entries) = self.node.get_ref().as_table() else {
+            self.wrong_type("must be a table");
+            return None;
+        };
+        let prefix = format!("{}.", self.path);
+        Some(Table { findings: self.findings, prefix, entries, span: self.node.span() })
+    }
+}
+
+/// The meaning of a word.
+pub(super) fn choose<T: Copy>(text: &str, choices: &Choices<T>) -> Result<T, Fault> {
+    if let Some((_, value)) = choices.supported.iter().find(|(name, _)| *name == text) {
+        return Ok(*value);
+    }
+    if choices.later.contains(&text) {
+        return Err(Fault::later());
+    }
+    let names = || choices.supported.iter().map(|(name, _)| *name);
+    let near = suggest::closest(text, names().chain(choices.later.iter().copied()));
+    Err(Fault::new(format!("must be one of {}", quoted(names()))).suggest(near))
+}
+
+fn quoted<'n>(names: impl Iterator<Item = &'n str>) -> String {
+    names.map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,155 @@
+//! Every key of the file, by table: what we read, and what is promised but not built yet.
+//!
+//! The one list of names: unknown keys, refusals and suggestions all come from here.
+
+use crate::config::{Balance, Forward, Protocol, Steer, Transport, XdpMode};
+
+/// Keys of one table.
+pub(super) struct Keys {
+    /// Read today.
+    pub(super) supported: &'static [&'static str],
+    /// Names of features that are not built yet: refused by name.
+    pub(super) later: &'static [&'static str],
+}
+
+impl Keys {
+    /// All names that mean something.
+    pub(super) fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.supported.iter().chain(self.later).copied()
+    }
+}
+
+/// Words that a value may be.
+pub(super) struct Choices<T: 'static> {
+    /// Read today, each with its meaning.
+    pub(super) supported: &'static [(&'static str, T)],
+    /// Names of features that are not built yet: refused by name.
+    pub(super) later: &'static [&'static str],
+}
+
+/// Top level. The tables of [`LATER_TABLES`] and `tls` are known too, and refused key by key.
+pub(super) const TOP: Keys = Keys {
+    supported: &[
+        "version", "runtime", "xdp", "admin", "limits", "state", "vip", "listener", "route", "pool", "node",
+        "log", "upgrade", "health", "tls",
+    ],
+    later: &[],
+};
+
+/// Tables of which no key is supported yet.
+pub(super) const LATER_TABLES: &[(&str, Keys)] = &[
+    ("node", Keys { supported: &[], later: &["row", "announce"] }),
+    ("log", Keys { supported: &[], later: &["access", "format", "file"] }),
+    ("upgrade", Keys { supported: &[], later: &["drain_timeout", "max_draining"] }),
+    ("health", Keys { supported: &[], later: &["programs_dir"] }),
+];
+
+/// `[tls.NAME]`, of which no key is supported yet.
+pub(super) const TLS: Keys =
+    Keys { supported: &[], later: &["certificate", "key", "profile", "client_auth", "default", "ocsp"] };
+
+/// `[runtime]`.
+pub(super) const RUNTIME: Keys = Keys { supported: &["workers"], later: &[] };
+
+/// `[xdp]`.
+pub(super) const XDP: Keys = Keys { supported: &["interfaces", "deny", "secret"], later: &[] };
+
+/// One of `xdp.interfaces`, written as a table.
+pub(super) const INTERFACE: Keys = Keys { supported: &["name", "mode"], later: &[] };
+
+/// `[admin]`.
+pub(super) const ADMIN: Keys = Keys { supported: &["socket", "http"], later: &[] };
+
+/// `[limits]`.
+pub(super) const LIMITS: Keys = Keys {
+    supported: &[
+        "connections",
+        "connections_per_ip",
+        "head_timeout",
+        "head_bytes",
+        "head_fields",
+        "idle_timeout",
+        "connect_timeout",
+    ],
+    later: &["body_bytes", "memory", "rate"],
+};
+
+/// `[state]`.
+pub(super) const STATE: Keys = Keys { supported: &["dir"], later: &[] };
+
+/// `[vip.NAME]`.
+pub(super) const VIP: Keys = Keys {
+    supported: &["address", "ports", "forward", "pool", "flows"],
+    later: &["hash", "nat_source", "quic", "sources", "on_down"],
+};
+
+/// `[listener.NAME]`.
+pub(super) const LISTENER: Keys = Keys {
+    supported: &["bind", "protocol", "pool", "steer", "proxy_protocol"],
+    later: &["tls", "trusted_proxies", "h2c"],
+};
+
+/// `[route.NAME]`.
+pub(super) const ROUTE: Keys = Keys {
+    supported: &["listener", "host", "path", "pool", "timeout"],
+    later: &[
+        "priority",
+        "method",
+        "headers",
+        "redirect",
+        "respond",
+        "rewrite",
+        "set_headers",
+        "rate_limit",
+        "retry",
+    ],
+};
+
+/// `[pool.NAME]`.
+pub(super) const POOL: Keys = Keys {
+    supported: &["balance", "backends", "health", "keepalive"],
+    later: &["sticky", "outlier", "breaker", "slow_start", "backup", "tls", "weight"],
+};
+
+/// One of `pool.backends`, written as a table.
+pub(super) const BACKEND: Keys = Keys { supported: &["address", "weight"], later: &[] };
+
+/// `pool.health`.
+pub(super) const HEALTH: Keys =
+    Keys { supported: &["tcp", "every", "timeout", "fall", "rise"], later: &["http", "udp"] };
+
+/// `pool.keepalive`.
+pub(super) const KEEPALIVE: Keys = Keys { supported: &["idle", "per_worker"], later: &[] };
+
+/// `xdp.interfaces[].mode`.
+pub(super) const XDP_MODES: Choices<XdpMode> =
+    Choices { supported: &[("native", XdpMode::Native), ("generic", XdpMode::Generic)], later: &[] };
+
+/// `vip.forward`.
+pub(super) const FORWARDS: Choices<Forward> =
+    Choices { supported: &[("ipip", Forward::Ipip), ("l2dsr", Forward::L2dsr)], later: &["gue", "nat"] };
+
+/// `vip.flows`.
+pub(super) const FLOWS: Choices<()> = Choices { supported: &[("none", ())], later: &[] };
+
+/// The part of a `vip.ports` entry behind the slash.
+pub(super) const TRANSPORTS: Choices<Transport> =
+    Choices { supported: &[("tcp", Transport::Tcp), ("udp", Transport::Udp)], later: &[] };
+
+/// `listener.protocol`.
+pub(super) const PROTOCOLS: Choices<Protocol> =
+    Choices { supported: &[("http", Protocol::Http), ("tcp", Protocol::Tcp)], later: &["udp"] };
+
+/// `listener.steer`.
+pub(super) const STEERS: Choices<Steer> =
+    Choices { supported: &[("auto", Steer::Auto), ("core", Steer::Core), ("hash", Steer::Hash)], later: &[] };
+
+/// `listener.proxy_protocol`.
+pub(super) const PROXY_PROTOCOLS: Choices<()> =
+    Choices { supported: &[("off", ())], later: &["accept", "require"] };
+
+/// `pool.balance`.
+pub(super) const BALANCES: Choices<Balance> = Choices {
+    supported: &[("round-robin", Balance::RoundRobin), ("maglev", Balance::Maglev)],
+    later: &["least-connections", "p2c", "peak-ewma", "random"],
+};

@@ -1,0 +1,74 @@
+//! The config of `lb run` without a config.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use super::{
+    Admin, Backend, Config, Keepalive, Limits, Listener, Pool, Protocol, Runtime, State, Steer, Workers,
+};
+
+impl Config {
+    /// An http listener at `127.0.0.1:8080` over one pool, metrics at `127.0.0.1:9900`, state beside the socket.
+    ///
+    /// # Panics
+    /// Without backends: a pool is never empty.
+    pub fn quickstart(backends: &[SocketAddr], admin_socket: PathBuf) -> Self {
+        assert!(!backends.is_empty(), "the quickstart has backends");
+        let local = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+        let backend =
+            |address: &SocketAddr| Backend { ip: address.ip(), port: Some(address.port()), weight: 1 };
+        let listener = Listener {
+            bind: vec![local(8080)],
+            protocol: Protocol::Http,
+            pool: Some("demo".into()),
+            steer: Steer::Auto,
+        };
+        let pool = Pool {
+            balance: None,
+            backends: backends.iter().map(backend).collect(),
+            health: None,
+            keepalive: Keepalive::default(),
+        };
+        Self {
+            runtime: Runtime { workers: Workers::Auto },
+            xdp: None,
+            state: State { dir: admin_socket.parent().unwrap_or(Path::new(".")).join("state") },
+            admin: Admin { socket: admin_socket, http: Some(local(9900)) },
+            limits: Limits::default(),
+            vips: BTreeMap::new(),
+            listeners: BTreeMap::from([("demo".into(), listener)]),
+            routes: BTreeMap::new(),
+            pools: BTreeMap::from([("demo".into(), pool)]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The same config as a file would give it, so that the quickstart keeps to the file's rules.
+    #[test]
+    fn says_what_a_file_would_say() {
+        let text = r#"
+            version = 1
+            [admin]
+            socket = "/run/user/1000/lb/admin.sock"
+            [state]
+            dir = "/run/user/1000/lb/state"
+            [listener.demo]
+            bind = ["127.0.0.1:8080"]
+            protocol = "http"
+            pool = "demo"
+            [pool.demo]
+            backends = ["127.0.0.1:7001", "127.0.0.1:7002"]
+        "#;
+        let loaded = super::super::file::parse("quickstart", text).unwrap();
+        assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
+        let backends = ["127.0.0.1:7001".parse().unwrap(), "127.0.0.1:7002".parse().unwrap()];
+        assert_eq!(Config::quickstart(&backends, "/run/user/1000/lb/admin.sock".into()), loaded.config);
+    }
+}
