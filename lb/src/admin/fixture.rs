@@ -122,7 +122,7 @@ pub(crate) fn view() -> View {
     View {
         started: Instant::now(),
         config_path: Some(PathBuf::from("lb.toml")),
-        config_digest: "00ff".to_owned(),
+        config_digest: Some("00ff".to_owned()),
         config: Arc::new(config()),
         snapshot: Arc::new(snapshot()),
         workers: vec![worker(0), worker(1)],

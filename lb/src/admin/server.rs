@@ -54,6 +54,27 @@ pub struct Doors {
     pub http: Option<SocketAddr>,
 }
 
+impl Doors {
+    /// Whether both could be opened at this moment.
+    ///
+    /// # Errors
+    /// One is taken, most likely by another daemon; the message names it.
+    pub fn check(&self) -> io::Result<()> {
+        socket::Placed::prepare(&self.socket).map_err(|error| named(&self.socket.display(), error))?;
+        self.http
+            .map_or(Ok(()), |address| socket::check_free(address).map_err(|error| named(&address, error)))
+    }
+}
+
+fn named(place: &dyn std::fmt::Display, error: impl Into<io::Error>) -> io::Error {
+    let error = error.into();
+    let cause = match error.kind() {
+        io::ErrorKind::AddrInUse => ": another process listens there (is lb running?)",
+        _ => "",
+    };
+    io::Error::other(format!("admin endpoint {place}: {error}{cause}"))
+}
+
 /// The running server. Dropping it removes the socket file; the thread ends with the process.
 #[derive(Debug)]
 pub struct Server {
@@ -115,14 +136,11 @@ async fn serve(view: Arc<View>, doors: Doors, opened: flume::Sender<io::Result<(
 }
 
 fn open(doors: &Doors) -> io::Result<(UnixListener, Option<TcpListener>)> {
-    let named = |place: &dyn std::fmt::Display, error: &dyn std::fmt::Display| {
-        io::Error::other(format!("admin endpoint {place}: {error}"))
-    };
-    let unix = open_unix(&doors.socket).map_err(|error| named(&doors.socket.display(), &error))?;
+    let unix = open_unix(&doors.socket).map_err(|error| named(&doors.socket.display(), error))?;
     let Some(address) = doors.http else { return Ok((unix, None)) };
     // glommio binds with SO_REUSEPORT: without this a second daemon would silently share the port.
-    socket::check_free(address).map_err(|error| named(&address, &error))?;
-    let tcp = TcpListener::bind(address).map_err(|error| named(&address, &error))?;
+    socket::check_free(address).map_err(|error| named(&address, error))?;
+    let tcp = TcpListener::bind(address).map_err(|error| named(&address, error))?;
     Ok((unix, Some(tcp)))
 }
 

@@ -15,6 +15,9 @@ use socket2::{Domain, Socket, Type};
 /// Read and write for owner and group, nothing for others.
 const SOCKET_MODE: u32 = 0o660;
 
+/// The directory lets others through to the socket.
+const DIRECTORY_MODE: u32 = 0o755;
+
 /// A socket file in the making: bound under a temporary name beside its place, then given its mode and renamed, so
 /// that nobody can connect before the mode holds, and a stale file is replaced in one step.
 #[derive(Debug)]
@@ -30,7 +33,11 @@ impl Placed {
     /// Somebody listens there, or something else than a socket lies there, or the directory cannot be made.
     pub(super) fn prepare(path: &Path) -> io::Result<Self> {
         if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-            fs::create_dir_all(directory)?;
+            if !directory.is_dir() {
+                fs::create_dir_all(directory)?;
+                // Whatever the umask: who may connect is the socket's own mode to say.
+                fs::set_permissions(directory, fs::Permissions::from_mode(DIRECTORY_MODE))?;
+            }
         }
         match fs::symlink_metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -24,8 +24,8 @@ pub struct View {
     pub started: Instant,
     /// File the config came from; `None`: the quickstart.
     pub config_path: Option<PathBuf>,
-    /// Digest of the config, hexadecimal.
-    pub config_digest: String,
+    /// Digest of that file, hexadecimal.
+    pub config_digest: Option<String>,
     /// The config.
     pub config: Arc<Config>,
     /// What workers run.

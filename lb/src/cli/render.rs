@@ -13,9 +13,8 @@ pub(super) fn table(columns: &[&str], rows: &[Value]) -> String {
         let lines = cells.iter().chain([&header]);
         lines.map(|line| line[at].chars().count()).max().unwrap_or(0)
     };
-    let shape: Vec<(usize, bool)> = (0..columns.len())
-        .map(|at| (width(at), !rows.is_empty() && rows.iter().all(|row| is_number(&row[columns[at]]))))
-        .collect();
+    let shape: Vec<(usize, bool)> =
+        (0..columns.len()).map(|at| (width(at), are_numbers(rows, columns[at]))).collect();
     let mut text = String::new();
     for line in [&header].into_iter().chain(&cells) {
         let mut written = String::new();
@@ -31,8 +30,10 @@ pub(super) fn table(columns: &[&str], rows: &[Value]) -> String {
     text
 }
 
-fn is_number(value: &Value) -> bool {
-    value.is_number() || value.is_null()
+/// Numbers only, save for cells without a value.
+fn are_numbers(rows: &[Value], column: &str) -> bool {
+    let mut values = rows.iter().map(|row| &row[column]).filter(|value| !value.is_null()).peekable();
+    values.peek().is_some() && values.all(Value::is_number)
 }
 
 /// One value on one line; what is absent is a dash. Control characters are escaped: names come from elsewhere.

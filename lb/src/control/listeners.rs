@@ -11,18 +11,18 @@ const BACKLOG: i32 = 4096;
 
 /// The sockets of one address, by worker.
 #[derive(Debug)]
-pub struct Group {
+pub(super) struct Group {
     /// Whose address.
-    pub listener: ListenerId,
+    pub(super) listener: ListenerId,
     /// Bound address, its port never 0.
-    pub address: SocketAddr,
+    pub(super) address: SocketAddr,
     /// Listening, non-blocking; the n-th belongs to worker n.
-    pub sockets: Vec<OwnedFd>,
+    pub(super) sockets: Vec<OwnedFd>,
 }
 
 /// An address that cannot be had.
 #[derive(Debug)]
-pub struct BindError {
+pub(super) struct BindError {
     listener: Arc<str>,
     address: SocketAddr,
     call: &'static str,
@@ -33,7 +33,7 @@ pub struct BindError {
 ///
 /// # Errors
 /// The first address that cannot be had, with the call, the errno and the likely cause.
-pub fn bind(snapshot: &Snapshot, workers: usize) -> Result<Vec<Group>, BindError> {
+pub(super) fn bind(snapshot: &Snapshot, workers: usize) -> Result<Vec<Group>, BindError> {
     let mut groups = Vec::new();
     for listener in &snapshot.listeners {
         for &address in &listener.bind {
@@ -47,6 +47,18 @@ pub fn bind(snapshot: &Snapshot, workers: usize) -> Result<Vec<Group>, BindError
         }
     }
     Ok(groups)
+}
+
+/// The same sockets under other descriptors.
+///
+/// # Errors
+/// Those of dup(2).
+pub(super) fn copies(groups: &[Group]) -> io::Result<Vec<Group>> {
+    let copy = |group: &Group| {
+        let sockets = group.sockets.iter().map(OwnedFd::try_clone).collect::<io::Result<_>>()?;
+        Ok(Group { listener: group.listener, address: group.address, sockets })
+    };
+    groups.iter().map(copy).collect()
 }
 
 type Failed = (&'static str, io::Error);

@@ -3,10 +3,15 @@
 mod demo;
 mod host;
 mod listeners;
+mod packet_path;
 mod paths;
+mod plan;
 mod plane;
 mod prober;
+mod run;
 mod secret;
 mod signals;
+mod workers;
 
 pub use paths::Paths;
+pub use run::{Options, run};

@@ -1,6 +1,9 @@
 //! Where things lie when nobody says otherwise.
 
-use std::{env, path::PathBuf};
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
 
 /// Default directories of this user.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +38,12 @@ impl Paths {
 
     /// Where the admin socket is.
     pub fn socket(&self) -> PathBuf {
-        self.run_dir.join(SOCKET)
+        Self::socket_in(&self.run_dir)
+    }
+
+    /// Where it is in a run directory of someone's choice.
+    pub fn socket_in(run_dir: &Path) -> PathBuf {
+        run_dir.join(SOCKET)
     }
 }
 

@@ -14,25 +14,25 @@ use crate::{
 
 /// One backend to check.
 #[derive(Clone, Debug)]
-pub struct Target {
+pub(super) struct Target {
     /// Whose verdict.
-    pub id: BackendId,
+    pub(super) id: BackendId,
     /// Its pool.
-    pub pool: PoolId,
+    pub(super) pool: PoolId,
     /// Pool's name, for logs.
-    pub pool_name: Arc<str>,
+    pub(super) pool_name: Arc<str>,
     /// Its name, for logs.
-    pub name: Arc<str>,
+    pub(super) name: Arc<str>,
     /// Where to connect.
-    pub address: SocketAddr,
+    pub(super) address: SocketAddr,
     /// How often, how long, how many.
-    pub policy: Policy,
+    pub(super) policy: Policy,
     /// What the probes count.
-    pub metrics: Arc<ProbeMetrics>,
+    pub(super) metrics: Arc<ProbeMetrics>,
 }
 
 /// Every backend of every pool with active checks, once.
-pub fn targets(config: &Config, snapshot: &Snapshot) -> Vec<Target> {
+pub(super) fn targets(config: &Config, snapshot: &Snapshot) -> Vec<Target> {
     let mut targets = Vec::new();
     for pool in &snapshot.pools {
         let Some(health) = config.pools.get(&pool.name).and_then(|config| config.health) else { continue };
@@ -62,7 +62,7 @@ pub fn targets(config: &Config, snapshot: &Snapshot) -> Vec<Target> {
 ///
 /// # Errors
 /// The host refuses glommio's executor.
-pub fn start(
+pub(super) fn start(
     targets: Vec<Target>,
     table: Arc<HealthTable>,
     seed: u64,

@@ -8,7 +8,10 @@ use std::{
 };
 
 use lb_abi::hash::sip13;
-use rustix::rand::{GetRandomFlags, getrandom};
+use rustix::{
+    fs::{Mode, OFlags, ResolveFlags, openat2},
+    rand::{GetRandomFlags, getrandom},
+};
 
 /// Bytes of a secret.
 const LEN: usize = 32;
@@ -16,35 +19,43 @@ const LEN: usize = 32;
 const FILE: &str = "secret";
 
 /// Prints redacted, and is wiped when dropped.
-pub struct Secret([u8; LEN]);
+pub(super) struct Secret([u8; LEN]);
 
 impl Secret {
     /// The one in the state directory, made on the first start.
     ///
     /// # Errors
     /// The directory or file cannot be made or read, or does not hold a secret. Errors never quote the content.
-    pub fn load_or_make(state_dir: &Path) -> io::Result<Self> {
+    pub(super) fn load_or_make(state_dir: &Path) -> io::Result<Self> {
         let path = state_dir.join(FILE);
         if !path.try_exists()? {
             make(state_dir, &path)?;
         }
-        Self::load(&path)
+        Self::read(fs::File::open(path)?)
     }
 
-    /// The one in a file: 32 bytes as they are, or 64 hexadecimal digits and at most one line end.
+    /// The one in a file beneath the config's directory: 32 bytes as they are, or 64 hexadecimal digits and at
+    /// most one line end. No link leads out of the directory.
     ///
     /// # Errors
-    /// The file cannot be read or holds something else.
-    pub fn load(path: &Path) -> io::Result<Self> {
+    /// The file cannot be opened or read, or holds something else. Errors never quote the content.
+    pub(super) fn load(directory: &Path, path: &Path) -> io::Result<Self> {
+        let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+        let beneath = fs::File::open(directory)?;
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        Self::read(openat2(&beneath, path, flags, Mode::empty(), ResolveFlags::BENEATH)?.into())
+    }
+
+    fn read(file: fs::File) -> io::Result<Self> {
         let mut content = Vec::with_capacity(128);
-        fs::File::open(path)?.take(128).read_to_end(&mut content)?;
+        file.take(128).read_to_end(&mut content)?;
         let secret = parse(&content);
         wipe(&mut content);
         secret.ok_or_else(|| io::Error::other("a secret is 32 bytes, or 64 hexadecimal digits"))
     }
 
     /// The key that all others are derived from.
-    pub fn key(&self) -> [u64; 2] {
+    pub(super) fn key(&self) -> [u64; 2] {
         let mut words = [0; LEN / 8];
         for (word, bytes) in words.iter_mut().zip(self.0.chunks_exact(8)) {
             *word = bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
@@ -151,6 +162,18 @@ mod tests {
         }
         for bad in [&hex[..63], &format!("{hex}0"), &format!("{hex}\n\n"), &hex.replace('0', "g"), ""] {
             assert!(parse(bad.as_bytes()).is_none(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_given_file_lies_beneath_the_config() {
+        let directory = directory("given");
+        fs::create_dir_all(directory.join("inside")).unwrap();
+        fs::write(directory.join("inside/secret"), [3; LEN]).unwrap();
+        std::os::unix::fs::symlink(directory.join("inside/secret"), directory.join("link")).unwrap();
+        assert_eq!(Secret::load(&directory, Path::new("inside/secret")).unwrap().0, [3; LEN]);
+        for out in ["link", "../given", "/etc/hostname", "nothing"] {
+            assert!(Secret::load(&directory, Path::new(out)).is_err(), "{out}");
         }
     }
 

@@ -12,7 +12,7 @@ use signal_hook::{
 
 /// What the operator wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wish {
+pub(super) enum Wish {
     /// SIGTERM or SIGINT.
     End,
     /// SIGHUP.
@@ -23,7 +23,7 @@ pub enum Wish {
 ///
 /// # Errors
 /// The handlers or the thread cannot be made.
-pub fn listen() -> io::Result<flume::Receiver<Wish>> {
+pub(super) fn listen() -> io::Result<flume::Receiver<Wish>> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let (sender, receiver) = flume::unbounded();
     thread::Builder::new().name("lb-signals".into()).spawn(move || {
@@ -41,7 +41,7 @@ pub fn listen() -> io::Result<flume::Receiver<Wish>> {
 ///  Serving --End--> Draining --End, or deadline--> Stopping
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub(super) enum Phase {
     /// Takes whatever comes.
     Serving,
     /// Takes nothing new.
@@ -55,7 +55,7 @@ pub enum Phase {
 
 /// What a wish changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub(super) enum Step {
     /// Begin to drain.
     Drain {
         /// When patience ends.
@@ -69,7 +69,7 @@ pub enum Step {
 
 impl Phase {
     /// Takes in a wish; `patience` is how long a drain may last.
-    pub fn handle(&mut self, wish: Wish, now: Instant, patience: Duration) -> Option<Step> {
+    pub(super) fn handle(&mut self, wish: Wish, now: Instant, patience: Duration) -> Option<Step> {
         match (*self, wish) {
             (Self::Stopping, _) => None,
             (_, Wish::Reload) => Some(Step::RefuseReload),
@@ -86,7 +86,7 @@ impl Phase {
     }
 
     /// Time has passed.
-    pub fn handle_timeout(&mut self, now: Instant) -> Option<Step> {
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<Step> {
         match *self {
             Self::Draining { deadline } if now >= deadline => {
                 *self = Self::Stopping;
