@@ -1,1 +1,203 @@
-//! (skeleton)
+//! One io_uring per worker: operations that own what the kernel can see, buffers it picks from, and the tasks
+//! that wait for both.
+//!
+//! The slab of operations, never a future, owns buffers, addresses and descriptors while the kernel may touch
+//! them. A future that is dropped in flight leaves an orphan: the operation is cancelled and what it holds is
+//! freed with its last completion. `Ring` is `!Send`: it lives and dies on its worker's thread.
+#![expect(unsafe_code, reason = "the door to io_uring; each block names its invariant")]
+
+mod buffers;
+pub mod executor;
+pub mod op;
+mod setup;
+mod slab;
+mod socket;
+
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    rc::Rc,
+    time::Duration,
+};
+
+use io_uring::{IoUring, squeue, types};
+
+pub use buffers::{Group, RxBuf};
+pub use op::{Op, SendBuf};
+pub use socket::Socket;
+
+use self::{buffers::Buffers, slab::Slab};
+
+/// user_data of submissions whose completion nobody waits for: closes and cancels.
+const IGNORED: u64 = u64::MAX;
+
+/// What the ring did since the counts were last taken.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TurnCounts {
+    /// `io_uring_enter` calls.
+    pub enters: u64,
+    /// Completions reaped.
+    pub completions: u64,
+    /// Completions that no operation was waiting for.
+    pub stray: u64,
+}
+
+/// A handle on this thread's ring; clones are cheap and name the same ring.
+#[derive(Clone)]
+pub struct Ring(Rc<Inner>);
+
+struct Inner {
+    uring: RefCell<IoUring>,
+    slab: RefCell<Slab>,
+    buffers: Buffers,
+    counts: Cell<TurnCounts>,
+}
+
+impl std::fmt::Debug for Ring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ring").field("in_flight", &self.in_flight()).finish_non_exhaustive()
+    }
+}
+
+impl Ring {
+    /// Sets up a ring for the calling thread, with its buffers registered.
+    ///
+    /// # Errors
+    /// The host refuses io_uring (ENOSYS, EPERM), or its kernel is below the floor of 6.1; the text says which.
+    pub fn new() -> io::Result<Self> {
+        let uring = setup::uring()?;
+        let buffers = Buffers::register(&uring)?;
+        Ok(Self(Rc::new(Inner {
+            uring: RefCell::new(uring),
+            slab: RefCell::new(Slab::default()),
+            buffers,
+            counts: Cell::default(),
+        })))
+    }
+
+    /// Operations that the kernel has not finished, orphans included.
+    pub fn in_flight(&self) -> usize {
+        self.0.slab.borrow().len()
+    }
+
+    /// Counts since the last call.
+    pub fn take_counts(&self) -> TurnCounts {
+        self.0.counts.take()
+    }
+
+    /// Submits what is queued, reaps what is complete and wakes its tasks: one `io_uring_enter`.
+    ///
+    /// `wait`: `None` returns at once; `Some(limit)` sleeps for a completion, at most `limit`.
+    ///
+    /// # Errors
+    /// Whatever `io_uring_enter` fails with, save interruptions and time-outs, which are ordinary.
+    pub fn turn(&self, wait: Option<Duration>) -> io::Result<()> {
+        let entered = match wait {
+            Some(limit) => {
+                let timespec = types::Timespec::from(limit);
+                let args = types::SubmitArgs::new().timespec(&timespec);
+                let uring = self.0.uring.borrow_mut();
+                uring.submitter().submit_with_args(1, &args)
+            }
+            None => self.enter_without_wait(),
+        };
+        self.count(|counts| counts.enters += 1);
+        match entered.map_err(|error| error.raw_os_error().unwrap_or(0)) {
+            // EBUSY: the completion queue overflowed; reaping makes room.
+            Ok(_) | Err(libc::EINTR | libc::ETIME | libc::EBUSY | libc::EAGAIN) => {}
+            Err(errno) => return Err(io::Error::from_raw_os_error(errno)),
+        }
+        self.reap();
+        Ok(())
+    }
+
+    fn enter_without_wait(&self) -> io::Result<usize> {
+        let mut uring = self.0.uring.borrow_mut();
+        let queued = {
+            let mut queue = uring.submission();
+            queue.sync();
+            queue.len()
+        };
+        const ENTER_GETEVENTS: u32 = 1;
+        // SAFETY: every queued entry was pushed by `push`, whose caller keeps what it points to in the slab;
+        // no argument structure is passed. GETEVENTS runs deferred completions without waiting.
+        unsafe { uring.submitter().enter::<()>(queued as u32, 0, ENTER_GETEVENTS, None) }
+    }
+
+    fn count(&self, change: impl FnOnce(&mut TurnCounts)) {
+        let mut counts = self.0.counts.get();
+        change(&mut counts);
+        self.0.counts.set(counts);
+    }
+
+    fn reap(&self) {
+        loop {
+            // One at a time: a completion may drop things that push new submissions.
+            let Some(entry) = self.0.uring.borrow_mut().completion().next() else { return };
+            self.count(|counts| counts.completions += 1);
+            if entry.user_data() == IGNORED {
+                continue;
+            }
+            let more = io_uring::cqueue::more(entry.flags());
+            let settled =
+                self.0.slab.borrow_mut().complete(entry.user_data(), entry.result(), entry.flags(), more);
+            match settled {
+                slab::Settled::Woke(waker) => waker.into_iter().for_each(std::task::Waker::wake),
+                slab::Settled::Orphan(held) => self.discard(held, entry.result(), entry.flags()),
+                slab::Settled::Stray => {
+                    self.count(|counts| counts.stray += 1);
+                    self.discard(None, entry.result(), entry.flags());
+                }
+            }
+        }
+    }
+
+    /// Frees what a completion carries that nobody will take: a picked buffer, an accepted descriptor.
+    fn discard(&self, held: Option<slab::Held>, result: i32, flags: u32) {
+        if let Some(id) = io_uring::cqueue::buffer_select(flags)
+            && let Some(group) = held.as_ref().and_then(slab::Held::group)
+        {
+            drop(RxBuf::new(self, group, id, result));
+        }
+        if matches!(held, Some(slab::Held::Listener(_))) && result >= 0 {
+            drop(Socket::from_accepted(self, result));
+        }
+        drop(held);
+    }
+
+    /// Queues a submission; when the queue is full, what is queued is submitted first.
+    fn push(&self, entry: &squeue::Entry) {
+        let mut uring = self.0.uring.borrow_mut();
+        loop {
+            // SAFETY: `entry` points only to memory that `slab::Held` of its user_data owns until its last
+            // completion, or to nothing (IGNORED entries).
+            if unsafe { uring.submission().push(entry) }.is_ok() {
+                return;
+            }
+            // A full queue empties into the kernel; an error here is met again by `turn`.
+            let _ = uring.submit();
+        }
+    }
+
+    fn cancel(&self, user_data: u64) {
+        self.push(&io_uring::opcode::AsyncCancel::new(user_data).build().user_data(IGNORED));
+    }
+
+    /// Cancels everything in flight and waits until the kernel has let go of all of it.
+    ///
+    /// # Errors
+    /// The ring itself failed; its memory then stays alive for good.
+    pub fn shutdown(&self) -> io::Result<()> {
+        executor::clear();
+        let (keys, wakers, held) = self.0.slab.borrow_mut().orphan_all();
+        // Dropping the wakers drops the tasks, whose operations are orphans already.
+        drop((wakers, held));
+        for key in keys {
+            self.cancel(key);
+        }
+        while self.in_flight() > 0 {
+            self.turn(Some(Duration::from_millis(100)))?;
+        }
+        self.turn(None)
+    }
+}

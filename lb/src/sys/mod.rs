@@ -1,3 +1,6 @@
 //! The syscalls that a ring does not do, or does badly.
 
+pub mod affinity;
+pub mod event;
 pub mod interfaces;
+pub mod pipe;

@@ -1,0 +1,223 @@
+//! Operations in flight. Owns whatever the kernel can see until the last completion.
+
+use std::{collections::VecDeque, task::Waker};
+
+use super::{Group, SendBuf, Socket};
+
+/// What an operation keeps alive.
+#[derive(Debug)]
+pub(super) enum Held {
+    /// A socket that is polled.
+    Socket(Socket),
+    /// A socket that receives into a buffer the kernel picks from the group.
+    Picking(Socket, Group),
+    /// A socket that receives into this memory.
+    Receiving(Socket, Vec<u8>),
+    /// A socket and what it sends.
+    Sending(Socket, SendBuf),
+    /// A socket and the address it connects to.
+    Connecting(Socket, Box<socket2::SockAddr>),
+    /// A listening socket.
+    Listener(Socket),
+    /// An eventfd and the word it is read into.
+    Event(std::rc::Rc<std::os::fd::OwnedFd>, Box<[u8; 8]>),
+}
+
+impl Held {
+    pub(super) fn group(&self) -> Option<Group> {
+        match self {
+            Self::Picking(_, group) => Some(*group),
+            _ => None,
+        }
+    }
+}
+
+enum State {
+    /// In flight; the waker of whoever polled it.
+    Waiting(Option<Waker>),
+    /// Complete, result not yet taken.
+    Done { result: i32, flags: u32 },
+    /// In flight and many-shot: results queue up until `ended`.
+    Stream { queue: VecDeque<(i32, u32)>, waker: Option<Waker>, ended: bool },
+    /// In flight, nobody wants it.
+    Orphan,
+}
+
+struct Entry {
+    generation: u32,
+    state: State,
+    held: Option<Held>,
+}
+
+/// Index and generation as they travel in user_data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Key(u64);
+
+impl Key {
+    pub(super) fn user_data(self) -> u64 {
+        self.0
+    }
+
+    fn index(self) -> usize {
+        (self.0 & 0xffff_ffff) as usize
+    }
+
+    fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+}
+
+/// What a completion led to.
+pub(super) enum Settled {
+    /// Somebody waits; wake them.
+    Woke(Option<Waker>),
+    /// Nobody wants it; free what it held (present with the last completion, and for buffer accounting before).
+    Orphan(Option<Held>),
+    /// No such operation.
+    Stray,
+}
+
+/// What a poll of an operation finds.
+pub(super) enum Polled {
+    Pending,
+    Ready { result: i32, flags: u32, held: Option<Held> },
+}
+
+/// All operations of one ring.
+#[derive(Default)]
+pub(super) struct Slab {
+    entries: slab::Slab<Entry>,
+    generation: u32,
+}
+
+impl Slab {
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn insert(&mut self, held: Held, stream: bool) -> Key {
+        // 31 bits, so that no key equals IGNORED.
+        self.generation = (self.generation + 1) & 0x7fff_ffff;
+        let state = if stream {
+            State::Stream { queue: VecDeque::new(), waker: None, ended: false }
+        } else {
+            State::Waiting(None)
+        };
+        let index = self.entries.insert(Entry { generation: self.generation, state, held: Some(held) });
+        Key((self.generation as u64) << 32 | index as u64)
+    }
+
+    fn entry(&mut self, key: Key) -> Option<&mut Entry> {
+        self.entries.get_mut(key.index()).filter(|entry| entry.generation == key.generation())
+    }
+
+    /// The memory an operation owns, so that its submission can point to it. It does not move until removed:
+    /// every variant holds its payload behind a heap allocation or as a plain descriptor.
+    pub(super) fn held_mut(&mut self, key: Key) -> Option<&mut Held> {
+        self.entry(key).and_then(|entry| entry.held.as_mut())
+    }
+
+    pub(super) fn complete(&mut self, user_data: u64, result: i32, flags: u32, more: bool) -> Settled {
+        let key = Key(user_data);
+        let Some(entry) = self.entry(key) else { return Settled::Stray };
+        match &mut entry.state {
+            State::Waiting(waker) => {
+                let waker = waker.take();
+                entry.state = State::Done { result, flags };
+                Settled::Woke(waker)
+            }
+            State::Stream { queue, waker, ended } => {
+                queue.push_back((result, flags));
+                *ended = !more;
+                Settled::Woke(waker.take())
+            }
+            State::Orphan if more => {
+                // An accept that was cancelled may still hand out descriptors: they must be closed.
+                let listener = match &entry.held {
+                    Some(Held::Listener(socket)) => Some(Held::Listener(socket.clone())),
+                    _ => None,
+                };
+                Settled::Orphan(listener)
+            }
+            State::Orphan => Settled::Orphan(self.entries.remove(key.index()).held),
+            State::Done { .. } => Settled::Stray,
+        }
+    }
+
+    pub(super) fn is_done(&mut self, key: Key) -> bool {
+        match self.entry(key).map(|entry| &entry.state) {
+            Some(State::Waiting(_) | State::Orphan) => false,
+            Some(State::Stream { queue, ended, .. }) => *ended || !queue.is_empty(),
+            Some(State::Done { .. }) | None => true,
+        }
+    }
+
+    pub(super) fn poll(&mut self, key: Key, waker: &Waker) -> Polled {
+        let Some(entry) = self.entry(key) else { return Polled::Pending };
+        match &mut entry.state {
+            State::Waiting(waiting) | State::Stream { waker: waiting, .. }
+                if !waiting.as_ref().is_some_and(|known| known.will_wake(waker)) =>
+            {
+                *waiting = Some(waker.clone());
+            }
+            _ => {}
+        }
+        match &mut entry.state {
+            State::Waiting(_) | State::Orphan => Polled::Pending,
+            State::Done { result, flags } => {
+                let (result, flags) = (*result, *flags);
+                let held = self.entries.remove(key.index()).held;
+                Polled::Ready { result, flags, held }
+            }
+            State::Stream { queue, ended, .. } => match queue.pop_front() {
+                None => Polled::Pending,
+                Some((result, flags)) => {
+                    let last = *ended && queue.is_empty();
+                    let held = if last { self.entries.remove(key.index()).held } else { None };
+                    Polled::Ready { result, flags, held }
+                }
+            },
+        }
+    }
+
+    /// The future was dropped. True: still in flight, cancel it. What was complete is handed back for freeing.
+    pub(super) fn abandon(&mut self, key: Key) -> (bool, Vec<(i32, u32)>, Option<Held>) {
+        let Some(entry) = self.entry(key) else { return (false, Vec::new(), None) };
+        match std::mem::replace(&mut entry.state, State::Orphan) {
+            State::Waiting(_) | State::Orphan => (true, Vec::new(), None),
+            State::Done { result, flags } => {
+                let held = self.entries.remove(key.index()).held;
+                (false, vec![(result, flags)], held)
+            }
+            State::Stream { queue, ended, .. } => {
+                let held = match (ended, &entry.held) {
+                    (true, _) => self.entries.remove(key.index()).held,
+                    (false, Some(Held::Listener(socket))) => Some(Held::Listener(socket.clone())),
+                    (false, _) => None,
+                };
+                (!ended, queue.into(), held)
+            }
+        }
+    }
+
+    /// Makes every operation an orphan. What comes back must be dropped once the slab is free again: the keys
+    /// still in flight, and wakers and payloads whose drop may reach back into the ring.
+    pub(super) fn orphan_all(&mut self) -> (Vec<u64>, Vec<Waker>, Vec<Held>) {
+        let (mut flying, mut wakers, mut held) = (Vec::new(), Vec::new(), Vec::new());
+        let mut finished = Vec::new();
+        for (index, entry) in &mut self.entries {
+            match std::mem::replace(&mut entry.state, State::Orphan) {
+                State::Done { .. } | State::Stream { ended: true, .. } => finished.push(index),
+                State::Waiting(waker) | State::Stream { waker, .. } => {
+                    flying.push((entry.generation as u64) << 32 | index as u64);
+                    wakers.extend(waker);
+                }
+                State::Orphan => flying.push((entry.generation as u64) << 32 | index as u64),
+            }
+        }
+        for index in finished {
+            held.extend(self.entries.remove(index).held);
+        }
+        (flying, wakers, held)
+    }
+}

@@ -1,0 +1,313 @@
+//! Deadlines: one per connection, on a coarse wheel that the worker turns. Never reads the clock.
+//!
+//! Moving a deadline later costs one store: its entry stays where it is queued and is queued again when that
+//! tick comes. Moving it earlier queues it a second time; stale places are skipped by what they find.
+
+use std::{
+    cell::RefCell,
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+/// Length of a tick. Deadlines are met late by at most two of these, never early.
+const TICK: Duration = Duration::from_millis(16);
+/// Places of the wheel: one round is 8 s; what is due later goes round again.
+const PLACES: usize = 512;
+const NEVER: u64 = u64::MAX;
+
+struct Entry {
+    due: u64,
+    /// The tick whose place holds this entry; [`NEVER`]: none.
+    queued: u64,
+    waker: Option<Waker>,
+    fired: bool,
+    idle: bool,
+}
+
+struct Wheel {
+    start: Instant,
+    now: u64,
+    entries: slab::Slab<Entry>,
+    places: Box<[Vec<usize>]>,
+    queued: usize,
+}
+
+/// All deadlines of one worker.
+#[derive(Clone)]
+pub struct Timers(Rc<RefCell<Wheel>>);
+
+impl Timers {
+    /// An empty wheel that stands at `now`.
+    pub fn new(now: Instant) -> Self {
+        Self(Rc::new(RefCell::new(Wheel {
+            start: now,
+            now: 0,
+            entries: slab::Slab::new(),
+            places: (0..PLACES).map(|_| Vec::new()).collect(),
+            queued: 0,
+        })))
+    }
+
+    /// A deadline that is not set.
+    pub fn deadline(&self) -> Deadline {
+        let entry = Entry { due: NEVER, queued: NEVER, waker: None, fired: false, idle: false };
+        Deadline { timers: self.clone(), key: self.0.borrow_mut().entries.insert(entry) }
+    }
+
+    /// Turns the wheel to `now` and wakes whoever is due.
+    pub fn advance(&self, now: Instant) {
+        let mut wakers = Vec::new();
+        self.0.borrow_mut().advance(now, &mut wakers);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// How long the worker may sleep at most from `now` on; at least a tick.
+    pub fn sleep_max(&self, now: Instant) -> Duration {
+        let wheel = self.0.borrow();
+        if wheel.queued == 0 {
+            return TICK * PLACES as u32;
+        }
+        let ahead = (1..=PLACES as u64)
+            .find(|ahead| !wheel.places[((wheel.now + ahead) % PLACES as u64) as usize].is_empty())
+            .unwrap_or(1);
+        let at = wheel.start + TICK * (wheel.now + ahead + 1) as u32;
+        at.saturating_duration_since(now).max(Duration::from_millis(1))
+    }
+
+    /// Fires every deadline that is marked idle: a drain begins.
+    pub fn fire_idle(&self) {
+        self.fire_where(|entry| entry.idle);
+    }
+
+    /// Fires every deadline: patience has ended.
+    pub fn fire_all(&self) {
+        self.fire_where(|_| true);
+    }
+
+    fn fire_where(&self, matches: impl Fn(&Entry) -> bool) {
+        let mut wakers = Vec::new();
+        for (_, entry) in &mut self.0.borrow_mut().entries {
+            if matches(entry) {
+                entry.fired = true;
+                wakers.extend(entry.waker.take());
+            }
+        }
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Forgets every waker, so that no task is kept alive by the wheel.
+    pub fn clear(&self) {
+        let wakers: Vec<_> =
+            self.0.borrow_mut().entries.iter_mut().filter_map(|(_, entry)| entry.waker.take()).collect();
+        drop(wakers);
+    }
+}
+
+impl Wheel {
+    fn tick_of(&self, at: Instant) -> u64 {
+        // Rounded up, so that nothing fires early.
+        let since = at.saturating_duration_since(self.start);
+        (since.as_millis() as u64).div_ceil(TICK.as_millis() as u64)
+    }
+
+    fn queue(&mut self, key: usize, tick: u64) {
+        self.places[(tick % PLACES as u64) as usize].push(key);
+        self.entries[key].queued = tick;
+        self.queued += 1;
+    }
+
+    fn advance(&mut self, now: Instant, wakers: &mut Vec<Waker>) {
+        let target = now.saturating_duration_since(self.start).as_millis() as u64 / TICK.as_millis() as u64;
+        while self.now < target {
+            self.now += 1;
+            let place = (self.now % PLACES as u64) as usize;
+            if self.places[place].is_empty() {
+                continue;
+            }
+            for key in std::mem::take(&mut self.places[place]) {
+                self.queued -= 1;
+                let Some(entry) = self.entries.get_mut(key) else { continue };
+                if entry.queued > self.now {
+                    // Either a later round of this place, or a stale place of a moved deadline.
+                    if entry.queued != NEVER && entry.queued % PLACES as u64 == place as u64 {
+                        let tick = entry.queued;
+                        self.queue(key, tick);
+                    }
+                    continue;
+                }
+                let due = entry.due;
+                if due <= self.now {
+                    entry.queued = NEVER;
+                    entry.fired = true;
+                    wakers.extend(entry.waker.take());
+                } else if due == NEVER {
+                    entry.queued = NEVER;
+                } else {
+                    self.queue(key, due);
+                }
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Timers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Timers({} deadlines)", self.0.borrow().entries.len())
+    }
+}
+
+/// The deadline passed before the future was ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expired;
+
+/// One deadline; gone on drop.
+#[derive(Debug)]
+pub struct Deadline {
+    timers: Timers,
+    key: usize,
+}
+
+impl Deadline {
+    /// Due at `at`; forgets that it fired before.
+    pub fn set(&self, at: Instant) {
+        let mut wheel = self.timers.0.borrow_mut();
+        let due = wheel.tick_of(at).max(wheel.now + 1);
+        let entry = &mut wheel.entries[self.key];
+        entry.due = due;
+        entry.fired = false;
+        if entry.queued > due {
+            wheel.queue(self.key, due);
+        }
+    }
+
+    /// Marks the time until it is set again as idle: a drain may end it.
+    pub fn set_idle(&self, idle: bool) {
+        self.timers.0.borrow_mut().entries[self.key].idle = idle;
+    }
+
+    /// Whether it has fired.
+    pub fn has_fired(&self) -> bool {
+        self.timers.0.borrow().entries[self.key].fired
+    }
+
+    /// `future`, or [`Expired`] when the deadline passes first; the future is then dropped, which cancels it.
+    pub async fn guard<F: Future + Unpin>(&self, future: F) -> Result<F::Output, Expired> {
+        Guard { deadline: self, future }.await
+    }
+
+    fn poll_expired(&self, context: &mut Context<'_>) -> bool {
+        let mut wheel = self.timers.0.borrow_mut();
+        let entry = &mut wheel.entries[self.key];
+        if entry.fired {
+            return true;
+        }
+        if !entry.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+            entry.waker = Some(context.waker().clone());
+        }
+        false
+    }
+}
+
+impl Drop for Deadline {
+    fn drop(&mut self) {
+        let removed = self.timers.0.borrow_mut().entries.try_remove(self.key);
+        drop(removed);
+    }
+}
+
+struct Guard<'a, F> {
+    deadline: &'a Deadline,
+    future: F,
+}
+
+impl<F: Future + Unpin> Future for Guard<'_, F> {
+    type Output = Result<F::Output, Expired>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Poll::Ready(output) = Pin::new(&mut self.future).poll(context) {
+            return Poll::Ready(Ok(output));
+        }
+        if self.deadline.poll_expired(context) { Poll::Ready(Err(Expired)) } else { Poll::Pending }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MS: fn(u64) -> Duration = Duration::from_millis;
+
+    #[test]
+    fn fires_late_by_at_most_two_ticks_and_never_early() {
+        let start = Instant::now();
+        for due in [1, 16, 17, 500, 8191, 8192, 8193, 60_000] {
+            let timers = Timers::new(start);
+            let deadline = timers.deadline();
+            deadline.set(start + MS(due));
+            timers.advance(start + MS(due) - MS(1));
+            assert!(!deadline.has_fired(), "{due} early");
+            timers.advance(start + MS(due) + TICK * 2);
+            assert!(deadline.has_fired(), "{due} late");
+        }
+    }
+
+    #[test]
+    fn a_drain_fires_only_the_idle() {
+        let timers = Timers::new(Instant::now());
+        let (busy, idle) = (timers.deadline(), timers.deadline());
+        idle.set_idle(true);
+        timers.fire_idle();
+        assert!(idle.has_fired() && !busy.has_fired());
+        timers.fire_all();
+        assert!(busy.has_fired());
+    }
+
+    proptest! {
+        /// However deadlines are moved, each fires exactly when its last setting says.
+        #[test]
+        fn moves_lose_nothing(
+            moves in prop::collection::vec((0usize..4, 1u64..30_000, 0u64..3_000), 1..60),
+        ) {
+            let start = Instant::now();
+            let timers = Timers::new(start);
+            let deadlines: Vec<_> = (0..4).map(|_| timers.deadline()).collect();
+            let mut due = [None; 4];
+            let mut at = 0;
+            for (which, ahead, pass) in moves {
+                due[which] = Some(at + ahead);
+                deadlines[which].set(start + MS(at + ahead));
+                at += pass;
+                timers.advance(start + MS(at));
+                for (deadline, due) in deadlines.iter().zip(due) {
+                    let Some(due) = due else { continue };
+                    if at < due {
+                        prop_assert!(!deadline.has_fired(), "early at {}, due {}", at, due);
+                    } else if at >= due + 32 {
+                        prop_assert!(deadline.has_fired(), "late at {}, due {}", at, due);
+                    }
+                }
+            }
+        }
+
+        /// The worker never sleeps past a deadline by more than the promised lateness.
+        #[test]
+        fn sleeping_as_told_meets_every_deadline(due in 1u64..40_000) {
+            let start = Instant::now();
+            let timers = Timers::new(start);
+            let deadline = timers.deadline();
+            deadline.set(start + MS(due));
+            let mut now = start;
+            while !deadline.has_fired() {
+                now += timers.sleep_max(now);
+                timers.advance(now);
+                prop_assert!(now <= start + MS(due) + TICK * 3);
+            }
+            prop_assert!(now >= start + MS(due));
+        }
+    }
+}
