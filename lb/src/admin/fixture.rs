@@ -136,6 +136,13 @@ pub(crate) fn view() -> View {
 
 /// A packet path that steers one listener by hash.
 pub(crate) fn packets() -> Packets {
-    let steer = SteerReport { listener: "web".into(), mode: Steer::Hash, by_core: 0, by_hash: 9, missing: 0 };
+    let steer = SteerReport {
+        listener: "web".into(),
+        mode: Steer::Hash,
+        why: "the listener says so".into(),
+        by_core: 0,
+        by_hash: 9,
+        missing: 0,
+    };
     Packets { steer: vec![steer], ..Packets::default() }
 }

@@ -43,8 +43,10 @@ pub struct Attached {
     pub interface: String,
     /// What we got.
     pub mode: XdpMode,
-    /// Whether the program of an earlier run was taken over, pins and all.
+    /// Whether an earlier run's program was found there and replaced without a gap.
     pub adopted: bool,
+    /// Why it is not native, where that was not asked for.
+    pub fallback: Option<String>,
 }
 
 /// What a pool's base table is: nodes with equal digests send a flow to the same backend.
@@ -63,6 +65,8 @@ pub struct SteerReport {
     pub listener: Arc<str>,
     /// Core or hash; what `auto` became.
     pub mode: Steer,
+    /// Why.
+    pub why: Arc<str>,
     /// Chosen by core.
     pub by_core: u64,
     /// Chosen by hash.

@@ -101,7 +101,7 @@ pub(super) struct Show {
 
 #[derive(Debug, Args)]
 pub(super) struct Detach {
-    /// Remove every pin too, counters and flows included, not the programs alone.
+    /// Leave nothing; a plain detach already removes programs, maps, counters and flows.
     #[arg(long)]
     pub(super) all: bool,
     #[command(flatten)]

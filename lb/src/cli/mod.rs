@@ -19,6 +19,7 @@ use crate::{
     admin::{self, What},
     config,
     control::{self, Options, Paths},
+    steering,
 };
 
 /// Refused or invalid. Usage errors end with 2, by clap.
@@ -97,13 +98,17 @@ fn show_list(show: &Show) -> Result<(), String> {
 }
 
 fn detach_all(detach: &Detach) -> Result<(), String> {
-    _ = detach;
-    Err("detach: not supported yet".into())
+    let detached = steering::detach(&detach.bpf.bpf_dir).map_err(whole)?;
+    for (what, names) in [("interface", &detached.interfaces), ("map", &detached.maps)] {
+        names.iter().for_each(|name| print(format_args!("detached {what} {name}\n")));
+    }
+    detached.left.iter().for_each(|name| print(format_args!("left {name}: not ours\n")));
+    Ok(())
 }
 
 fn decapsulate(decap: &Decap) -> Result<(), String> {
     logging::start(&decap.log)?;
-    Err("decap: not supported yet".into())
+    control::decap(&decap.interface).map_err(whole)
 }
 
 fn socket(asking: &Asking) -> PathBuf {

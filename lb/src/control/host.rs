@@ -1,22 +1,11 @@
 //! What this host lets us have, and what is lost where it does not.
 
-use std::io;
-
 use rustix::{
     process::{Resource, Rlimit, getrlimit, setrlimit},
-    thread::{CapabilitySet, CpuSet, capabilities, sched_getaffinity},
+    thread::{CapabilitySet, capabilities},
 };
 
 use crate::config::Workers;
-
-/// Cores that this process may run on, ascending.
-///
-/// # Errors
-/// Those of sched_getaffinity(2).
-pub(super) fn allowed_cores() -> io::Result<Vec<usize>> {
-    let set = sched_getaffinity(None)?;
-    Ok((0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect())
-}
 
 /// The core of each worker.
 ///

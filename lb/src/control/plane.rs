@@ -35,10 +35,10 @@ enum Mail {
 pub(super) struct PlaneMail(flume::Sender<Mail>);
 
 impl PlaneMail {
-    /// Starts the thread.
-    pub(super) fn start(path: impl PacketPath + 'static) -> io::Result<Self> {
+    /// Starts the thread; `down` is what the packet path holds already.
+    pub(super) fn start(path: impl PacketPath + 'static, down: BTreeSet<BackendId>) -> io::Result<Self> {
         let (sender, mail) = flume::unbounded();
-        thread::Builder::new().name("lb-plane".into()).spawn(move || drive(path, &mail))?;
+        thread::Builder::new().name("lb-plane".into()).spawn(move || drive(path, down, &mail))?;
         Ok(Self(sender))
     }
 
@@ -56,8 +56,7 @@ impl PlaneMail {
 }
 
 /// Verdicts that lie in the mail together become one change of the tables: deaths rarely come alone.
-fn drive(mut path: impl PacketPath, mail: &flume::Receiver<Mail>) {
-    let mut down = BTreeSet::new();
+fn drive(mut path: impl PacketPath, mut down: BTreeSet<BackendId>, mail: &flume::Receiver<Mail>) {
     let (mut is_behind, mut tick_at) = (false, Instant::now() + TICK);
     loop {
         let first = match mail.recv_deadline(tick_at) {
@@ -127,7 +126,7 @@ mod tests {
         let (sender, mail) = flume::unbounded();
         let (told, heard) = flume::unbounded();
         mails.into_iter().for_each(|mail| sender.send(mail).unwrap());
-        thread::spawn(move || drive(Scribe { told, refusals }, &mail));
+        thread::spawn(move || drive(Scribe { told, refusals }, BTreeSet::new(), &mail));
         // Kept open for the length of a test.
         std::mem::forget(sender);
         heard

@@ -57,7 +57,7 @@ pub(super) fn targets(config: &Config, snapshot: &Snapshot) -> Vec<Target> {
     targets
 }
 
-/// Starts checking. A verdict goes into `table`, for the workers, and to `tell`, for the packet path, in one step.
+/// Starts checking; what stands in `table` holds until an answer says otherwise. A verdict goes into `table`, for the workers, and to `tell`, for the packet path, in one step.
 /// `tell` must not block. The thread ends with the process.
 ///
 /// # Errors
@@ -72,7 +72,8 @@ pub(super) fn start(
         .name("lb-probers")
         .io_memory(IO_MEMORY)
         .spawn(move || async move {
-            let world = Rc::new(World { table, tell: Box::new(tell), pools: Pools::new(&targets) });
+            let pools = Pools::new(&targets, &table);
+            let world = Rc::new(World { table, tell: Box::new(tell), pools });
             let tasks: Vec<_> = targets
                 .into_iter()
                 .map(|target| glommio::spawn_local(drive_check(target, seed, world.clone())))
@@ -92,7 +93,8 @@ struct World {
 }
 
 async fn drive_check(target: Target, seed: u64, world: Rc<World>) {
-    let mut check = Check::new(target.policy, seed ^ u64::from(target.id.0), Instant::now());
+    let initial = if world.table.is_up(target.id) { Verdict::Up } else { Verdict::Down };
+    let mut check = Check::new(target.policy, initial, seed ^ u64::from(target.id.0), Instant::now());
     loop {
         sleep(check.poll_timeout().saturating_duration_since(Instant::now())).await;
         check.handle_timeout(Instant::now());
@@ -149,10 +151,10 @@ impl World {
 struct Pools(RefCell<BTreeMap<PoolId, usize>>);
 
 impl Pools {
-    fn new(targets: &[Target]) -> Self {
+    fn new(targets: &[Target], table: &HealthTable) -> Self {
         let mut up = BTreeMap::new();
         for target in targets {
-            *up.entry(target.pool).or_default() += 1;
+            *up.entry(target.pool).or_default() += usize::from(table.is_up(target.id));
         }
         Self(RefCell::new(up))
     }

@@ -21,7 +21,9 @@ use super::{
     packet_path::{self, Opened},
     paths::Paths,
     plan::Plan,
-    prober, signals,
+    plane::PlaneMail,
+    prober::{self, Target},
+    signals,
     workers::Workers,
 };
 use crate::{
@@ -30,6 +32,7 @@ use crate::{
     health::HealthTable,
     metrics::BACKENDS_MAX,
     model::Generation,
+    sys::affinity,
 };
 
 /// What the command line says of a run.
@@ -60,22 +63,29 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let mut warnings = plan.warnings.clone();
     let files = host::raise_open_files();
     warnings.extend(host::open_files_shortage(files, plan.config.limits.connections));
-    let allowed = host::allowed_cores().context("sched_getaffinity")?;
+    let allowed = affinity::allowed_cores().context("sched_getaffinity")?;
     let cores = host::place_workers(&plan.config.runtime.workers, &allowed).map_err(anyhow::Error::msg)?;
     let snapshot = Arc::new(Snapshot::build(&plan.config, Generation(1), &mut BackendIds::new())?);
 
     let groups = listeners::bind(&snapshot, cores.len())?;
-    let Opened { mut steering, lost } = packet_path::open(&plan, &snapshot, &options.bpf_dir)?;
-    warnings.extend(lost);
+    let targets = prober::targets(&plan.config, &snapshot);
+    let checked = targets.iter().map(|target| target.id).collect();
+    let mut opened = packet_path::open(&plan, &snapshot, &options.bpf_dir, &checked)?;
     let health = Arc::new(HealthTable::new(BACKENDS_MAX));
+    opened.down.iter().for_each(|id| health.set(*id, false));
     // Copies, since the originals go to the workers; they must be gone before a worker can close its listeners.
     let copies = listeners::copies(&groups).context("dup of listening sockets")?;
     let workers = Workers::start(&cores, &snapshot, &health, groups)?;
-    warnings.extend(packet_path::steer(&mut steering, &snapshot, &cores, copies)?);
+    if let Some(path) = &mut opened.path {
+        warnings.extend(path.steer(&plan.config, &snapshot, &cores, &copies));
+    }
+    drop(copies);
+    warnings.append(&mut opened.warnings);
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
 
     let invitation = plan.invitation();
-    let (view, _server) = open_doors(plan, snapshot, health, &workers, steering, warnings, doors)?;
+    let world = World { plan, snapshot, health, targets, opened, warnings };
+    let (view, _server) = open_doors(world, &workers, doors)?;
     ready(&view, &workers);
     if let Some(invitation) = invitation {
         println!("{invitation}");
@@ -95,18 +105,21 @@ fn plan(options: &Options) -> anyhow::Result<Plan> {
     Ok(plan)
 }
 
-/// Starts whatever watches and shows: the packet path's thread, the probers, the admin API.
-fn open_doors(
+/// What runs once workers do.
+struct World {
     plan: Plan,
     snapshot: Arc<Snapshot>,
     health: Arc<HealthTable>,
-    workers: &Workers,
-    steering: Option<packet_path::Path>,
+    targets: Vec<Target>,
+    opened: Opened,
     warnings: Vec<String>,
-    doors: Doors,
-) -> anyhow::Result<(Arc<View>, Server)> {
-    let mail = steering.map(packet_path::Path::start).transpose().context("packet path's thread")?;
-    let targets = prober::targets(&plan.config, &snapshot);
+}
+
+/// Starts whatever watches and shows: the packet path's thread, the probers, the admin API.
+fn open_doors(world: World, workers: &Workers, doors: Doors) -> anyhow::Result<(Arc<View>, Server)> {
+    let World { plan, snapshot, health, targets, opened, warnings } = world;
+    let mail = opened.path.map(|path| PlaneMail::start(path, opened.down)).transpose();
+    let mail = mail.context("the packet path's thread")?;
     let view = Arc::new(View {
         started: Instant::now(),
         config_path: plan.path,
@@ -114,7 +127,7 @@ fn open_doors(
         workers: workers.views(),
         probes: targets.iter().map(|target| (target.id, target.metrics.clone())).collect(),
         warnings,
-        packets: mail.as_ref().map(|mail| mail.source()),
+        packets: mail.as_ref().map(PlaneMail::source),
         config: Arc::<Config>::new(plan.config),
         snapshot,
         health: health.clone(),

@@ -64,15 +64,15 @@ enum State {
 }
 
 impl Check {
-    /// The first probe is due at a moment in `now .. now + every` that `seed` draws, so that many checks
-    /// never start in step.
-    pub fn new(policy: Policy, seed: u64, now: Instant) -> Self {
+    /// `initial` is the verdict that holds before the first answer. The first probe is due at a moment in
+    /// `now .. now + every` that `seed` draws, so that many checks never start in step.
+    pub fn new(policy: Policy, initial: Verdict, seed: u64, now: Instant) -> Self {
         let every = policy.every.max(Duration::from_millis(1));
         let policy = Policy { every, timeout: policy.timeout.min(every), ..policy };
         let jitter = every.mul_f64((mix(seed) >> 11) as f64 / (1_u64 << 53) as f64);
         Self {
             policy,
-            rise_fall: RiseFall::new(policy.fall, policy.rise),
+            rise_fall: RiseFall::new(policy.fall, policy.rise, initial),
             state: State::AwaitDue { at: now + jitter },
             started: now,
             action: None,
@@ -161,7 +161,7 @@ mod tests {
         answer: impl Fn(u32) -> Option<(u32, Event)>,
     ) -> Vec<(u128, Verdict)> {
         let start = Instant::now();
-        let mut check = Check::new(policy, 7, start);
+        let mut check = Check::new(policy, Verdict::Up, 7, start);
         let (mut now, mut probes, mut told) = (start, 0, Vec::new());
         let mut arriving: Option<(Instant, Event)> = None;
         while now < start + until_ms * MS {
@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn our_own_lateness_is_not_held_against_the_backend() {
         let start = Instant::now();
-        let mut check = Check::new(Policy { fall: 1, ..POLICY }, 1, start);
+        let mut check = Check::new(Policy { fall: 1, ..POLICY }, Verdict::Up, 1, start);
         let due = check.poll_timeout();
         check.handle_timeout(due);
         let Some(Action::Probe { deadline }) = check.poll() else { panic!("no probe") };
@@ -230,7 +230,7 @@ mod tests {
     #[test]
     fn an_answer_after_the_deadline_counts_neither_way() {
         let start = Instant::now();
-        let mut check = Check::new(Policy { fall: 1, rise: 1, ..POLICY }, 1, start);
+        let mut check = Check::new(Policy { fall: 1, rise: 1, ..POLICY }, Verdict::Up, 1, start);
         check.handle_timeout(check.poll_timeout());
         let Some(Action::Probe { deadline }) = check.poll() else { panic!("no probe") };
         check.handle(Event::Answered, deadline + MS);
@@ -242,7 +242,7 @@ mod tests {
         let start = Instant::now();
         let mut quarters = [0; 4];
         for seed in 0..400 {
-            let delay = Check::new(POLICY, seed, start).poll_timeout() - start;
+            let delay = Check::new(POLICY, Verdict::Up, seed, start).poll_timeout() - start;
             assert!(delay < POLICY.every);
             quarters[(delay.as_millis() / 250) as usize] += 1;
         }

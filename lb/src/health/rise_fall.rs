@@ -25,7 +25,7 @@ pub enum Verdict {
     Down,
 }
 
-/// Counts outcomes in a row. Begins up: a start must not fail traffic that a probe has not judged yet.
+/// Counts outcomes in a row.
 #[derive(Clone, Copy, Debug)]
 pub struct RiseFall {
     fall: u32,
@@ -41,8 +41,14 @@ enum State {
 
 impl RiseFall {
     /// `fall` failures in a row until down, `rise` successes in a row until up; 0 counts as 1.
-    pub fn new(fall: u32, rise: u32) -> Self {
-        Self { fall: fall.max(1), rise: rise.max(1), state: State::Up { failures: 0 } }
+    ///
+    /// `initial` is up where nothing is known: a start must not fail traffic that no probe has judged yet.
+    pub fn new(fall: u32, rise: u32, initial: Verdict) -> Self {
+        let state = match initial {
+            Verdict::Up => State::Up { failures: 0 },
+            Verdict::Down => State::Down { successes: 0 },
+        };
+        Self { fall: fall.max(1), rise: rise.max(1), state }
     }
 
     /// Takes in one outcome; the verdict where it changed.
@@ -80,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_single_success_restarts_the_count() {
-        let mut machine = RiseFall::new(3, 2);
+        let mut machine = RiseFall::new(3, 2, Verdict::Up);
         for outcome in [Outcome::Failure, Outcome::Failure, Outcome::Success, Outcome::Failure] {
             assert_eq!(machine.handle(outcome), None);
         }
@@ -96,9 +102,9 @@ mod tests {
     proptest! {
         /// Whatever comes, the verdict changes exactly when the run of contrary outcomes is long enough.
         #[test]
-        fn agrees_with_runs(fall in 1u32..5, rise in 1u32..5, outcomes in proptest::collection::vec(any::<bool>(), 0..200)) {
-            let mut machine = RiseFall::new(fall, rise);
-            let (mut up, mut run) = (true, 0);
+        fn agrees_with_runs(up_at_first: bool, fall in 1u32..5, rise in 1u32..5, outcomes in proptest::collection::vec(any::<bool>(), 0..200)) {
+            let mut machine = RiseFall::new(fall, rise, if up_at_first { Verdict::Up } else { Verdict::Down });
+            let (mut up, mut run) = (up_at_first, 0);
             for success in outcomes {
                 run = if success == up { 0 } else { run + 1 };
                 let expected = if run == if up { fall } else { rise } {

@@ -113,7 +113,8 @@ mod tests {
         keepalive.park(A, "old", now, 9);
         keepalive.park(A, "dead", now + Duration::from_secs(9), 9);
         keepalive.park(B, "good", now + Duration::from_secs(9), 9);
-        let mut gone: Vec<_> = keepalive.sweep(now, |name| *name == "dead").into_iter().map(|(_, n)| n).collect();
+        let mut gone: Vec<_> =
+            keepalive.sweep(now, |name| *name == "dead").into_iter().map(|(_, n)| n).collect();
         gone.sort_unstable();
         assert_eq!(gone, ["dead", "old"]);
         assert_eq!(keepalive.len(), 1);

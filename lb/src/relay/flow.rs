@@ -33,12 +33,17 @@ pub enum Action {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    Copying { bulky: bool },
+    Copying {
+        bulky: bool,
+    },
     /// No pipe was to be had; never asked again.
     CopyingForGood,
     /// Bytes in the pipe, and whether the source has ended. The pipe's size is nominal: the kernel may take in
     /// more than asked for, so only the count is trusted.
-    Splicing { in_pipe: usize, ended: bool },
+    Splicing {
+        in_pipe: usize,
+        ended: bool,
+    },
     Ending,
     Done,
 }

@@ -29,7 +29,9 @@ pub(super) fn uring() -> io::Result<IoUring> {
 fn explain(error: io::Error) -> io::Error {
     let why = match error.raw_os_error() {
         Some(libc::ENOSYS) => "the kernel has no io_uring, or a seccomp filter hides it",
-        Some(libc::EPERM) => "io_uring is forbidden here (sysctl kernel.io_uring_disabled or a seccomp filter)",
+        Some(libc::EPERM) => {
+            "io_uring is forbidden here (sysctl kernel.io_uring_disabled or a seccomp filter)"
+        }
         Some(libc::EINVAL) => "the kernel is older than 6.1, which DEFER_TASKRUN needs",
         Some(libc::ENOMEM) => "no memory for the ring (RLIMIT_MEMLOCK)",
         _ => "io_uring_setup failed",

@@ -39,7 +39,11 @@ impl Finish for Send {
             Held::Sending(_, buffer) => {
                 let sent = outcome(result).and_then(|sent| {
                     // MSG_WAITALL ends short only when the connection broke.
-                    if sent == buffer.slice().len() { Ok(sent) } else { Err(io::ErrorKind::BrokenPipe.into()) }
+                    if sent == buffer.slice().len() {
+                        Ok(sent)
+                    } else {
+                        Err(io::ErrorKind::BrokenPipe.into())
+                    }
                 });
                 (sent, buffer)
             }
