@@ -1,1 +1,130 @@
-//! (skeleton)
+//! The command line: arguments, logging, answers on a terminal. No logic.
+
+mod args;
+mod logging;
+mod render;
+
+use std::{
+    fmt::Display,
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::Parser;
+use serde_json::{Value, json};
+
+use self::args::{Asking, Check, Cli, Command, Decap, Detach, Run, Show};
+use crate::{
+    admin::{self, What},
+    config,
+    control::{self, Options, Paths},
+    steering,
+};
+
+/// Refused or invalid. Usage errors end with 2, by clap.
+const REFUSED: u8 = 1;
+
+/// Does what the command line says.
+pub fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Run(run) => run_daemon(run),
+        Command::Check(check) => return check_config(&check),
+        Command::Status(asking) => status(&asking),
+        Command::Show(show) => show_list(&show),
+        Command::Detach(detach) => detach_all(&detach),
+        Command::Decap(decap) => decapsulate(&decap),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("lb: {message}");
+            ExitCode::from(REFUSED)
+        }
+    }
+}
+
+fn run_daemon(run: Run) -> Result<(), String> {
+    logging::start(&run.log)?;
+    let options = Options {
+        config: run.config,
+        bpf_dir: run.bpf.bpf_dir,
+        state_dir: run.state_dir,
+        run_dir: run.run_dir,
+    };
+    control::run(&options).map_err(whole)
+}
+
+fn check_config(check: &Check) -> ExitCode {
+    let (problems, is_valid) = match config::load(&check.config) {
+        Ok(loaded) => (loaded.warnings, true),
+        Err(problems) => (problems, false),
+    };
+    if check.json {
+        print(&pretty(&json!({
+            "valid": is_valid,
+            "problems": problems.problems,
+            "omitted": problems.omitted,
+        })));
+    } else {
+        if !problems.is_empty() {
+            eprintln!("{problems}");
+        }
+        let verdict = if is_valid { "valid" } else { "invalid" };
+        print(&format!("{}: {verdict}\n", check.config.display()));
+    }
+    if is_valid { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) }
+}
+
+fn status(asking: &Asking) -> Result<(), String> {
+    let document = admin::get(&socket(asking), "/v1/status")?;
+    print(&if asking.json { pretty(&document) } else { render::status(&document) });
+    Ok(())
+}
+
+fn show_list(show: &Show) -> Result<(), String> {
+    let what: What = show.what.parse().map_err(|()| format!("show {}: not known", show.what))?;
+    let document = admin::get(&socket(&show.asking), &format!("/v1/show/{}", what.name()))?;
+    if show.asking.json {
+        print(&pretty(&document));
+        return Ok(());
+    }
+    let rows = document[what.name()].as_array().map_or(&[][..], Vec::as_slice);
+    // There are dozens of reasons; those that never came to pass are only in the JSON.
+    let happened: Vec<Value> =
+        rows.iter().filter(|row| what != What::Drops || row["count"] != 0).cloned().collect();
+    print(&render::table(what.columns(), &happened));
+    Ok(())
+}
+
+fn detach_all(detach: &Detach) -> Result<(), String> {
+    let detached = steering::detach(&detach.bpf.bpf_dir).map_err(whole)?;
+    for (what, names) in [("interface", &detached.interfaces), ("map", &detached.maps)] {
+        names.iter().for_each(|name| print(format_args!("detached {what} {name}\n")));
+    }
+    detached.left.iter().for_each(|name| print(format_args!("left {name}: not ours\n")));
+    Ok(())
+}
+
+fn decapsulate(decap: &Decap) -> Result<(), String> {
+    logging::start(&decap.log)?;
+    control::decap(&decap.interface).map_err(whole)
+}
+
+fn socket(asking: &Asking) -> PathBuf {
+    asking.admin.clone().unwrap_or_else(|| Paths::of_this_user().socket())
+}
+
+fn pretty(document: &Value) -> String {
+    format!("{document:#}\n")
+}
+
+/// With every cause, on as few lines as the causes have.
+fn whole(error: impl Into<anyhow::Error>) -> String {
+    format!("{:#}", error.into())
+}
+
+/// To standard output; a reader that left early, such as `head`, is no error.
+fn print(text: impl Display) {
+    _ = write!(io::stdout().lock(), "{text}");
+}

@@ -1,1 +1,21 @@
-//! (skeleton)
+//! Decides what the data planes do: starts them, tells them who is up, ends them. May block, allocate and log.
+
+mod decap;
+mod demo;
+mod desired;
+mod host;
+mod lineage;
+mod listeners;
+mod packet_path;
+mod paths;
+mod plan;
+mod plane;
+mod prober;
+mod run;
+mod secret;
+mod signals;
+mod workers;
+
+pub use decap::decap;
+pub use paths::Paths;
+pub use run::{Options, run};

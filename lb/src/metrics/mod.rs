@@ -1,7 +1,10 @@
 //! Counters that each worker owns, and their bounds. Reading them never disturbs the writer.
 
 mod counter;
+pub mod encode;
+mod probe;
 mod worker;
 
 pub use counter::{Counter, Gauge};
+pub use probe::ProbeMetrics;
 pub use worker::{BACKENDS_MAX, BackendMetrics, LISTENERS_MAX, ListenerMetrics, WorkerMetrics};

@@ -2,4 +2,5 @@
 
 pub mod affinity;
 pub mod event;
+pub mod interfaces;
 pub mod pipe;

@@ -1,0 +1,148 @@
+//! A small daemon that never ran, for tests of what shows it.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicBool},
+    time::{Duration, Instant},
+};
+
+use super::{
+    packets::{Packets, SteerReport},
+    view::{View, WorkerView},
+};
+use crate::{
+    config::*,
+    health::HealthTable,
+    metrics::{BACKENDS_MAX, ProbeMetrics, WorkerMetrics},
+    model::{BackendId, Generation, ListenerId, PoolId, RouteId, WorkerId},
+};
+
+fn address(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
+fn config() -> Config {
+    let backend = |port| Backend { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), port: Some(port), weight: 1 };
+    let health = Health {
+        tcp_port: None,
+        every: Duration::from_secs(2),
+        timeout: Duration::from_secs(1),
+        fall: 3,
+        rise: 2,
+    };
+    let pool = |backends, health| Pool { balance: None, backends, health, keepalive: Keepalive::default() };
+    let dns = Backend { ip: IpAddr::V4(Ipv4Addr::new(10, 0, 1, 53)), port: None, weight: 1 };
+    Config {
+        runtime: Runtime { workers: Workers::Count(2) },
+        xdp: None,
+        admin: Admin { socket: PathBuf::from("/run/lb/admin.sock"), http: None },
+        limits: Limits::default(),
+        state: State { dir: PathBuf::from("/var/lib/lb") },
+        vips: BTreeMap::from([(
+            "dns".into(),
+            Vip {
+                addresses: vec![IpAddr::V4(Ipv4Addr::new(192, 0, 2, 53))],
+                ports: vec![VipPort { port: 53, transport: Transport::Udp }],
+                forward: Forward::Ipip,
+                pool: "dns".into(),
+                flows_none: true,
+            },
+        )]),
+        listeners: BTreeMap::from([(
+            "web".into(),
+            Listener {
+                bind: vec![address(8080)],
+                protocol: Protocol::Http,
+                pool: Some("app".into()),
+                steer: Steer::Auto,
+            },
+        )]),
+        routes: BTreeMap::new(),
+        pools: BTreeMap::from([
+            ("app".into(), pool(vec![backend(9001), backend(9002)], Some(health))),
+            ("dns".into(), pool(vec![dns], None)),
+        ]),
+    }
+}
+
+fn snapshot() -> Snapshot {
+    let backend = |id, name: &str, address| BackendSnapshot {
+        id: BackendId(id),
+        name: name.into(),
+        address,
+        weight: 1,
+    };
+    let keepalive = Keepalive::default();
+    Snapshot {
+        generation: Generation(1),
+        limits: Limits::default(),
+        listeners: vec![ListenerSnapshot {
+            id: ListenerId(0),
+            name: "web".into(),
+            protocol: Protocol::Http,
+            bind: vec![address(8080)],
+            steer: Steer::Auto,
+            pool: Some(PoolId(0)),
+            routes: vec![RouteId(0)],
+        }],
+        pools: vec![
+            PoolSnapshot {
+                id: PoolId(0),
+                name: "app".into(),
+                backends: vec![
+                    backend(1, "127.0.0.1:9001", address(9001)),
+                    backend(2, "127.0.0.1:9002", address(9002)),
+                ],
+                keepalive,
+            },
+            PoolSnapshot {
+                id: PoolId(1),
+                name: "dns".into(),
+                backends: vec![backend(3, "10.0.1.53", (Ipv4Addr::new(10, 0, 1, 53), 0).into())],
+                keepalive,
+            },
+        ],
+        routes: vec![RouteSnapshot {
+            id: RouteId(0),
+            name: "api".into(),
+            host: HostMatch::Suffix(".example.com".into()),
+            path: PathMatch::Prefix("/v1/".into()),
+            pool: PoolId(0),
+            timeout: Duration::from_secs(60),
+        }],
+    }
+}
+
+/// Two workers, one listener, two pools, one VIP; everything up, every counter zero.
+pub(crate) fn view() -> View {
+    let worker =
+        |id| WorkerView { id: WorkerId(id), core: usize::from(id), metrics: Arc::new(WorkerMetrics::new()) };
+    View {
+        started: Instant::now(),
+        config_path: Some(PathBuf::from("lb.toml")),
+        config_digest: Some("00ff".to_owned()),
+        config: Arc::new(config()),
+        snapshot: Arc::new(snapshot()),
+        workers: vec![worker(0), worker(1)],
+        health: Arc::new(HealthTable::new(BACKENDS_MAX)),
+        probes: vec![(BackendId(1), Arc::new(ProbeMetrics::default()))],
+        warnings: vec!["no CAP_BPF: lb_steer is not attached".to_owned()],
+        packets: None,
+        draining: AtomicBool::new(false),
+    }
+}
+
+/// A packet path that steers one listener by hash.
+pub(crate) fn packets() -> Packets {
+    let steer = SteerReport {
+        listener: "web".into(),
+        mode: Steer::Hash,
+        why: "the listener says so".into(),
+        by_core: 0,
+        by_hash: 9,
+        missing: 0,
+    };
+    Packets { steer: vec![steer], ..Packets::default() }
+}

@@ -1,0 +1,323 @@
+//! `GET /metrics`: every counter by its published name.
+//!
+//! Names are `lb_<plane>_<what>_<unit>[_total]` and frozen once released. Labels come from {vip, listener,
+//! route, pool, backend, worker, reason, code}; only the build info carries another, `version`.
+
+use std::fmt::Display;
+
+use lb_abi::{
+    counter::{FlowEvent, Traffic},
+    reason::Reason,
+};
+
+use super::{packets::Packets, view::View};
+use crate::{
+    metrics::{
+        BackendMetrics, ListenerMetrics, ProbeMetrics, WorkerMetrics,
+        encode::{Encoder, Kind},
+    },
+    model::reason::CloseReason,
+};
+
+/// The whole exposition.
+pub fn render(view: &View, packets: Option<&Packets>) -> String {
+    let mut encoder = Encoder::new();
+    control(&mut encoder, view);
+    workers(&mut encoder, view);
+    listeners(&mut encoder, view);
+    upstream(&mut encoder, view);
+    health(&mut encoder, view);
+    if let Some(packets) = packets {
+        xdp(&mut encoder, packets);
+        xdp_traffic(&mut encoder, view, packets);
+        steer(&mut encoder, packets);
+    }
+    encoder.finish()
+}
+
+fn control(encoder: &mut Encoder, view: &View) {
+    encoder
+        .family("lb_control_build_info", Kind::Gauge, "Always 1; the label is the version.")
+        .sample(&[("version", &env!("CARGO_PKG_VERSION"))], 1);
+    encoder
+        .family("lb_control_generation", Kind::Gauge, "Number of the config that runs.")
+        .sample(&[], view.snapshot.generation);
+    encoder
+        .family("lb_control_uptime_seconds", Kind::Gauge, "Seconds since the daemon began to serve.")
+        .sample(&[], format_args!("{:.3}", view.started.elapsed().as_secs_f64()));
+    encoder
+        .family("lb_control_draining", Kind::Gauge, "1 while the daemon takes nothing new.")
+        .sample(&[], u8::from(view.is_draining()));
+    encoder
+        .family("lb_control_warnings", Kind::Gauge, "Things this host or config costs us; see lb status.")
+        .sample(&[], view.warnings.len());
+}
+
+/// Name, help, and where to read it.
+type Column<T> = (&'static str, Kind, &'static str, fn(&T) -> u64);
+
+const WORKER: [Column<WorkerMetrics>; 8] = [
+    ("lb_worker_turns_total", Kind::Counter, "Loop turns.", |m| m.turns.value()),
+    ("lb_worker_enters_total", Kind::Counter, "io_uring_enter calls.", |m| m.enters.value()),
+    ("lb_worker_completions_total", Kind::Counter, "Completions reaped.", |m| m.completions.value()),
+    (
+        "lb_worker_completions_stray_total",
+        Kind::Counter,
+        "Completions nobody waited for; always 0 in a sound program.",
+        |m| m.completions_stray.value(),
+    ),
+    ("lb_worker_spliced_bytes_total", Kind::Counter, "Bytes that never met user space.", |m| {
+        m.spliced_bytes.value()
+    }),
+    ("lb_worker_splices_started_total", Kind::Counter, "Relays that left user space.", |m| {
+        m.splices_started.value()
+    }),
+    ("lb_worker_pipes_refused_total", Kind::Counter, "Splices refused for want of a pipe.", |m| {
+        m.pipes_refused.value()
+    }),
+    ("lb_worker_snapshots_total", Kind::Counter, "Configs taken over.", |m| m.snapshots.value()),
+];
+
+fn workers(encoder: &mut Encoder, view: &View) {
+    for (name, kind, help, value) in WORKER {
+        let mut family = encoder.family(name, kind, help);
+        for worker in &view.workers {
+            family.sample(&[("worker", &worker.id)], value(&worker.metrics));
+        }
+    }
+    let mut family = encoder.family(
+        "lb_worker_closes_total",
+        Kind::Counter,
+        "Connections and exchanges that ended otherwise than well, by reason.",
+    );
+    for worker in &view.workers {
+        for &reason in CloseReason::ALL {
+            let labels: [(&str, &dyn Display); 2] = [("worker", &worker.id), ("reason", &reason.name())];
+            family.sample(&labels, worker.metrics.reason(reason).value());
+        }
+    }
+}
+
+const LISTENER: [Column<ListenerMetrics>; 6] = [
+    ("lb_listener_accepted_connections_total", Kind::Counter, "Connections accepted.", |m| {
+        m.accepted.value()
+    }),
+    (
+        "lb_listener_accepted_on_core_connections_total",
+        Kind::Counter,
+        "Connections accepted whose packets came in on the worker's own core.",
+        |m| m.accepted_on_core.value(),
+    ),
+    ("lb_listener_open_connections", Kind::Gauge, "Connections open.", |m| m.open.value()),
+    ("lb_listener_requests_total", Kind::Counter, "Requests with a complete head.", |m| m.requests.value()),
+    ("lb_listener_received_bytes_total", Kind::Counter, "Bytes from clients.", |m| m.received_bytes.value()),
+    ("lb_listener_sent_bytes_total", Kind::Counter, "Bytes to clients.", |m| m.sent_bytes.value()),
+];
+
+fn listeners(encoder: &mut Encoder, view: &View) {
+    for (name, kind, help, value) in LISTENER {
+        let mut family = encoder.family(name, kind, help);
+        for listener in &view.snapshot.listeners {
+            for worker in &view.workers {
+                let labels: [(&str, &dyn Display); 2] =
+                    [("listener", &listener.name), ("worker", &worker.id)];
+                family.sample(&labels, value(worker.metrics.listener(listener.id)));
+            }
+        }
+    }
+    let mut family = encoder.family(
+        "lb_listener_responses_total",
+        Kind::Counter,
+        "Responses by status class; those we made ourselves included.",
+    );
+    for listener in &view.snapshot.listeners {
+        for worker in &view.workers {
+            let responses = &worker.metrics.listener(listener.id).responses;
+            for (counter, code) in responses.iter().zip(["1xx", "2xx", "3xx", "4xx", "5xx"]) {
+                let labels: [(&str, &dyn Display); 3] =
+                    [("listener", &listener.name), ("worker", &worker.id), ("code", &code)];
+                family.sample(&labels, counter.value());
+            }
+        }
+    }
+}
+
+const UPSTREAM: [Column<BackendMetrics>; 6] = [
+    ("lb_upstream_connects_total", Kind::Counter, "Connections dialled with success.", |m| {
+        m.connects.value()
+    }),
+    (
+        "lb_upstream_connect_failures_total",
+        Kind::Counter,
+        "Connections refused, unanswered or unreachable.",
+        |m| m.connect_failures.value(),
+    ),
+    ("lb_upstream_reuses_total", Kind::Counter, "Exchanges that took a kept connection.", |m| {
+        m.reuses.value()
+    }),
+    ("lb_upstream_exchanges_total", Kind::Counter, "Exchanges or relays begun.", |m| m.exchanges.value()),
+    ("lb_upstream_in_flight_exchanges", Kind::Gauge, "Exchanges or relays going on.", |m| {
+        m.in_flight.value()
+    }),
+    ("lb_upstream_idle_connections", Kind::Gauge, "Idle connections kept.", |m| m.idle.value()),
+];
+
+fn upstream(encoder: &mut Encoder, view: &View) {
+    for (name, kind, help, value) in UPSTREAM {
+        let mut family = encoder.family(name, kind, help);
+        for (pool, backend) in view.backends() {
+            for worker in &view.workers {
+                let labels: [(&str, &dyn Display); 3] =
+                    [("pool", &pool), ("backend", &backend.name), ("worker", &worker.id)];
+                family.sample(&labels, value(worker.metrics.backend(backend.id)));
+            }
+        }
+    }
+}
+
+const PROBE: [(&str, fn(&ProbeMetrics) -> u64); 4] = [
+    ("answered", |m| m.answered.value()),
+    ("failed", |m| m.failed.value()),
+    ("timed-out", |m| m.timed_out.value()),
+    ("discounted", |m| m.discounted.value()),
+];
+
+fn health(encoder: &mut Encoder, view: &View) {
+    let mut family = encoder.family("lb_health_backend_up", Kind::Gauge, "1 while new work may go there.");
+    for (pool, backend) in view.backends() {
+        let labels: [(&str, &dyn Display); 2] = [("pool", &pool), ("backend", &backend.name)];
+        family.sample(&labels, u8::from(view.health.is_up(backend.id)));
+    }
+    let mut family =
+        encoder.family("lb_health_checks_total", Kind::Counter, "Active checks by how they ended.");
+    for (pool, backend) in view.backends() {
+        let Some(probe) = view.probe(backend.id) else { continue };
+        for (code, value) in PROBE {
+            let labels: [(&str, &dyn Display); 3] =
+                [("pool", &pool), ("backend", &backend.name), ("code", &code)];
+            family.sample(&labels, value(probe));
+        }
+    }
+}
+
+fn xdp(encoder: &mut Encoder, packets: &Packets) {
+    let mut family =
+        encoder.family("lb_xdp_packets_total", Kind::Counter, "Packets by what became of them and why.");
+    for (reason, count) in Reason::ALL.iter().zip(packets.reasons) {
+        family.sample(&[("reason", &reason.name())], count);
+    }
+    let mut family =
+        encoder.family("lb_xdp_flow_events_total", Kind::Counter, "What happened in moving slots.");
+    for (event, count) in FlowEvent::ALL.iter().zip(packets.flow_events) {
+        family.sample(&[("reason", &event.name())], count);
+    }
+    encoder
+        .family("lb_xdp_open_slots", Kind::Gauge, "Slots that just changed owner.")
+        .sample(&[], packets.slots_open);
+    encoder
+        .family("lb_xdp_closed_slots", Kind::Gauge, "Slots that only wait for strays.")
+        .sample(&[], packets.slots_closed);
+    encoder
+        .family("lb_xdp_attached_interfaces", Kind::Gauge, "Interfaces that carry lb_ingress.")
+        .sample(&[], packets.interfaces.len());
+}
+
+/// Name by VIP, name by backend, help, and where to read it.
+const TRAFFIC: [(&str, &str, &str, fn(&Traffic) -> u64); 3] = [
+    ("lb_xdp_vip_packets_total", "lb_xdp_backend_packets_total", "Packets forwarded.", |t| t.packets),
+    ("lb_xdp_vip_bytes_total", "lb_xdp_backend_bytes_total", "Bytes forwarded, as they came in.", |t| {
+        t.bytes
+    }),
+    (
+        "lb_xdp_vip_new_flows_total",
+        "lb_xdp_backend_new_flows_total",
+        "SYNs forwarded; for UDP, flows recorded while a slot moved.",
+        |t| t.new_flows,
+    ),
+];
+
+fn xdp_traffic(encoder: &mut Encoder, view: &View, packets: &Packets) {
+    for (by_vip, by_backend, help, value) in TRAFFIC {
+        let mut family = encoder.family(by_vip, Kind::Counter, help);
+        for name in view.config.vips.keys() {
+            let traffic = packets.vips.iter().find(|(vip, _)| vip == name).map(|(_, traffic)| traffic);
+            family.sample(&[("vip", name)], traffic.map_or(0, value));
+        }
+        let mut family = encoder.family(by_backend, Kind::Counter, help);
+        for (pool, backend) in view.backends() {
+            let Some((_, traffic)) = packets.backends.iter().find(|(id, _)| *id == backend.id) else {
+                continue;
+            };
+            let labels: [(&str, &dyn Display); 2] = [("pool", &pool), ("backend", &backend.name)];
+            family.sample(&labels, value(traffic));
+        }
+    }
+}
+
+fn steer(encoder: &mut Encoder, packets: &Packets) {
+    let mut family = encoder.family(
+        "lb_steer_connections_total",
+        Kind::Counter,
+        "SYNs that lb_steer placed, by how the worker was chosen.",
+    );
+    for report in &packets.steer {
+        for (reason, count) in
+            [("core", report.by_core), ("hash", report.by_hash), ("missing", report.missing)]
+        {
+            let labels: [(&str, &dyn Display); 2] = [("listener", &report.listener), ("reason", &reason)];
+            family.sample(&labels, count);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{admin::fixture, metrics::encode::checker, model::BackendId};
+
+    const LABELS: [&str; 9] =
+        ["vip", "listener", "route", "pool", "backend", "worker", "reason", "code", "version"];
+
+    #[test]
+    fn every_counter_comes_out_with_its_labels() {
+        let view = fixture::view();
+        view.workers[1].metrics.listeners[0].accepted.add(7);
+        view.workers[0].metrics.listeners[0].responses[1].add(5);
+        view.workers[0].metrics.backends[2].in_flight.add(3);
+        view.workers[0].metrics.reason(CloseReason::NoRoute).add(2);
+        view.health.set(BackendId(2), false);
+        let mut packets = fixture::packets();
+        packets.reasons[Reason::Mtu as usize] = 11;
+        packets.vips.push(("dns".into(), Traffic { packets: 4, bytes: 400, new_flows: 1 }));
+        packets.backends.push((BackendId(3), Traffic { packets: 4, bytes: 400, new_flows: 1 }));
+        let samples = checker::parse(&render(&view, Some(&packets)));
+        for (series, value) in [
+            (r#"lb_listener_accepted_connections_total{listener="web",worker="1"}"#, 7.0),
+            (r#"lb_listener_accepted_connections_total{listener="web",worker="0"}"#, 0.0),
+            (r#"lb_listener_responses_total{listener="web",worker="0",code="2xx"}"#, 5.0),
+            (r#"lb_upstream_in_flight_exchanges{pool="app",backend="127.0.0.1:9002",worker="0"}"#, 3.0),
+            (r#"lb_worker_closes_total{worker="0",reason="no-route"}"#, 2.0),
+            (r#"lb_health_backend_up{pool="app",backend="127.0.0.1:9001"}"#, 1.0),
+            (r#"lb_health_backend_up{pool="app",backend="127.0.0.1:9002"}"#, 0.0),
+            (r#"lb_xdp_packets_total{reason="mtu"}"#, 11.0),
+            (r#"lb_xdp_vip_bytes_total{vip="dns"}"#, 400.0),
+            (r#"lb_xdp_backend_packets_total{pool="dns",backend="10.0.1.53"}"#, 4.0),
+            (r#"lb_steer_connections_total{listener="web",reason="hash"}"#, 9.0),
+        ] {
+            assert_eq!(samples.get(series), Some(&value), "{series}");
+        }
+        for series in samples.keys() {
+            let inside = series.split_once('{').map_or("", |(_, labels)| labels);
+            for label in inside.split(',').filter_map(|pair| pair.split_once("=\"")).map(|(label, _)| label) {
+                assert!(LABELS.contains(&label), "{series}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_a_packet_path_its_families_are_absent() {
+        let text = render(&fixture::view(), None);
+        assert!(!text.contains("lb_xdp_"));
+        assert!(!checker::parse(&text).is_empty());
+    }
+}

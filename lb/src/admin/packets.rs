@@ -1,0 +1,107 @@
+//! What the packet path tells the admin API: plain numbers, so that admin knows nothing of maps.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use lb_abi::{
+    counter::{FlowEvent, Traffic},
+    reason::Reason,
+};
+use serde::Serialize;
+
+use crate::{
+    config::{Steer, XdpMode},
+    model::BackendId,
+};
+
+/// One reading of the packet path's counters, summed over cores.
+#[derive(Clone, Debug, Default)]
+pub struct Packets {
+    /// Interfaces that carry `lb_ingress`.
+    pub interfaces: Vec<Attached>,
+    /// By [`Reason`], in its order.
+    pub reasons: [u64; Reason::ALL.len()],
+    /// By [`FlowEvent`], in its order.
+    pub flow_events: [u64; FlowEvent::ALL.len()],
+    /// By VIP's name.
+    pub vips: Vec<(Arc<str>, Traffic)>,
+    /// By backend.
+    pub backends: Vec<(BackendId, Traffic)>,
+    /// Slots that just changed.
+    pub slots_open: u64,
+    /// Slots that only wait for strays.
+    pub slots_closed: u64,
+    /// Tables.
+    pub tables: Vec<TableDigest>,
+    /// Listener groups under `lb_steer`.
+    pub steer: Vec<SteerReport>,
+}
+
+/// One interface with `lb_ingress`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Attached {
+    /// Its name.
+    pub interface: String,
+    /// What we got.
+    pub mode: XdpMode,
+    /// Whether an earlier run's program was found there and replaced without a gap.
+    pub adopted: bool,
+    /// Why it is not native, where that was not asked for.
+    pub fallback: Option<String>,
+}
+
+/// What a pool's base table is: nodes with equal digests send a flow to the same backend.
+#[derive(Clone, Debug, Serialize)]
+pub struct TableDigest {
+    /// Pool.
+    pub pool: Arc<str>,
+    /// Hexadecimal.
+    pub digest: String,
+}
+
+/// How connections of one listener found their worker.
+#[derive(Clone, Debug, Serialize)]
+pub struct SteerReport {
+    /// Listener.
+    pub listener: Arc<str>,
+    /// Core or hash; what `auto` became.
+    pub mode: Steer,
+    /// Why.
+    pub why: Arc<str>,
+    /// Chosen by core.
+    pub by_core: u64,
+    /// Chosen by hash.
+    pub by_hash: u64,
+    /// The chosen socket was missing; the kernel chose.
+    pub missing: u64,
+}
+
+/// Asks whoever owns the packet path for a reading.
+#[derive(Clone)]
+pub struct PacketsSource(Arc<dyn Fn(flume::Sender<Packets>) + Send + Sync>);
+
+/// Longest wait for a reading: a stuck owner must not hang every scrape.
+const READING_MAX: Duration = Duration::from_secs(2);
+
+impl PacketsSource {
+    /// `ask` passes the sender on and returns at once.
+    pub fn new(ask: impl Fn(flume::Sender<Packets>) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(ask))
+    }
+
+    /// One reading; `None` when the owner is gone or does not answer in time.
+    pub async fn read(&self) -> Option<Packets> {
+        let (sender, receiver) = flume::bounded(1);
+        (self.0)(sender);
+        let timeout = async {
+            glommio::timer::sleep(READING_MAX).await;
+            None
+        };
+        futures_lite::future::or(async { receiver.recv_async().await.ok() }, timeout).await
+    }
+}
+
+impl fmt::Debug for PacketsSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PacketsSource")
+    }
+}

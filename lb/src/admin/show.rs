@@ -1,0 +1,371 @@
+//! `GET /v1/show/{what}`: one list each, as rows of plain values.
+
+use std::str::FromStr;
+
+use lb_abi::{
+    counter::Traffic,
+    reason::{Fate, Reason},
+};
+use serde_json::{Value, json};
+
+use super::{packets::Packets, view::View};
+use crate::{
+    config::{Forward, HostMatch, PathMatch, Transport},
+    metrics::{ListenerMetrics, WorkerMetrics},
+    model::reason::{CloseReason, Fault},
+};
+
+/// What can be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// L4 services.
+    Vips,
+    /// Addresses where connections end here.
+    Listeners,
+    /// HTTP routes, in the order they are tried.
+    Routes,
+    /// Pools.
+    Pools,
+    /// Backends.
+    Backends,
+    /// Workers.
+    Workers,
+    /// Flow records.
+    Flows,
+    /// Whatever did not go well, by reason.
+    Drops,
+    /// Configs that ran.
+    Generations,
+    /// The config that runs.
+    Config,
+}
+
+impl What {
+    /// All, with their names on the API and the command line.
+    pub const ALL: [(&'static str, Self); 10] = [
+        ("vips", Self::Vips),
+        ("listeners", Self::Listeners),
+        ("routes", Self::Routes),
+        ("pools", Self::Pools),
+        ("backends", Self::Backends),
+        ("workers", Self::Workers),
+        ("flows", Self::Flows),
+        ("drops", Self::Drops),
+        ("generations", Self::Generations),
+        ("config", Self::Config),
+    ];
+
+    /// Its name, and the key of the list in the document.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, what)| *what == self).map_or("", |(name, _)| name)
+    }
+
+    /// Columns that a table on a terminal shows, in order; the document may hold more.
+    pub const fn columns(self) -> &'static [&'static str] {
+        match self {
+            Self::Vips => &["vip", "address", "ports", "forward", "pool", "packets", "bytes", "new_flows"],
+            Self::Listeners => &[
+                "listener", "protocol", "bind", "steer", "pool", "accepted", "open", "requests", "by_core",
+                "by_hash",
+            ],
+            Self::Routes => &["route", "listener", "host", "path", "pool", "timeout_ms"],
+            Self::Pools => &["pool", "balance", "backends", "up", "checked"],
+            Self::Backends => &[
+                "pool",
+                "backend",
+                "state",
+                "weight",
+                "in_flight",
+                "idle",
+                "exchanges",
+                "connects",
+                "reuses",
+                "connect_failures",
+                "packets",
+            ],
+            Self::Workers => &[
+                "worker",
+                "core",
+                "accepted",
+                "on_core",
+                "open",
+                "requests",
+                "turns",
+                "enters",
+                "spliced_bytes",
+            ],
+            Self::Drops => &["plane", "reason", "count", "blame", "meaning"],
+            Self::Generations => &["generation", "state", "digest", "source"],
+            Self::Flows | Self::Config => &[],
+        }
+    }
+}
+
+impl FromStr for What {
+    type Err = ();
+
+    fn from_str(name: &str) -> Result<Self, ()> {
+        Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, what)| *what).ok_or(())
+    }
+}
+
+/// The document `{ what: [row, ...] }`; `None` for what this version cannot show yet.
+pub fn render(what: What, view: &View, packets: Option<&Packets>) -> Option<Value> {
+    let rows = match what {
+        What::Vips => vips(view, packets),
+        What::Listeners => listeners(view, packets),
+        What::Routes => routes(view),
+        What::Pools => pools(view),
+        What::Backends => backends(view, packets),
+        What::Workers => workers(view),
+        What::Drops => drops(view, packets),
+        What::Generations => generations(view),
+        What::Flows | What::Config => return None,
+    };
+    Some(json!({ what.name(): rows }))
+}
+
+fn vips(view: &View, packets: Option<&Packets>) -> Vec<Value> {
+    let row = |(name, vip): (&std::sync::Arc<str>, &crate::config::Vip)| {
+        let traffic: Option<Traffic> = packets.map(|packets| {
+            packets.vips.iter().find(|(of, _)| of == name).map_or(Traffic::default(), |(_, traffic)| *traffic)
+        });
+        let ports = vip.ports.iter().map(|port| match port.transport {
+            Transport::Tcp => format!("{}/tcp", port.port),
+            Transport::Udp => format!("{}/udp", port.port),
+        });
+        json!({
+            "vip": name,
+            "address": vip.addresses,
+            "ports": ports.collect::<Vec<_>>(),
+            "forward": match vip.forward { Forward::Ipip => "ipip", Forward::L2dsr => "l2dsr" },
+            "pool": vip.pool,
+            "packets": traffic.map(|t| t.packets),
+            "bytes": traffic.map(|t| t.bytes),
+            "new_flows": traffic.map(|t| t.new_flows),
+        })
+    };
+    view.config.vips.iter().map(row).collect()
+}
+
+fn listeners(view: &View, packets: Option<&Packets>) -> Vec<Value> {
+    let row = |listener: &crate::config::ListenerSnapshot| {
+        let sum = |value: fn(&ListenerMetrics) -> u64| -> u64 {
+            view.workers.iter().map(|worker| value(worker.metrics.listener(listener.id))).sum()
+        };
+        let steer = packets
+            .and_then(|packets| packets.steer.iter().find(|report| *report.listener == *listener.name));
+        json!({
+            "listener": listener.name,
+            "protocol": listener.protocol,
+            "bind": listener.bind,
+            "steer": steer.map(|report| report.mode),
+            "steer_why": steer.map(|report| report.why.clone()),
+            "pool": listener.pool.and_then(|id| view.snapshot.pools.get(id.index())).map(|pool| &pool.name),
+            "accepted": sum(|m| m.accepted.value()),
+            "accepted_on_core": sum(|m| m.accepted_on_core.value()),
+            "open": sum(|m| m.open.value()),
+            "requests": sum(|m| m.requests.value()),
+            "received_bytes": sum(|m| m.received_bytes.value()),
+            "sent_bytes": sum(|m| m.sent_bytes.value()),
+            "by_core": steer.map(|report| report.by_core),
+            "by_hash": steer.map(|report| report.by_hash),
+            "missing": steer.map(|report| report.missing),
+        })
+    };
+    view.snapshot.listeners.iter().map(row).collect()
+}
+
+fn routes(view: &View) -> Vec<Value> {
+    let mut rows = Vec::new();
+    for listener in &view.snapshot.listeners {
+        for route in listener.routes.iter().filter_map(|id| view.snapshot.routes.get(id.index())) {
+            rows.push(json!({
+                "route": route.name,
+                "listener": listener.name,
+                "host": match &route.host {
+                    HostMatch::Exact(host) => Some(host.to_string()),
+                    HostMatch::Suffix(suffix) => Some(format!("*{suffix}")),
+                    HostMatch::Any => None,
+                },
+                "path": match &route.path {
+                    PathMatch::Exact(path) => Some(path.to_string()),
+                    PathMatch::Prefix(prefix) => Some(format!("{prefix}*")),
+                    PathMatch::Any => None,
+                },
+                "pool": view.snapshot.pools.get(route.pool.index()).map(|pool| &pool.name),
+                "timeout_ms": u64::try_from(route.timeout.as_millis()).unwrap_or(u64::MAX),
+            }));
+        }
+    }
+    rows
+}
+
+fn pools(view: &View) -> Vec<Value> {
+    let row = |pool: &crate::config::PoolSnapshot| {
+        let config = view.config.pools.get(&pool.name);
+        json!({
+            "pool": pool.name,
+            "balance": config.and_then(|config| config.balance),
+            "backends": pool.backends.len(),
+            "up": pool.backends.iter().filter(|backend| view.health.is_up(backend.id)).count(),
+            "checked": config.is_some_and(|config| config.health.is_some()),
+        })
+    };
+    view.snapshot.pools.iter().map(row).collect()
+}
+
+fn backends(view: &View, packets: Option<&Packets>) -> Vec<Value> {
+    let row = |(pool, backend): (&str, &crate::config::BackendSnapshot)| {
+        let sum = |value: fn(&crate::metrics::BackendMetrics) -> u64| -> u64 {
+            view.workers.iter().map(|worker| value(worker.metrics.backend(backend.id))).sum()
+        };
+        let traffic = packets
+            .and_then(|packets| packets.backends.iter().find(|(id, _)| *id == backend.id))
+            .map(|(_, traffic)| *traffic);
+        json!({
+            "pool": pool,
+            "backend": backend.name,
+            "id": backend.id,
+            "state": if view.health.is_up(backend.id) { "up" } else { "down" },
+            "weight": backend.weight,
+            "in_flight": sum(|m| m.in_flight.value()),
+            "idle": sum(|m| m.idle.value()),
+            "exchanges": sum(|m| m.exchanges.value()),
+            "connects": sum(|m| m.connects.value()),
+            "reuses": sum(|m| m.reuses.value()),
+            "connect_failures": sum(|m| m.connect_failures.value()),
+            "packets": traffic.map(|t| t.packets),
+            "bytes": traffic.map(|t| t.bytes),
+            "new_flows": traffic.map(|t| t.new_flows),
+        })
+    };
+    view.backends().map(row).collect()
+}
+
+fn workers(view: &View) -> Vec<Value> {
+    let row = |worker: &super::view::WorkerView| {
+        let metrics: &WorkerMetrics = &worker.metrics;
+        let sum = |value: fn(&ListenerMetrics) -> u64| -> u64 {
+            view.snapshot.listeners.iter().map(|listener| value(metrics.listener(listener.id))).sum()
+        };
+        json!({
+            "worker": worker.id,
+            "core": worker.core,
+            "accepted": sum(|m| m.accepted.value()),
+            "on_core": sum(|m| m.accepted_on_core.value()),
+            "open": sum(|m| m.open.value()),
+            "requests": sum(|m| m.requests.value()),
+            "turns": metrics.turns.value(),
+            "enters": metrics.enters.value(),
+            "completions": metrics.completions.value(),
+            "completions_stray": metrics.completions_stray.value(),
+            "spliced_bytes": metrics.spliced_bytes.value(),
+            "splices_started": metrics.splices_started.value(),
+            "pipes_refused": metrics.pipes_refused.value(),
+            "snapshots": metrics.snapshots.value(),
+        })
+    };
+    view.workers.iter().map(row).collect()
+}
+
+fn drops(view: &View, packets: Option<&Packets>) -> Vec<Value> {
+    let xdp = Reason::ALL
+        .iter()
+        .zip(packets.map_or([0; _], |packets| packets.reasons))
+        .filter(|(reason, _)| packets.is_some() && reason.fate() == Fate::Drop)
+        .map(|(reason, count)| {
+            json!({
+                "plane": "xdp",
+                "reason": reason.name(),
+                "count": count,
+                "blame": null,
+                "meaning": reason.describe(),
+            })
+        });
+    let worker = CloseReason::ALL.iter().map(|&reason| {
+        let count: u64 = view.workers.iter().map(|worker| worker.metrics.reason(reason).value()).sum();
+        json!({
+            "plane": "worker",
+            "reason": reason.name(),
+            "count": count,
+            "blame": match reason.fault() {
+                Fault::Downstream => "downstream",
+                Fault::Upstream => "upstream",
+                Fault::Us => "us",
+            },
+            "meaning": reason.describe(),
+        })
+    });
+    xdp.chain(worker).collect()
+}
+
+/// Until reload exists, the one that was started with is the only one.
+fn generations(view: &View) -> Vec<Value> {
+    vec![json!({
+        "generation": view.snapshot.generation,
+        "state": "current",
+        "digest": view.config_digest,
+        "source": view.config_path.as_ref().map_or_else(|| "quickstart".to_owned(), |path| path.display().to_string()),
+    })]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{admin::fixture, model::BackendId};
+
+    fn rows(what: What, view: &View, packets: Option<&Packets>) -> Vec<Value> {
+        let Some(Value::Array(rows)) = render(what, view, packets).map(|mut value| value[what.name()].take())
+        else {
+            panic!("{what:?} is no list")
+        };
+        rows
+    }
+
+    #[test]
+    fn every_column_of_a_table_is_in_its_rows() {
+        let (view, packets) = (fixture::view(), fixture::packets());
+        for (name, what) in What::ALL {
+            assert_eq!(name.parse(), Ok(what));
+            let Some(_) = render(what, &view, Some(&packets)) else { continue };
+            let rows = rows(what, &view, Some(&packets));
+            assert!(!rows.is_empty(), "{name}");
+            for row in rows {
+                for column in what.columns() {
+                    assert!(row.get(column).is_some(), "{name}: {column}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn sums_over_workers_and_keeps_workers_apart() {
+        let view = fixture::view();
+        view.workers[0].metrics.listeners[0].accepted.add(2);
+        view.workers[1].metrics.listeners[0].accepted.add(3);
+        view.health.set(BackendId(1), false);
+        assert_eq!(rows(What::Listeners, &view, None)[0]["accepted"], 5);
+        let workers = rows(What::Workers, &view, None);
+        assert_eq!((&workers[0]["accepted"], &workers[1]["accepted"]), (&json!(2), &json!(3)));
+        let states: Vec<_> =
+            rows(What::Backends, &view, None).iter().map(|row| row["state"].clone()).collect();
+        assert_eq!(states, ["down", "up", "up"]);
+        assert_eq!(rows(What::Pools, &view, None)[0]["up"], 1);
+    }
+
+    #[test]
+    fn drops_hold_no_packet_reasons_without_a_packet_path() {
+        let view = fixture::view();
+        assert!(rows(What::Drops, &view, None).iter().all(|row| row["plane"] == "worker"));
+        let all = rows(What::Drops, &view, Some(&fixture::packets()));
+        assert!(all.iter().any(|row| row["reason"] == "mtu"));
+        assert!(all.iter().all(|row| row["reason"] != "forwarded"), "what went well is no drop");
+    }
+
+    #[test]
+    fn patterns_are_shown_as_written() {
+        let rows = rows(What::Routes, &fixture::view(), None);
+        assert_eq!((&rows[0]["host"], &rows[0]["path"]), (&json!("*.example.com"), &json!("/v1/*")));
+    }
+}

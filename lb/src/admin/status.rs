@@ -1,0 +1,75 @@
+//! `GET /v1/status`: the daemon on one page.
+
+use serde_json::{Value, json};
+
+use super::{packets::Packets, view::View};
+
+/// The document. `packets` is `None` where nothing is attached, or where its owner did not answer.
+pub fn render(view: &View, packets: Option<&Packets>) -> Value {
+    let (up, down): (Vec<_>, Vec<_>) =
+        view.backends().partition(|(_, backend)| view.health.is_up(backend.id));
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "pid": std::process::id(),
+        "state": if view.is_draining() { "draining" } else { "ready" },
+        "generation": view.snapshot.generation,
+        "config": {
+            "path": view.config_path.as_ref().map(|path| path.display().to_string()),
+            "digest": view.config_digest,
+        },
+        "uptime_seconds": view.started.elapsed().as_secs(),
+        "workers": view.workers.iter().map(|worker| {
+            let open: u64 = view.snapshot.listeners.iter()
+                .map(|listener| worker.metrics.listener(listener.id).open.value())
+                .sum();
+            json!({ "worker": worker.id, "core": worker.core, "open_connections": open })
+        }).collect::<Vec<_>>(),
+        "listeners": view.snapshot.listeners.iter().map(|listener| json!({
+            "listener": listener.name,
+            "protocol": listener.protocol,
+            "bind": listener.bind,
+            "steer": steer_mode(&listener.name, packets),
+        })).collect::<Vec<_>>(),
+        "backends": {
+            "up": up.len(),
+            "down": down.len(),
+            "down_names": down.iter().map(|(pool, backend)| format!("{pool}/{}", backend.name))
+                .collect::<Vec<_>>(),
+        },
+        "xdp": packets.map(xdp),
+        "warnings": view.warnings,
+    })
+}
+
+fn xdp(packets: &Packets) -> Value {
+    json!({
+        "interfaces": packets.interfaces,
+        "slots": { "open": packets.slots_open, "closed": packets.slots_closed },
+        "tables": packets.tables,
+    })
+}
+
+/// What `steer` became; `None` where the kernel's own hash chooses because `lb_steer` is not attached.
+fn steer_mode(listener: &str, packets: Option<&Packets>) -> Option<crate::config::Steer> {
+    packets?.steer.iter().find(|report| &*report.listener == listener).map(|report| report.mode)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{admin::fixture, model::BackendId};
+
+    #[test]
+    fn names_what_is_down_and_what_is_lost() {
+        let view = fixture::view();
+        view.health.set(BackendId(2), false);
+        let status = render(&view, None);
+        assert_eq!(status["backends"]["up"], 2);
+        assert_eq!(status["backends"]["down_names"], json!(["app/127.0.0.1:9002"]));
+        assert_eq!(status["warnings"][0], "no CAP_BPF: lb_steer is not attached");
+        assert_eq!(status["xdp"], Value::Null);
+        assert_eq!(status["listeners"][0]["steer"], Value::Null);
+        let status = render(&view, Some(&fixture::packets()));
+        assert_eq!(status["listeners"][0]["steer"], "hash");
+    }
+}

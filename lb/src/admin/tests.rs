@@ -1,0 +1,120 @@
+//! The server on real sockets: a temporary unix socket and a port of the kernel's choice.
+
+use std::{
+    io::{Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    os::unix::{fs::PermissionsExt, net::UnixStream},
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{Doors, PacketsSource, Server, View, fixture, get};
+use crate::metrics::encode::checker;
+
+struct Running {
+    _server: Server,
+    socket: PathBuf,
+    http: SocketAddr,
+}
+
+/// A port nobody uses at this moment.
+fn free_port() -> SocketAddr {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+}
+
+fn directory(name: &str) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("lb-admin-{name}-{}", std::process::id()));
+    _ = std::fs::remove_dir_all(&path);
+    path
+}
+
+fn start(name: &str, view: View) -> Running {
+    let (socket, http) = (directory(name).join("admin.sock"), free_port());
+    let doors = Doors { socket: socket.clone(), http: Some(http) };
+    Running { _server: Server::start(Arc::new(view), doors).unwrap(), socket, http }
+}
+
+fn exchange(mut stream: impl Read + Write, request: &str) -> String {
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn both_doors_answer() {
+    let mut view = fixture::view();
+    view.packets = Some(PacketsSource::new(|reply| drop(reply.send(fixture::packets()))));
+    let running = start("both", view);
+    let mode = std::fs::metadata(&running.socket).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o660);
+    let status = get(&running.socket, "/v1/status").unwrap();
+    assert_eq!(status["generation"], 1);
+    assert_eq!(status["listeners"][0]["steer"], "hash", "the packet path was asked");
+    let workers = get(&running.socket, "/v1/show/workers").unwrap();
+    assert_eq!(workers["workers"].as_array().unwrap().len(), 2);
+    let error = get(&running.socket, "/v1/show/flows").unwrap_err();
+    assert_eq!(error, "show flows: not supported yet");
+    let answer = exchange(
+        TcpStream::connect(running.http).unwrap(),
+        "GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+    );
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+    assert!(checker::parse(body).contains_key("lb_control_generation"));
+    let refused = exchange(
+        UnixStream::connect(&running.socket).unwrap(),
+        "DELETE /v1/status HTTP/1.1\r\nHost: x\r\n\r\n",
+    );
+    assert!(refused.starts_with("HTTP/1.1 405 ") && refused.contains("\r\nallow: GET\r\n"), "{refused}");
+}
+
+#[test]
+fn a_silent_packet_path_does_not_hang_a_scrape() {
+    let mut view = fixture::view();
+    let (held, _keep) = flume::unbounded();
+    view.packets = Some(PacketsSource::new(move |reply| drop(held.send(reply))));
+    let running = start("silent", view);
+    let began = Instant::now();
+    assert_eq!(get(&running.socket, "/v1/status").unwrap()["xdp"], serde_json::Value::Null);
+    assert!(began.elapsed() < Duration::from_secs(8));
+}
+
+#[test]
+fn slow_clients_are_cut_off_and_do_not_shut_others_out() {
+    let running = start("slow", fixture::view());
+    let mut slow: Vec<_> = (0..8).map(|_| TcpStream::connect(running.http).unwrap()).collect();
+    for stream in &mut slow {
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHo").unwrap();
+    }
+    let ready = exchange(
+        TcpStream::connect(running.http).unwrap(),
+        "GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    );
+    assert!(ready.ends_with("\r\n\r\nready\n"), "{ready}");
+    for stream in &mut slow {
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        assert_eq!(stream.read(&mut [0; 64]).unwrap(), 0, "closed at the head deadline, without an answer");
+    }
+}
+
+#[test]
+fn a_taken_socket_is_refused_and_a_stale_one_replaced() {
+    let first = start("taken", fixture::view());
+    let again = Server::start(Arc::new(fixture::view()), Doors { socket: first.socket.clone(), http: None });
+    let error = again.unwrap_err().to_string();
+    assert!(error.contains("another process listens there"), "{error}");
+    let again = Server::start(
+        Arc::new(fixture::view()),
+        Doors { socket: directory("other").join("admin.sock"), http: Some(first.http) },
+    );
+    assert!(again.unwrap_err().to_string().contains(&first.http.to_string()));
+
+    let stale = directory("stale").join("admin.sock");
+    std::fs::create_dir_all(stale.parent().unwrap()).unwrap();
+    drop(std::os::unix::net::UnixListener::bind(&stale).unwrap());
+    let _server =
+        Server::start(Arc::new(fixture::view()), Doors { socket: stale.clone(), http: None }).unwrap();
+    assert_eq!(get(&stale, "/v1/status").unwrap()["state"], "ready");
+}

@@ -1,0 +1,76 @@
+//! What the admin API can see of the running daemon. Read-only: it holds no command channel.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use super::packets::PacketsSource;
+use crate::{
+    config::{Config, Snapshot},
+    health::HealthTable,
+    metrics::{ProbeMetrics, WorkerMetrics},
+    model::{BackendId, WorkerId},
+};
+
+/// Everything that can be shown.
+#[derive(Debug)]
+pub struct View {
+    /// When the daemon began to serve.
+    pub started: Instant,
+    /// File the config came from; `None`: the quickstart.
+    pub config_path: Option<PathBuf>,
+    /// Digest of that file, hexadecimal.
+    pub config_digest: Option<String>,
+    /// The config.
+    pub config: Arc<Config>,
+    /// What workers run.
+    pub snapshot: Arc<Snapshot>,
+    /// Workers.
+    pub workers: Vec<WorkerView>,
+    /// Verdicts.
+    pub health: Arc<HealthTable>,
+    /// Checks, by backend; those without a check are absent.
+    pub probes: Vec<(BackendId, Arc<ProbeMetrics>)>,
+    /// What this host or config costs us, one sentence each.
+    pub warnings: Vec<String>,
+    /// The packet path, where there is one.
+    pub packets: Option<PacketsSource>,
+    /// Raised once, when the drain begins.
+    pub draining: AtomicBool,
+}
+
+/// One worker.
+#[derive(Clone, Debug)]
+pub struct WorkerView {
+    /// Who it is.
+    pub id: WorkerId,
+    /// Its core.
+    pub core: usize,
+    /// Its counters.
+    pub metrics: Arc<WorkerMetrics>,
+}
+
+impl View {
+    /// Whether the daemon takes nothing new any more.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Every backend with its pool's name, in config order.
+    pub fn backends(&self) -> impl Iterator<Item = (&str, &crate::config::BackendSnapshot)> {
+        self.snapshot.pools.iter().flat_map(|pool| {
+            let name: &str = &pool.name;
+            pool.backends.iter().map(move |backend| (name, backend))
+        })
+    }
+
+    /// The checks of one backend.
+    pub fn probe(&self, id: BackendId) -> Option<&ProbeMetrics> {
+        self.probes.iter().find(|(of, _)| *of == id).map(|(_, metrics)| &**metrics)
+    }
+}

@@ -1,0 +1,149 @@
+//! What can be said on the command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser};
+
+use crate::admin::What;
+
+/// A load balancer for bare-metal edge machines: XDP for packets, io_uring for connections.
+#[derive(Debug, Parser)]
+#[command(name = "lb", version, after_help = "Exit codes: 0 done, 1 refused or invalid, 2 usage.")]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run in the foreground; without a config, the quickstart: two demo backends behind http://127.0.0.1:8080.
+    Run(Run),
+    /// Check a config; says everything that is wrong with it.
+    Check(Check),
+    /// Show the running daemon on one page.
+    Status(Asking),
+    /// Show one list of the running daemon.
+    Show(Show),
+    /// Remove lb's programs and pins: L4 forwarding stops.
+    Detach(Detach),
+    /// On a backend without tunnel devices: take outer headers off, until interrupted.
+    Decap(Decap),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    /// The config.
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) bpf: Bpf,
+    /// Where generations, lineage and the generated secret are kept, instead of the config's state.dir.
+    #[arg(long, value_name = "DIR")]
+    pub(super) state_dir: Option<PathBuf>,
+    /// Where the admin socket is made (as admin.sock), instead of the config's admin.socket.
+    #[arg(long, value_name = "DIR")]
+    pub(super) run_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) log: Log,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Log {
+    /// Level, such as info, or per target, such as warn,lb::worker=debug.
+    #[arg(long, value_name = "LEVEL", env = "LB_LOG", default_value = "info")]
+    pub(super) log: String,
+    /// Format of the log; human on a terminal unless said, json otherwise.
+    #[arg(long, value_name = "FORMAT")]
+    pub(super) log_format: Option<LogFormat>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum LogFormat {
+    Human,
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Bpf {
+    /// Where programs and maps are pinned; on a bpf filesystem.
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/lb")]
+    pub(super) bpf_dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Check {
+    /// The config.
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: PathBuf,
+    /// Say it in JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Asking {
+    /// Give the API's JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+    /// The daemon's admin socket.
+    #[arg(long, value_name = "SOCKET")]
+    pub(super) admin: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Show {
+    /// Which list.
+    #[arg(value_parser = PossibleValuesParser::new(What::ALL.map(|(name, _)| name)))]
+    pub(super) what: String,
+    #[command(flatten)]
+    pub(super) asking: Asking,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Detach {
+    /// Leave nothing; a plain detach already removes programs, maps, counters and flows.
+    #[arg(long)]
+    pub(super) all: bool,
+    #[command(flatten)]
+    pub(super) bpf: Bpf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Decap {
+    /// Where encapsulated packets come in.
+    #[arg(long, value_name = "IF")]
+    pub(super) interface: String,
+    #[command(flatten)]
+    pub(super) log: Log,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, error::ErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn the_definition_holds() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn run_needs_nothing() {
+        let cli = Cli::try_parse_from(["lb", "run"]).unwrap();
+        let Command::Run(run) = cli.command else { panic!("{cli:?}") };
+        assert_eq!((run.config, run.bpf.bpf_dir), (None, PathBuf::from("/sys/fs/bpf/lb")));
+    }
+
+    #[test]
+    fn what_is_not_there_is_a_usage_error() {
+        for words in
+            [&["lb"][..], &["lb", "show"], &["lb", "show", "flow"], &["lb", "check"], &["lb", "runn"]]
+        {
+            let error = Cli::try_parse_from(words).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{words:?}");
+        }
+        let help = Cli::try_parse_from(["lb", "--help"]).unwrap_err();
+        assert_eq!((help.kind(), help.exit_code()), (ErrorKind::DisplayHelp, 0));
+    }
+}

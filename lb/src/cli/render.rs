@@ -1,0 +1,180 @@
+//! The API's JSON as plain text, aligned for a terminal.
+
+use std::fmt::Write;
+
+use serde_json::Value;
+
+/// Rows under a line of column names; numbers stand to the right. Ends with a newline.
+pub(super) fn table(columns: &[&str], rows: &[Value]) -> String {
+    let header: Vec<String> = columns.iter().map(|column| column.to_uppercase()).collect();
+    let cells: Vec<Vec<String>> =
+        rows.iter().map(|row| columns.iter().map(|column| cell(&row[*column])).collect()).collect();
+    let width = |at: usize| {
+        let lines = cells.iter().chain([&header]);
+        lines.map(|line| line[at].chars().count()).max().unwrap_or(0)
+    };
+    let shape: Vec<(usize, bool)> =
+        (0..columns.len()).map(|at| (width(at), are_numbers(rows, columns[at]))).collect();
+    let mut text = String::new();
+    for line in [&header].into_iter().chain(&cells) {
+        let mut written = String::new();
+        for (cell, (width, is_number)) in line.iter().zip(&shape) {
+            _ = match is_number {
+                true => write!(written, "{cell:>width$}  "),
+                false => write!(written, "{cell:<width$}  "),
+            };
+        }
+        text.push_str(written.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// Numbers only, save for cells without a value.
+fn are_numbers(rows: &[Value], column: &str) -> bool {
+    let mut values = rows.iter().map(|row| &row[column]).filter(|value| !value.is_null()).peekable();
+    values.peek().is_some() && values.all(Value::is_number)
+}
+
+/// One value on one line; what is absent is a dash. Control characters are escaped: names come from elsewhere.
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.chars().flat_map(printable).collect(),
+        Value::Array(values) => values.iter().map(cell).collect::<Vec<_>>().join(","),
+        value => value.to_string(),
+    }
+}
+
+fn printable(c: char) -> Vec<char> {
+    if c.is_control() { c.escape_default().collect() } else { vec![c] }
+}
+
+/// `GET /v1/status` on one page.
+pub(super) fn status(status: &Value) -> String {
+    let mut text = String::new();
+    let config = match &status["config"]["path"] {
+        Value::Null => "quickstart".to_owned(),
+        path => cell(path),
+    };
+    let lines = [
+        ("lb", format!("{} (pid {}), {}", cell(&status["version"]), status["pid"], cell(&status["state"]))),
+        (
+            "config",
+            format!(
+                "{config}, generation {}, digest {}",
+                status["generation"],
+                cell(&status["config"]["digest"])
+            ),
+        ),
+        ("up for", duration(status["uptime_seconds"].as_u64().unwrap_or(0))),
+        ("workers", workers(&status["workers"])),
+        ("backends", backends(&status["backends"])),
+    ];
+    for (name, value) in lines {
+        _ = writeln!(text, "{name:<10}{value}");
+    }
+    for listener in array(&status["listeners"]) {
+        let steer = match &listener["steer"] {
+            Value::Null => "kernel's hash".to_owned(),
+            steer => format!("lb_steer by {}", cell(steer)),
+        };
+        let (name, protocol, bind) =
+            (cell(&listener["listener"]), cell(&listener["protocol"]), cell(&listener["bind"]));
+        _ = writeln!(text, "{:<10}{name} {protocol} {bind}, worker chosen by {steer}", "listener");
+    }
+    xdp(&mut text, &status["xdp"]);
+    for warning in array(&status["warnings"]) {
+        _ = writeln!(text, "{:<10}{}", "warning", cell(warning));
+    }
+    text
+}
+
+fn workers(workers: &Value) -> String {
+    let workers = array(workers);
+    let cores: Vec<String> = workers.iter().map(|worker| worker["core"].to_string()).collect();
+    let open: u64 = workers.iter().filter_map(|worker| worker["open_connections"].as_u64()).sum();
+    format!("{} on cores {}, {open} open connections", workers.len(), cores.join(","))
+}
+
+fn backends(backends: &Value) -> String {
+    let mut text = format!("{} up, {} down", backends["up"], backends["down"]);
+    if !array(&backends["down_names"]).is_empty() {
+        _ = write!(text, ": {}", cell(&backends["down_names"]).replace(',', ", "));
+    }
+    text
+}
+
+fn xdp(text: &mut String, xdp: &Value) {
+    for interface in array(&xdp["interfaces"]) {
+        let adopted = if interface["adopted"] == true { ", adopted from an earlier run" } else { "" };
+        let (name, mode) = (cell(&interface["interface"]), cell(&interface["mode"]));
+        _ = writeln!(text, "{:<10}{name} {mode}{adopted}", "xdp");
+    }
+    for table in array(&xdp["tables"]) {
+        _ = writeln!(text, "{:<10}{} digest {}", "table", cell(&table["pool"]), cell(&table["digest"]));
+    }
+    if !xdp["slots"].is_null() {
+        let slots = &xdp["slots"];
+        _ = writeln!(text, "{:<10}{} open, {} closed", "slots", slots["open"], slots["closed"]);
+    }
+}
+
+fn array(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn duration(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, ..) => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn columns_line_up() {
+        let rows = [
+            json!({ "pool": "api", "up": 2, "bind": ["a", "b"] }),
+            json!({ "pool": "a\u{1b}[2J", "up": 1234, "bind": null }),
+        ];
+        assert_eq!(
+            table(&["pool", "up", "bind"], &rows),
+            "POOL          UP  BIND\napi            2  a,b\na\\u{1b}[2J  1234  -\n"
+        );
+        assert_eq!(table(&["pool", "up"], &[]), "POOL  UP\n");
+    }
+
+    #[test]
+    fn status_says_what_is_lost() {
+        let view = crate::admin::fixture::view();
+        let packets = crate::admin::fixture::packets();
+        let page = super::status(&crate::admin::status::render(&view, Some(&packets)));
+        for line in [
+            "config    lb.toml, generation 1, digest 00ff\n",
+            "workers   2 on cores 0,1, 0 open connections\n",
+            "backends  3 up, 0 down\n",
+            "listener  web http 127.0.0.1:8080, worker chosen by lb_steer by hash\n",
+            "slots     0 open, 0 closed\n",
+            "warning   no CAP_BPF: lb_steer is not attached\n",
+        ] {
+            assert!(page.contains(line), "{line}{page}");
+        }
+    }
+
+    #[test]
+    fn durations_keep_two_units() {
+        assert_eq!(duration(59), "59 s");
+        assert_eq!(duration(61), "1 min 1 s");
+        assert_eq!(duration(3 * 3600 + 61), "3 h 1 min");
+        assert_eq!(duration(49 * 3600), "2 d 1 h");
+    }
+}

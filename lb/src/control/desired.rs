@@ -1,0 +1,172 @@
+//! From a config to what the packet path should do.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use super::lineage;
+use crate::{
+    config::{Config, Forward, PoolSnapshot, Snapshot, Transport, Vip, VipPort, Xdp},
+    steering::{Desired, DesiredBackend, DesiredPool, DesiredVip, derive_key},
+    sys::interfaces,
+};
+
+/// How long a TCP flow without packets is remembered. As IPVS has it (net/netfilter/ipvs/ip_vs_proto_tcp.c,
+/// `IP_VS_TCP_S_ESTABLISHED`, Linux 6.12).
+const TCP_FLOW_IDLE: Duration = Duration::from_secs(900);
+/// The same for UDP, as Katran has it.
+const UDP_FLOW_IDLE: Duration = Duration::from_secs(30);
+
+/// Outer sources of IPIP, by family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Outer {
+    v4: Option<Ipv4Addr>,
+    v6: Option<Ipv6Addr>,
+}
+
+impl Outer {
+    /// The primary address of the first interface that has one, per family.
+    ///
+    /// # Errors
+    /// Those of getifaddrs(3).
+    pub(super) fn of(xdp: &Xdp) -> io::Result<Self> {
+        let mut outer = Self::default();
+        for interface in &xdp.interfaces {
+            interfaces::addresses(&interface.name)?.into_iter().for_each(|address| outer.add(address));
+        }
+        Ok(outer)
+    }
+
+    fn add(&mut self, address: IpAddr) {
+        match address {
+            IpAddr::V4(v4) => self.v4 = self.v4.or(Some(v4)),
+            // A router would not send an error back to a link-local source, nor forward a packet from one.
+            IpAddr::V6(v6) if v6.is_unicast_link_local() => {}
+            IpAddr::V6(v6) => self.v6 = self.v6.or(Some(v6)),
+        }
+    }
+
+    /// What IPIP cannot reach, one sentence for each VIP.
+    pub(super) fn shortages(self, config: &Config) -> Vec<String> {
+        let mut shortages = Vec::new();
+        for (name, vip) in config.vips.iter().filter(|(_, vip)| vip.forward == Forward::Ipip) {
+            let backends = config.pools.get(&vip.pool).map_or(&[][..], |pool| &pool.backends);
+            let lacks = |is_lost: bool, family: &str, wants: fn(&IpAddr) -> bool| {
+                let is_wanted = backends.iter().any(|backend| wants(&backend.ip));
+                (is_lost && is_wanted).then(|| {
+                    format!(
+                        "vip {name}: no interface of [xdp] has an {family} address to send from, so packets \
+                         for backends with {family} addresses are dropped (no-route)"
+                    )
+                })
+            };
+            shortages.extend(lacks(self.v4.is_none(), "IPv4", IpAddr::is_ipv4));
+            shortages.extend(lacks(self.v6.is_none(), "IPv6", IpAddr::is_ipv6));
+        }
+        shortages
+    }
+}
+
+/// What the maps should hold. Keys are derived from `secret` by name, so that nodes with one secret agree; tables
+/// come with their lineage from `state_dir`.
+pub(super) fn desired(
+    config: &Config,
+    snapshot: &Snapshot,
+    secret: [u64; 2],
+    outer: Outer,
+    state_dir: &Path,
+) -> Desired {
+    let used = |pool: &&PoolSnapshot| config.vips.values().any(|vip| vip.pool == pool.name);
+    let pool = |pool: &PoolSnapshot| DesiredPool {
+        name: pool.name.clone(),
+        table_key: derive_key(secret, "table", &pool.name),
+        backends: pool
+            .backends
+            .iter()
+            .map(|backend| DesiredBackend {
+                id: backend.id,
+                address: backend.address.ip(),
+                weight: backend.weight,
+            })
+            .collect(),
+        lineage: lineage::load(state_dir, &pool.name).map(Arc::new),
+    };
+    Desired {
+        generation: snapshot.generation,
+        vips: config.vips.iter().flat_map(|(name, vip)| vips(name, vip, secret)).collect(),
+        pools: snapshot.pools.iter().filter(used).map(pool).collect(),
+        deny: config.xdp.as_ref().map(|xdp| xdp.deny.clone()).unwrap_or_default(),
+        outer_v4: outer.v4,
+        outer_v6: outer.v6,
+    }
+}
+
+/// A VIP's ports, once for each way of remembering; all under its name, so that they count together.
+fn vips(name: &Arc<str>, vip: &Vip, secret: [u64; 2]) -> Vec<DesiredVip> {
+    let mut by_memory: BTreeMap<(bool, Duration), Vec<VipPort>> = BTreeMap::new();
+    for &port in &vip.ports {
+        let idle = match port.transport {
+            Transport::Tcp => TCP_FLOW_IDLE,
+            Transport::Udp => UDP_FLOW_IDLE,
+        };
+        by_memory.entry((vip.is_flowless(port), idle)).or_default().push(port);
+    }
+    let desired = |((flows_none, flow_idle), ports)| DesiredVip {
+        name: name.clone(),
+        addresses: vip.addresses.clone(),
+        ports,
+        forward: vip.forward,
+        pool: vip.pool.clone(),
+        flows_none,
+        flow_idle,
+        hash_key: derive_key(secret, "flow", name),
+    };
+    by_memory.into_iter().map(desired).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{admin::fixture, config::Interface};
+
+    #[test]
+    fn ports_are_remembered_each_in_its_way() {
+        let view = fixture::view();
+        let mut config = (*view.config).clone();
+        let Some(vip) = config.vips.get_mut("dns") else { panic!("no vip") };
+        vip.flows_none = false;
+        vip.ports = [(53, Transport::Udp), (53, Transport::Tcp), (443, Transport::Udp)]
+            .map(|(port, transport)| VipPort { port, transport })
+            .into();
+        let desired = desired(&config, &view.snapshot, [1, 2], Outer::default(), Path::new("/nonexistent"));
+        let shape: Vec<_> =
+            desired.vips.iter().map(|vip| (vip.flows_none, vip.ports.len(), vip.flow_idle)).collect();
+        assert_eq!(shape, [(false, 1, UDP_FLOW_IDLE), (false, 1, TCP_FLOW_IDLE), (true, 1, UDP_FLOW_IDLE)]);
+        assert!(desired.vips.iter().all(|vip| vip.hash_key == desired.vips[0].hash_key));
+        assert_eq!(desired.pools.len(), 1, "pool app has no vip");
+        assert_eq!(desired.pools[0].backends[0].id.0, 3);
+        assert_ne!(desired.pools[0].table_key, desired.vips[0].hash_key);
+    }
+
+    #[test]
+    fn a_family_without_an_outer_address_is_said() {
+        let view = fixture::view();
+        let shortages = Outer::default().shortages(&view.config);
+        assert_eq!(shortages.len(), 1, "{shortages:?}");
+        assert!(shortages[0].contains("vip dns") && shortages[0].contains("IPv4"), "{shortages:?}");
+        let mut outer = Outer::default();
+        for address in ["fe80::1", "10.0.0.1", "10.0.0.2", "2001:db8::1"] {
+            outer.add(address.parse().unwrap());
+        }
+        assert_eq!(outer, Outer { v4: Some([10, 0, 0, 1].into()), v6: "2001:db8::1".parse().ok() });
+        assert!(outer.shortages(&view.config).is_empty());
+        let lo = Interface { name: "lo".into(), mode: None };
+        let outer = Outer::of(&Xdp { interfaces: vec![lo], deny: vec![], secret: None }).unwrap();
+        assert_eq!(outer.v4, Some(Ipv4Addr::LOCALHOST));
+    }
+}

@@ -1,0 +1,100 @@
+//! What this host lets us have, and what is lost where it does not.
+
+use rustix::{
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+    thread::{CapabilitySet, capabilities},
+};
+
+use crate::config::Workers;
+
+/// The core of each worker.
+///
+/// # Errors
+/// More workers than cores, or a core that is not ours: two workers on one core would only disturb each other.
+pub(super) fn place_workers(workers: &Workers, allowed: &[usize]) -> Result<Vec<usize>, String> {
+    let cores = match workers {
+        Workers::Auto => allowed.to_vec(),
+        Workers::Count(count) if *count <= allowed.len() => allowed[..*count].to_vec(),
+        Workers::Count(count) => {
+            return Err(format!(
+                "runtime.workers = {count}, but this process may run on {} cores only",
+                allowed.len()
+            ));
+        }
+        Workers::Cores(cores) => cores.clone(),
+    };
+    match cores.iter().find(|core| !allowed.contains(core)) {
+        Some(core) => Err(format!("runtime.workers: this process may not run on core {core}")),
+        None if cores.is_empty() => Err("runtime.workers: no core is left to run on".to_owned()),
+        None => Ok(cores),
+    }
+}
+
+/// Raises the soft limit of open files to the hard one; gives what holds now.
+pub(super) fn raise_open_files() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    // Refused only where the hard limit is above the system's own; the soft one stays then.
+    _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// Descriptors besides those of connections: rings, listeners, maps, the standard three, pooled pipes.
+const FILES_OTHER: u64 = 512;
+
+/// What to say where `connections` cannot be had under a limit of `files`: each takes a descriptor on either side.
+pub(super) fn open_files_shortage(files: u64, connections: usize) -> Option<String> {
+    let possible = files.saturating_sub(FILES_OTHER) / 2;
+    (possible < connections as u64).then(|| {
+        format!(
+            "open files are limited to {files}, which is about {possible} connections; limits.connections = \
+             {connections} cannot be met (raise LimitNOFILE or ulimit -n)"
+        )
+    })
+}
+
+/// Capabilities that loading and attaching BPF programs wants and this process lacks, by name.
+pub(super) fn missing_capabilities() -> Vec<&'static str> {
+    // Where the kernel does not even tell, the attempt itself will.
+    capabilities(None).map_or(Vec::new(), |sets| missing(sets.effective))
+}
+
+fn missing(effective: CapabilitySet) -> Vec<&'static str> {
+    // CAP_SYS_ADMIN stands in for the two that were split off it (Linux 5.8), not for CAP_NET_ADMIN.
+    let wanted = [
+        ("CAP_BPF", CapabilitySet::BPF | CapabilitySet::SYS_ADMIN),
+        ("CAP_PERFMON", CapabilitySet::PERFMON | CapabilitySet::SYS_ADMIN),
+        ("CAP_NET_ADMIN", CapabilitySet::NET_ADMIN),
+    ];
+    wanted.iter().filter(|(_, any)| !effective.intersects(*any)).map(|(name, _)| *name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_stay_on_allowed_cores() {
+        let allowed = [1, 3, 4];
+        assert_eq!(place_workers(&Workers::Auto, &allowed), Ok(vec![1, 3, 4]));
+        assert_eq!(place_workers(&Workers::Count(2), &allowed), Ok(vec![1, 3]));
+        assert_eq!(place_workers(&Workers::Cores(vec![4, 1]), &allowed), Ok(vec![4, 1]));
+        assert!(place_workers(&Workers::Count(4), &allowed).unwrap_err().contains("3 cores"));
+        assert!(place_workers(&Workers::Cores(vec![2]), &allowed).unwrap_err().contains("core 2"));
+        assert!(place_workers(&Workers::Auto, &[]).is_err());
+    }
+
+    #[test]
+    fn a_shortage_of_files_is_put_in_connections() {
+        assert_eq!(open_files_shortage(400_512, 200_000), None);
+        let said = open_files_shortage(20_512, 200_000).unwrap();
+        assert!(said.contains("about 10000 connections"), "{said}");
+        assert!(open_files_shortage(100, 1).is_some());
+    }
+
+    #[test]
+    fn capabilities_are_missed_by_name() {
+        assert_eq!(missing(CapabilitySet::empty()), ["CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN"]);
+        assert_eq!(missing(CapabilitySet::SYS_ADMIN), ["CAP_NET_ADMIN"]);
+        assert!(missing(CapabilitySet::BPF | CapabilitySet::PERFMON | CapabilitySet::NET_ADMIN).is_empty());
+    }
+}

@@ -1,0 +1,82 @@
+//! What is to run: a config and where it came from.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use super::{demo, paths::Paths};
+use crate::config::{self, Config, Problems};
+
+/// A config, ready to be run.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) config: Config,
+    /// The file; `None` for the quickstart.
+    pub(super) path: Option<PathBuf>,
+    /// Its references lie beneath.
+    pub(super) directory: PathBuf,
+    pub(super) digest: Option<String>,
+    /// What the config probably should not say, or costs.
+    pub(super) warnings: Vec<String>,
+}
+
+impl Plan {
+    /// The config in a file.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub(super) fn of_file(path: &Path) -> Result<Self, Problems> {
+        let loaded = config::load(path)?;
+        Ok(Self {
+            config: loaded.config,
+            path: Some(path.to_owned()),
+            directory: loaded.directory,
+            digest: Some(loaded.digest.to_string()),
+            warnings: loaded.warnings.iter().map(ToString::to_string).collect(),
+        })
+    }
+
+    /// Two demo backends, already running, behind one listener.
+    ///
+    /// # Errors
+    /// The host refuses the demo backends.
+    pub(super) fn quickstart(paths: &Paths) -> anyhow::Result<Self> {
+        let backends = demo::start().context("the quickstart's backends")?;
+        Ok(Self {
+            config: Config::quickstart(&backends, paths.socket()),
+            path: None,
+            directory: PathBuf::new(),
+            digest: None,
+            warnings: Vec::new(),
+        })
+    }
+
+    /// What the command line says wins over the config.
+    pub(super) fn override_directories(&mut self, run_dir: Option<&Path>, state_dir: Option<&Path>) {
+        if let Some(directory) = run_dir {
+            self.config.admin.socket = Paths::socket_in(directory);
+        }
+        if let Some(directory) = state_dir {
+            directory.clone_into(&mut self.config.state.dir);
+        }
+    }
+
+    /// What to try first, for the quickstart.
+    pub(super) fn invitation(&self) -> Option<String> {
+        if self.path.is_some() {
+            return None;
+        }
+        let lb = std::env::current_exe().map_or_else(|_| "lb".to_owned(), |path| path.display().to_string());
+        let socket = self.config.admin.socket.display();
+        let listener = self.config.listeners.values().flat_map(|listener| &listener.bind).next()?;
+        let metrics = self.config.admin.http?;
+        Some(format!(
+            "Two demo backends stand behind http://{listener}. Try, in another terminal:\n\
+             \n  curl http://{listener}               twice: two backends answer\n  \
+             curl http://{metrics}/metrics\n  \
+             {lb} status --admin {socket}\n  \
+             {lb} show workers --admin {socket}\n\
+             \nCtrl-C ends it. Your own config: {lb} run --config FILE\n"
+        ))
+    }
+}

@@ -1,0 +1,166 @@
+//! The one thread that owns the packet path: health verdicts and readings come to it by mail.
+
+use std::{
+    collections::BTreeSet,
+    io, thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    admin::{Packets, PacketsSource},
+    health::Verdict,
+    model::BackendId,
+};
+
+/// Between two ticks.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What this thread needs of the packet path.
+pub(super) trait PacketPath: Send {
+    /// Lays health over the tables; `down` is the whole set.
+    fn set_down(&mut self, down: &BTreeSet<BackendId>) -> Result<(), String>;
+    /// Closes and settles slots whose time has come.
+    fn tick(&mut self) -> Result<(), String>;
+    /// Reads every counter.
+    fn read(&mut self) -> Result<Packets, String>;
+}
+
+enum Mail {
+    Health(BackendId, Verdict),
+    Read(flume::Sender<Packets>),
+}
+
+/// Sends to the packet path's thread, which ends when the last of these is gone.
+#[derive(Clone)]
+pub(super) struct PlaneMail(flume::Sender<Mail>);
+
+impl PlaneMail {
+    /// Starts the thread; `down` is what the packet path holds already.
+    pub(super) fn start(path: impl PacketPath + 'static, down: BTreeSet<BackendId>) -> io::Result<Self> {
+        let (sender, mail) = flume::unbounded();
+        thread::Builder::new().name("lb-plane".into()).spawn(move || drive(path, down, &mail))?;
+        Ok(Self(sender))
+    }
+
+    /// A verdict changed. Never blocks; there are at most as many in the mail as probes can end.
+    pub(super) fn tell(&self, id: BackendId, verdict: Verdict) {
+        // The thread ends only by a panic, which ends the process.
+        _ = self.0.send(Mail::Health(id, verdict));
+    }
+
+    /// For the admin API.
+    pub(super) fn source(&self) -> PacketsSource {
+        let sender = self.0.clone();
+        PacketsSource::new(move |reply| _ = sender.send(Mail::Read(reply)))
+    }
+}
+
+/// Verdicts that lie in the mail together become one change of the tables: deaths rarely come alone.
+fn drive(mut path: impl PacketPath, mut down: BTreeSet<BackendId>, mail: &flume::Receiver<Mail>) {
+    let (mut is_behind, mut tick_at) = (false, Instant::now() + TICK);
+    loop {
+        let first = match mail.recv_deadline(tick_at) {
+            Ok(first) => Some(first),
+            Err(flume::RecvTimeoutError::Timeout) => None,
+            Err(flume::RecvTimeoutError::Disconnected) => return,
+        };
+        let mut readers = Vec::new();
+        for mail in first.into_iter().chain(mail.drain()) {
+            match mail {
+                Mail::Health(id, Verdict::Down) => is_behind |= down.insert(id),
+                Mail::Health(id, Verdict::Up) => is_behind |= down.remove(&id),
+                Mail::Read(reader) => readers.push(reader),
+            }
+        }
+        if is_behind {
+            match path.set_down(&down) {
+                Ok(()) => is_behind = false,
+                // It stays behind, and is tried again at the next tick or letter.
+                Err(error) => tracing::error!(%error, "health did not reach the packet path"),
+            }
+        }
+        if !readers.is_empty() {
+            match path.read() {
+                Ok(packets) => readers.iter().for_each(|reader| _ = reader.send(packets.clone())),
+                Err(error) => tracing::warn!(%error, "the packet path's counters cannot be read"),
+            }
+        }
+        if Instant::now() >= tick_at {
+            if let Err(error) = path.tick() {
+                tracing::error!(%error, "moving slots cannot be settled");
+            }
+            tick_at = Instant::now() + TICK;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Writes down what it is told; refuses the first `refusals` changes.
+    struct Scribe {
+        told: flume::Sender<Option<BTreeSet<BackendId>>>,
+        refusals: u32,
+    }
+
+    impl PacketPath for Scribe {
+        fn set_down(&mut self, down: &BTreeSet<BackendId>) -> Result<(), String> {
+            if self.refusals > 0 {
+                self.refusals -= 1;
+                return Err("refused".to_owned());
+            }
+            self.told.send(Some(down.clone())).map_err(|error| error.to_string())
+        }
+
+        fn tick(&mut self) -> Result<(), String> {
+            self.told.send(None).map_err(|error| error.to_string())
+        }
+
+        fn read(&mut self) -> Result<Packets, String> {
+            Ok(Packets { slots_open: 7, ..Packets::default() })
+        }
+    }
+
+    fn run(refusals: u32, mails: Vec<Mail>) -> flume::Receiver<Option<BTreeSet<BackendId>>> {
+        let (sender, mail) = flume::unbounded();
+        let (told, heard) = flume::unbounded();
+        mails.into_iter().for_each(|mail| sender.send(mail).unwrap());
+        thread::spawn(move || drive(Scribe { told, refusals }, BTreeSet::new(), &mail));
+        // Kept open for the length of a test.
+        std::mem::forget(sender);
+        heard
+    }
+
+    const SOON: Duration = Duration::from_secs(5);
+
+    #[test]
+    fn verdicts_of_one_moment_are_one_change() {
+        let health = |id, verdict| Mail::Health(BackendId(id), verdict);
+        let heard = run(
+            0,
+            vec![
+                health(1, Verdict::Down),
+                health(2, Verdict::Down),
+                health(1, Verdict::Up),
+                health(3, Verdict::Down),
+            ],
+        );
+        assert_eq!(heard.recv_timeout(SOON), Ok(Some([2, 3].map(BackendId).into())));
+        assert_eq!(heard.recv_timeout(SOON), Ok(None), "then it ticks");
+    }
+
+    #[test]
+    fn a_refused_change_is_tried_again() {
+        let heard = run(1, vec![Mail::Health(BackendId(4), Verdict::Down)]);
+        let told: Vec<_> = (0..2).map(|_| heard.recv_timeout(SOON).unwrap()).collect();
+        assert!(told.contains(&Some([BackendId(4)].into())), "{told:?}");
+    }
+
+    #[test]
+    fn a_reading_is_answered() {
+        let (reply, answer) = flume::bounded(1);
+        let _heard = run(0, vec![Mail::Read(reply)]);
+        assert_eq!(answer.recv_timeout(SOON).unwrap().slots_open, 7);
+    }
+}

@@ -1,0 +1,169 @@
+//! The order in which everything comes up, and goes down.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use anyhow::Context;
+use rustix::{
+    fs::Mode,
+    rand::{GetRandomFlags, getrandom},
+};
+use sd_notify::NotifyState;
+
+use super::{
+    host, listeners,
+    packet_path::{self, Opened},
+    paths::Paths,
+    plan::Plan,
+    plane::PlaneMail,
+    prober::{self, Target},
+    signals,
+    workers::Workers,
+};
+use crate::{
+    admin::{Doors, Server, View},
+    config::{BackendIds, Config, Snapshot},
+    health::HealthTable,
+    metrics::BACKENDS_MAX,
+    model::Generation,
+    sys::affinity,
+};
+
+/// What the command line says of a run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The config; `None`: the quickstart.
+    pub config: Option<PathBuf>,
+    /// Where programs and maps are pinned.
+    pub bpf_dir: PathBuf,
+    /// Instead of the config's `state.dir`.
+    pub state_dir: Option<PathBuf>,
+    /// Instead of the directory of the config's `admin.socket`.
+    pub run_dir: Option<PathBuf>,
+}
+
+/// Runs until a signal ends it. XDP goes on forwarding afterwards.
+///
+/// # Errors
+/// The config is invalid, the host refuses something that it needs, or a worker was lost.
+pub fn run(options: &Options) -> anyhow::Result<()> {
+    // What we make is ours alone; the admin socket is then opened to its group.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    let wishes = signals::listen().context("signal handlers")?;
+    let plan = plan(options)?;
+    let doors = Doors { socket: plan.config.admin.socket.clone(), http: plan.config.admin.http };
+    // Asked before anything is touched: a second daemon must not get as far as the maps of the first.
+    doors.check()?;
+    let mut warnings = plan.warnings.clone();
+    let files = host::raise_open_files();
+    warnings.extend(host::open_files_shortage(files, plan.config.limits.connections));
+    let allowed = affinity::allowed_cores().context("sched_getaffinity")?;
+    let cores = host::place_workers(&plan.config.runtime.workers, &allowed).map_err(anyhow::Error::msg)?;
+    let snapshot = Arc::new(Snapshot::build(&plan.config, Generation(1), &mut BackendIds::new())?);
+
+    let groups = listeners::bind(&snapshot, cores.len())?;
+    let targets = prober::targets(&plan.config, &snapshot);
+    let checked = targets.iter().map(|target| target.id).collect();
+    let mut opened = packet_path::open(&plan, &snapshot, &options.bpf_dir, &checked)?;
+    let health = Arc::new(HealthTable::new(BACKENDS_MAX));
+    opened.down.iter().for_each(|id| health.set(*id, false));
+    // Copies, since the originals go to the workers; they must be gone before a worker can close its listeners.
+    let copies = listeners::copies(&groups).context("dup of listening sockets")?;
+    let workers = Workers::start(&cores, &snapshot, &health, groups)?;
+    if let Some(path) = &mut opened.path {
+        warnings.extend(path.steer(&plan.config, &snapshot, &cores, &copies));
+    }
+    drop(copies);
+    warnings.append(&mut opened.warnings);
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+
+    let invitation = plan.invitation();
+    let world = World { plan, snapshot, health, targets, opened, warnings };
+    let (view, _server) = open_doors(world, &workers, doors)?;
+    ready(&view, &workers);
+    if let Some(invitation) = invitation {
+        println!("{invitation}");
+    }
+    workers.serve_until_end(&wishes, || {
+        view.draining.store(true, Ordering::Relaxed);
+        notify(&[NotifyState::Stopping]);
+    })
+}
+
+fn plan(options: &Options) -> anyhow::Result<Plan> {
+    let mut plan = match &options.config {
+        Some(path) => Plan::of_file(path)?,
+        None => Plan::quickstart(&Paths::of_this_user())?,
+    };
+    plan.override_directories(options.run_dir.as_deref(), options.state_dir.as_deref());
+    Ok(plan)
+}
+
+/// What runs once workers do.
+struct World {
+    plan: Plan,
+    snapshot: Arc<Snapshot>,
+    health: Arc<HealthTable>,
+    targets: Vec<Target>,
+    opened: Opened,
+    warnings: Vec<String>,
+}
+
+/// Starts whatever watches and shows: the packet path's thread, the probers, the admin API.
+fn open_doors(world: World, workers: &Workers, doors: Doors) -> anyhow::Result<(Arc<View>, Server)> {
+    let World { plan, snapshot, health, targets, opened, warnings } = world;
+    let mail = opened.path.map(|path| PlaneMail::start(path, opened.down)).transpose();
+    let mail = mail.context("the packet path's thread")?;
+    let view = Arc::new(View {
+        started: Instant::now(),
+        config_path: plan.path,
+        config_digest: plan.digest,
+        workers: workers.views(),
+        probes: targets.iter().map(|target| (target.id, target.metrics.clone())).collect(),
+        warnings,
+        packets: mail.as_ref().map(PlaneMail::source),
+        config: Arc::<Config>::new(plan.config),
+        snapshot,
+        health: health.clone(),
+        draining: AtomicBool::new(false),
+    });
+    if !targets.is_empty() {
+        let tell = move |id, verdict| mail.iter().for_each(|mail| mail.tell(id, verdict));
+        prober::start(targets, health, random()?, tell)?;
+    }
+    let server = Server::start(view.clone(), doors)?;
+    Ok((view, server))
+}
+
+fn ready(view: &View, workers: &Workers) {
+    let bound: Vec<_> = view.snapshot.listeners.iter().flat_map(|listener| &listener.bind).collect();
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        generation = %view.snapshot.generation,
+        workers = workers.views().len(),
+        listeners = ?bound,
+        vips = view.config.vips.len(),
+        admin = %view.config.admin.socket.display(),
+        "ready"
+    );
+    notify(&[NotifyState::Ready, NotifyState::MainPid(std::process::id())]);
+}
+
+/// Tells systemd, where it listens.
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "sd_notify");
+    }
+}
+
+fn random() -> anyhow::Result<u64> {
+    let mut bytes = [0; 8];
+    getrandom(&mut bytes, GetRandomFlags::empty()).context("getrandom")?;
+    Ok(u64::from_ne_bytes(bytes))
+}

@@ -1,0 +1,125 @@
+//! Signals as events, and what each means at which time.
+
+use std::{
+    io, thread,
+    time::{Duration, Instant},
+};
+
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM},
+    iterator::Signals,
+};
+
+/// What the operator wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// SIGTERM or SIGINT.
+    End,
+    /// SIGHUP.
+    Reload,
+}
+
+/// Listens from now on; the thread ends with the process.
+///
+/// # Errors
+/// The handlers or the thread cannot be made.
+pub(super) fn listen() -> io::Result<flume::Receiver<Wish>> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let (sender, receiver) = flume::unbounded();
+    thread::Builder::new().name("lb-signals".into()).spawn(move || {
+        for signal in signals.forever() {
+            let wish = if signal == SIGHUP { Wish::Reload } else { Wish::End };
+            if sender.send(wish).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(receiver)
+}
+
+/// ```text
+///  Serving --End--> Draining --End, or deadline--> Stopping
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Takes whatever comes.
+    Serving,
+    /// Takes nothing new.
+    Draining {
+        /// When patience ends.
+        deadline: Instant,
+    },
+    /// Ends at once.
+    Stopping,
+}
+
+/// What a wish changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Begin to drain.
+    Drain {
+        /// When patience ends.
+        deadline: Instant,
+    },
+    /// End at once.
+    Stop,
+    /// Say that this is not supported yet.
+    RefuseReload,
+}
+
+impl Phase {
+    /// Takes in a wish; `patience` is how long a drain may last.
+    pub(super) fn handle(&mut self, wish: Wish, now: Instant, patience: Duration) -> Option<Step> {
+        match (*self, wish) {
+            (Self::Stopping, _) => None,
+            (_, Wish::Reload) => Some(Step::RefuseReload),
+            (Self::Serving, Wish::End) => {
+                let deadline = now + patience;
+                *self = Self::Draining { deadline };
+                Some(Step::Drain { deadline })
+            }
+            (Self::Draining { .. }, Wish::End) => {
+                *self = Self::Stopping;
+                Some(Step::Stop)
+            }
+        }
+    }
+
+    /// Time has passed.
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<Step> {
+        match *self {
+            Self::Draining { deadline } if now >= deadline => {
+                *self = Self::Stopping;
+                Some(Step::Stop)
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn the_first_end_drains_and_the_second_stops() {
+        let now = Instant::now();
+        let mut phase = Phase::Serving;
+        assert_eq!(phase.handle(Wish::Reload, now, PATIENCE), Some(Step::RefuseReload));
+        assert_eq!(phase.handle(Wish::End, now, PATIENCE), Some(Step::Drain { deadline: now + PATIENCE }));
+        assert_eq!(phase.handle_timeout(now), None);
+        assert_eq!(phase.handle(Wish::End, now, PATIENCE), Some(Step::Stop));
+        assert_eq!(phase.handle(Wish::End, now, PATIENCE), None);
+    }
+
+    #[test]
+    fn patience_ends() {
+        let now = Instant::now();
+        let mut phase = Phase::Serving;
+        phase.handle(Wish::End, now, PATIENCE);
+        assert_eq!(phase.handle_timeout(now + PATIENCE), Some(Step::Stop));
+        assert_eq!(phase, Phase::Stopping);
+    }
+}

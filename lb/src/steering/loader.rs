@@ -1,0 +1,158 @@
+//! Loads the object, with its maps pinned by name, or adopts the maps that an earlier process pinned.
+
+use std::{fs, io, os::unix::fs::DirBuilderExt as _, path::Path};
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader,
+    maps::{Array, Map, MapData, MapError, MapInfo},
+    programs::{ProgramError, SkReuseport, Xdp},
+};
+use lb_abi::{ABI_VERSION, meta::Meta, names};
+
+use rustix::io::Errno;
+
+use super::{
+    error::{Error, LOST_ALL, Result, not_permitted},
+    maps::{SHAPES, Shape},
+    object,
+};
+
+/// `f_type` of a bpffs. Source: linux/magic.h.
+const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+
+/// Maps that a program without tables (`lb_decap`) does not need whole.
+const LARGE: [&str; 5] =
+    [names::MAP_SLOTS, names::MAP_FLOWS, names::MAP_DENY_V4, names::MAP_DENY_V6, names::MAP_STEER_SOCKETS];
+
+/// Creates or adopts the maps, pinned under `pins`, or unpinned when there is none. Loads no program yet.
+///
+/// # Errors
+/// Another version's object or pins, a directory outside bpffs, missing capabilities; the maps that were
+/// pinned before stay as they are.
+pub(super) fn load(bytes: &[u8], pins: Option<&Path>) -> Result<Ebpf> {
+    object::check_abi(bytes)?;
+    let mut loader = EbpfLoader::new();
+    if let Some(dir) = pins {
+        prepare_directory(dir)?;
+        SHAPES.iter().try_for_each(|shape| check_pin(dir, shape))?;
+        check_pinned_abi(dir)?;
+        for shape in &SHAPES {
+            loader.map_pin_path(shape.name, dir.join(shape.name));
+        }
+    }
+    loader.load(bytes).map_err(load_error)
+}
+
+/// As [`load`], unpinned, and with the large maps shrunk to one entry.
+pub(super) fn load_small(bytes: &[u8]) -> Result<Ebpf> {
+    object::check_abi(bytes)?;
+    let mut loader = EbpfLoader::new();
+    LARGE.iter().for_each(|name| {
+        loader.map_max_entries(name, 1);
+    });
+    loader.load(bytes).map_err(load_error)
+}
+
+/// An XDP program of the object, loaded now if it is not yet.
+pub(super) fn xdp<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp> {
+    let missing = Error::Missing { kind: "program", name };
+    let program: &mut Xdp =
+        object.program_mut(name).and_then(|program| program.try_into().ok()).ok_or(missing)?;
+    if program.fd().is_err() {
+        program.load().map_err(|error| program_error(name, error))?;
+    }
+    Ok(program)
+}
+
+/// An sk_reuseport program of the object, loaded now if it is not yet.
+pub(super) fn sk_reuseport<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SkReuseport> {
+    let missing = Error::Missing { kind: "program", name };
+    let program: &mut SkReuseport =
+        object.program_mut(name).and_then(|program| program.try_into().ok()).ok_or(missing)?;
+    if program.fd().is_err() {
+        program.load().map_err(|error| program_error(name, error))?;
+    }
+    Ok(program)
+}
+
+/// Makes the directory, 0700, where pins can live.
+fn prepare_directory(dir: &Path) -> Result<()> {
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let existing = if dir.exists() { dir } else { parent };
+    let no_bpffs = || Error::NoBpffs { dir: dir.to_owned(), parent: parent.to_owned() };
+    match rustix::fs::statfs(existing) {
+        Ok(stat) if i64::from(stat.f_type) == BPF_FS_MAGIC => {}
+        Ok(_) | Err(Errno::NOENT) => return Err(no_bpffs()),
+        Err(errno) => return Err(Error::file("statfs", existing)(errno.into())),
+    }
+    match fs::DirBuilder::new().mode(0o700).create(dir) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(Error::file("mkdir", dir)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a pinned map that has another shape than the contract says.
+fn check_pin(dir: &Path, shape: &Shape) -> Result<()> {
+    let path = dir.join(shape.name);
+    if !path.exists() {
+        return Ok(());
+    }
+    let info = MapInfo::from_pin(&path).map_err(Error::map(shape.name))?;
+    let measures = [
+        ("a key size of", info.key_size(), shape.key_size),
+        ("a value size of", info.value_size(), shape.value_size),
+        ("a length of", info.max_entries(), shape.max_entries),
+    ];
+    for (what, pinned, expected) in measures {
+        if pinned != expected && expected != 0 {
+            return Err(Error::PinnedShape { dir: dir.to_owned(), map: shape.name, what, pinned, expected });
+        }
+    }
+    Ok(())
+}
+
+/// Refuses maps that another version wrote. Ones that nobody wrote yet (version 0) are taken.
+fn check_pinned_abi(dir: &Path) -> Result<()> {
+    let path = dir.join(names::MAP_META);
+    if !path.exists() {
+        return Ok(());
+    }
+    let read = || -> std::result::Result<Meta, MapError> {
+        let map = Map::from_map_data(MapData::from_pin(&path)?)?;
+        Array::<_, Meta>::try_from(map)?.get(&0, 0)
+    };
+    let pinned = read().map_err(Error::map(names::MAP_META))?.abi;
+    if pinned == 0 || pinned == ABI_VERSION {
+        return Ok(());
+    }
+    Err(Error::PinnedAbi { dir: dir.to_owned(), pinned, ours: ABI_VERSION })
+}
+
+fn load_error(error: EbpfError) -> Error {
+    let denied = match &error {
+        EbpfError::MapError(MapError::CreateError { io_error, .. }) => not_permitted(io_error),
+        EbpfError::MapError(MapError::SyscallError(error)) => not_permitted(&error.io_error),
+        _ => false,
+    };
+    if denied {
+        return Error::Permission {
+            action: "create maps".to_owned(),
+            call: "BPF_MAP_CREATE",
+            lost: LOST_ALL,
+        };
+    }
+    Error::Load(Box::new(error))
+}
+
+fn program_error(program: &'static str, error: ProgramError) -> Error {
+    match error {
+        // EPERM comes without a log; EACCES with one is the verifier's.
+        ProgramError::LoadError { io_error, .. } if Errno::from_io_error(&io_error) == Some(Errno::PERM) => {
+            Error::Permission { action: format!("load {program}"), call: "BPF_PROG_LOAD", lost: LOST_ALL }
+        }
+        ProgramError::LoadError { io_error, verifier_log } => {
+            Error::Rejected { program, source: io_error, log: verifier_log.to_string() }
+        }
+        error => Error::Program { action: format!("load {program}"), source: Box::new(error) },
+    }
+}

@@ -1,0 +1,154 @@
+//! Typed handles on the maps of the contract. A map has the same name here as in the kernel half.
+
+mod slots;
+
+use aya::{
+    Ebpf,
+    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, ReusePortSockArray},
+};
+use lb_abi::{
+    backend::BackendEntry,
+    bounds,
+    counter::{FlowEvent, Traffic},
+    flow::{FlowKey, FlowRecord},
+    names, reason,
+    steer::{SteerCounters, SteerEntry, SteerKey},
+    vip::{VipEntry, VipKey},
+};
+
+pub use slots::{SlotArray, Slots};
+
+use super::error::{Error, Result};
+
+/// `META`: one entry.
+pub type Meta = Array<MapData, lb_abi::meta::Meta>;
+/// `VIPS`.
+pub type Vips = HashMap<MapData, VipKey, VipEntry>;
+/// `BACKENDS`, by backend id.
+pub type Backends = Array<MapData, BackendEntry>;
+/// `FLOWS`.
+pub type Flows = HashMap<MapData, FlowKey, FlowRecord>;
+/// `DENY_V4`.
+pub type DenyV4 = LpmTrie<MapData, [u8; 4], u32>;
+/// `DENY_V6`.
+pub type DenyV6 = LpmTrie<MapData, [u8; 16], u32>;
+/// `REASONS`, by reason.
+pub type Reasons = PerCpuArray<MapData, u64>;
+/// `FLOW_EVENTS`, by event.
+pub type FlowEvents = PerCpuArray<MapData, u64>;
+/// `VIP_TRAFFIC` and `BACKEND_TRAFFIC`.
+pub type TrafficCounters = PerCpuArray<MapData, Traffic>;
+/// `STEER_LISTENERS`.
+pub type SteerListeners = HashMap<MapData, SteerKey, SteerEntry>;
+/// `STEER_SOCKETS`.
+pub type SteerSockets = ReusePortSockArray<MapData>;
+/// `STEER_CORES`, by core.
+pub type SteerCores = Array<MapData, u32>;
+/// `STEER_COUNTERS`, by group.
+pub type SteerCounts = PerCpuArray<MapData, SteerCounters>;
+
+/// Every map, open. Dropping it closes them; pinned ones live on.
+pub struct Maps {
+    /// What holds for the whole packet path.
+    pub meta: Meta,
+    /// What a packet may be addressed to.
+    pub vips: Vips,
+    /// All tables.
+    pub slots: Slots,
+    /// Where a packet may go.
+    pub backends: Backends,
+    /// What is remembered of flows.
+    pub flows: Flows,
+    /// Denied sources.
+    pub deny_v4: DenyV4,
+    /// Denied sources.
+    pub deny_v6: DenyV6,
+    /// Verdicts.
+    pub reasons: Reasons,
+    /// What became of flows.
+    pub flow_events: FlowEvents,
+    /// By VIP index.
+    pub vip_traffic: TrafficCounters,
+    /// By backend id.
+    pub backend_traffic: TrafficCounters,
+    /// Listener groups by address.
+    pub steer_listeners: SteerListeners,
+    /// Sockets by group and worker.
+    pub steer_sockets: SteerSockets,
+    /// Workers by core.
+    pub steer_cores: SteerCores,
+    /// Choices by group.
+    pub steer_counters: SteerCounts,
+}
+
+impl Maps {
+    /// Takes the maps out of a loaded object.
+    ///
+    /// # Errors
+    /// When the object lacks one, or its key or value has another size.
+    pub fn take(object: &mut Ebpf) -> Result<Self> {
+        Ok(Self {
+            meta: typed(object, names::MAP_META)?,
+            vips: typed(object, names::MAP_VIPS)?,
+            slots: Slots::map(take(object, names::MAP_SLOTS)?)?,
+            backends: typed(object, names::MAP_BACKENDS)?,
+            flows: typed(object, names::MAP_FLOWS)?,
+            deny_v4: typed(object, names::MAP_DENY_V4)?,
+            deny_v6: typed(object, names::MAP_DENY_V6)?,
+            reasons: typed(object, names::MAP_REASONS)?,
+            flow_events: typed(object, names::MAP_FLOW_EVENTS)?,
+            vip_traffic: typed(object, names::MAP_VIP_TRAFFIC)?,
+            backend_traffic: typed(object, names::MAP_BACKEND_TRAFFIC)?,
+            steer_listeners: typed(object, names::MAP_STEER_LISTENERS)?,
+            steer_sockets: typed(object, names::MAP_STEER_SOCKETS)?,
+            steer_cores: typed(object, names::MAP_STEER_CORES)?,
+            steer_counters: typed(object, names::MAP_STEER_COUNTERS)?,
+        })
+    }
+}
+
+fn take(object: &mut Ebpf, name: &'static str) -> Result<Map> {
+    object.take_map(name).ok_or(Error::Missing { kind: "map", name })
+}
+
+fn typed<M: TryFrom<Map, Error = MapError>>(object: &mut Ebpf, name: &'static str) -> Result<M> {
+    M::try_from(take(object, name)?).map_err(Error::map(name))
+}
+
+/// What the contract says of a map's measures.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    pub(super) name: &'static str,
+    pub(super) key_size: u32,
+    pub(super) value_size: u32,
+    pub(super) max_entries: u32,
+}
+
+/// The shape of every map that is pinned. A pin of another shape is another version's.
+pub(super) const SHAPES: [Shape; 15] = [
+    shape::<u32, lb_abi::meta::Meta>(names::MAP_META, 1),
+    shape::<VipKey, VipEntry>(names::MAP_VIPS, bounds::VIP_KEYS_MAX),
+    shape::<u32, u64>(names::MAP_SLOTS, bounds::SLOTS_MAX),
+    shape::<u32, BackendEntry>(names::MAP_BACKENDS, bounds::BACKENDS_MAX),
+    shape::<FlowKey, FlowRecord>(names::MAP_FLOWS, bounds::FLOWS_MAX),
+    shape::<[u8; 8], u32>(names::MAP_DENY_V4, bounds::DENY_MAX),
+    shape::<[u8; 20], u32>(names::MAP_DENY_V6, bounds::DENY_MAX),
+    shape::<u32, u64>(names::MAP_REASONS, reason::COUNT),
+    shape::<u32, u64>(names::MAP_FLOW_EVENTS, FlowEvent::ALL.len() as u32),
+    shape::<u32, Traffic>(names::MAP_VIP_TRAFFIC, bounds::VIPS_MAX),
+    shape::<u32, Traffic>(names::MAP_BACKEND_TRAFFIC, bounds::BACKENDS_MAX),
+    shape::<SteerKey, SteerEntry>(names::MAP_STEER_LISTENERS, bounds::STEER_LISTENERS_MAX),
+    // The kernel takes 4 or 8 as the value size of a socket array: the object decides.
+    Shape {
+        name: names::MAP_STEER_SOCKETS,
+        key_size: 4,
+        value_size: 0,
+        max_entries: bounds::STEER_SOCKETS_MAX,
+    },
+    shape::<u32, u32>(names::MAP_STEER_CORES, bounds::CORES_MAX),
+    shape::<u32, SteerCounters>(names::MAP_STEER_COUNTERS, bounds::STEER_LISTENERS_MAX),
+];
+
+const fn shape<K, V>(name: &'static str, max_entries: u32) -> Shape {
+    Shape { name, key_size: size_of::<K>() as u32, value_size: size_of::<V>() as u32, max_entries }
+}

@@ -1,0 +1,171 @@
+//! Two questions to the kernel's routing socket: what XDP program an interface carries, and which interface
+//! carries an address. sysfs cannot answer in a network namespace it was not mounted in.
+//!
+//! Source: rtnetlink(7), linux/if_link.h (IFLA_XDP), linux/if_addr.h; Linux 6.12.
+
+use std::{io, net::IpAddr};
+
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink::SocketAddrNetlink};
+
+use super::error::{Error, Result};
+use crate::config::XdpMode;
+
+const RTM_NEWLINK: u16 = 16;
+const RTM_GETLINK: u16 = 18;
+const RTM_NEWADDR: u16 = 20;
+const RTM_GETADDR: u16 = 22;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLM_F_REQUEST: u16 = 1;
+const NLM_F_DUMP: u16 = 0x300;
+const IFLA_XDP: u16 = 43;
+const IFLA_XDP_ATTACHED: u16 = 2;
+const IFLA_XDP_PROG_ID: u16 = 4;
+const XDP_ATTACHED_SKB: u8 = 2;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+/// Set on nested attributes.
+const TYPE_MASK: u16 = 0x3fff;
+const HEADER_BYTES: usize = 16;
+
+/// An XDP program on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct XdpOnInterface {
+    pub(super) mode: XdpMode,
+    pub(super) program_id: u32,
+}
+
+/// Index of an interface of this thread's network namespace.
+pub(super) fn interface_index(name: &str) -> Result<u32> {
+    let failed = |source: io::Error| Error::Syscall { call: format!("look up interface {name}"), source };
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)
+        .map_err(|errno| failed(errno.into()))?;
+    rustix::net::netdevice::name_to_index(&socket, name).map_err(|errno| failed(errno.into()))
+}
+
+/// The XDP program that an interface carries.
+pub(super) fn xdp_on(index: u32) -> Result<Option<XdpOnInterface>> {
+    let mut body = [0; 16];
+    body[4..8].copy_from_slice(&index.to_ne_bytes());
+    let mut found = None;
+    ask(RTM_GETLINK, 0, &body, &mut |kind, message| {
+        if kind == RTM_NEWLINK {
+            found = xdp_of_link(message);
+        }
+    })
+    .map_err(|source| Error::Syscall { call: format!("RTM_GETLINK of interface {index}"), source })?;
+    Ok(found)
+}
+
+fn xdp_of_link(message: &[u8]) -> Option<XdpOnInterface> {
+    let xdp = attribute(message.get(16..)?, IFLA_XDP)?;
+    let attached = *attribute(xdp, IFLA_XDP_ATTACHED)?.first()?;
+    let id = attribute(xdp, IFLA_XDP_PROG_ID)?.first_chunk::<4>()?;
+    let mode = if attached == XDP_ATTACHED_SKB { XdpMode::Generic } else { XdpMode::Native };
+    (attached != 0).then_some(XdpOnInterface { mode, program_id: u32::from_ne_bytes(*id) })
+}
+
+/// Every address, with the index of its interface.
+pub(super) fn addresses() -> Result<Vec<(u32, IpAddr)>> {
+    let mut addresses = Vec::new();
+    ask(RTM_GETADDR, NLM_F_DUMP, &[0; 8], &mut |kind, message| {
+        if kind == RTM_NEWADDR {
+            addresses.extend(address_of(message));
+        }
+    })
+    .map_err(|source| Error::Syscall { call: "RTM_GETADDR".to_owned(), source })?;
+    Ok(addresses)
+}
+
+fn address_of(message: &[u8]) -> Option<(u32, IpAddr)> {
+    let index = u32::from_ne_bytes(*message.get(4..8)?.first_chunk()?);
+    let attributes = message.get(8..)?;
+    // IFA_ADDRESS is the peer's on a point-to-point link; IFA_LOCAL is not there for IPv6.
+    let bytes = attribute(attributes, IFA_LOCAL).or_else(|| attribute(attributes, IFA_ADDRESS))?;
+    let v4 = || bytes.try_into().map(|octets: [u8; 4]| IpAddr::from(octets));
+    let v6 = || bytes.try_into().map(|octets: [u8; 16]| IpAddr::from(octets));
+    v4().or_else(|_| v6()).ok().map(|address| (index, address))
+}
+
+/// Payload of the first attribute of a type.
+fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
+    loop {
+        let len = usize::from(u16::from_ne_bytes(*bytes.first_chunk()?));
+        let kind = u16::from_ne_bytes(*bytes.get(2..)?.first_chunk()?) & TYPE_MASK;
+        let payload = bytes.get(4..len)?;
+        if kind == wanted {
+            return Some(payload);
+        }
+        bytes = bytes.get(len.next_multiple_of(4)..)?;
+    }
+}
+
+/// Sends one request and hands every message of the answer to `each`, as (type, body).
+fn ask(kind: u16, flags: u16, body: &[u8], each: &mut dyn FnMut(u16, &[u8])) -> io::Result<()> {
+    let socket = rustix::net::socket_with(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        // NETLINK_ROUTE is protocol 0.
+        None,
+    )?;
+    let mut request = Vec::with_capacity(HEADER_BYTES + body.len());
+    request.extend_from_slice(&((HEADER_BYTES + body.len()) as u32).to_ne_bytes());
+    request.extend_from_slice(&kind.to_ne_bytes());
+    request.extend_from_slice(&(NLM_F_REQUEST | flags).to_ne_bytes());
+    request.extend_from_slice(&[0; 8]);
+    request.extend_from_slice(body);
+    rustix::net::sendto(&socket, &request, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
+    let mut buffer = vec![0u8; 64 << 10];
+    loop {
+        let (len, _) = rustix::net::recv(&socket, &mut buffer[..], RecvFlags::empty())?;
+        if read_messages(&buffer[..len], each)? || flags & NLM_F_DUMP == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// True when the answer is complete.
+fn read_messages(mut bytes: &[u8], each: &mut dyn FnMut(u16, &[u8])) -> io::Result<bool> {
+    while let Some(len) = bytes.first_chunk::<4>() {
+        let len = u32::from_ne_bytes(*len) as usize;
+        let message = bytes.get(..len).ok_or(io::ErrorKind::InvalidData)?;
+        let kind = message.get(4..).and_then(|rest| rest.first_chunk::<2>());
+        let body = message.get(HEADER_BYTES..).ok_or(io::ErrorKind::InvalidData)?;
+        match kind.map_or(0, |kind| u16::from_ne_bytes(*kind)) {
+            NLMSG_DONE => return Ok(true),
+            NLMSG_ERROR => {
+                let code = body.first_chunk::<4>().map_or(0, |code| i32::from_ne_bytes(*code));
+                return if code == 0 { Ok(true) } else { Err(io::Error::from_raw_os_error(-code)) };
+            }
+            kind => each(kind, body),
+        }
+        bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_found_with_its_address_and_no_program() {
+        let index = interface_index("lo").unwrap();
+        assert!(addresses().unwrap().contains(&(index, IpAddr::from([127, 0, 0, 1]))));
+        assert!(interface_index("no-such-one").is_err());
+        assert!(xdp_on(u32::MAX >> 1).is_err());
+        xdp_on(index).unwrap();
+    }
+
+    #[test]
+    fn cut_messages_give_nothing() {
+        let mut link = vec![0; 16];
+        link.extend_from_slice(&[
+            28, 0, 43, 0x80, 5, 0, 2, 0, 1, 0, 0, 0, 8, 0, 4, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        ]);
+        let native = XdpOnInterface { mode: XdpMode::Native, program_id: 7 };
+        assert_eq!(xdp_of_link(&link), Some(native));
+        assert!((0..link.len()).all(|len| xdp_of_link(&link[..len]).is_none()));
+    }
+}

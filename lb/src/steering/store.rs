@@ -1,0 +1,165 @@
+//! The maps as [`super::sync`] sees them, so that its order of writes can be tested without a kernel.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{Ipv4Addr, Ipv6Addr},
+};
+
+use aya::maps::lpm_trie::Key;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use lb_abi::{
+    backend::BackendEntry,
+    counter::{FlowEvent, Traffic},
+    flow::{FlowKey, FlowRecord},
+    meta::Meta,
+    names,
+    vip::{VipEntry, VipKey},
+};
+
+use super::{
+    error::{Error, Result},
+    maps::{Maps, SlotArray},
+};
+use crate::model::BackendId;
+
+/// What sync reads and writes. Every write is visible to packets when the call returns.
+pub(super) trait Store {
+    fn vips(&self) -> Result<BTreeMap<VipKey, VipEntry>>;
+    fn put_vip(&mut self, key: &VipKey, entry: &VipEntry) -> Result<()>;
+    fn remove_vip(&mut self, key: &VipKey) -> Result<()>;
+    /// Entries that were ever written.
+    fn backends(&self) -> Result<BTreeMap<BackendId, BackendEntry>>;
+    fn put_backend(&mut self, id: BackendId, entry: &BackendEntry) -> Result<()>;
+    fn slots(&self) -> SlotArray<'_>;
+    fn meta(&self) -> Result<Meta>;
+    fn put_meta(&mut self, meta: &Meta) -> Result<()>;
+    fn deny(&self) -> Result<BTreeSet<IpNet>>;
+    fn put_deny(&mut self, net: &IpNet) -> Result<()>;
+    fn remove_deny(&mut self, net: &IpNet) -> Result<()>;
+    /// Every record there is; ones written or removed meanwhile may be missed.
+    fn for_each_flow(&self, each: &mut dyn FnMut(&FlowKey, &FlowRecord)) -> Result<()>;
+    /// One that is gone already is no error.
+    fn remove_flow(&mut self, key: &FlowKey) -> Result<()>;
+    /// Inserts refused since the maps were made.
+    fn inserts_refused(&self) -> Result<u64>;
+    /// Starts the counters of a VIP index anew, when it is given to another VIP.
+    fn reset_vip_traffic(&mut self, index: u32) -> Result<()>;
+}
+
+impl Store for Maps {
+    fn vips(&self) -> Result<BTreeMap<VipKey, VipEntry>> {
+        self.vips.iter().collect::<std::result::Result<_, _>>().map_err(Error::map(names::MAP_VIPS))
+    }
+
+    fn put_vip(&mut self, key: &VipKey, entry: &VipEntry) -> Result<()> {
+        self.vips.insert(key, entry, 0).map_err(Error::map(names::MAP_VIPS))
+    }
+
+    fn remove_vip(&mut self, key: &VipKey) -> Result<()> {
+        self.vips.remove(key).map_err(Error::map(names::MAP_VIPS))
+    }
+
+    fn backends(&self) -> Result<BTreeMap<BackendId, BackendEntry>> {
+        let mut entries = BTreeMap::new();
+        for (index, entry) in (0u16..).zip(self.backends.iter()) {
+            let entry = entry.map_err(Error::map(names::MAP_BACKENDS))?;
+            if entry != BackendEntry::default() {
+                entries.insert(BackendId(index), entry);
+            }
+        }
+        Ok(entries)
+    }
+
+    fn put_backend(&mut self, id: BackendId, entry: &BackendEntry) -> Result<()> {
+        self.backends.set(u32::from(id.0), entry, 0).map_err(Error::map(names::MAP_BACKENDS))
+    }
+
+    fn slots(&self) -> SlotArray<'_> {
+        self.slots.array()
+    }
+
+    fn meta(&self) -> Result<Meta> {
+        self.meta.get(&0, 0).map_err(Error::map(names::MAP_META))
+    }
+
+    fn put_meta(&mut self, meta: &Meta) -> Result<()> {
+        self.meta.set(0, meta, 0).map_err(Error::map(names::MAP_META))
+    }
+
+    fn deny(&self) -> Result<BTreeSet<IpNet>> {
+        let mut nets = BTreeSet::new();
+        for key in self.deny_v4.keys() {
+            let key = key.map_err(Error::map(names::MAP_DENY_V4))?;
+            let net = Ipv4Net::new(Ipv4Addr::from(key.data()), key.prefix_len() as u8);
+            nets.extend(net.map(IpNet::V4));
+        }
+        for key in self.deny_v6.keys() {
+            let key = key.map_err(Error::map(names::MAP_DENY_V6))?;
+            let net = Ipv6Net::new(Ipv6Addr::from(key.data()), key.prefix_len() as u8);
+            nets.extend(net.map(IpNet::V6));
+        }
+        Ok(nets)
+    }
+
+    fn put_deny(&mut self, net: &IpNet) -> Result<()> {
+        match net {
+            IpNet::V4(net) => self.deny_v4.insert(&key_v4(net), 1, 0).map_err(Error::map(names::MAP_DENY_V4)),
+            IpNet::V6(net) => self.deny_v6.insert(&key_v6(net), 1, 0).map_err(Error::map(names::MAP_DENY_V6)),
+        }
+    }
+
+    fn remove_deny(&mut self, net: &IpNet) -> Result<()> {
+        match net {
+            IpNet::V4(net) => self.deny_v4.remove(&key_v4(net)).map_err(Error::map(names::MAP_DENY_V4)),
+            IpNet::V6(net) => self.deny_v6.remove(&key_v6(net)).map_err(Error::map(names::MAP_DENY_V6)),
+        }
+    }
+
+    fn for_each_flow(&self, each: &mut dyn FnMut(&FlowKey, &FlowRecord)) -> Result<()> {
+        for entry in self.flows.iter() {
+            let (key, record) = entry.map_err(Error::map(names::MAP_FLOWS))?;
+            each(&key, &record);
+        }
+        Ok(())
+    }
+
+    fn remove_flow(&mut self, key: &FlowKey) -> Result<()> {
+        match self.flows.remove(key) {
+            Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
+            Err(aya::maps::MapError::SyscallError(error))
+                if error.io_error.kind() == std::io::ErrorKind::NotFound =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(Error::map(names::MAP_FLOWS)(error)),
+        }
+    }
+
+    fn inserts_refused(&self) -> Result<u64> {
+        let per_cpu = self
+            .flow_events
+            .get(&(FlowEvent::InsertRefused as u32), 0)
+            .map_err(Error::map(names::MAP_FLOW_EVENTS))?;
+        Ok(per_cpu.iter().sum())
+    }
+
+    fn reset_vip_traffic(&mut self, index: u32) -> Result<()> {
+        let failed = Error::map(names::MAP_VIP_TRAFFIC);
+        let cpus = match self.vip_traffic.get(&index, 0) {
+            Ok(values) => values.len(),
+            Err(error) => return Err(failed(error)),
+        };
+        aya::maps::PerCpuValues::try_from(vec![Traffic::default(); cpus])
+            .map_err(aya::maps::MapError::from)
+            .and_then(|zero| self.vip_traffic.set(index, zero, 0))
+            .map_err(failed)
+    }
+}
+
+fn key_v4(net: &Ipv4Net) -> Key<[u8; 4]> {
+    Key::new(u32::from(net.prefix_len()), net.network().octets())
+}
+
+fn key_v6(net: &Ipv6Net) -> Key<[u8; 16]> {
+    Key::new(u32::from(net.prefix_len()), net.network().octets())
+}

@@ -1,0 +1,383 @@
+//! Desired state -> maps, in an order in which no index points at nothing: backends, then tables, then VIPs;
+//! the reverse on the way out.
+//!
+//! What the maps hold is read once, when they are opened; from then on this is their only writer beside the
+//! programs. Slots are always compared with the word that lies there, so that a restart with adopted pins
+//! touches nothing that stays the same. A backend that leaves the config stays readable ("lingers") until
+//! nothing moves any more: its old flows are still sent to it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+use lb_abi::{
+    ABI_VERSION,
+    backend::{BackendEntry, DOWN, PRESENT},
+    bounds::{TABLE_LEN, VIPS_MAX},
+    meta::{FLAG_DENY_V4, FLAG_DENY_V6, FLAG_MOVING, Meta},
+    slot::{Phase, Slot},
+    vip::{ECHO, FLOWS_NONE, FORWARD_IPIP, FORWARD_L2DSR, VipEntry, VipKey},
+};
+
+use super::{
+    desired::{Checked, Desired, DesiredVip, mapped, ticks},
+    error::{Error, Result},
+    maps::SlotArray,
+    regions::{self, Plan, Region},
+    settle::Settle,
+    store::Store,
+    transition,
+};
+use crate::{
+    balance::maglev::{DownSet, Table},
+    config::Forward,
+    model::BackendId,
+};
+
+/// Slots per region.
+const LEN: usize = TABLE_LEN as usize;
+
+/// What the maps hold, and what they were made from.
+pub(super) struct Sync {
+    pub(super) vips: BTreeMap<VipKey, VipEntry>,
+    pub(super) backends: BTreeMap<BackendId, BackendEntry>,
+    pub(super) meta: Meta,
+    deny: BTreeSet<IpNet>,
+    /// Pool of each region in use, as far as known.
+    pub(super) regions: BTreeMap<Region, Arc<str>>,
+    /// Base tables of the pools in use.
+    pub(super) tables: BTreeMap<Arc<str>, Table>,
+    /// Name of the VIP that has a counter index.
+    pub(super) vip_names: BTreeMap<u32, Arc<str>>,
+    /// Backends of the desired state; the others that are present linger.
+    pub(super) wanted: BTreeSet<BackendId>,
+    pub(super) down: BTreeSet<BackendId>,
+    pub(super) settle: Settle,
+}
+
+impl Sync {
+    /// Reads what the maps hold; those that are new hold nothing.
+    pub(super) fn adopt(store: &impl Store) -> Result<Self> {
+        let backends = store.backends()?;
+        let with =
+            |flag: u32| backends.iter().filter(move |(_, entry)| entry.flags & flag != 0).map(|(id, _)| *id);
+        Ok(Self {
+            vips: store.vips()?,
+            meta: store.meta()?,
+            deny: store.deny()?,
+            regions: BTreeMap::new(),
+            tables: BTreeMap::new(),
+            vip_names: BTreeMap::new(),
+            // Nothing is said to linger before the first desired state is known.
+            wanted: with(PRESENT).collect(),
+            down: with(DOWN).collect(),
+            settle: Settle::new(store.inserts_refused()?),
+            backends,
+        })
+    }
+
+    /// Brings the maps to `desired`. After an error the maps are valid, between the old state and the new;
+    /// the next call goes on from there.
+    pub(super) fn sync(&mut self, store: &mut impl Store, desired: &Desired, now: u32) -> Result<()> {
+        let checked = desired.check()?;
+        self.check_hash_keys(&checked)?;
+        let pool_of = checked.keys.iter().map(|(key, vip)| (*key, vip.pool.clone())).collect();
+        let plan = regions::plan(&self.regions_of_keys(), &self.regions, &pool_of)?;
+        let indexes = self.vip_indexes(&checked)?;
+        let tables = self.build_tables(&checked);
+
+        let renamed = self.put_backends(store, &checked.backends)?;
+        self.tables = tables;
+        self.regions.extend(plan.pools.clone());
+        self.put_tables(store, &plan, &renamed, now)?;
+        for (&index, name) in &indexes {
+            if self.vip_names.insert(index, name.clone()).is_none() && !self.index_is_live(index) {
+                store.reset_vip_traffic(index)?;
+            }
+        }
+        self.put_vips(store, &checked, &plan, &indexes)?;
+        for (_, copy) in &plan.copies {
+            self.move_region(store, *copy, &renamed, now)?;
+        }
+
+        self.remove_vips(store, &checked)?;
+        self.vip_names = indexes;
+        self.regions = plan.pools;
+        self.wanted = checked.backends.keys().copied().collect();
+        self.put_deny(store, desired)?;
+        let meta = Meta {
+            abi: ABI_VERSION,
+            generation: desired.generation.0,
+            outer_v4: desired.outer_v4.map_or([0; 4], |address| address.octets()),
+            outer_v6: desired.outer_v6.map_or([0; 16], |address| address.octets()),
+            ..self.meta
+        };
+        self.put_meta(store, meta)
+    }
+
+    /// Lays health over the tables: `down` is the whole set. Commutes: only the set counts.
+    pub(super) fn set_down(
+        &mut self,
+        store: &mut impl Store,
+        down: &BTreeSet<BackendId>,
+        now: u32,
+    ) -> Result<()> {
+        if *down == self.down {
+            return Ok(());
+        }
+        let before = std::mem::replace(&mut self.down, down.clone());
+        // Who returned must be readable as up before a slot names it; who died is named by no slot when its
+        // flag goes up, so that no packet is dropped for it.
+        before.difference(down).try_for_each(|id| self.put_health(store, *id))?;
+        for region in self.regions.keys().copied().collect::<Vec<_>>() {
+            self.move_region(store, region, &BTreeSet::new(), now)?;
+        }
+        down.difference(&before).try_for_each(|id| self.put_health(store, *id))
+    }
+
+    /// The region of every key that has a table.
+    fn regions_of_keys(&self) -> BTreeMap<VipKey, Region> {
+        let forwards = self.vips.iter().filter(|(_, entry)| entry.table_len > 0);
+        forwards.map(|(key, entry)| (*key, Region::of_slot(entry.table))).collect()
+    }
+
+    fn check_hash_keys(&self, checked: &Checked<'_>) -> Result<()> {
+        for (key, vip) in &checked.keys {
+            let live = self.vips.get(key).filter(|entry| entry.table_len > 0);
+            if live.is_some_and(|entry| entry.hash_key != vip.hash_key) {
+                return Err(Error::HashKeyChanged { vip: vip.name.to_string() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Counter index by VIP: the one its keys have, else a free one.
+    fn vip_indexes(&self, checked: &Checked<'_>) -> Result<BTreeMap<u32, Arc<str>>> {
+        let mut indexes: BTreeMap<u32, Arc<str>> = BTreeMap::new();
+        let mut named: BTreeSet<&str> = BTreeSet::new();
+        for (key, vip) in &checked.keys {
+            let Some(index) = self.vips.get(key).map(|entry| entry.vip) else { continue };
+            let theirs = self.vip_names.get(&index).is_none_or(|name| *name == vip.name);
+            if theirs && !indexes.contains_key(&index) && named.insert(&vip.name) {
+                indexes.insert(index, vip.name.clone());
+            }
+        }
+        let live: BTreeSet<u32> = self.vips.values().map(|entry| entry.vip).collect();
+        let mut free = (0..VIPS_MAX).filter(|index| !live.contains(index));
+        for vip in checked.keys.values() {
+            if named.insert(&vip.name) {
+                let max = VIPS_MAX as usize;
+                let index = free.next().ok_or(Error::Bounds { what: "vips", is: max + 1, max })?;
+                indexes.insert(index, vip.name.clone());
+            }
+        }
+        Ok(indexes)
+    }
+
+    fn index_is_live(&self, index: u32) -> bool {
+        self.vips.values().any(|entry| entry.vip == index)
+    }
+
+    /// Base tables, each from the one this process has, else from the lineage that came along.
+    fn build_tables(&self, checked: &Checked<'_>) -> BTreeMap<Arc<str>, Table> {
+        let build = |pool: &&super::desired::DesiredPool| {
+            let previous = self.tables.get(&pool.name).or(pool.lineage.as_deref());
+            Table::build(TABLE_LEN, pool.table_key, &pool.members(), previous)
+        };
+        checked.pools.values().map(|pool| (pool.name.clone(), build(pool))).collect()
+    }
+
+    /// Writes new and changed entries; gives back the ids that now mean another backend.
+    fn put_backends(
+        &mut self,
+        store: &mut impl Store,
+        wanted: &BTreeMap<BackendId, IpAddr>,
+    ) -> Result<BTreeSet<BackendId>> {
+        let mut renamed = BTreeSet::new();
+        for (&id, &address) in wanted {
+            let address = mapped(address);
+            let down = if self.down.contains(&id) { DOWN } else { 0 };
+            let old = self.backends.get(&id).copied();
+            let same = old.is_none_or(|entry| entry.address == address);
+            if !same {
+                renamed.insert(id);
+            }
+            let generation = old.map_or(0, |entry| entry.generation.wrapping_add(u32::from(!same)));
+            self.put_backend(store, id, BackendEntry { address, flags: PRESENT | down, generation })?;
+        }
+        Ok(renamed)
+    }
+
+    fn put_health(&mut self, store: &mut impl Store, id: BackendId) -> Result<()> {
+        let Some(mut entry) = self.backends.get(&id).copied().filter(|entry| entry.flags & PRESENT != 0)
+        else {
+            return Ok(());
+        };
+        entry.flags = if self.down.contains(&id) { entry.flags | DOWN } else { entry.flags & !DOWN };
+        self.put_backend(store, id, entry)
+    }
+
+    pub(super) fn put_backend(
+        &mut self,
+        store: &mut impl Store,
+        id: BackendId,
+        entry: BackendEntry,
+    ) -> Result<()> {
+        if self.backends.get(&id) != Some(&entry) {
+            store.put_backend(id, &entry)?;
+            self.backends.insert(id, entry);
+        }
+        Ok(())
+    }
+
+    /// Slots of every region that a VIP will point at; copies are moved after their VIP has flipped.
+    fn put_tables(
+        &mut self,
+        store: &mut impl Store,
+        plan: &Plan,
+        renamed: &BTreeSet<BackendId>,
+        now: u32,
+    ) -> Result<()> {
+        for &region in &plan.fresh {
+            let slots = slots_of(store, region);
+            self.owners(region).into_iter().enumerate().for_each(|(at, owner)| {
+                slots.store(at, Slot::settled(owner.0, 0, now));
+            });
+        }
+        for &(from, to) in &plan.copies {
+            let (from, to) = (slots_of(store, from), slots_of(store, to));
+            from.iter().enumerate().for_each(|(at, slot)| to.store(at, slot));
+        }
+        let is_copy = |region| plan.copies.iter().any(|(_, to)| *to == region);
+        for &region in plan.pools.keys().filter(|region| !plan.fresh.contains(region) && !is_copy(**region)) {
+            self.move_region(store, region, renamed, now)?;
+        }
+        Ok(())
+    }
+
+    /// Owners of a region's slots under the present health.
+    fn owners(&self, region: Region) -> Vec<BackendId> {
+        let down: DownSet = self.down.iter().copied().collect();
+        let table = self.regions.get(&region).and_then(|pool| self.tables.get(pool));
+        table.map(|table| table.overlay(&down)).unwrap_or_default()
+    }
+
+    /// Moves a live region's slots to their owners, storing only words that change.
+    fn move_region(
+        &mut self,
+        store: &mut impl Store,
+        region: Region,
+        renamed: &BTreeSet<BackendId>,
+        now: u32,
+    ) -> Result<()> {
+        let serves = |id: BackendId| self.serves(id) && !renamed.contains(&id);
+        let slots = slots_of(store, region);
+        let changes: Vec<(usize, Slot)> = self
+            .owners(region)
+            .into_iter()
+            .zip(slots.iter())
+            .map(|(owner, slot)| (slot, transition::change(slot, owner, serves, now)))
+            .enumerate()
+            .filter(|(_, (old, new))| old != new)
+            .map(|(at, (_, new))| (at, new))
+            .collect();
+        if changes.iter().any(|(_, slot)| slot.phase() != Phase::Settled) {
+            self.put_meta(store, Meta { flags: self.meta.flags | FLAG_MOVING, ..self.meta })?;
+        }
+        let slots = slots_of(store, region);
+        changes.into_iter().for_each(|(at, slot)| slots.store(at, slot));
+        Ok(())
+    }
+
+    /// Whether a backend's old flows can still go there.
+    pub(super) fn serves(&self, id: BackendId) -> bool {
+        self.backends.get(&id).is_some_and(|entry| entry.flags & PRESENT != 0) && !self.down.contains(&id)
+    }
+
+    fn put_vips(
+        &mut self,
+        store: &mut impl Store,
+        checked: &Checked<'_>,
+        plan: &Plan,
+        indexes: &BTreeMap<u32, Arc<str>>,
+    ) -> Result<()> {
+        let index_of: BTreeMap<&str, u32> = indexes.iter().map(|(index, name)| (&**name, *index)).collect();
+        let index = |vip: &DesiredVip| index_of.get(&*vip.name).copied().unwrap_or(0);
+        for (key, vip) in &checked.keys {
+            let Some(region) = plan.of_key.get(key) else { continue };
+            let forward = match vip.forward {
+                Forward::Ipip => FORWARD_IPIP,
+                Forward::L2dsr => FORWARD_L2DSR,
+            };
+            let entry = VipEntry {
+                vip: index(vip),
+                table: region.first_slot(),
+                table_len: TABLE_LEN,
+                flags: forward | if vip.flows_none { FLOWS_NONE } else { 0 },
+                hash_key: vip.hash_key,
+                flow_idle_ticks: ticks(vip.flow_idle).saturating_add(1),
+                pad: 0,
+            };
+            self.put_vip(store, *key, entry)?;
+        }
+        for (key, vip) in &checked.echo {
+            self.put_vip(store, *key, VipEntry { vip: index(vip), flags: ECHO, ..VipEntry::default() })?;
+        }
+        Ok(())
+    }
+
+    fn put_vip(&mut self, store: &mut impl Store, key: VipKey, entry: VipEntry) -> Result<()> {
+        if self.vips.get(&key) != Some(&entry) {
+            store.put_vip(&key, &entry)?;
+            self.vips.insert(key, entry);
+        }
+        Ok(())
+    }
+
+    fn remove_vips(&mut self, store: &mut impl Store, checked: &Checked<'_>) -> Result<()> {
+        let is_wanted = |key: &VipKey| checked.keys.contains_key(key) || checked.echo.contains_key(key);
+        for key in self.vips.keys().copied().filter(|key| !is_wanted(key)).collect::<Vec<_>>() {
+            store.remove_vip(&key)?;
+            self.vips.remove(&key);
+        }
+        Ok(())
+    }
+
+    /// The flag goes up after the first prefix is there; it comes down before the last one goes.
+    fn put_deny(&mut self, store: &mut impl Store, desired: &Desired) -> Result<()> {
+        let wanted: BTreeSet<IpNet> = desired.deny.iter().map(IpNet::trunc).collect();
+        for net in wanted.difference(&self.deny) {
+            store.put_deny(net)?;
+        }
+        let flag = |flag: u32, is_v4: bool| {
+            if wanted.iter().any(|net| net.addr().is_ipv4() == is_v4) { flag } else { 0 }
+        };
+        let others = self.meta.flags & !(FLAG_DENY_V4 | FLAG_DENY_V6);
+        let flags = others | flag(FLAG_DENY_V4, true) | flag(FLAG_DENY_V6, false);
+        self.put_meta(store, Meta { flags, ..self.meta })?;
+        for net in self.deny.difference(&wanted) {
+            store.remove_deny(net)?;
+        }
+        self.deny = wanted;
+        Ok(())
+    }
+
+    pub(super) fn put_meta(&mut self, store: &mut impl Store, meta: Meta) -> Result<()> {
+        if meta != self.meta {
+            store.put_meta(&meta)?;
+            self.meta = meta;
+        }
+        Ok(())
+    }
+}
+
+/// The slots of one region.
+pub(super) fn slots_of(store: &impl Store, region: Region) -> SlotArray<'_> {
+    store.slots().range(region.first_slot() as usize, LEN)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,421 @@
+use std::sync::atomic::AtomicU64;
+
+use lb_abi::{
+    flow::{FlowKey, FlowRecord},
+    hash,
+};
+
+use super::*;
+use crate::{
+    balance::maglev,
+    config::{Transport, VipPort},
+    model::Generation,
+    steering::{
+        desired::{DesiredBackend, DesiredPool},
+        transition::GRACE_TICKS,
+    },
+};
+
+/// Flow memory of the VIPs here, ticks (one more than the duration).
+const IDLE: u32 = 101;
+
+/// Maps in memory, that check at every write what a packet could meet.
+struct Fake {
+    vips: BTreeMap<VipKey, VipEntry>,
+    backends: BTreeMap<BackendId, BackendEntry>,
+    slots: Vec<AtomicU64>,
+    meta: Meta,
+    deny: BTreeSet<IpNet>,
+    flows: BTreeMap<Vec<u8>, (FlowKey, FlowRecord)>,
+    refused: u64,
+    resets: Vec<u32>,
+}
+
+impl Default for Fake {
+    fn default() -> Self {
+        Self {
+            vips: BTreeMap::new(),
+            backends: BTreeMap::new(),
+            slots: (0..4 * LEN).map(|_| AtomicU64::new(0)).collect(),
+            meta: Meta::default(),
+            deny: BTreeSet::new(),
+            flows: BTreeMap::new(),
+            refused: 0,
+            resets: Vec::new(),
+        }
+    }
+}
+
+impl Fake {
+    /// No VIP points at a slot that names a backend that is not there.
+    fn check(&self) {
+        let regions: BTreeSet<u32> =
+            self.vips.values().filter(|entry| entry.table_len > 0).map(|entry| entry.table).collect();
+        for table in regions {
+            for slot in self.slots().range(table as usize, LEN).iter() {
+                for id in [slot.owner(), slot.previous()] {
+                    let entry = self.backends.get(&BackendId(id));
+                    assert!(
+                        entry.is_some_and(|entry| entry.flags & PRESENT != 0),
+                        "slot names {id}: {slot:?}"
+                    );
+                }
+                assert!(slot.phase() == Phase::Settled || self.meta.flags & FLAG_MOVING != 0);
+            }
+        }
+    }
+}
+
+impl Store for Fake {
+    fn vips(&self) -> Result<BTreeMap<VipKey, VipEntry>> {
+        Ok(self.vips.clone())
+    }
+    fn put_vip(&mut self, key: &VipKey, entry: &VipEntry) -> Result<()> {
+        self.vips.insert(*key, *entry);
+        self.check();
+        Ok(())
+    }
+    fn remove_vip(&mut self, key: &VipKey) -> Result<()> {
+        assert!(self.vips.remove(key).is_some());
+        Ok(())
+    }
+    fn backends(&self) -> Result<BTreeMap<BackendId, BackendEntry>> {
+        Ok(self.backends.clone())
+    }
+    fn put_backend(&mut self, id: BackendId, entry: &BackendEntry) -> Result<()> {
+        self.backends.insert(id, *entry);
+        self.check();
+        Ok(())
+    }
+    fn slots(&self) -> SlotArray<'_> {
+        SlotArray(&self.slots)
+    }
+    fn meta(&self) -> Result<Meta> {
+        Ok(self.meta)
+    }
+    fn put_meta(&mut self, meta: &Meta) -> Result<()> {
+        self.meta = *meta;
+        self.check();
+        for (flag, is_v4) in [(FLAG_DENY_V4, true), (FLAG_DENY_V6, false)] {
+            let some = self.deny.iter().any(|net| net.addr().is_ipv4() == is_v4);
+            assert!(meta.flags & flag == 0 || some);
+        }
+        Ok(())
+    }
+    fn deny(&self) -> Result<BTreeSet<IpNet>> {
+        Ok(self.deny.clone())
+    }
+    fn put_deny(&mut self, net: &IpNet) -> Result<()> {
+        self.deny.insert(*net);
+        Ok(())
+    }
+    fn remove_deny(&mut self, net: &IpNet) -> Result<()> {
+        assert!(self.deny.remove(net));
+        Ok(())
+    }
+    fn for_each_flow(&self, each: &mut dyn FnMut(&FlowKey, &FlowRecord)) -> Result<()> {
+        self.flows.values().for_each(|(key, record)| each(key, record));
+        Ok(())
+    }
+    fn remove_flow(&mut self, key: &FlowKey) -> Result<()> {
+        self.flows.remove(&bytes(key));
+        Ok(())
+    }
+    fn inserts_refused(&self) -> Result<u64> {
+        Ok(self.refused)
+    }
+    fn reset_vip_traffic(&mut self, index: u32) -> Result<()> {
+        self.resets.push(index);
+        Ok(())
+    }
+}
+
+fn bytes(key: &FlowKey) -> Vec<u8> {
+    format!("{key:?}").into_bytes()
+}
+
+fn vip(name: &str, last: u8, pool: &str) -> DesiredVip {
+    DesiredVip {
+        name: name.into(),
+        addresses: vec![[192, 0, 2, last].into()],
+        ports: vec![VipPort { port: 80, transport: Transport::Tcp }],
+        forward: Forward::Ipip,
+        pool: pool.into(),
+        flows_none: false,
+        flow_idle: std::time::Duration::from_nanos(u64::from(IDLE - 1) << lb_abi::slot::TICK_SHIFT),
+        hash_key: [u64::from(last), 2],
+    }
+}
+
+fn pool(name: &str, ids: impl IntoIterator<Item = u16>) -> DesiredPool {
+    let backend =
+        |id: u16| DesiredBackend { id: BackendId(id), address: [10, 0, 0, id as u8].into(), weight: 1 };
+    DesiredPool {
+        name: name.into(),
+        table_key: [3, 4],
+        backends: ids.into_iter().map(backend).collect(),
+        lineage: None,
+    }
+}
+
+fn desired(generation: u64, vips: Vec<DesiredVip>, pools: Vec<DesiredPool>) -> Desired {
+    Desired { generation: Generation(generation), vips, pools, ..Desired::default() }
+}
+
+fn web(generation: u64, ids: impl IntoIterator<Item = u16>) -> Desired {
+    desired(generation, vec![vip("web", 1, "web")], vec![pool("web", ids)])
+}
+
+fn ids(ids: impl IntoIterator<Item = u16>) -> BTreeSet<BackendId> {
+    ids.into_iter().map(BackendId).collect()
+}
+
+/// A fresh store brought to a state at tick 1000.
+fn started(desired: &Desired) -> (Fake, Sync) {
+    let mut store = Fake::default();
+    let mut sync = Sync::adopt(&store).unwrap();
+    sync.sync(&mut store, desired, 1000).unwrap();
+    (store, sync)
+}
+
+fn slots(store: &Fake, region: u32) -> Vec<Slot> {
+    slots_of(store, Region(region)).iter().collect()
+}
+
+fn key_of(store: &Fake, address: u8) -> VipEntry {
+    let key = crate::steering::desired::vip_key(
+        [192, 0, 2, address].into(),
+        VipPort { port: 80, transport: Transport::Tcp },
+    );
+    store.vips[&key]
+}
+
+#[test]
+fn a_first_sync_settles_all_and_answers_echo() {
+    let (store, sync) = started(&web(7, [1, 2, 3]));
+    assert!(slots(&store, 0).iter().all(|slot| slot.phase() == Phase::Settled && slot.owner() != 0));
+    let echo = store.vips.iter().find(|(key, _)| key.protocol == 1).unwrap();
+    assert_eq!((echo.0.port.host(), echo.1.flags, echo.1.table_len), (0, ECHO, 0));
+    assert_eq!((store.meta.abi, store.meta.generation, store.meta.flags), (ABI_VERSION, 7, 0));
+    assert_eq!(store.resets, [0]);
+    assert_eq!(key_of(&store, 1).flow_idle_ticks, IDLE);
+    assert_eq!(sync.phases(&store, Region(0)).settled, LEN);
+}
+
+#[test]
+fn a_restart_touches_nothing_that_stays() {
+    let (mut store, _) = started(&web(7, [1, 2, 3]));
+    let (slots_before, vips, backends) = (slots(&store, 0), store.vips.clone(), store.backends.clone());
+    let mut sync = Sync::adopt(&store).unwrap();
+    sync.sync(&mut store, &web(7, [1, 2, 3]), 9000).unwrap();
+    assert_eq!(slots(&store, 0), slots_before);
+    assert_eq!((store.vips.clone(), store.backends.clone()), (vips, backends));
+    assert_eq!(store.resets, [0], "counters go on");
+}
+
+#[test]
+fn a_removed_backend_drains_then_goes() {
+    let (mut store, mut sync) = started(&web(1, [1, 2, 3]));
+    let before = slots(&store, 0);
+    sync.sync(&mut store, &web(2, [1, 2]), 2000).unwrap();
+    for (old, new) in before.iter().zip(slots(&store, 0)) {
+        if old.owner() == 3 {
+            assert_eq!(new, Slot::new(new.owner(), 3, Phase::Open, 1, 2000));
+        } else {
+            assert_eq!(*old, new, "slots of others are not touched");
+        }
+    }
+    assert_eq!(store.backends[&BackendId(3)].flags, PRESENT);
+    sync.tick(&mut store, 2000 + IDLE).unwrap();
+    assert!(sync.phases(&store, Region(0)).open > 0, "not before the memory is over");
+    sync.tick(&mut store, 2001 + IDLE).unwrap();
+    assert_eq!(sync.phases(&store, Region(0)).open, 0);
+    assert!(sync.phases(&store, Region(0)).closed > 0);
+    assert_eq!(store.backends[&BackendId(3)].flags, PRESENT);
+    sync.tick(&mut store, 2002 + IDLE + GRACE_TICKS).unwrap();
+    assert_eq!(sync.phases(&store, Region(0)).settled, LEN);
+    assert_eq!(store.backends[&BackendId(3)].flags, 0);
+    assert_eq!(store.meta.flags & FLAG_MOVING, 0);
+    // The id may name another backend now, and says so.
+    let mut again = web(3, [1, 2, 3]);
+    again.pools[0].backends[2].address = [10, 9, 9, 9].into();
+    sync.sync(&mut store, &again, 5000).unwrap();
+    assert_eq!(store.backends[&BackendId(3)].generation, 1);
+}
+
+/// A flow to the VIP `address` whose slot satisfies `wanted`, recorded.
+fn record(store: &mut Fake, address: u8, backend: u16, seen: u32, wanted: impl Fn(Slot) -> bool) -> usize {
+    let entry = key_of(store, address);
+    for port in 1..=u16::MAX {
+        let key = FlowKey {
+            source: mapped([198, 51, 100, 1].into()),
+            destination: mapped([192, 0, 2, address].into()),
+            source_port: lb_abi::be::Be16::new(port),
+            destination_port: lb_abi::be::Be16::new(80),
+            protocol: 6,
+            pad: [0; 3],
+        };
+        let at = hash::slot(hash::flow(entry.hash_key, &key), TABLE_LEN) as usize;
+        let slot = store.slots().load(entry.table as usize + at);
+        if wanted(slot) {
+            let record = FlowRecord { backend, epoch: slot.epoch(), state: 0, seen };
+            store.flows.insert(bytes(&key), (key, record));
+            return at;
+        }
+    }
+    panic!("no flow lands on such a slot");
+}
+
+#[test]
+fn a_stray_keeps_its_slot_closed_until_it_dies() {
+    let (mut store, mut sync) = started(&web(1, [1, 2, 3]));
+    sync.sync(&mut store, &web(2, [1, 2]), 2000).unwrap();
+    let at = record(&mut store, 1, 3, 2150, |slot| slot.phase() == Phase::Open);
+    record(&mut store, 1, 1, 2150, |slot| slot.phase() == Phase::Settled);
+    let closed_at = 2001 + IDLE;
+    sync.tick(&mut store, closed_at).unwrap();
+    sync.tick(&mut store, closed_at + GRACE_TICKS + 1).unwrap();
+    assert_eq!(
+        sync.phases(&store, Region(0)),
+        super::super::settle::Phases { settled: LEN - 1, open: 0, closed: 1 }
+    );
+    assert_eq!(slots(&store, 0)[at].phase(), Phase::Closed);
+    assert_eq!(store.flows.len(), 1, "the record of a settled slot is swept");
+    assert_eq!(store.backends[&BackendId(3)].flags, PRESENT);
+    // It was last seen at 2150; the records are looked through again after a pause.
+    sync.tick(&mut store, 2150 + IDLE + 1 + GRACE_TICKS).unwrap();
+    sync.tick(&mut store, 2400 + IDLE).unwrap();
+    assert_eq!(sync.phases(&store, Region(0)).settled, LEN);
+    assert!(store.flows.is_empty());
+    sync.tick(&mut store, 2500 + IDLE).unwrap();
+    assert_eq!(store.backends[&BackendId(3)].flags, 0);
+}
+
+#[test]
+fn no_slot_closes_while_records_are_refused() {
+    let (mut store, mut sync) = started(&web(1, [1, 2]));
+    sync.sync(&mut store, &web(2, [1]), 2000).unwrap();
+    store.refused = 1;
+    sync.tick(&mut store, 2001 + IDLE).unwrap();
+    assert_eq!(sync.phases(&store, Region(0)).closed, 0);
+    sync.tick(&mut store, 2002 + IDLE).unwrap();
+    assert_eq!(sync.phases(&store, Region(0)).open, 0);
+}
+
+#[test]
+fn a_death_settles_at_once_and_a_return_opens() {
+    let (mut store, mut sync) = started(&web(1, [1, 2, 3]));
+    let before = slots(&store, 0);
+    sync.set_down(&mut store, &ids([2]), 2000).unwrap();
+    assert_eq!(store.backends[&BackendId(2)].flags, PRESENT | DOWN);
+    let down = slots(&store, 0);
+    assert!(down.iter().all(|slot| slot.phase() == Phase::Settled && slot.owner() != 2));
+    assert!(before.iter().zip(&down).all(|(old, new)| old.owner() == 2 || old == new));
+    assert_eq!(store.meta.flags & FLAG_MOVING, 0);
+    sync.set_down(&mut store, &ids([]), 3000).unwrap();
+    for (old, new) in before.iter().zip(slots(&store, 0)) {
+        assert_eq!(new.owner(), old.owner());
+        assert_eq!(new.phase() == Phase::Open, old.owner() == 2);
+    }
+    // It dies again: its open slots close, for those who own them have all their flows.
+    sync.set_down(&mut store, &ids([2]), 3010).unwrap();
+    assert!(
+        slots(&store, 0)
+            .iter()
+            .zip(&before)
+            .all(|(slot, old)| (slot.phase() == Phase::Closed) == (old.owner() == 2))
+    );
+    // A restart remembers who was down, and moves nothing for that.
+    let now = slots(&store, 0);
+    let mut sync = Sync::adopt(&store).unwrap();
+    assert_eq!(sync.down, ids([2]));
+    sync.sync(&mut store, &web(1, [1, 2, 3]), 3020).unwrap();
+    assert_eq!(slots(&store, 0), now);
+}
+
+#[test]
+fn a_vip_that_changes_pool_takes_its_flows_along() {
+    let two = |first: &str| {
+        let vips = vec![vip("one", 1, first), vip("two", 2, "a"), vip("three", 3, "b")];
+        desired(1, vips, vec![pool("a", [1, 2]), pool("b", [3, 4])])
+    };
+    let (mut store, mut sync) = started(&two("a"));
+    let before = slots(&store, 0);
+    sync.sync(&mut store, &two("b"), 2000).unwrap();
+    assert_eq!(key_of(&store, 1).table, 2 * TABLE_LEN);
+    assert_eq!(slots(&store, 0), before, "the other VIP of the old pool notices nothing");
+    for (old, new) in before.iter().zip(slots(&store, 2)) {
+        assert_eq!(new.phase(), Phase::Open);
+        assert_eq!(new.previous(), old.owner());
+        assert!([3, 4].contains(&new.owner()));
+    }
+    assert!(slots(&store, 1).iter().all(|slot| slot.phase() == Phase::Settled));
+}
+
+#[test]
+fn removal_takes_the_vip_first_and_frees_its_place() {
+    let both = desired(1, vec![vip("one", 1, "a"), vip("two", 2, "b")], vec![pool("a", [1]), pool("b", [2])]);
+    let (mut store, mut sync) = started(&both);
+    let one = desired(2, vec![vip("two", 2, "b")], vec![pool("b", [2])]);
+    let index_of_two = key_of(&store, 2).vip;
+    sync.sync(&mut store, &one, 2000).unwrap();
+    assert_eq!(store.vips.len(), 2, "its key and its echo");
+    sync.tick(&mut store, 2001).unwrap();
+    assert_eq!(store.backends[&BackendId(1)].flags, 0);
+    // Counters of the other go on under their index, and a new VIP begins at zero.
+    assert_eq!(key_of(&store, 2).vip, index_of_two);
+    store.resets.clear();
+    sync.sync(&mut store, &both, 3000).unwrap();
+    assert_eq!(key_of(&store, 2).vip, index_of_two);
+    assert_eq!(store.resets, [key_of(&store, 1).vip]);
+}
+
+#[test]
+fn a_new_secret_on_a_live_vip_is_refused_whole() {
+    let (mut store, mut sync) = started(&web(1, [1, 2]));
+    let before = slots(&store, 0);
+    let mut other = web(2, [1]);
+    other.vips[0].hash_key = [9, 9];
+    assert!(matches!(sync.sync(&mut store, &other, 2000), Err(Error::HashKeyChanged { .. })));
+    assert_eq!(slots(&store, 0), before);
+    assert_eq!(store.meta.generation, 1);
+}
+
+#[test]
+fn an_id_that_means_another_backend_leaves_no_flows() {
+    let (mut store, mut sync) = started(&web(1, [1, 2]));
+    let mut other = web(2, [1, 3]);
+    other.pools[0].backends[0].address = [10, 9, 9, 9].into();
+    sync.sync(&mut store, &other, 2000).unwrap();
+    assert_eq!(store.backends[&BackendId(1)].generation, 1);
+    assert!(slots(&store, 0).iter().all(|slot| slot.previous() != 1 || slot.owner() == 1));
+}
+
+#[test]
+fn deny_list_and_flags_follow() {
+    let with = |deny: &[&str]| Desired {
+        deny: deny.iter().map(|net| net.parse().unwrap()).collect(),
+        ..web(1, [1])
+    };
+    let (mut store, mut sync) = started(&with(&["203.0.113.7/24", "2001:db8::/32"]));
+    assert_eq!(store.meta.flags, FLAG_DENY_V4 | FLAG_DENY_V6);
+    assert!(store.deny.contains(&"203.0.113.0/24".parse::<IpNet>().unwrap()), "host bits do not count");
+    sync.sync(&mut store, &with(&["2001:db8::/32"]), 2000).unwrap();
+    assert_eq!((store.meta.flags, store.deny.len()), (FLAG_DENY_V6, 1));
+    let mut sync = Sync::adopt(&store).unwrap();
+    sync.sync(&mut store, &with(&[]), 3000).unwrap();
+    assert_eq!((store.meta.flags, store.deny.len()), (0, 0));
+}
+
+#[test]
+fn lineage_is_the_predecessor_of_a_first_table() {
+    let members = pool("web", [1, 2, 3]).members();
+    let ancestor = maglev::Table::build(TABLE_LEN, [3, 4], &members, None);
+    let ancestor = maglev::Table::build(TABLE_LEN, [3, 4], &members[..2], Some(&ancestor));
+    let mut with = web(1, [1, 2]);
+    with.pools[0].lineage = Some(Arc::new(ancestor.clone()));
+    let (_, sync) = started(&with);
+    assert_eq!(sync.tables["web"].digest(), ancestor.digest());
+    let (_, without) = started(&web(1, [1, 2]));
+    assert_ne!(without.tables["web"].digest(), ancestor.digest());
+}
