@@ -1,0 +1,100 @@
+//! Taking an outer IP header off, for a backend that has no tunnel device.
+//!
+//! Handled is only what is addressed to a key of map `VIPS` with the flag `DECAP`: (outer destination, port 0,
+//! protocol 4 or 41 as the inner packet is). Whoever may send to such an address may inject packets with any inner
+//! address, as with any unauthenticated tunnel, so it should be reachable from the balancers only.
+
+use lb_abi::{
+    ABI_VERSION,
+    be::Be16,
+    reason::Reason,
+    vip::{DECAP, VipKey},
+};
+
+use crate::{
+    checksum, encap,
+    env::Env,
+    packet::Packet,
+    parse::{Family, Ip, Link, Shape, protocol},
+    verdict::{Outcome, Verdict},
+};
+
+const ECN: u8 = 0b11;
+const CONGESTION: u8 = 0b11;
+
+/// Decides about one packet, takes the outer header off if it is handled, and counts it.
+#[inline(always)]
+pub fn decap<P: Packet, E: Env>(packet: &mut P, env: &E) -> Verdict {
+    let reason = match walk(packet, env) {
+        Ok(()) => Reason::Decapsulated,
+        Err(reason) => reason,
+    };
+    env.count(reason);
+    Outcome::stopped(reason).verdict
+}
+
+#[inline(always)]
+fn walk<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<(), Reason> {
+    if env.meta().ok_or(Reason::Abi)?.abi != ABI_VERSION {
+        return Err(Reason::Abi);
+    }
+    // What is not plainly a tunnel of ours is the kernel's to judge: a backend's other traffic runs here, too.
+    let link = Link::parse(packet).map_err(|_| Reason::NotOurs)?;
+    let family = link.family().ok_or(Reason::NotOurs)?;
+    let outer = Ip::parse(packet, link.len, family).map_err(|_| Reason::NotOurs)?;
+    let inner = match outer.protocol {
+        protocol::IPV4 => Family::V4,
+        protocol::IPV6 => Family::V6,
+        _ => return Err(Reason::NotOurs),
+    };
+    let key = VipKey { address: outer.destination, port: Be16(0), protocol: outer.protocol, pad: 0 };
+    if !matches!(outer.shape, Shape::Plain) || env.vip(&key).is_none_or(|entry| entry.flags & DECAP == 0) {
+        return Err(Reason::NotOurs);
+    }
+    let at = link.len + family.header_len();
+    let header: [u8; 2] = packet.load(at).ok_or(Reason::MalformedIp)?;
+    let version = match inner {
+        Family::V4 => 4,
+        Family::V6 => 6,
+    };
+    if header[0] >> 4 != version || (outer.length as usize) < family.header_len() + inner.header_len() {
+        return Err(Reason::MalformedIp);
+    }
+    carry_congestion(packet, at, inner, header, outer.class)?;
+    packet.move_head(family.header_len() as i32).ok_or(Reason::MalformedIp)?;
+    encap::write_link(packet, &link.addresses, &link, link.len, inner.ethertype()).ok_or(Reason::MalformedIp)
+}
+
+/// A mark set on the way stays on the packet; a marked packet that cannot carry it is dropped (RFC 6040, 4.2).
+#[inline(always)]
+fn carry_congestion<P: Packet>(
+    packet: &mut P,
+    at: usize,
+    inner: Family,
+    header: [u8; 2],
+    outer_class: u8,
+) -> Result<(), Reason> {
+    if outer_class & ECN != CONGESTION {
+        return Ok(());
+    }
+    let (class, marked) = match inner {
+        Family::V4 => (header[1], [header[0], header[1] | CONGESTION]),
+        Family::V6 => (header[1] >> 4, [header[0], header[1] | CONGESTION << 4]),
+    };
+    match class & ECN {
+        0 => return Err(Reason::MalformedIp),
+        CONGESTION => return Ok(()),
+        _ => {}
+    }
+    packet.store(at, marked).ok_or(Reason::MalformedIp)?;
+    if matches!(inner, Family::V4) {
+        let check = Be16(u16::from_ne_bytes(packet.load(at + 10).ok_or(Reason::MalformedIp)?));
+        let check = checksum::replace_word(
+            check,
+            Be16(u16::from_ne_bytes(header)),
+            Be16(u16::from_ne_bytes(marked)),
+        );
+        packet.store(at + 10, check.0.to_ne_bytes()).ok_or(Reason::MalformedIp)?;
+    }
+    Ok(())
+}
