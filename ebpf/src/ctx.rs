@@ -28,9 +28,10 @@ use lb_abi::{
     vip::{VipEntry, VipKey},
 };
 use lb_ebpf::{
+    address::Address,
     env::{Env, FlowCell, NextHop, Route, Unroutable},
     packet::Packet,
-    parse::{Family, mapped, unmapped},
+    parse::Family,
     verdict::Verdict,
 };
 
@@ -73,11 +74,6 @@ impl<'a> XdpPacket<'a> {
     }
 }
 
-/// Bytes on an even address: frames begin on one in every driver, and headers have even offsets. Without it each load
-/// would become one per byte.
-#[repr(C, align(2))]
-struct Even<const N: usize>([u8; N]);
-
 impl Packet for XdpPacket<'_> {
     #[inline(always)]
     fn len(&self) -> usize {
@@ -85,19 +81,18 @@ impl Packet for XdpPacket<'_> {
     }
 
     #[inline(always)]
-    fn load<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
-        const { assert!(N % 2 == 0, "an odd length would read beyond its bytes") };
-        let start = self.at(at, N)?;
-        // SAFETY: `at` found N bytes inside the frame, and the verifier checks that it did. Any bytes are valid.
-        Some(unsafe { start.cast::<Even<N>>().read() }.0)
+    fn load<const N: usize>(&self, at: usize) -> Option<[u16; N]> {
+        let start = self.at(at, 2 * N)?;
+        // SAFETY: `at` found 2 N bytes inside the frame, and the verifier checks that it did. Any bytes are valid.
+        // Frames begin on an even address in every driver; where one did not, the load would still be right.
+        Some(unsafe { start.cast::<[u16; N]>().read() })
     }
 
     #[inline(always)]
-    fn store<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> Option<()> {
-        const { assert!(N % 2 == 0, "an odd length would write beyond its bytes") };
-        let start = self.at(at, N)?;
+    fn store<const N: usize>(&mut self, at: usize, words: [u16; N]) -> Option<()> {
+        let start = self.at(at, 2 * N)?;
         // SAFETY: as in `load`; the frame is ours alone while the program runs.
-        unsafe { start.cast::<Even<N>>().write(Even(bytes)) };
+        unsafe { start.cast::<[u16; N]>().write(words) };
         Some(())
     }
 
@@ -187,13 +182,13 @@ impl Env for Kernel<'_> {
         match route.family {
             Family::V4 => {
                 params.family = AF_INET;
-                params.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(unmapped(&route.source));
-                params.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(unmapped(&route.destination));
+                params.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(route.source.last());
+                params.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(route.destination.last());
             }
             Family::V6 => {
                 params.family = AF_INET6;
-                params.__bindgen_anon_3.ipv6_src = words(route.source);
-                params.__bindgen_anon_4.ipv6_dst = words(route.destination);
+                params.__bindgen_anon_3.ipv6_src = double_words(route.source);
+                params.__bindgen_anon_4.ipv6_dst = double_words(route.destination);
             }
         }
         let size = size_of::<bpf_fib_lookup>() as i32;
@@ -205,9 +200,9 @@ impl Env for Kernel<'_> {
         }
         match answer as u32 {
             BPF_FIB_LKUP_RET_SUCCESS => {
-                let [a, b, c, d, e, f] = params.dmac;
-                let [g, h, i, j, k, l] = params.smac;
-                Ok(NextHop { interface: params.ifindex, addresses: [a, b, c, d, e, f, g, h, i, j, k, l] })
+                let [a, b, c] = mac_words(params.dmac);
+                let [d, e, f] = mac_words(params.smac);
+                Ok(NextHop { interface: params.ifindex, addresses: [a, b, c, d, e, f] })
             }
             BPF_FIB_LKUP_RET_NO_NEIGH => Err(Unroutable::NoNeighbour),
             BPF_FIB_LKUP_RET_FRAG_NEEDED => Err(Unroutable::TooLong),
@@ -252,14 +247,20 @@ impl FlowCell for Record {
 }
 
 #[inline(always)]
-fn words(address: [u8; 16]) -> [u32; 4] {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address;
+fn double_words(address: Address) -> [u32; 4] {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address.bytes();
     [
         u32::from_ne_bytes([a, b, c, d]),
         u32::from_ne_bytes([e, f, g, h]),
         u32::from_ne_bytes([i, j, k, l]),
         u32::from_ne_bytes([m, n, o, p]),
     ]
+}
+
+#[inline(always)]
+const fn mac_words(address: [u8; 6]) -> [u16; 3] {
+    let [a, b, c, d, e, f] = address;
+    [u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d]), u16::from_ne_bytes([e, f])]
 }
 
 #[inline(always)]
@@ -327,17 +328,21 @@ fn steer_key(ctx: &SkReuseportContext) -> Option<SteerKey> {
         (family, port, v4, v6)
     };
     let address = if family == AF_INET as u32 {
-        mapped(v4.to_ne_bytes())
+        Address::v4(halves(v4)).bytes()
     } else if family == AF_INET6 as u32 {
-        let [a, b, c, d] = v6.map(u32::to_ne_bytes);
-        [
-            a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1], d[2], d[3],
-        ]
+        let [[a, b], [c, d], [e, f], [g, h]] = v6.map(halves);
+        Address::v6([a, b, c, d, e, f, g, h]).bytes()
     } else {
         return None;
     };
     // `src_port` of struct bpf_sock is in host order, unlike everything else there.
     Some(SteerKey { address, port: Be16::new(port as u16), protocol: ctx.ip_protocol() as u8, pad: 0 })
+}
+
+#[inline(always)]
+const fn halves(word: u32) -> [u16; 2] {
+    let [a, b, c, d] = word.to_ne_bytes();
+    [u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d])]
 }
 
 #[inline(always)]

@@ -47,20 +47,20 @@ fn walk<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<(), Reason> {
         protocol::IPV6 => Family::V6,
         _ => return Err(Reason::NotOurs),
     };
-    let key = VipKey { address: outer.destination, port: Be16(0), protocol: outer.protocol, pad: 0 };
+    let key = VipKey { address: outer.destination.bytes(), port: Be16(0), protocol: outer.protocol, pad: 0 };
     if !matches!(outer.shape, Shape::Plain) || env.vip(&key).is_none_or(|entry| entry.flags & DECAP == 0) {
         return Err(Reason::NotOurs);
     }
     let at = link.len + family.header_len();
-    let header: [u8; 2] = packet.load(at).ok_or(Reason::MalformedIp)?;
+    let [first] = packet.load(at).ok_or(Reason::MalformedIp)?;
     let version = match inner {
         Family::V4 => 4,
         Family::V6 => 6,
     };
-    if header[0] >> 4 != version || (outer.length as usize) < family.header_len() + inner.header_len() {
+    if u16::from_be(first) >> 12 != version || (outer.length as usize) < family.header_len() + inner.header_len() {
         return Err(Reason::MalformedIp);
     }
-    carry_congestion(packet, at, inner, header, outer.class)?;
+    carry_congestion(packet, at, inner, first, outer.class)?;
     packet.move_head(family.header_len() as i32).ok_or(Reason::MalformedIp)?;
     encap::write_link(packet, &link.addresses, &link, link.len, inner.ethertype()).ok_or(Reason::MalformedIp)
 }
@@ -71,30 +71,28 @@ fn carry_congestion<P: Packet>(
     packet: &mut P,
     at: usize,
     inner: Family,
-    header: [u8; 2],
+    first: u16,
     outer_class: u8,
 ) -> Result<(), Reason> {
     if outer_class & ECN != CONGESTION {
         return Ok(());
     }
-    let (class, marked) = match inner {
-        Family::V4 => (header[1], [header[0], header[1] | CONGESTION]),
-        Family::V6 => (header[1] >> 4, [header[0], header[1] | CONGESTION << 4]),
+    // Where the field lies in the header's first word.
+    let shift = match inner {
+        Family::V4 => 0,
+        Family::V6 => 4,
     };
-    match class & ECN {
+    match (u16::from_be(first) >> shift) as u8 & ECN {
         0 => return Err(Reason::MalformedIp),
         CONGESTION => return Ok(()),
         _ => {}
     }
-    packet.store(at, marked).ok_or(Reason::MalformedIp)?;
+    let marked = first | ((CONGESTION as u16) << shift).to_be();
+    packet.store(at, [marked]).ok_or(Reason::MalformedIp)?;
     if matches!(inner, Family::V4) {
-        let check = Be16(u16::from_ne_bytes(packet.load(at + 10).ok_or(Reason::MalformedIp)?));
-        let check = checksum::replace_word(
-            check,
-            Be16(u16::from_ne_bytes(header)),
-            Be16(u16::from_ne_bytes(marked)),
-        );
-        packet.store(at + 10, check.0.to_ne_bytes()).ok_or(Reason::MalformedIp)?;
+        let [check] = packet.load(at + 10).ok_or(Reason::MalformedIp)?;
+        let check = checksum::replace_word(Be16(check), Be16(first), Be16(marked));
+        packet.store(at + 10, [check.0]).ok_or(Reason::MalformedIp)?;
     }
     Ok(())
 }

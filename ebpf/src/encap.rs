@@ -10,10 +10,11 @@
 //! to the link, not to the packet.
 
 use crate::{
+    address::Address,
     checksum,
     env::NextHop,
     packet::Packet,
-    parse::{ETHERNET_LEN, Family, IPV4_LEN, IPV6_LEN, Ip, Link, TAG_LEN, unmapped},
+    parse::{ETHERNET_LEN, Family, IPV6_LEN, Ip, Link, TAG_LEN},
 };
 use lb_abi::{be::Be16, reason::Reason};
 
@@ -28,9 +29,9 @@ pub struct Outer {
     /// Its version.
     pub family: Family,
     /// Source address; IPv4 as `::ffff:a.b.c.d`.
-    pub source: [u8; 16],
+    pub source: Address,
     /// Destination address, the same.
-    pub destination: [u8; 16],
+    pub destination: Address,
     /// Flow label of IPv6, low 20 bits.
     pub label: u32,
 }
@@ -60,13 +61,11 @@ pub fn age<P: Packet>(packet: &mut P, ip: &Ip) -> Option<()> {
     let ttl = ip.ttl - 1;
     match ip.family {
         Family::V4 => {
-            let check = Be16(u16::from_ne_bytes(packet.load(ip.at + 10)?));
-            let old = Be16(u16::from_ne_bytes([ip.ttl, ip.protocol]));
-            let new = Be16(u16::from_ne_bytes([ttl, ip.protocol]));
-            packet.store(ip.at + 8, [ttl, ip.protocol])?;
-            packet.store(ip.at + 10, checksum::replace_word(check, old, new).0.to_ne_bytes())
+            let [old, check] = packet.load(ip.at + 8)?;
+            let new = u16::from_ne_bytes([ttl, ip.protocol]);
+            packet.store(ip.at + 8, [new, checksum::replace_word(Be16(check), Be16(old), Be16(new)).0])
         }
-        Family::V6 => packet.store(ip.at + 6, [ip.protocol, ttl]),
+        Family::V6 => packet.store(ip.at + 6, [u16::from_ne_bytes([ip.protocol, ttl])]),
     }
 }
 
@@ -104,12 +103,12 @@ pub fn rewrite<P: Packet>(
 #[inline(always)]
 pub fn write_link<P: Packet>(
     packet: &mut P,
-    addresses: &[u8; 12],
+    addresses: &[u16; 6],
     link: &Link,
     link_len: usize,
     ethertype: u16,
 ) -> Option<()> {
-    let ethertype = ethertype.to_be_bytes();
+    let ethertype = [ethertype.to_be()];
     packet.store(0, *addresses)?;
     if link_len == ETHERNET_LEN {
         packet.store(12, ethertype)
@@ -129,29 +128,23 @@ fn write_outer<P: Packet>(packet: &mut P, at: usize, outer: &Outer, inner: &Ip, 
     match outer.family {
         Family::V4 => packet.store(at, ipv4(outer, inner.class, protocol, length)),
         Family::V6 => {
-            let first = 6 << 28 | (inner.class as u32) << 20 | (outer.label & 0xf_ffff);
+            let first = 6 << 12 | (inner.class as u16) << 4 | (outer.label >> 16 & 0xf) as u16;
             let payload = length - IPV6_LEN as u16;
-            packet.store(at, first.to_be_bytes())?;
-            packet.store(at + 4, payload.to_be_bytes())?;
-            packet.store(at + 6, [protocol, OUTER_TTL])?;
-            packet.store(at + 8, outer.source)?;
-            packet.store(at + 24, outer.destination)
+            let next = u16::from_ne_bytes([protocol, OUTER_TTL]);
+            packet.store(at, [first.to_be(), (outer.label as u16).to_be(), payload.to_be(), next])?;
+            packet.store(at + 8, outer.source.words())?;
+            packet.store(at + 24, outer.destination.words())
         }
     }
 }
 
 #[inline(always)]
-fn ipv4(outer: &Outer, class: u8, protocol: u8, length: u16) -> [u8; IPV4_LEN] {
-    let length = length.to_be_bytes();
-    let fragment = DONT_FRAGMENT.to_be_bytes();
-    let s = unmapped(&outer.source);
-    let d = unmapped(&outer.destination);
-    let mut header = [
-        0x45, class, length[0], length[1], 0, 0, fragment[0], fragment[1], OUTER_TTL, protocol, 0, 0, s[0], s[1],
-        s[2], s[3], d[0], d[1], d[2], d[3],
-    ];
-    let check = checksum::ipv4_header(&header).0.to_ne_bytes();
-    header[10] = check[0];
-    header[11] = check[1];
+const fn ipv4(outer: &Outer, class: u8, protocol: u8, length: u16) -> [u16; 10] {
+    let first = u16::from_ne_bytes([0x45, class]);
+    let life = u16::from_ne_bytes([OUTER_TTL, protocol]);
+    let [s0, s1] = outer.source.last_words();
+    let [d0, d1] = outer.destination.last_words();
+    let mut header = [first, length.to_be(), 0, DONT_FRAGMENT.to_be(), life, 0, s0, s1, d0, d1];
+    header[5] = checksum::ipv4_header(&header).0;
     header
 }

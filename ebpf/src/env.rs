@@ -10,7 +10,7 @@ use lb_abi::{
     vip::{VipEntry, VipKey},
 };
 
-use crate::parse::Family;
+use crate::{address::Address, parse::Family};
 
 /// Maps, routes, clock and counters.
 ///
@@ -58,9 +58,9 @@ pub struct Route {
     /// Family of both addresses.
     pub family: Family,
     /// Source address; IPv4 as `::ffff:a.b.c.d`.
-    pub source: [u8; 16],
+    pub source: Address,
     /// Destination address, the same.
-    pub destination: [u8; 16],
+    pub destination: Address,
     /// IP protocol of the packet as it will leave.
     pub protocol: u8,
     /// Its length from the IP header on, checked against the MTU of the way out.
@@ -72,8 +72,8 @@ pub struct Route {
 pub struct NextHop {
     /// Index of the interface it leaves by.
     pub interface: u32,
-    /// Ethernet destination, then source.
-    pub addresses: [u8; 12],
+    /// Ethernet destination, then source, as words of the wire.
+    pub addresses: [u16; 6],
 }
 
 /// Why there is no next hop.

@@ -18,8 +18,8 @@ use crate::{
 /// gets a reply whose checksum is wrong.
 #[inline(always)]
 pub fn answer<P: Packet>(packet: &mut P, link: &Link, ip: &Ip) -> Result<(), Reason> {
-    let [a, b, c, d, e, f, g, h, i, j, k, l] = link.addresses;
-    packet.store(0, [g, h, i, j, k, l, a, b, c, d, e, f]).ok_or(Reason::MalformedEthernet)?;
+    let [a, b, c, d, e, f] = link.addresses;
+    packet.store(0, [d, e, f, a, b, c]).ok_or(Reason::MalformedEthernet)?;
     match ip.family {
         Family::V4 => answer_v4(packet, ip),
         Family::V6 => answer_v6(packet, ip),
@@ -29,28 +29,24 @@ pub fn answer<P: Packet>(packet: &mut P, link: &Link, ip: &Ip) -> Result<(), Rea
 
 #[inline(always)]
 fn answer_v4<P: Packet>(packet: &mut P, ip: &Ip) -> Option<()> {
-    let [a, b, c, d, e, f, g, h]: [u8; 8] = packet.load(ip.at + 12)?;
-    packet.store(ip.at + 12, [e, f, g, h, a, b, c, d])?;
-    fold(packet, ip.at + 8, ip.at + 10, [OUTER_TTL, ip.protocol])?;
-    let icmp = ip.at + IPV4_LEN;
-    fold(packet, icmp, icmp + 2, [0, 0])
+    let [a, b, c, d] = packet.load(ip.at + 12)?;
+    packet.store(ip.at + 12, [c, d, a, b])?;
+    replace(packet, ip.at + 8, [OUTER_TTL, ip.protocol])?;
+    replace(packet, ip.at + IPV4_LEN, [0, 0])
 }
 
 #[inline(always)]
 fn answer_v6<P: Packet>(packet: &mut P, ip: &Ip) -> Option<()> {
-    packet.store(ip.at + 8, ip.destination)?;
-    packet.store(ip.at + 24, ip.source)?;
-    packet.store(ip.at + 6, [ip.protocol, OUTER_TTL])?;
-    let icmp = ip.at + IPV6_LEN;
-    fold(packet, icmp, icmp + 2, [129, 0])
+    packet.store(ip.at + 8, ip.destination.words())?;
+    packet.store(ip.at + 24, ip.source.words())?;
+    packet.store(ip.at + 6, [u16::from_ne_bytes([ip.protocol, OUTER_TTL])])?;
+    replace(packet, ip.at + IPV6_LEN, [129, 0])
 }
 
-/// Replaces the word at `at` and folds the change into the checksum at `check_at`.
+/// Replaces the word at `at` and folds the change into the checksum that follows it.
 #[inline(always)]
-fn fold<P: Packet>(packet: &mut P, at: usize, check_at: usize, new: [u8; 2]) -> Option<()> {
-    let old = Be16(u16::from_ne_bytes(packet.load(at)?));
-    let check = Be16(u16::from_ne_bytes(packet.load(check_at)?));
-    let check = checksum::replace_word(check, old, Be16(u16::from_ne_bytes(new)));
-    packet.store(at, new)?;
-    packet.store(check_at, check.0.to_ne_bytes())
+fn replace<P: Packet>(packet: &mut P, at: usize, new: [u8; 2]) -> Option<()> {
+    let [old, check] = packet.load(at)?;
+    let new = u16::from_ne_bytes(new);
+    packet.store(at, [new, checksum::replace_word(Be16(check), Be16(old), Be16(new)).0])
 }

@@ -16,11 +16,12 @@ use lb_abi::{
 };
 
 use crate::{
+    address::Address,
     encap::{self, Outer, Tags},
     env::{Env, Route, Unroutable},
     icmp,
     packet::Packet,
-    parse::{Family, Ip, Link, Ports, Shape, Transport, mapped, unmapped},
+    parse::{Family, Ip, Link, Ports, Shape, Transport},
     select::{self, Stage},
     verdict::{Outcome, Verdict},
 };
@@ -83,21 +84,21 @@ fn walk<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<Outcome, Reason> {
 #[inline(always)]
 fn is_denied<E: Env>(env: &E, meta: &Meta, ip: &Ip) -> bool {
     match ip.family {
-        Family::V4 => meta.flags & FLAG_DENY_V4 != 0 && env.denied_v4(unmapped(&ip.source)),
-        Family::V6 => meta.flags & FLAG_DENY_V6 != 0 && env.denied_v6(ip.source),
+        Family::V4 => meta.flags & FLAG_DENY_V4 != 0 && env.denied_v4(ip.source.last()),
+        Family::V6 => meta.flags & FLAG_DENY_V6 != 0 && env.denied_v6(ip.source.bytes()),
     }
 }
 
 /// Under this key every VIP address is known, with or without echo.
 #[inline(always)]
 fn address_key(ip: &Ip) -> VipKey {
-    VipKey { address: ip.destination, port: Be16(0), protocol: ip.family.icmp(), pad: 0 }
+    VipKey { address: ip.destination.bytes(), port: Be16(0), protocol: ip.family.icmp(), pad: 0 }
 }
 
 /// The forwarding entry of a TCP or UDP packet.
 #[inline(always)]
 fn find<'e, E: Env>(env: &'e E, ip: &Ip, ports: Ports) -> Result<&'e VipEntry, Reason> {
-    let key = VipKey { address: ip.destination, port: ports.destination, protocol: ip.protocol, pad: 0 };
+    let key = VipKey { address: ip.destination.bytes(), port: ports.destination, protocol: ip.protocol, pad: 0 };
     match env.vip(&key) {
         Some(vip) if vip.flags & (FORWARD_IPIP | FORWARD_L2DSR) != 0 => Ok(vip),
         _ => Err(Reason::NotOurs),
@@ -120,8 +121,8 @@ fn forward<P: Packet, E: Env>(
         return Err(Reason::Ttl);
     }
     let flow = FlowKey {
-        source: ip.source,
-        destination: ip.destination,
+        source: ip.source.bytes(),
+        destination: ip.destination.bytes(),
         source_port: ports.source,
         destination_port: ports.destination,
         protocol: ip.protocol,
@@ -137,12 +138,12 @@ fn forward<P: Packet, E: Env>(
         None
     };
     let length = encap::length(ip, outer.as_ref()).ok_or(Reason::Mtu)?;
-    let family = Family::of(&choice.address);
+    let family = choice.address.family();
     // By layer 2 the packet keeps its addresses, and the backend is only asked for as a neighbour.
     let (source, protocol) = match &outer {
         Some(outer) => (outer.source, ip.family.protocol()),
         None if family == ip.family => (ip.source, ip.protocol),
-        None => ([0; 16], ip.protocol),
+        None => (Address::default(), ip.protocol),
     };
     let route = Route { family, source, destination: choice.address, protocol, length };
     let hop = env.route(packet.ingress(), &route).map_err(Unroutable::reason)?;
@@ -160,13 +161,19 @@ fn forward<P: Packet, E: Env>(
 
 /// The outer header toward a backend; none without a source address of its family.
 #[inline(always)]
-fn outer(meta: &Meta, destination: [u8; 16], label: u32) -> Option<Outer> {
-    let family = Family::of(&destination);
+fn outer(meta: &Meta, destination: Address, label: u32) -> Option<Outer> {
+    let family = destination.family();
     let source = match family {
-        Family::V4 if meta.outer_v4 != [0; 4] => mapped(meta.outer_v4),
-        Family::V6 if meta.outer_v6 != [0; 16] => meta.outer_v6,
+        Family::V4 if meta.outer_v4 != [0; 4] => Address::v4(words(meta.outer_v4)),
+        Family::V6 if meta.outer_v6 != [0; 16] => Address::new(meta.outer_v6),
         Family::V4 | Family::V6 => return None,
     };
     Some(Outer { family, source, destination, label })
 }
 
+
+#[inline(always)]
+const fn words(v4: [u8; 4]) -> [u16; 2] {
+    let [a, b, c, d] = v4;
+    [u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d])]
+}

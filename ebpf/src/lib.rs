@@ -10,6 +10,7 @@
 //! Absent on purpose: allocation, panics, raw pointers, logging, and every look-up a packet does not need.
 #![no_std]
 
+pub mod address;
 pub mod checksum;
 pub mod decap;
 pub mod encap;

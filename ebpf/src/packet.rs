@@ -2,7 +2,9 @@
 
 /// A frame, from its Ethernet header on.
 ///
-/// All offsets are from the present first byte; [`Packet::move_head`] shifts them.
+/// Bytes are read and written as 16-bit words as they lie there, that is in network order: frames begin on an even
+/// address and headers have even lengths, and BPF code made of words is small, where byte arrays are taken apart and put
+/// together again byte by byte. All offsets are from the present first byte; [`Packet::move_head`] shifts them.
 pub trait Packet {
     /// Bytes from the Ethernet header to the end.
     fn len(&self) -> usize;
@@ -13,11 +15,11 @@ pub trait Packet {
         self.len() == 0
     }
 
-    /// `N` bytes at offset `at`; none if the frame ends before.
-    fn load<const N: usize>(&self, at: usize) -> Option<[u8; N]>;
+    /// `N` words at byte offset `at`; none if the frame ends before.
+    fn load<const N: usize>(&self, at: usize) -> Option<[u16; N]>;
 
-    /// Overwrites `N` bytes at offset `at`; none, and nothing written, if the frame ends before.
-    fn store<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> Option<()>;
+    /// Overwrites `N` words at byte offset `at`; none, and nothing written, if the frame ends before.
+    fn store<const N: usize>(&mut self, at: usize, words: [u16; N]) -> Option<()>;
 
     /// Moves the first byte by `delta`: negative makes room in front, positive cuts off.
     /// None, and nothing moved, if there is no such room.
@@ -53,12 +55,20 @@ impl Packet for Frame<'_> {
         self.buffer.len() - self.start
     }
 
-    fn load<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
-        self.bytes().get(at..)?.first_chunk().copied()
+    fn load<const N: usize>(&self, at: usize) -> Option<[u16; N]> {
+        let bytes = self.bytes().get(at..)?.get(..2 * N)?;
+        let mut words = [0; N];
+        for (word, pair) in words.iter_mut().zip(bytes.as_chunks().0) {
+            *word = u16::from_ne_bytes(*pair);
+        }
+        Some(words)
     }
 
-    fn store<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> Option<()> {
-        *self.buffer.get_mut(self.start + at..)?.first_chunk_mut()? = bytes;
+    fn store<const N: usize>(&mut self, at: usize, words: [u16; N]) -> Option<()> {
+        let bytes = self.buffer.get_mut(self.start + at..)?.get_mut(..2 * N)?;
+        for (word, pair) in words.into_iter().zip(bytes.as_chunks_mut().0) {
+            *pair = word.to_ne_bytes();
+        }
         Some(())
     }
 

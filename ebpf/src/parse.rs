@@ -5,7 +5,7 @@
 
 use lb_abi::{be::Be16, reason::Reason};
 
-use crate::packet::Packet;
+use crate::{address::Address, packet::Packet};
 
 /// Bytes of an Ethernet header without tags.
 pub const ETHERNET_LEN: usize = 14;
@@ -47,12 +47,6 @@ pub enum Family {
 }
 
 impl Family {
-    /// Of an address in the contract's form.
-    #[inline(always)]
-    pub fn of(address: &[u8; 16]) -> Self {
-        if is_mapped(address) { Self::V4 } else { Self::V6 }
-    }
-
     /// Ethernet type.
     #[inline(always)]
     pub const fn ethertype(self) -> u16 {
@@ -90,32 +84,13 @@ impl Family {
     }
 }
 
-/// `::ffff:a.b.c.d`, the contract's form of an IPv4 address.
-#[inline(always)]
-pub const fn mapped(v4: [u8; 4]) -> [u8; 16] {
-    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, v4[0], v4[1], v4[2], v4[3]]
-}
-
-/// Whether an address in the contract's form is IPv4.
-#[inline(always)]
-pub fn is_mapped(address: &[u8; 16]) -> bool {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, ..] = *address;
-    u64::from_ne_bytes([a, b, c, d, e, f, g, h]) == 0 && u32::from_be_bytes([i, j, k, l]) == 0xffff
-}
-
-/// The IPv4 address inside an address of the contract's form.
-#[inline(always)]
-pub const fn unmapped(address: &[u8; 16]) -> [u8; 4] {
-    [address[12], address[13], address[14], address[15]]
-}
-
 /// An Ethernet header with up to two tags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {
     /// Destination, then source address.
-    pub addresses: [u8; 12],
+    pub addresses: [u16; 6],
     /// The tags as on the wire, from the first one's type on; the unused rest is zero.
-    pub tags: [[u8; TAG_LEN]; 2],
+    pub tags: [[u16; 2]; 2],
     /// Bytes: 14, 18 or 22.
     pub len: usize,
     /// What follows; a third tag counts as what follows.
@@ -126,9 +101,9 @@ impl Link {
     /// Reads the header. Err: the frame ends inside it.
     #[inline(always)]
     pub fn parse<P: Packet>(packet: &P) -> Result<Self, Reason> {
-        let addresses = packet.load::<12>(0).ok_or(Reason::MalformedEthernet)?;
+        let addresses = packet.load::<6>(0).ok_or(Reason::MalformedEthernet)?;
         let ethertype = load_u16(packet, 12).ok_or(Reason::MalformedEthernet)?;
-        let mut link = Self { addresses, tags: [[0; TAG_LEN]; 2], len: ETHERNET_LEN, ethertype };
+        let mut link = Self { addresses, tags: [[0; 2]; 2], len: ETHERNET_LEN, ethertype };
         if is_tag(link.ethertype) {
             link.tags[0] = packet.load(12).ok_or(Reason::MalformedEthernet)?;
             link.ethertype = load_u16(packet, 16).ok_or(Reason::MalformedEthernet)?;
@@ -155,7 +130,7 @@ impl Link {
     /// Sent to a broadcast or multicast address (IEEE 802, group bit).
     #[inline(always)]
     pub const fn to_group(&self) -> bool {
-        self.addresses[0] & 1 != 0
+        u16::from_be(self.addresses[0]) & 0x0100 != 0
     }
 }
 
@@ -183,9 +158,9 @@ pub struct Ip {
     /// Offset of the header in the frame.
     pub at: usize,
     /// Source address; IPv4 as `::ffff:a.b.c.d`.
-    pub source: [u8; 16],
+    pub source: Address,
     /// Destination address, the same.
-    pub destination: [u8; 16],
+    pub destination: Address,
     /// Type of service or traffic class: DSCP and ECN.
     pub class: u8,
     /// Time to live or hop limit.
@@ -210,11 +185,13 @@ impl Ip {
 
     #[inline(always)]
     fn parse_v4<P: Packet>(packet: &P, at: usize) -> Result<Self, Reason> {
-        let header: [u8; IPV4_LEN] = packet.load(at).ok_or(Reason::MalformedIp)?;
-        let words = header[0] & 0x0f;
-        let length = u16::from_be_bytes([header[2], header[3]]);
-        let header_len = words as usize * 4;
-        if header[0] >> 4 != 4
+        let [first, length, _, fragment, ttl, _, s0, s1, d0, d1] =
+            packet.load(at).ok_or(Reason::MalformedIp)?;
+        let [version, class] = first.to_ne_bytes();
+        let [ttl, protocol] = ttl.to_ne_bytes();
+        let length = u16::from_be(length);
+        let header_len = (version & 0x0f) as usize * 4;
+        if version >> 4 != 4
             || header_len < IPV4_LEN
             || (length as usize) < header_len
             || at + length as usize > packet.len()
@@ -222,7 +199,7 @@ impl Ip {
             return Err(Reason::MalformedIp);
         }
         // More fragments, or an offset (RFC 791, 3.1).
-        let shape = if u16::from_be_bytes([header[6], header[7]]) & 0x3fff != 0 {
+        let shape = if u16::from_be(fragment) & 0x3fff != 0 {
             Shape::Fragment
         } else if header_len > IPV4_LEN {
             Shape::Options
@@ -232,11 +209,11 @@ impl Ip {
         Ok(Self {
             family: Family::V4,
             at,
-            source: mapped([header[12], header[13], header[14], header[15]]),
-            destination: mapped([header[16], header[17], header[18], header[19]]),
-            class: header[1],
-            ttl: header[8],
-            protocol: header[9],
+            source: Address::v4([s0, s1]),
+            destination: Address::v4([d0, d1]),
+            class,
+            ttl,
+            protocol,
             length,
             shape,
         })
@@ -244,20 +221,21 @@ impl Ip {
 
     #[inline(always)]
     fn parse_v6<P: Packet>(packet: &P, at: usize) -> Result<Self, Reason> {
-        let header: [u8; 8] = packet.load(at).ok_or(Reason::MalformedIp)?;
-        let source = packet.load(at + 8).ok_or(Reason::MalformedIp)?;
-        let destination: [u8; 16] = packet.load(at + 24).ok_or(Reason::MalformedIp)?;
-        let payload = u16::from_be_bytes([header[4], header[5]]);
-        let length = payload as usize + IPV6_LEN;
+        let [first, _, payload, next] = packet.load(at).ok_or(Reason::MalformedIp)?;
+        let source = Address::v6(packet.load(at + 8).ok_or(Reason::MalformedIp)?);
+        let destination = Address::v6(packet.load(at + 24).ok_or(Reason::MalformedIp)?);
+        let first = u16::from_be(first);
+        let [protocol, ttl] = next.to_ne_bytes();
+        let length = u16::from_be(payload) as usize + IPV6_LEN;
         // Jumbograms (RFC 2675) do not fit the length either: no XDP frame is that long.
-        if header[0] >> 4 != 6 || length > u16::MAX as usize || at + length > packet.len() {
+        if first >> 12 != 6 || length > u16::MAX as usize || at + length > packet.len() {
             return Err(Reason::MalformedIp);
         }
         // Mapped addresses never belong on the wire (RFC 6890, 2.2.3), and would alias IPv4 keys.
-        if is_mapped(&source) || is_mapped(&destination) {
+        if matches!(source.family(), Family::V4) || matches!(destination.family(), Family::V4) {
             return Err(Reason::MalformedIp);
         }
-        let shape = match header[6] {
+        let shape = match protocol {
             44 => Shape::Fragment,
             // Hop-by-hop, routing, authentication, destination options, mobility, HIP, shim6.
             0 | 43 | 51 | 60 | 135 | 139 | 140 => Shape::Options,
@@ -268,9 +246,9 @@ impl Ip {
             at,
             source,
             destination,
-            class: header[0] << 4 | header[1] >> 4,
-            ttl: header[7],
-            protocol: header[6],
+            class: (first >> 4) as u8,
+            ttl,
+            protocol,
             length: length as u16,
             shape,
         })
@@ -306,39 +284,38 @@ impl Transport {
         let at = ip.at + ip.family.header_len();
         let length = ip.length as usize - ip.family.header_len();
         if ip.protocol == protocol::TCP {
-            let header: [u8; 14] = packet.load(at).ok_or(Reason::MalformedTcp)?;
-            let header_len = (header[12] >> 4) as usize * 4;
+            let [source, destination, _, _, _, _, last] = packet.load(at).ok_or(Reason::MalformedTcp)?;
+            let last = u16::from_be(last);
+            let header_len = (last >> 12) as usize * 4;
             if header_len < 20 || header_len > length {
                 return Err(Reason::MalformedTcp);
             }
-            Ok(Self::Tcp(ports(&header), TcpFlags(header[13])))
+            Ok(Self::Tcp(Ports::new(source, destination), TcpFlags(last as u8)))
         } else if ip.protocol == protocol::UDP {
-            let header: [u8; 8] = packet.load(at).ok_or(Reason::MalformedUdp)?;
-            let claimed = u16::from_be_bytes([header[4], header[5]]) as usize;
+            let [source, destination, claimed, _] = packet.load(at).ok_or(Reason::MalformedUdp)?;
+            let claimed = u16::from_be(claimed) as usize;
             if claimed < 8 || claimed > length {
                 return Err(Reason::MalformedUdp);
             }
-            Ok(Self::Udp(ports(&header)))
+            Ok(Self::Udp(Ports::new(source, destination)))
         } else if ip.protocol == ip.family.icmp() && length >= 8 {
+            // Type, and code 0.
             let request = match ip.family {
-                Family::V4 => 8,
-                Family::V6 => 128,
+                Family::V4 => 8 << 8,
+                Family::V6 => 128 << 8,
             };
-            match packet.load::<2>(at) {
-                Some([kind, 0]) if kind == request => Ok(Self::EchoRequest),
-                _ => Ok(Self::Other),
-            }
+            let kind = load_u16(packet, at).ok_or(Reason::MalformedIp)?;
+            Ok(if kind == request { Self::EchoRequest } else { Self::Other })
         } else {
             Ok(Self::Other)
         }
     }
 }
 
-#[inline(always)]
-const fn ports<const N: usize>(header: &[u8; N]) -> Ports {
-    Ports {
-        source: Be16(u16::from_ne_bytes([header[0], header[1]])),
-        destination: Be16(u16::from_ne_bytes([header[2], header[3]])),
+impl Ports {
+    #[inline(always)]
+    const fn new(source: u16, destination: u16) -> Self {
+        Self { source: Be16(source), destination: Be16(destination) }
     }
 }
 
@@ -396,7 +373,7 @@ impl TcpFlags {
 
 #[inline(always)]
 fn load_u16<P: Packet>(packet: &P, at: usize) -> Option<u16> {
-    packet.load(at).map(u16::from_be_bytes)
+    packet.load(at).map(|[word]| u16::from_be(word))
 }
 
 #[cfg(test)]

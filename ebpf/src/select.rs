@@ -22,6 +22,7 @@ use lb_abi::{
 };
 
 use crate::{
+    address::Address,
     env::{Env, FlowCell},
     parse::TcpFlags,
 };
@@ -68,8 +69,8 @@ impl Stage {
 pub struct Choice {
     /// Id.
     pub id: u16,
-    /// Address; IPv4 as `::ffff:a.b.c.d`.
-    pub address: [u8; 16],
+    /// Where it is.
+    pub address: Address,
     /// Counted as a new flow.
     pub new_flow: bool,
 }
@@ -115,7 +116,7 @@ pub fn select<E: Env>(
     match (standing(entry), entry) {
         (Standing::Up, Some(entry)) => Ok(Choice {
             id,
-            address: entry.address,
+            address: Address::new(entry.address),
             new_flow: matches!(stage, Stage::Opening) || (matches!(stage, Stage::Datagram) && recorded),
         }),
         (Standing::Down, _) => Err(Reason::BackendDown),
