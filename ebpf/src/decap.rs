@@ -57,7 +57,9 @@ fn walk<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<(), Reason> {
         Family::V4 => 4,
         Family::V6 => 6,
     };
-    if u16::from_be(first) >> 12 != version || (outer.length as usize) < family.header_len() + inner.header_len() {
+    if u16::from_be(first) >> 12 != version
+        || (outer.length as usize) < family.header_len() + inner.header_len()
+    {
         return Err(Reason::MalformedIp);
     }
     carry_congestion(packet, at, inner, first, outer.class)?;

@@ -98,7 +98,8 @@ fn address_key(ip: &Ip) -> VipKey {
 /// The forwarding entry of a TCP or UDP packet.
 #[inline(always)]
 fn find<'e, E: Env>(env: &'e E, ip: &Ip, ports: Ports) -> Result<&'e VipEntry, Reason> {
-    let key = VipKey { address: ip.destination.bytes(), port: ports.destination, protocol: ip.protocol, pad: 0 };
+    let key =
+        VipKey { address: ip.destination.bytes(), port: ports.destination, protocol: ip.protocol, pad: 0 };
     match env.vip(&key) {
         Some(vip) if vip.flags & (FORWARD_IPIP | FORWARD_L2DSR) != 0 => Ok(vip),
         _ => Err(Reason::NotOurs),
@@ -170,7 +171,6 @@ fn outer(meta: &Meta, destination: Address, label: u32) -> Option<Outer> {
     };
     Some(Outer { family, source, destination, label })
 }
-
 
 #[inline(always)]
 const fn words(v4: [u8; 4]) -> [u16; 2] {

@@ -55,4 +55,3 @@ fn lb_steer(ctx: SkReuseportContext) -> u32 {
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
-

@@ -1,1 +1,4 @@
 //! Test harness.
+
+pub mod packet;
+pub mod xdp;

@@ -39,12 +39,7 @@ impl FlowRecord {
     #[inline(always)]
     pub const fn from_word(word: u64) -> Self {
         let [a, b, epoch, state, s0, s1, s2, s3] = word.to_ne_bytes();
-        Self {
-            backend: u16::from_ne_bytes([a, b]),
-            epoch,
-            state,
-            seen: u32::from_ne_bytes([s0, s1, s2, s3]),
-        }
+        Self { backend: u16::from_ne_bytes([a, b]), epoch, state, seen: u32::from_ne_bytes([s0, s1, s2, s3]) }
     }
 
     /// The eight bytes in the map as one word.
