@@ -16,7 +16,7 @@ const fn fold(sum: u32) -> u16 {
 #[inline(always)]
 pub const fn replace_word(check: Be16, old: Be16, new: Be16) -> Be16 {
     // The sum is the same in either byte order (RFC 1071, 2 (B)), so nothing is swapped.
-    let sum = (!check.0 & 0xffff) as u32 + (!old.0 & 0xffff) as u32 + new.0 as u32;
+    let sum = !check.0 as u32 + !old.0 as u32 + new.0 as u32;
     Be16(!fold(sum))
 }
 

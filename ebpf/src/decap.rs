@@ -1,8 +1,12 @@
 //! Taking an outer IP header off, for a backend that has no tunnel device.
 //!
-//! Handled is only what is addressed to a key of map `VIPS` with the flag `DECAP`: (outer destination, port 0,
-//! protocol 4 or 41 as the inner packet is). Whoever may send to such an address may inject packets with any inner
-//! address, as with any unauthenticated tunnel, so it should be reachable from the balancers only.
+//! Which outer destinations are handled:
+//! - maps that nobody wrote (`META` is zero): every one. So a backend that runs `lb_decap` alone has nothing to configure;
+//! - else only keys of map `VIPS` with the flag `DECAP`: (outer destination, port 0, protocol 4 or 41 as the inner
+//!   packet is).
+//!
+//! Whoever may send to a handled address may inject packets with any inner address, as with any unauthenticated
+//! tunnel, so it should be reachable from the balancers only.
 
 use lb_abi::{
     ABI_VERSION,
@@ -35,9 +39,11 @@ pub fn decap<P: Packet, E: Env>(packet: &mut P, env: &E) -> Verdict {
 
 #[inline(always)]
 fn walk<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<(), Reason> {
-    if env.meta().ok_or(Reason::Abi)?.abi != ABI_VERSION {
-        return Err(Reason::Abi);
-    }
+    let any = match env.meta().ok_or(Reason::Abi)?.abi {
+        0 => true,
+        ABI_VERSION => false,
+        _ => return Err(Reason::Abi),
+    };
     // What is not plainly a tunnel of ours is the kernel's to judge: a backend's other traffic runs here, too.
     let link = Link::parse(packet).map_err(|_| Reason::NotOurs)?;
     let family = link.family().ok_or(Reason::NotOurs)?;
@@ -48,7 +54,8 @@ fn walk<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<(), Reason> {
         _ => return Err(Reason::NotOurs),
     };
     let key = VipKey { address: outer.destination.bytes(), port: Be16(0), protocol: outer.protocol, pad: 0 };
-    if !matches!(outer.shape, Shape::Plain) || env.vip(&key).is_none_or(|entry| entry.flags & DECAP == 0) {
+    let handled = any || env.vip(&key).is_some_and(|entry| entry.flags & DECAP != 0);
+    if !handled || !matches!(outer.shape, Shape::Plain) || link.to_group() {
         return Err(Reason::NotOurs);
     }
     let at = link.len + family.header_len();

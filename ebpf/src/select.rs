@@ -167,7 +167,8 @@ fn follow<E: Env>(env: &E, record: FlowRecord, stage: Stage, slot: Slot, now: u3
     let owner = slot.owner();
     let owner_up = is_up(env, owner);
     // A reopened flow stays where it was if its new owner takes nothing.
-    if !lost && !(reopened && owner_up) {
+    let rehomed = lost || (reopened && owner_up);
+    if !rehomed {
         env.count_flow(FlowEvent::Followed);
         return (record.backend, FlowRecord { state: record.state | closing, seen: now, ..record });
     }

@@ -5,6 +5,7 @@
 //!  lb1 (index 20, 10.0.1.1/24, fd01::1/64)   neighbours .12, ::12 known
 //! ```
 //! Nothing else is routed.
+#![expect(clippy::expect_used, reason = "a row that cannot be written is a failed test")]
 
 use std::net::{IpAddr, Ipv4Addr};
 

@@ -7,7 +7,7 @@ use crate::{
     packet::{ACK, Packet, SYN, seal},
     xdp::{
         row::{Program, edited},
-        world::World,
+        world::{ROUTER_MAC, World},
     },
 };
 
@@ -45,12 +45,15 @@ fn taken(name: &'static str, world: &World, packet: &Packet, inner: &Packet) -> 
 
 fn taken_off(now: u32) -> Vec<Row> {
     let world = world(now);
+    let blank = World { now, ..World::default() };
+    let elsewhere = tcp(ACK).inside("10.0.0.1", "10.0.0.12", 0);
     let two = udp().tag(0x88a8, 9).tag(0x8100, 7);
     vec![
         taken("decap: 4in4", &world, &v4(tcp(ACK)), &tcp(ACK)),
         taken("decap: 6in4", &world, &v4(tcp_v6(ACK)), &tcp_v6(ACK)),
         taken("decap: 4in6", &world, &v6(tcp(SYN)), &tcp(SYN)),
         taken("decap: 6in6", &world, &v6(tcp_v6(SYN)), &tcp_v6(SYN)),
+        taken("decap: maps that nobody wrote: every tunnel", &blank, &elsewhere, &tcp(ACK)),
         taken("decap: a tag stays", &world, &v4(udp().tag(0x8100, 7)), &udp().tag(0x8100, 7)),
         taken("decap: two tags stay", &world, &v6(two.clone()), &two),
     ]
@@ -80,13 +83,14 @@ fn left_on(now: u32) -> Vec<Row> {
     let here = world(now);
     let unflagged = World::new(now).vip(HERE_V4, 0, 4, 0);
     let mut foreign = here.clone();
-    foreign.meta.abi = 0;
+    foreign.meta.abi = lb_abi::ABI_VERSION + 1;
     let elsewhere = tcp(ACK).inside("10.0.0.1", "10.0.0.12", 0);
     let broken = |name, edit: fn(&mut Vec<u8>)| frame(name, &here, edited(&v4(tcp(ACK)), edit));
     vec![
         row("decap: a tunnel to another address", &here, &elsewhere),
         row("decap: a key without the flag", &unflagged, &v4(tcp(ACK))),
         row("decap: maps of another version", &foreign, &v4(tcp(ACK))).passed(Reason::Abi),
+        row("decap: to a group address", &here, &v4(tcp(ACK)).macs([1, 0, 0x5e, 0, 0, 1], ROUTER_MAC)),
         row("decap: not a tunnel", &here, &arriving(Packet::tcp("198.51.100.7:1", "10.0.0.11:80", SYN))),
         broken("decap: a fragment of a tunnel", |frame| {
             frame[20] = 0x20;

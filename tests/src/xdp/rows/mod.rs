@@ -1,4 +1,5 @@
 //! The rows.
+#![expect(clippy::expect_used, reason = "a row that cannot be written is a failed test")]
 
 use lb_abi::{
     counter::FlowEvent,
