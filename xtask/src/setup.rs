@@ -52,11 +52,15 @@ pub(crate) fn ensure(workspace: &Workspace, groups: &[Group]) -> Result<()> {
         }
     }
     if program("apt-get").is_some() {
-        if is_root() {
-            eprintln!("setup: apt-get update");
-            run(workspace.command("apt-get").args(["update", "-q"]))?;
+        // Packages are in question only if they would help were all of them on offer.
+        facts.apt = Some(Apt { rustc_web: true, llvm: true });
+        if plan(&facts).iter().any(Step::needs_root) {
+            if is_root() {
+                eprintln!("setup: apt-get update");
+                run(workspace.command("apt-get").args(["update", "-q"]))?;
+            }
+            facts.apt = Some(offered(workspace));
         }
-        facts.apt = Some(offered(workspace));
     }
     carry_out(workspace, &plan(&facts))?;
     let left = plan(&look(groups));
@@ -128,14 +132,14 @@ fn install(workspace: &Workspace, step: &Step, packages: &[&'static str]) -> Res
     let units = units();
     run(&mut command(workspace, step))?;
     drop(quiet);
-    if program("systemctl").is_none() {
-        return Ok(());
-    }
-    for unit in ["nginx", "haproxy"] {
-        let is_ours = packages.iter().any(|package| package.starts_with(unit));
-        if is_ours && !units.contains(unit) {
-            eprintln!("setup: systemctl disable {unit}");
-            run(workspace.command("systemctl").args(["disable", "--quiet", unit]))?;
+    for name in ["nginx", "haproxy"] {
+        let is_ours = packages.iter().any(|package| package.starts_with(name));
+        if is_ours && !units.contains(name) {
+            eprintln!("setup: {name} is not to start at boot");
+            run(workspace.command("update-rc.d").args([name, "disable"]))?;
+            if program("systemctl").is_some() {
+                run(workspace.command("systemctl").args(["disable", "--quiet", name]))?;
+            }
         }
     }
     Ok(())
