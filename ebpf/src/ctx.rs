@@ -235,7 +235,7 @@ impl FlowCell for Record {
     fn load(&self) -> FlowRecord {
         // SAFETY: a value of the map, which the kernel keeps mapped while the program runs. Preallocated elements may be
         // deleted and given to another flow at this moment: then that flow's first record is overwritten with ours
-        // (the kernel's own trade, Documentation/bpf/map_hash.rst), and its epoch and backend are still valid ones.
+        // (the kernel's own trade, Documentation/bpf/map_hash.rst, v6.18), and its epoch and backend are still valid ones.
         FlowRecord::from_word(unsafe { self.0.read_volatile() })
     }
 

@@ -7,7 +7,8 @@
 //! - IPv6: flow label from the flow hash (RFC 6438), so that routers and NICs spread flows.
 //!
 //! Tags stay on a frame that leaves by the interface it came in by, and go when it leaves by another: they belong
-//! to the link, not to the packet.
+//! to the link, not to the packet. A way out that is itself a VLAN device is not served: XDP cannot send through one, and
+//! no map names its lower interface and tag yet.
 
 use crate::{
     address::Address,
