@@ -23,17 +23,32 @@ pub fn enter() -> Result<()> {
     // Routes are only answered on interfaces that forward. The files show the namespace of the thread that opens them.
     std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("enabling IPv4 forwarding")?;
     std::fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1").context("enabling IPv6 forwarding")?;
-    ip(&batch())
+    ip(&links())?;
+    for peer in ["peer0", "peer1"] {
+        // Its solicitations and reports would come in by lb0 and lb1 at any time, and be counted.
+        std::fs::write(format!("/proc/sys/net/ipv6/conf/{peer}/disable_ipv6"), "1")
+            .context("a quiet peer")?;
+    }
+    ip(&addresses())
 }
 
-fn batch() -> String {
+fn links() -> String {
     let mut lines = String::from("link set lo up\n");
     for (name, index, mac, net) in [("lb0", LB0, LB0_MAC, 0), ("lb1", LB1, LB1_MAC, 1)] {
         let mac = text(mac);
         let peer = index + 1;
         lines += &format!(
-            "link add {name} index {index} address {mac} mtu {MTU} type veth peer name peer{net} index {peer}\n\
-             addr add 10.0.{net}.1/24 dev {name}\n\
+            "link add {name} index {index} address {mac} mtu {MTU} type veth peer name peer{net} index {peer}\n"
+        );
+    }
+    lines
+}
+
+fn addresses() -> String {
+    let mut lines = String::new();
+    for (name, net) in [("lb0", 0), ("lb1", 1)] {
+        lines += &format!(
+            "addr add 10.0.{net}.1/24 dev {name}\n\
              addr add fd0{net}::1/64 dev {name} nodad\n\
              link set peer{net} up\n\
              link set {name} up\n"
