@@ -1,9 +1,10 @@
 //! Taking an outer IP header off, for a backend that has no tunnel device.
 //!
 //! Which outer destinations are handled:
-//! - maps that nobody wrote (`META` is zero): every one. So a backend that runs `lb_decap` alone has nothing to configure;
-//! - else only keys of map `VIPS` with the flag `DECAP`: (outer destination, port 0, protocol 4 or 41 as the inner
-//!   packet is).
+//! - maps that nobody wrote (`META` is zero): every one, so that a backend that runs `lb_decap` alone has
+//!   nothing to configure;
+//! - else only keys of map `VIPS` with the flag `DECAP`: (outer destination, port 0, protocol 4 or 41 as the
+//!   inner packet is).
 //!
 //! Whoever may send to a handled address may inject packets with any inner address, as with any unauthenticated
 //! tunnel, so it should be reachable from the balancers only.

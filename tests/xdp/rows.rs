@@ -23,7 +23,8 @@ fn host_rows() {
 }
 
 proptest! {
-    /// However a row's frame is cut and bent: no panic, exactly one reason, and what passes ingress passes untouched.
+    /// However a row's frame is cut and bent: no panic, exactly one reason, and what passes ingress passes
+    /// untouched.
     #[test]
     fn bent_rows(
         row in any::<prop::sample::Index>(),

@@ -1,5 +1,5 @@
-//! Real frames over veth in native mode: in by `lb0`, out by `lb0` (XDP_TX) or `lb1` (redirect), and through `lb_decap` at
-//! the other end of the wire.
+//! Real frames over veth in native mode: in by `lb0`, out by `lb0` (XDP_TX) or `lb1` (redirect), and through
+//! `lb_decap` at the other end of the wire.
 #![expect(clippy::unwrap_used, reason = "a test target: helpers fail the test they help")]
 
 use std::time::{Duration, Instant};

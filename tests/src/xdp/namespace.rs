@@ -20,7 +20,8 @@ pub fn enter() -> Result<()> {
     // SAFETY: takes flags only; concerns the calling thread, whose sockets nobody else uses.
     let error = unsafe { libc::unshare(libc::CLONE_NEWNET) };
     ensure!(error == 0, "unshare: {}", io::Error::last_os_error());
-    // Routes are only answered on interfaces that forward. The files show the namespace of the thread that opens them.
+    // Routes are only answered on interfaces that forward. The files show the namespace of the thread that
+    // opens them.
     std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("enabling IPv4 forwarding")?;
     std::fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1").context("enabling IPv6 forwarding")?;
     ip(&links())?;
