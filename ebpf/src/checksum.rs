@@ -75,11 +75,12 @@ mod tests {
         }
 
         #[test]
-        fn incremental_equals_whole(header: [u8; 20], word in (0usize..10).prop_filter("not itself", |at| *at != 5), new: u16) {
-            // A real header has a version: a sum over zeros alone has two representations of zero (RFC 1624, 3).
+        fn incremental_equals_whole(header: [u8; 20], word in 1usize..10, new: u16) {
+            // A real header has a version: a sum over zeros alone has two representations of zero (RFC 1624,
+            // 3).
             let mut header = header;
             header[0] = 0x45;
-            prop_assume!(word != 0);
+            prop_assume!(word != 5); // the checksum itself
             let before = seal(header);
             let at = word * 2;
             let old = Be16(u16::from_ne_bytes([before[at], before[at + 1]]));

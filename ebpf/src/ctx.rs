@@ -83,8 +83,9 @@ impl Packet for XdpPacket<'_> {
     #[inline(always)]
     fn load<const N: usize>(&self, at: usize) -> Option<[u16; N]> {
         let start = self.at(at, 2 * N)?;
-        // SAFETY: `at` found 2 N bytes inside the frame, and the verifier checks that it did. Any bytes are valid.
-        // Frames begin on an even address in every driver; where one did not, the load would still be right.
+        // SAFETY: `at` found 2 N bytes inside the frame, and the verifier checks that it did. Any bytes are
+        // valid. Frames begin on an even address in every driver; where one did not, the load would still be
+        // right.
         Some(unsafe { start.cast::<[u16; N]>().read() })
     }
 
@@ -139,15 +140,17 @@ impl Env for Kernel<'_> {
 
     #[inline(always)]
     fn vip(&self, key: &VipKey) -> Option<&VipEntry> {
-        // SAFETY: control replaces entries whole, and the kernel keeps the old one until the program ends (RCU).
+        // SAFETY: control replaces entries whole, and the kernel keeps the old one until the program ends
+        // (RCU).
         unsafe { maps::VIPS.get(key) }
     }
 
     #[inline(always)]
     fn slot(&self, index: u32) -> Option<Slot> {
         let word = maps::SLOTS.get_ptr_mut(index)?;
-        // SAFETY: array values are eight bytes on an eight-byte address; control stores them whole. Volatile, so that it
-        // is read once and whole: relaxed atomic loads are not selectable for the BPF base instruction set.
+        // SAFETY: array values are eight bytes on an eight-byte address; control stores them whole. Volatile,
+        // so that it is read once and whole: relaxed atomic loads are not selectable for the BPF base
+        // instruction set.
         Some(Slot(unsafe { word.read_volatile() }))
     }
 
@@ -233,9 +236,10 @@ struct Record(*mut u64);
 impl FlowCell for Record {
     #[inline(always)]
     fn load(&self) -> FlowRecord {
-        // SAFETY: a value of the map, which the kernel keeps mapped while the program runs. Preallocated elements may be
-        // deleted and given to another flow at this moment: then that flow's first record is overwritten with ours
-        // (the kernel's own trade, Documentation/bpf/map_hash.rst), and its epoch and backend are still valid ones.
+        // SAFETY: a value of the map, which the kernel keeps mapped while the program runs. Preallocated
+        // elements may be deleted and given to another flow at this moment: then that flow's first record is
+        // overwritten with ours (the kernel's own trade, Documentation/bpf/map_hash.rst, v6.18), and its
+        // epoch and backend are still valid ones.
         FlowRecord::from_word(unsafe { self.0.read_volatile() })
     }
 
@@ -352,8 +356,8 @@ fn worker_of_core() -> Option<u32> {
     maps::STEER_CORES.get(core).copied()?.checked_sub(1)
 }
 
-/// The kernel's hash of the 4-tuple also orders its connection table; multiplied by an odd constant (2^32 / golden
-/// ratio), so that a worker's connections are not neighbours there.
+/// The kernel's hash of the 4-tuple also orders its connection table; multiplied by an odd constant (2^32 /
+/// golden ratio), so that a worker's connections are not neighbours there.
 #[inline(always)]
 fn worker_of_hash(hash: u32, workers: u32) -> u32 {
     let mixed = hash.wrapping_mul(0x9e37_79b1);

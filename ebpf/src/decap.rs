@@ -1,9 +1,10 @@
 //! Taking an outer IP header off, for a backend that has no tunnel device.
 //!
 //! Which outer destinations are handled:
-//! - maps that nobody wrote (`META` is zero): every one. So a backend that runs `lb_decap` alone has nothing to configure;
-//! - else only keys of map `VIPS` with the flag `DECAP`: (outer destination, port 0, protocol 4 or 41 as the inner
-//!   packet is).
+//! - maps that nobody wrote (`META` is zero): every one, so that a backend that runs `lb_decap` alone has
+//!   nothing to configure;
+//! - else only keys of map `VIPS` with the flag `DECAP`: (outer destination, port 0, protocol 4 or 41 as the
+//!   inner packet is).
 //!
 //! Whoever may send to a handled address may inject packets with any inner address, as with any unauthenticated
 //! tunnel, so it should be reachable from the balancers only.
@@ -104,4 +105,150 @@ fn carry_congestion<P: Packet>(
         packet.store(at + 10, [check.0]).ok_or(Reason::MalformedIp)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use lb_abi::{
+        backend::BackendEntry,
+        counter::FlowEvent,
+        flow::{FlowKey, FlowRecord},
+        meta::Meta,
+        slot::Slot,
+        vip::VipEntry,
+    };
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        address::Address,
+        encap::{Outer, Tags},
+        env::{FlowCell, NextHop, Route, Unroutable},
+        packet::Frame,
+    };
+
+    /// Maps that nobody wrote.
+    struct Blank(Meta);
+
+    struct NoRecord;
+
+    impl FlowCell for NoRecord {
+        fn load(&self) -> FlowRecord {
+            FlowRecord::default()
+        }
+
+        fn store(&self, _: FlowRecord) {}
+    }
+
+    impl Env for Blank {
+        fn meta(&self) -> Option<&Meta> {
+            Some(&self.0)
+        }
+
+        fn denied_v4(&self, _: [u8; 4]) -> bool {
+            false
+        }
+
+        fn denied_v6(&self, _: [u8; 16]) -> bool {
+            false
+        }
+
+        fn vip(&self, _: &VipKey) -> Option<&VipEntry> {
+            None
+        }
+
+        fn slot(&self, _: u32) -> Option<Slot> {
+            None
+        }
+
+        fn backend(&self, _: u16) -> Option<&BackendEntry> {
+            None
+        }
+
+        fn flow(&self, _: &FlowKey) -> Option<impl FlowCell> {
+            None::<NoRecord>
+        }
+
+        fn record(&self, _: &FlowKey, _: FlowRecord) -> Option<()> {
+            None
+        }
+
+        fn now_ticks(&self) -> u32 {
+            0
+        }
+
+        fn route(&self, _: u32, _: &Route) -> Result<NextHop, Unroutable> {
+            Err(Unroutable::NoRoute)
+        }
+
+        fn count(&self, _: Reason) {}
+
+        fn count_flow(&self, _: FlowEvent) {}
+
+        fn count_traffic(&self, _: u32, _: u16, _: u64, _: bool) {}
+    }
+
+    /// A frame of a family with `tags` tags; all that is not length or version is as given.
+    fn frame(family: Family, tags: usize, noise: &[u8; 64], payload: &[u8]) -> Vec<u8> {
+        let mut frame = Vec::from(&noise[..12]);
+        frame[0] &= !1;
+        for tag in 0..tags {
+            frame.extend([0x81, 0x00, noise[12 + tag], noise[13 + tag]]);
+        }
+        frame.extend(family.ethertype().to_be_bytes());
+        let at = frame.len();
+        frame.extend(&noise[20..20 + family.header_len()]);
+        frame.extend(payload);
+        match family {
+            Family::V4 => {
+                frame[at] = 0x45;
+                let length = (20 + payload.len() as u16).to_be_bytes();
+                frame[at + 2..at + 4].copy_from_slice(&length);
+                frame[at + 6..at + 8].fill(0);
+            }
+            Family::V6 => {
+                frame[at] = 0x60 | frame[at] & 0x0f;
+                frame[at + 4..at + 6].copy_from_slice(&(payload.len() as u16).to_be_bytes());
+            }
+        }
+        frame
+    }
+
+    fn family() -> impl Strategy<Value = Family> {
+        prop_oneof![Just(Family::V4), Just(Family::V6)]
+    }
+
+    proptest! {
+        #[test]
+        fn undoes_encapsulation(
+            inner in family(),
+            outer in family(),
+            tags in 0usize..3,
+            noise: [u8; 64],
+            ends: ([u8; 4], [u8; 4]),
+            payload in proptest::collection::vec(any::<u8>(), 0..80),
+        ) {
+            const HEADROOM: usize = 40;
+            let original = frame(inner, tags, &noise, &payload);
+            let mut buffer = std::vec![0; HEADROOM];
+            buffer.extend(&original);
+            let mut packet = Frame::new(&mut buffer, HEADROOM, 1);
+            let link = Link::parse(&packet).unwrap();
+            let ip = Ip::parse(&packet, link.len, inner).unwrap();
+            let end = |[a, b, c, d]: [u8; 4]| match outer {
+                Family::V4 => Address::new([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]),
+                Family::V6 => Address::new([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]),
+            };
+            let outer =
+                Outer { family: outer, source: end(ends.0), destination: end(ends.1), label: u32::MAX };
+            let length = encap::length(&ip, Some(&outer)).unwrap();
+            let hop = NextHop { interface: 1, addresses: link.addresses };
+            encap::rewrite(&mut packet, &link, &ip, Some(&outer), length, &hop, Tags::Keep).unwrap();
+            prop_assert_eq!(packet.bytes().len(), original.len() + outer.family.header_len());
+            prop_assert_eq!(decap(&mut packet, &Blank(Meta::default())), Verdict::Pass);
+            prop_assert_eq!(packet.bytes(), &original[..]);
+        }
+    }
 }

@@ -6,8 +6,9 @@
 //! - time to live or hop limit 64;
 //! - IPv6: flow label from the flow hash (RFC 6438), so that routers and NICs spread flows.
 //!
-//! Tags stay on a frame that leaves by the interface it came in by, and go when it leaves by another: they belong
-//! to the link, not to the packet.
+//! Tags stay on a frame that leaves by the interface it came in by, and go when it leaves by another: they
+//! belong to the link, not to the packet. A way out that is itself a VLAN device is not served: XDP cannot
+//! send through one, and no map names its lower interface and tag yet.
 
 use crate::{
     address::Address,
@@ -54,8 +55,8 @@ pub fn length(ip: &Ip, outer: Option<&Outer>) -> Option<u16> {
 
 /// One hop for the packet itself, whichever way it is forwarded: its TTL or hop limit goes down by one.
 ///
-/// As in IPVS and RFC 2003, 3.1 (Katran leaves it alone): two balancers that forward to each other by layer 2 then
-/// lose a packet after 255 rounds and not never. The caller has dropped what came with 1 or 0.
+/// As in IPVS and RFC 2003, 3.1 (Katran leaves it alone): two balancers that forward to each other by layer 2
+/// then lose a packet after 255 rounds and not never. The caller has dropped what came with 1 or 0.
 #[inline(always)]
 pub fn age<P: Packet>(packet: &mut P, ip: &Ip) -> Option<()> {
     let ttl = ip.ttl - 1;

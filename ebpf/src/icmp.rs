@@ -14,8 +14,8 @@ use crate::{
 
 /// Turns an echo request into its reply and sends it back the way it came.
 ///
-/// Swapping addresses changes no checksum, so only type and TTL are folded in; a request whose checksum was wrong
-/// gets a reply whose checksum is wrong.
+/// Swapping addresses changes no checksum, so only type and TTL are folded in; a request whose checksum was
+/// wrong gets a reply whose checksum is wrong.
 #[inline(always)]
 pub fn answer<P: Packet>(packet: &mut P, link: &Link, ip: &Ip) -> Result<(), Reason> {
     let [a, b, c, d, e, f] = link.addresses;

@@ -1,9 +1,10 @@
 //! The walk of a packet through the balancer.
 //!
-//! What is ours is decided by the VIP map alone: (destination address, port, protocol). What cannot have a port, because it
-//! is a fragment, carries options or is cut short, is ours if its address has an entry for ICMP (port 0), which control
-//! writes for every VIP address. Everything else passes untouched, but for what no receiver could read either
-//! (malformed Ethernet and IP headers) and for denied sources, which are dropped whomever they are for.
+//! What is ours is decided by the VIP map alone: (destination address, port, protocol). What cannot have a
+//! port, because it is a fragment, carries options or is cut short, is ours if its address has an entry for
+//! ICMP (port 0), which control writes for every VIP address. Everything else passes untouched, but for what
+//! no receiver could read either (malformed Ethernet and IP headers) and for denied sources, which are
+//! dropped whomever they are for.
 
 use lb_abi::{
     ABI_VERSION,

@@ -1,11 +1,12 @@
 //! The packet path as pure functions: what `lb_ingress` and `lb_decap` do, without a kernel.
 //!
-//! A packet is a [`packet::Packet`]; maps, routes, clock and counters are an [`env::Env`]. The object (`main.rs`,
-//! behind feature `bpf`) implements both over the kernel's, tests over vectors and cells, so that one set of
-//! rows is run on both. Order of steps in [`ingress::ingress`]:
+//! A packet is a [`packet::Packet`]; maps, routes, clock and counters are an [`env::Env`]. The object
+//! (`main.rs`, behind feature `bpf`) implements both over the kernel's, tests over vectors and cells, so that
+//! one set of rows is run on both. Order of steps in [`ingress::ingress`]:
 //!
 //! ```text
-//! parse link, IP -> deny list -> parse transport -> VIP -> echo | ttl -> slot -> flow record -> route -> front -> out
+//! parse link, IP -> deny list -> parse transport -> VIP -> echo | ttl -> slot -> flow record -> route ->
+//! front -> out
 //! ```
 //! Absent on purpose: allocation, panics, raw pointers, logging, and every look-up a packet does not need.
 #![no_std]

@@ -1,8 +1,9 @@
 //! The object: map statics and entry points around the pure library. Built for `bpfel-unknown-none` only.
 //!
-//! Pins and sizes are the loader's: maps carry the names of `lb_abi::names`, and the loader pins them by name. The
-//! version of the contract can be read before anything is loaded: symbol `LB_ABI_VERSION` in section `.rodata` is
-//! a little-endian `u32` (any ELF reader: symbol value is the offset into the section's data).
+//! Pins and sizes are the loader's: maps carry the names of `lb_abi::names`, and the loader pins them by
+//! name. The version of the contract can be read before anything is loaded: symbol `LB_ABI_VERSION` in
+//! section `.rodata` is a little-endian `u32` (any ELF reader: symbol value is the offset into the section's
+//! data).
 #![no_std]
 #![no_main]
 #![expect(unsafe_code, reason = "link sections and exported names are unsafe attributes")]
@@ -43,14 +44,16 @@ fn lb_decap(ctx: XdpContext) -> u32 {
     ctx::action(decap::decap(&mut XdpPacket::new(&ctx), &kernel))
 }
 
-/// Gives a new connection or datagram to a worker's socket. It always passes: without a choice, the kernel chooses.
+/// Gives a new connection or datagram to a worker's socket. It always passes: without a choice, the kernel
+/// chooses.
 #[sk_reuseport]
 fn lb_steer(ctx: SkReuseportContext) -> u32 {
     ctx::steer(&ctx);
     ctx::SK_PASS
 }
 
-/// Never called: nothing in the programs panics. The verifier would refuse the endless loop if it were reachable.
+/// Never called: nothing in the programs panics. The verifier would refuse the endless loop if it were
+/// reachable.
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}

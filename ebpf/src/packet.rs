@@ -2,9 +2,10 @@
 
 /// A frame, from its Ethernet header on.
 ///
-/// Bytes are read and written as 16-bit words as they lie there, that is in network order: frames begin on an even
-/// address and headers have even lengths, and BPF code made of words is small, where byte arrays are taken apart and put
-/// together again byte by byte. All offsets are from the present first byte; [`Packet::move_head`] shifts them.
+/// Bytes are read and written as 16-bit words as they lie there, that is in network order: frames begin on an
+/// even address and headers have even lengths, and BPF code made of words is small, where byte arrays are
+/// taken apart and put together again byte by byte. All offsets are from the present first byte;
+/// [`Packet::move_head`] shifts them.
 pub trait Packet {
     /// Bytes from the Ethernet header to the end.
     fn len(&self) -> usize;

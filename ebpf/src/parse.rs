@@ -167,7 +167,8 @@ pub struct Ip {
     pub ttl: u8,
     /// Transport protocol, or the first extension header's number.
     pub protocol: u8,
-    /// Bytes from this header to the end of the packet; at least the plain header, at most what is in the frame.
+    /// Bytes from this header to the end of the packet; at least the plain header, at most what is in the
+    /// frame.
     pub length: u16,
     /// What comes next.
     pub shape: Shape,

@@ -5,7 +5,8 @@
 //!  settled            -                       owner
 //!  open, SYN          follow *                owner, recorded; not recordable: previous while it is up
 //!  open, other        follow                  previous, recorded (RST, FIN, SYN-ACK: not recorded)
-//!  open, UDP          follow                  previous, recorded, until the flow idle time has passed; then owner
+//!  open, UDP          follow                  previous, recorded, until the flow idle time has passed; then
+//! owner
 //!  closed             follow *                owner
 //! ```
 //! `*`: a SYN re-homes a flow that was seen closing. A flow whose backend is down is re-homed by any packet. A record
@@ -172,7 +173,8 @@ fn follow<E: Env>(env: &E, record: FlowRecord, stage: Stage, slot: Slot, now: u3
         env.count_flow(FlowEvent::Followed);
         return (record.backend, FlowRecord { state: record.state | closing, seen: now, ..record });
     }
-    // Nobody takes over: the record stays as it was, for when its backend returns; the packet is the owner's loss.
+    // Nobody takes over: the record stays as it was, for when its backend returns; the packet is the owner's
+    // loss.
     if !owner_up {
         return (owner, FlowRecord { seen: now, ..record });
     }
@@ -226,8 +228,8 @@ fn begin<E: Env>(env: &E, vip: &VipEntry, flow: &FlowKey, stage: Stage, slot: Sl
 
 /// Ticks since the slot changed; 0 where control's clock is ahead of ours.
 ///
-/// Half of the range counts as ahead: a slot that nobody closes for 13 days (2^23 ticks) reads as just opened again,
-/// which is slower, and still right.
+/// Half of the range counts as ahead: a slot that nobody closes for 13 days (2^23 ticks) reads as just opened
+/// again, which is slower, and still right.
 #[inline(always)]
 const fn age(slot: Slot, now: u32) -> u32 {
     let age = slot.age(now);

@@ -1,5 +1,5 @@
-//! Frames for tests, built from scratch: every checksum is computed over the whole, nothing is shared with the code
-//! under test.
+//! Frames for tests, built from scratch: every checksum is computed over the whole, nothing is shared with
+//! the code under test.
 #![expect(clippy::expect_used, reason = "a row that cannot be written is a failed test")]
 
 use std::net::{IpAddr, SocketAddr};

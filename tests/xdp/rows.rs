@@ -7,6 +7,7 @@ use lb_tests::xdp::{
     row::{Place, Program, Row},
     rows,
 };
+use proptest::prelude::*;
 
 /// Ticks of the host's runs: the slots' 24-bit times wrap between "ago" and now.
 const NOW: u32 = 0x0200_0010;
@@ -19,6 +20,32 @@ fn all_of(rows: &[Row], run: impl FnMut(&Row) -> Result<(), String>) {
 #[test]
 fn host_rows() {
     all_of(&rows::all(NOW), |row| row.check(host::run(row)));
+}
+
+proptest! {
+    /// However a row's frame is cut and bent: no panic, exactly one reason, and what passes ingress passes
+    /// untouched.
+    #[test]
+    fn bent_rows(
+        row in any::<prop::sample::Index>(),
+        cut in any::<prop::sample::Index>(),
+        bend in proptest::collection::vec((0usize..80, any::<u8>()), 0..4),
+    ) {
+        let rows = rows::all(NOW);
+        let mut row = row.get(&rows).clone();
+        row.frame.truncate(row.frame.len() - cut.index(row.frame.len() + 1) / 4);
+        for (at, byte) in bend {
+            if let Some(old) = row.frame.get_mut(at) {
+                *old = byte;
+            }
+        }
+        let result = host::run(&row);
+        prop_assert_eq!(result.reasons.len(), 1);
+        prop_assert_eq!(result.moved.len(), usize::from(result.reasons == [Reason::Forwarded]));
+        if row.program == Program::Ingress && result.verdict == Verdict::Pass {
+            prop_assert_eq!(result.frame, row.frame);
+        }
+    }
 }
 
 #[test]

@@ -75,7 +75,8 @@ reasons! {
     Mtu = 14, "mtu", Drop;
     /// The driver left no room in front of the packet for the outer header.
     EncapHeadroom = 15, "encap-headroom", Drop;
-    /// No route to the backend, or no outer source address of its family.
+    /// No route to the backend, forwarding is off on the way in, or there is no outer source address of its
+    /// family.
     NoRoute = 16, "no-route", Drop;
     /// The next hop's Ethernet address is not known yet; XDP cannot ask for it, probes of the backend do.
     NoNeighbour = 17, "no-neighbour", Drop;

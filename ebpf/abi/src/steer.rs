@@ -43,7 +43,8 @@ pub struct SteerCounters {
     pub by_core: u64,
     /// Chosen by hash.
     pub by_hash: u64,
-    /// The chosen socket was missing; the kernel chose.
+    /// The chosen socket was missing: the hash took over from the core (then counted there, too), or the
+    /// kernel did.
     pub missing: u64,
 }
 

@@ -60,8 +60,8 @@ struct Counters {
 }
 
 impl Bench {
-    /// Enters a namespace and loads. Native mode matters: only then has `lb0` receive queues to pretend a packet
-    /// from.
+    /// Enters a namespace and loads. Native mode matters: only then has `lb0` receive queues to pretend a
+    /// packet from.
     pub fn new() -> Result<Self> {
         namespace::enter()?;
         let mut ebpf = EbpfLoader::new()
@@ -78,8 +78,8 @@ impl Bench {
         Ok(Self { ebpf })
     }
 
-    /// Runs a row. Of a redirect the kernel does not say whereto here: the interface is told from the source address
-    /// that the frame was given.
+    /// Runs a row. Of a redirect the kernel does not say whereto here: the interface is told from the source
+    /// address that the frame was given.
     pub fn run(&mut self, row: &Row) -> Result<row::Result> {
         self.write(&row.world).context("writing maps")?;
         let before = self.counters()?;

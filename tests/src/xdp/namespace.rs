@@ -3,6 +3,7 @@
 
 use std::{
     io::{self, Write as _},
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
     process::{Command, Stdio},
 };
 
@@ -19,20 +20,36 @@ pub fn enter() -> Result<()> {
     // SAFETY: takes flags only; concerns the calling thread, whose sockets nobody else uses.
     let error = unsafe { libc::unshare(libc::CLONE_NEWNET) };
     ensure!(error == 0, "unshare: {}", io::Error::last_os_error());
-    // Routes are only answered on interfaces that forward. The files show the namespace of the thread that opens them.
+    // Routes are only answered on interfaces that forward. The files show the namespace of the thread that
+    // opens them.
     std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("enabling IPv4 forwarding")?;
     std::fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1").context("enabling IPv6 forwarding")?;
-    ip(&batch())
+    ip(&links())?;
+    for peer in ["peer0", "peer1"] {
+        // Its solicitations and reports would come in by lb0 and lb1 at any time, and be counted.
+        std::fs::write(format!("/proc/sys/net/ipv6/conf/{peer}/disable_ipv6"), "1")
+            .context("a quiet peer")?;
+    }
+    ip(&addresses())
 }
 
-fn batch() -> String {
+fn links() -> String {
     let mut lines = String::from("link set lo up\n");
     for (name, index, mac, net) in [("lb0", LB0, LB0_MAC, 0), ("lb1", LB1, LB1_MAC, 1)] {
         let mac = text(mac);
         let peer = index + 1;
         lines += &format!(
-            "link add {name} index {index} address {mac} mtu {MTU} type veth peer name peer{net} index {peer}\n\
-             addr add 10.0.{net}.1/24 dev {name}\n\
+            "link add {name} index {index} address {mac} mtu {MTU} type veth peer name peer{net} index {peer}\n"
+        );
+    }
+    lines
+}
+
+fn addresses() -> String {
+    let mut lines = String::new();
+    for (name, net) in [("lb0", 0), ("lb1", 1)] {
+        lines += &format!(
+            "addr add 10.0.{net}.1/24 dev {name}\n\
              addr add fd0{net}::1/64 dev {name} nodad\n\
              link set peer{net} up\n\
              link set {name} up\n"
@@ -75,4 +92,48 @@ pub fn now_ticks() -> u32 {
     let error = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut time) };
     assert_eq!(error, 0, "CLOCK_MONOTONIC_COARSE is always there");
     ((time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64) >> TICK_SHIFT) as u32
+}
+
+/// A wire end: sends frames out of an interface, and sees all that come in by it.
+#[derive(Debug)]
+pub struct Tap(OwnedFd);
+
+impl Tap {
+    /// On the interface with an index.
+    pub fn new(interface: u32) -> Result<Self> {
+        let protocol = (libc::ETH_P_ALL as u16).to_be();
+        let flags = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+        // SAFETY: takes integers only.
+        let fd = unsafe { libc::socket(libc::AF_PACKET, flags, i32::from(protocol)) };
+        ensure!(fd >= 0, "socket: {}", io::Error::last_os_error());
+        // SAFETY: just made, and nobody else's.
+        let tap = Self(unsafe { OwnedFd::from_raw_fd(fd) });
+        // SAFETY: integers and a byte array.
+        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        address.sll_family = libc::AF_PACKET as u16;
+        address.sll_protocol = protocol;
+        address.sll_ifindex = interface as i32;
+        let len = size_of_val(&address) as u32;
+        // SAFETY: `address` is `len` bytes of ours.
+        let error = unsafe { libc::bind(tap.0.as_raw_fd(), (&raw const address).cast(), len) };
+        ensure!(error == 0, "bind: {}", io::Error::last_os_error());
+        Ok(tap)
+    }
+
+    /// Sends a frame.
+    pub fn send(&self, frame: &[u8]) -> Result<()> {
+        // SAFETY: the frame is ours for the call.
+        let sent = unsafe { libc::send(self.0.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
+        ensure!(sent == frame.len() as isize, "send: {}", io::Error::last_os_error());
+        Ok(())
+    }
+
+    /// A frame that came in, if one is there.
+    pub fn receive(&self) -> Option<Vec<u8>> {
+        let mut frame = vec![0; 2048];
+        // SAFETY: the buffer is ours for the call.
+        let len = unsafe { libc::recv(self.0.as_raw_fd(), frame.as_mut_ptr().cast(), frame.len(), 0) };
+        frame.truncate(usize::try_from(len).ok()?);
+        Some(frame)
+    }
 }

@@ -31,8 +31,8 @@ pub fn all(now: u32) -> Vec<Row> {
     [forward::rows(now), moving::rows(now), refuse::rows(now), answer::rows(now), decap::rows(now)].concat()
 }
 
-/// Worlds in which a frame is encapsulated for a backend that decapsulates: the world, the frame in, and the frame that
-/// the backend's kernel should get.
+/// Worlds in which a frame is encapsulated for a backend that decapsulates: the world, the frame in, and the
+/// frame that the backend's kernel should get.
 pub fn round_trips(now: u32) -> Vec<(World, Vec<u8>, Vec<u8>)> {
     let mut trips = Vec::new();
     for backend in [NEAR, FAR, NEAR_V6, FAR_V6] {

@@ -1,5 +1,5 @@
-//! Slots that move: what is followed, what is recorded, and where the rest goes. The slot moves from [`OTHER`] to
-//! [`NEAR`] unless a row says otherwise.
+//! Slots that move: what is followed, what is recorded, and where the rest goes. The slot moves from
+//! [`OTHER`] to [`NEAR`] unless a row says otherwise.
 
 use lb_abi::{
     counter::FlowEvent::{
