@@ -114,7 +114,7 @@ fn prepare_directory(dir: &Path) -> Result<()> {
     let existing = if dir.exists() { dir } else { parent };
     let no_bpffs = || Error::NoBpffs { dir: dir.to_owned(), parent: parent.to_owned() };
     match rustix::fs::statfs(existing) {
-        Ok(stat) if i64::from(stat.f_type) == BPF_FS_MAGIC => {}
+        Ok(stat) if stat.f_type == BPF_FS_MAGIC => {}
         Ok(_) | Err(Errno::NOENT) => return Err(no_bpffs()),
         Err(errno) => return Err(Error::file("statfs", existing)(errno.into())),
     }

@@ -95,7 +95,7 @@ fn link_id(pin: &Path) -> u32 {
 fn desired(backends: u16) -> Desired {
     let backend = |id: u16| DesiredBackend {
         id: BackendId(id),
-        address: if id % 2 == 0 {
+        address: if id.is_multiple_of(2) {
             [10, 0, 0, id as u8].into()
         } else {
             [0xfd00, 0, 0, 0, 0, 0, 0, id].into()
