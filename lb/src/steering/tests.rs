@@ -400,3 +400,11 @@ fn the_core_that_takes_the_packet_chooses_the_worker() {
         }
     });
 }
+
+/// Control keeps the plane on a blocking thread.
+#[test]
+fn a_plane_may_move_between_threads() {
+    fn assert_send<T: Send>() {}
+    assert_send::<Plane>();
+    assert_send::<Decap>();
+}
