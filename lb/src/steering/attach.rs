@@ -3,6 +3,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use aya::programs::{
@@ -21,6 +22,10 @@ use crate::config::XdpMode;
 
 /// Pins of links are called so, followed by the interface's name.
 pub(super) const LINK_PREFIX: &str = "link-";
+
+/// Between two looks at an interface whose program is about to leave, and how many.
+const DETACH_PAUSE: Duration = Duration::from_millis(2);
+const DETACH_PAUSES: u32 = 1000;
 
 const LOST_XDP: &str = "no packet is forwarded by XDP";
 
@@ -64,7 +69,9 @@ pub(super) fn attach(
             return Ok((attached, None));
         }
         // One interface cannot have both: the mode changes with a gap, which is what was asked for.
-        target.remove_pin()?;
+        if let Some(pin) = &target.pin {
+            remove_link(pin, interface)?;
+        }
         former = Some(there);
     }
     let fresh = target.attach_fresh(program, mode);
@@ -77,6 +84,32 @@ pub(super) fn attach(
 /// Name of an interface's pin. A bpffs takes no dots in names, an interface (`eth0.5`) no colons.
 pub(super) fn pin_name(interface: &str) -> String {
     format!("{LINK_PREFIX}{}", interface.replace('.', ":"))
+}
+
+/// The inverse of [`pin_name`].
+pub(super) fn interface_of(pin_name: &str) -> String {
+    pin_name.strip_prefix(LINK_PREFIX).unwrap_or(pin_name).replace(':', ".")
+}
+
+/// Removes a pin and waits until the program has left the interface: the kernel frees an unpinned link some
+/// milliseconds later (the pin's inode by RCU, the link by a work item).
+pub(super) fn remove_link(pin: &Path, interface: &str) -> Result<()> {
+    let link = PinnedLink::from_pin(pin).ok().map(FdLink::from);
+    let program = link.and_then(|link| link.info().ok()).map(|info| info.program_id());
+    match fs::remove_file(pin) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        removed => removed.map_err(Error::file("unlink", pin))?,
+    }
+    // An interface that is gone carries nothing.
+    let Ok(index) = netlink::interface_index(interface) else { return Ok(()) };
+    for _ in 0..DETACH_PAUSES {
+        if program.is_none() || netlink::xdp_on(index)?.map(|there| there.program_id) != program {
+            return Ok(());
+        }
+        std::thread::sleep(DETACH_PAUSE);
+    }
+    let call = format!("wait for the program to leave interface {interface}");
+    Err(Error::Syscall { call, source: io::ErrorKind::TimedOut.into() })
 }
 
 impl Target<'_> {

@@ -5,7 +5,7 @@ use std::{fs, io, path::Path};
 use lb_abi::names;
 
 use super::{
-    attach::LINK_PREFIX,
+    attach::{LINK_PREFIX, interface_of, remove_link},
     error::{Error, Result},
     maps::SHAPES,
 };
@@ -24,7 +24,8 @@ pub struct Detached {
 /// Removes every link, then every map, then the directory. What is not there is not missed.
 ///
 /// # Errors
-/// The first file that cannot be removed; what was removed before stays removed.
+/// The first file that cannot be removed, or a program that does not leave its interface within two seconds;
+/// what was removed before stays removed.
 pub fn detach(dir: &Path) -> Result<Detached> {
     let mut detached = Detached::default();
     let entries = match fs::read_dir(dir) {
@@ -40,8 +41,9 @@ pub fn detach(dir: &Path) -> Result<Detached> {
     found.sort_unstable();
     // Programs first: none may run on maps that are going.
     for name in found.iter().filter(|name| name.starts_with(LINK_PREFIX)) {
-        remove(&dir.join(name))?;
-        detached.interfaces.push(name[LINK_PREFIX.len()..].replace(':', "."));
+        let interface = interface_of(name);
+        remove_link(&dir.join(name), &interface)?;
+        detached.interfaces.push(interface);
     }
     // META last: with it gone, nothing says which version the rest is of.
     let is_map = |name: &&String| SHAPES.iter().any(|shape| shape.name == **name);

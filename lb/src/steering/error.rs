@@ -56,6 +56,21 @@ pub enum Error {
         /// The value of the contract.
         expected: u32,
     },
+    /// A map of the object has another shape than this daemon's contract.
+    #[error(
+        "map {map} of the packet programs has {what} {is} where this daemon expects {expected}: \
+         build both from one tree"
+    )]
+    ObjectShape {
+        /// Name of the map.
+        map: &'static str,
+        /// Which of its measures.
+        what: &'static str,
+        /// Its value.
+        is: u32,
+        /// The value of the contract.
+        expected: u32,
+    },
     /// The pin directory is not on a bpffs.
     #[error(
         "{dir} is not on a bpf filesystem, so nothing can be pinned there: as root, \

@@ -32,15 +32,48 @@ const LARGE: [&str; 5] =
 pub(super) fn load(bytes: &[u8], pins: Option<&Path>) -> Result<Ebpf> {
     object::check_abi(bytes)?;
     let mut loader = EbpfLoader::new();
+    let mut made = Vec::new();
     if let Some(dir) = pins {
         prepare_directory(dir)?;
         SHAPES.iter().try_for_each(|shape| check_pin(dir, shape))?;
         check_pinned_abi(dir)?;
         for shape in &SHAPES {
-            loader.map_pin_path(shape.name, dir.join(shape.name));
+            let pin = dir.join(shape.name);
+            if !pin.exists() {
+                made.push(pin.clone());
+            }
+            loader.map_pin_path(shape.name, pin);
         }
     }
-    loader.load(bytes).map_err(load_error)
+    let loaded = loader.load(bytes).map_err(load_error).and_then(|object| {
+        SHAPES.iter().try_for_each(|shape| check_made(&object, shape))?;
+        Ok(object)
+    });
+    if loaded.is_err() {
+        // Half a set of maps helps nobody; one that is not there to be removed was not made.
+        made.iter().for_each(|pin| drop(fs::remove_file(pin)));
+    }
+    loaded
+}
+
+/// Refuses an object whose map has another shape than the contract this daemon was compiled with.
+fn check_made(object: &Ebpf, shape: &Shape) -> Result<()> {
+    // The kinds of map that the contract has; another kind is another contract.
+    let Some(
+        Map::Array(map)
+        | Map::HashMap(map)
+        | Map::LpmTrie(map)
+        | Map::PerCpuArray(map)
+        | Map::ReusePortSockArray(map),
+    ) = object.map(shape.name)
+    else {
+        return Err(Error::Missing { kind: "map", name: shape.name });
+    };
+    let info = map.info().map_err(Error::map(shape.name))?;
+    match differing(&info, shape) {
+        None => Ok(()),
+        Some((what, is, expected)) => Err(Error::ObjectShape { map: shape.name, what, is, expected }),
+    }
 }
 
 /// As [`load`], unpinned, and with the large maps shrunk to one entry.
@@ -81,7 +114,7 @@ fn prepare_directory(dir: &Path) -> Result<()> {
     let existing = if dir.exists() { dir } else { parent };
     let no_bpffs = || Error::NoBpffs { dir: dir.to_owned(), parent: parent.to_owned() };
     match rustix::fs::statfs(existing) {
-        Ok(stat) if i64::from(stat.f_type) == BPF_FS_MAGIC => {}
+        Ok(stat) if stat.f_type == BPF_FS_MAGIC => {}
         Ok(_) | Err(Errno::NOENT) => return Err(no_bpffs()),
         Err(errno) => return Err(Error::file("statfs", existing)(errno.into())),
     }
@@ -98,17 +131,22 @@ fn check_pin(dir: &Path, shape: &Shape) -> Result<()> {
         return Ok(());
     }
     let info = MapInfo::from_pin(&path).map_err(Error::map(shape.name))?;
+    match differing(&info, shape) {
+        None => Ok(()),
+        Some((what, pinned, expected)) => {
+            Err(Error::PinnedShape { dir: dir.to_owned(), map: shape.name, what, pinned, expected })
+        }
+    }
+}
+
+/// The first measure that differs: what, is, expected. An expected 0 means any.
+fn differing(info: &MapInfo, shape: &Shape) -> Option<(&'static str, u32, u32)> {
     let measures = [
         ("a key size of", info.key_size(), shape.key_size),
         ("a value size of", info.value_size(), shape.value_size),
         ("a length of", info.max_entries(), shape.max_entries),
     ];
-    for (what, pinned, expected) in measures {
-        if pinned != expected && expected != 0 {
-            return Err(Error::PinnedShape { dir: dir.to_owned(), map: shape.name, what, pinned, expected });
-        }
-    }
-    Ok(())
+    measures.into_iter().find(|(_, is, expected)| is != expected && *expected != 0)
 }
 
 /// Refuses maps that another version wrote. Ones that nobody wrote yet (version 0) are taken.

@@ -45,6 +45,14 @@ impl Settle {
     }
 }
 
+/// What a look through the records found.
+struct Findings {
+    /// Slots with strays.
+    strays: BTreeSet<(Region, usize)>,
+    /// Records that no packet will follow any more.
+    dead: Vec<FlowKey>,
+}
+
 /// Slots by phase.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Phases {
@@ -87,19 +95,21 @@ impl Sync {
         let refused = store.inserts_refused()?;
         let refusing = refused != self.settle.inserts_refused;
         self.settle.inserts_refused = refused;
-        if is_moving {
-            self.close_open(store, refusing, now);
-            if !self.settle.is_pausing(now) {
-                self.settle_closed(store, now)?;
-            }
+        if !is_moving {
+            return self.remove_lingering(store);
+        }
+        self.close_open(store, refusing, now);
+        if !self.settle.is_pausing(now) {
+            self.settle_closed(store, now)?;
         }
         let moving: usize =
             self.regions_in_use().into_iter().map(|region| self.phases(store, region).moving()).sum();
-        if moving == 0 && is_moving {
-            self.put_meta(store, Meta { flags: self.meta.flags & !FLAG_MOVING, ..self.meta })?;
-            self.settle.strays_seen_at = None;
+        if moving > 0 {
+            return Ok(());
         }
-        if moving == 0 { self.remove_lingering(store) } else { Ok(()) }
+        self.put_meta(store, Meta { flags: self.meta.flags & !FLAG_MOVING, ..self.meta })?;
+        self.settle.strays_seen_at = None;
+        self.remove_lingering(store)
     }
 
     /// Slots by phase of one region.
@@ -147,7 +157,7 @@ impl Sync {
         if ready.is_empty() {
             return Ok(());
         }
-        let (strays, dead) = self.look_through_flows(store, now)?;
+        let Findings { strays, dead } = self.look_through_flows(store, now)?;
         self.settle.strays_seen_at = (!strays.is_empty()).then_some(now);
         for (region, places) in ready {
             let slots = slots_of(store, region);
@@ -159,12 +169,8 @@ impl Sync {
         dead.iter().try_for_each(|key| store.remove_flow(key))
     }
 
-    /// The slots with strays, and the records that no packet will follow any more.
-    fn look_through_flows(
-        &self,
-        store: &impl Store,
-        now: u32,
-    ) -> Result<(BTreeSet<(Region, usize)>, Vec<FlowKey>)> {
+    /// Looks at every record once.
+    fn look_through_flows(&self, store: &impl Store, now: u32) -> Result<Findings> {
         let mut strays = BTreeSet::new();
         let mut dead = Vec::new();
         store.for_each_flow(&mut |key, record| {
@@ -180,7 +186,7 @@ impl Sync {
                 strays.insert((region, at));
             }
         })?;
-        Ok((strays, dead))
+        Ok(Findings { strays, dead })
     }
 
     fn is_stray(&self, record: &FlowRecord, slot: Slot) -> bool {

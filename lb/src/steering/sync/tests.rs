@@ -419,3 +419,76 @@ fn lineage_is_the_predecessor_of_a_first_table() {
     let (_, without) = started(&web(1, [1, 2]));
     assert_ne!(without.tables["web"].digest(), ancestor.digest());
 }
+
+/// What may happen to a plane.
+#[derive(Clone, Debug)]
+enum Event {
+    Config { web: BTreeSet<u16>, one_pool: bool },
+    Health(BTreeSet<u16>),
+    Time(u32),
+    Restart,
+}
+
+fn events() -> impl proptest::strategy::Strategy<Value = Vec<Event>> {
+    use proptest::{collection, prelude::*};
+    let event = prop_oneof![
+        (collection::btree_set(1u16..5, 1..4), any::<bool>())
+            .prop_map(|(web, one_pool)| Event::Config { web, one_pool }),
+        collection::btree_set(1u16..6, 0..3).prop_map(Event::Health),
+        (1u32..150).prop_map(Event::Time),
+        Just(Event::Restart),
+    ];
+    collection::vec(event, 1..12)
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(10))]
+
+    /// Whatever happens in whatever order: no index points at nothing (the fake looks at every write), owners
+    /// are what table and health say, and given time all slots settle and nothing lingers.
+    #[test]
+    fn any_order_of_events_ends_settled_on_the_right_owners(events in events()) {
+        let two = |web: BTreeSet<u16>, one_pool: bool| {
+            let vips = vec![vip("one", 1, "web"), vip("two", 2, if one_pool { "web" } else { "other" })];
+            desired(1, vips, vec![pool("web", web), pool("other", [5, 6])])
+        };
+        let mut last = two([1, 2].into(), false);
+        let (mut store, mut sync) = started(&last);
+        let mut now = 1000;
+        for event in events {
+            now += 1;
+            match event {
+                Event::Config { web, one_pool } => {
+                    last = two(web, one_pool);
+                    sync.sync(&mut store, &last, now).unwrap();
+                }
+                Event::Health(down) => sync.set_down(&mut store, &ids(down), now).unwrap(),
+                Event::Time(by) => {
+                    now += by;
+                    sync.tick(&mut store, now).unwrap();
+                }
+                Event::Restart => {
+                    let tables = sync.tables.clone();
+                    sync = Sync::adopt(&store).unwrap();
+                    for pool in &mut last.pools {
+                        pool.lineage = tables.get(&pool.name).cloned().map(Arc::new);
+                    }
+                    sync.sync(&mut store, &last, now).unwrap();
+                }
+            }
+            store.check();
+            for region in sync.regions.keys() {
+                let owners = slots_of(&store, *region).iter().map(|slot| BackendId(slot.owner()));
+                proptest::prop_assert!(owners.eq(sync.owners(*region)));
+            }
+        }
+        for _ in 0..4 {
+            now += IDLE + GRACE_TICKS + 1;
+            sync.tick(&mut store, now).unwrap();
+        }
+        proptest::prop_assert!(sync.regions.keys().all(|region| sync.phases(&store, *region).settled == LEN));
+        let present = store.backends.iter().filter(|(_, entry)| entry.flags & PRESENT != 0);
+        proptest::prop_assert!(present.map(|(id, _)| *id).eq(sync.wanted.iter().copied()));
+        proptest::prop_assert_eq!(store.meta.flags & FLAG_MOVING, 0);
+    }
+}
