@@ -106,6 +106,7 @@ fn forward(
     plane.sync(&desired, now_ticks())?;
     plane.set_down(&down, now_ticks())?;
     let mut warnings = outer.shortages(&plan.config);
+    warnings.extend(host::forwarding_off(xdp.interfaces.iter().map(|interface| &*interface.name)));
     for (pool, table) in plane.tables() {
         if let Err(error) = lineage::keep(state_dir, pool, table) {
             warnings.push(format!(
