@@ -35,12 +35,11 @@ impl Placed {
     /// # Errors
     /// Somebody listens there, or something else than a socket lies there, or the directory cannot be made.
     pub(super) fn prepare(path: &Path) -> io::Result<Self> {
-        if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-            if !directory.is_dir() {
-                fs::create_dir_all(directory)?;
-                // Whatever the umask: who may connect is the socket's own mode to say.
-                fs::set_permissions(directory, fs::Permissions::from_mode(DIRECTORY_MODE))?;
-            }
+        let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+        if let Some(directory) = directory.filter(|directory| !directory.is_dir()) {
+            fs::create_dir_all(directory)?;
+            // Whatever the umask: who may connect is the socket's own mode to say.
+            fs::set_permissions(directory, fs::Permissions::from_mode(DIRECTORY_MODE))?;
         }
         match fs::symlink_metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -57,7 +56,7 @@ impl Placed {
         // Short, since the kernel allows 107 bytes of path in all.
         let temporary = path.with_file_name(format!(".{}", std::process::id()));
         match fs::remove_file(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(Self { path: path.to_owned(), temporary }),
         }
     }
