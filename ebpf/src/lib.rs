@@ -1,2 +1,26 @@
-//! The pure half (skeleton).
+//! The packet path as pure functions: what `lb_ingress` and `lb_decap` do, without a kernel.
+//!
+//! A packet is a [`packet::Packet`]; maps, routes, clock and counters are an [`env::Env`]. The object (`main.rs`,
+//! behind feature `bpf`) implements both over the kernel's, tests over vectors and cells, so that one set of
+//! rows is run on both. Order of steps in [`ingress::ingress`]:
+//!
+//! ```text
+//! parse link, IP -> deny list -> parse transport -> VIP -> echo | ttl -> slot -> flow record -> route -> front -> out
+//! ```
+//! Absent on purpose: allocation, panics, raw pointers, logging, and every look-up a packet does not need.
 #![no_std]
+
+pub mod address;
+pub mod checksum;
+pub mod decap;
+pub mod encap;
+pub mod env;
+pub mod icmp;
+pub mod ingress;
+pub mod packet;
+pub mod parse;
+pub mod select;
+pub mod verdict;
+
+#[cfg(test)]
+extern crate std;

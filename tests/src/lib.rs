@@ -1,1 +1,21 @@
-//! Test harness.
+//! Test harness: namespaces on one switch, real servers and clients in them, and the daemon under test.
+//!
+//! What is made here is named after this process, goes away by `Drop` also when a test panics, and is looked
+//! for afterwards: see [`scene`]. Nothing here sleeps for a fixed time; see [`wait`].
+
+pub mod curl;
+pub mod daemon;
+pub mod leak;
+pub mod netns;
+pub mod nginx;
+pub mod packet;
+pub mod pattern;
+pub mod peer;
+pub mod process;
+pub mod requirement;
+pub mod scene;
+pub mod topology;
+pub mod udp;
+pub mod view;
+pub mod wait;
+pub mod xdp;

@@ -32,7 +32,7 @@ macro_rules! reasons {
 /// What becomes of a packet that met a reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// Given to the kernel untouched.
+    /// Given to the kernel.
     Pass,
     /// Dropped.
     Drop,
@@ -77,7 +77,7 @@ reasons! {
     EncapHeadroom = 15, "encap-headroom", Drop;
     /// No route to the backend, or no outer source address of its family.
     NoRoute = 16, "no-route", Drop;
-    /// The next hop's Ethernet address is not known yet; the kernel is asked to find it.
+    /// The next hop's Ethernet address is not known yet; XDP cannot ask for it, probes of the backend do.
     NoNeighbour = 17, "no-neighbour", Drop;
     /// No source port left for address translation.
     NatPortsExhausted = 18, "nat-ports-exhausted", Drop;
@@ -87,6 +87,8 @@ reasons! {
     SynCookieBad = 20, "syn-cookie-bad", Drop;
     /// Maps were written by another version; everything passes.
     Abi = 21, "abi", Pass;
+    /// Outer header taken off, what was inside given to the kernel.
+    Decapsulated = 22, "decapsulated", Pass;
 }
 
 /// Entries of map `REASONS`.

@@ -4,7 +4,8 @@ use crate::be::Be16;
 
 /// Key of map `VIPS`.
 ///
-/// An ICMP echo request for a VIP is found under its address, protocol 1 or 58, and port 0.
+/// An ICMP echo request for a VIP is found under its address, protocol 1 or 58, and port 0. Every VIP address has
+/// such an entry, with or without `ECHO`: by it fragments and packets with IP options are known to be for a VIP.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct VipKey {
@@ -12,7 +13,7 @@ pub struct VipKey {
     pub address: [u8; 16],
     /// Destination port, network order.
     pub port: Be16,
-    /// IP protocol number: 6, 17, 1 or 58.
+    /// IP protocol number: 6, 17, 1 or 58; 4 or 41 for `lb_decap`.
     pub protocol: u8,
     /// Zero.
     pub pad: u8,
@@ -46,6 +47,9 @@ pub const FORWARD_L2DSR: u32 = 1 << 1;
 pub const FLOWS_NONE: u32 = 1 << 2;
 /// Answer ICMP echo requests.
 pub const ECHO: u32 = 1 << 3;
+/// For `lb_decap`, under key (outer destination, port 0, protocol 4 or 41): take the outer header off. Where `META` is
+/// zero it takes off every one.
+pub const DECAP: u32 = 1 << 4;
 
 const _: () = assert!(size_of::<VipKey>() == 20);
 const _: () = assert!(size_of::<VipEntry>() == 40);

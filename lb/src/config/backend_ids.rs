@@ -17,9 +17,12 @@ use crate::model::BackendId;
 /// still name a backend that is gone from the config. One that comes back gets the id it had.
 #[derive(Clone, Debug, Default)]
 pub struct BackendIds {
-    pools: BTreeMap<Arc<str>, HashMap<(IpAddr, Option<u16>), BackendId>>,
+    pools: BTreeMap<Arc<str>, PoolIds>,
     given: u16,
 }
+
+/// Ids of one pool, by address and port.
+type PoolIds = HashMap<(IpAddr, Option<u16>), BackendId>;
 
 /// Every id that XDP's map has room for was given out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

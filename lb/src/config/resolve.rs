@@ -109,3 +109,111 @@ fn specificity(a: &RouteSnapshot, b: &RouteSnapshot) -> Ordering {
     }
     key(a).cmp(&key(b))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Routes of the listener "web", as text: name, host, path.
+    fn order(routes: &str) -> Vec<String> {
+        let snapshot = snapshot(routes, &mut BackendIds::new());
+        let [web] = &snapshot.listeners[..] else { panic!("one listener") };
+        let show = |id: &RouteId| {
+            let route = &snapshot.routes[id.index()];
+            assert_eq!(route.id, *id);
+            let host = match &route.host {
+                HostMatch::Exact(host) => host.to_string(),
+                HostMatch::Suffix(suffix) => format!("*{suffix}"),
+                HostMatch::Any => "-".to_owned(),
+            };
+            let path = match &route.path {
+                PathMatch::Exact(path) => path.to_string(),
+                PathMatch::Prefix(prefix) => format!("{prefix}*"),
+                PathMatch::Any => "-".to_owned(),
+            };
+            format!("{} {host} {path}", route.name)
+        };
+        web.routes.iter().map(show).collect()
+    }
+
+    fn snapshot(tables: &str, ids: &mut BackendIds) -> Snapshot {
+        let head = r#"
+            version = 1
+            limits.idle_timeout = "7s"
+            [listener.web]
+            bind = ["[::1]:80"]
+            protocol = "http"
+            pool = "b"
+            [pool.b]
+            backends = ["10.0.0.1:80", { address = "[2001:db8::1]:80", weight = 3 }]
+            [pool.a]
+            backends = ["10.0.0.1:80"]
+        "#;
+        let config = crate::config::parse("f", &format!("{head}{tables}")).unwrap().config;
+        Snapshot::build(&config, Generation(4), ids).unwrap()
+    }
+
+    fn route(name: &str, host: &str, path: &str) -> String {
+        let host = if host.is_empty() { String::new() } else { format!("host = [{host}]\n") };
+        let path = if path.is_empty() { String::new() } else { format!("path = \"{path}\"\n") };
+        format!("[route.{name}]\nlistener = \"web\"\npool = \"a\"\n{host}{path}")
+    }
+
+    fn mixed() -> Vec<String> {
+        vec![
+            route("any", "", ""),
+            route("root", "", "/*"),
+            route("short", "", "/a/*"),
+            route("long", "", "/a/b/*"),
+            route("exact", "", "/a"),
+            route("wide", "\"*.example\"", "/x"),
+            route("narrow", "\"*.api.example\"", ""),
+            route("host", "\"api.example\"", ""),
+            route("host-path", "\"api.example\", \"*.example\"", "/a/*"),
+            route("b-same", "\"b.example\"", "/a/*"),
+        ]
+    }
+
+    const MOST_SPECIFIC_FIRST: [&str; 11] = [
+        "b-same b.example /a/*",
+        "host-path api.example /a/*",
+        "host api.example -",
+        "narrow *.api.example -",
+        "wide *.example /x",
+        "host-path *.example /a/*",
+        "exact - /a",
+        "long - /a/b/*",
+        "short - /a/*",
+        "root - /*",
+        "any - -",
+    ];
+
+    #[test]
+    fn names_become_indexes() {
+        let mut ids = BackendIds::new();
+        let snapshot = snapshot(&mixed().concat(), &mut ids);
+        assert_eq!(
+            (snapshot.generation, &*snapshot.pools[0].name, &*snapshot.pools[1].name),
+            (Generation(4), "a", "b")
+        );
+        assert_eq!(snapshot.listeners[0].pool, Some(PoolId(1)));
+        assert!(snapshot.routes.iter().all(|route| route.pool == PoolId(0)));
+        assert!(snapshot.routes.iter().all(|route| route.timeout == Duration::from_secs(7)));
+        let backend = &snapshot.pools[1].backends[1];
+        assert_eq!((&*backend.name, backend.weight), ("[2001:db8::1]:80", 3));
+        assert_eq!(backend.address, "[2001:db8::1]:80".parse::<SocketAddr>().unwrap());
+        // The same address in two pools is two backends.
+        assert_ne!(snapshot.pools[0].backends[0].id, snapshot.pools[1].backends[0].id);
+        assert_eq!(ids.given(), 3);
+    }
+
+    proptest! {
+        #[test]
+        fn file_order_of_routes_never_matters(routes in Just(mixed()).prop_shuffle()) {
+            prop_assert_eq!(order(&routes.concat()), MOST_SPECIFIC_FIRST);
+        }
+    }
+}

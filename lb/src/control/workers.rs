@@ -16,6 +16,7 @@ use crate::{
     admin::WorkerView,
     config::Snapshot,
     health::HealthTable,
+    limits::Admission,
     metrics::WorkerMetrics,
     model::{ListenerId, WorkerId},
     worker::{BoundListener, Command, Handle, Setup},
@@ -43,6 +44,7 @@ impl Workers {
         health: &Arc<HealthTable>,
         groups: Vec<Group>,
     ) -> anyhow::Result<Self> {
+        let admission = Admission::new();
         let mut handles = Vec::with_capacity(cores.len());
         for ((&core, listeners), id) in cores.iter().zip(by_worker(groups, cores.len())).zip(0..) {
             let setup = Setup {
@@ -50,6 +52,7 @@ impl Workers {
                 core,
                 snapshot: snapshot.clone(),
                 health: health.clone(),
+                admission: admission.clone(),
                 metrics: Arc::new(WorkerMetrics::new()),
                 listeners: listeners
                     .into_iter()
@@ -102,7 +105,12 @@ impl Workers {
                 stop_by = stop_by.or((step == Step::Stop).then_some(now + STOP_PATIENCE));
             }
             if phase != Phase::Serving && self.0.iter().all(Handle::is_finished) {
-                self.0.into_iter().for_each(Handle::join);
+                for handle in self.0 {
+                    let id = handle.id;
+                    if let Err(error) = handle.join() {
+                        tracing::error!(worker = %id, %error, "a worker's ring failed under it");
+                    }
+                }
                 break;
             }
             if stop_by.is_some_and(|by| now >= by) {

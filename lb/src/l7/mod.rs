@@ -1,1 +1,9 @@
-//! HTTP: heads, bodies, routes, exchanges. Sans-io.
+//! HTTP: heads, bodies, routes, exchanges. Sans-io: bytes in, decisions and bytes out; never an fd, a clock
+//! or a random number.
+
+pub mod authority;
+pub mod exchange;
+pub mod headers;
+pub mod http1;
+pub mod path;
+pub mod route;

@@ -74,6 +74,8 @@ close_reasons! {
     Chunk, "chunk", Downstream, 400;
     /// Trailers are too long or name a field that may not stand there.
     Trailer, "trailer", Downstream, 400;
+    /// Body is longer than allowed.
+    BodyTooLarge, "body-too-large", Downstream, 413;
     /// Head is longer than allowed.
     HeadTooLarge, "head-too-large", Downstream, 431;
     /// Head has more fields than allowed.

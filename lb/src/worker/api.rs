@@ -1,10 +1,11 @@
 //! What control gives a worker and may tell it.
 
-use std::{io, os::fd::OwnedFd, sync::Arc, time::Instant};
+use std::{os::fd::OwnedFd, sync::Arc, time::Instant};
 
 use crate::{
     config::Snapshot,
     health::HealthTable,
+    limits::Admission,
     metrics::WorkerMetrics,
     model::{ListenerId, WorkerId},
 };
@@ -20,6 +21,8 @@ pub struct Setup {
     pub snapshot: Arc<Snapshot>,
     /// Written by control.
     pub health: Arc<HealthTable>,
+    /// Shared by all workers; touched at accept and close.
+    pub admission: Arc<Admission>,
     /// Written by this worker.
     pub metrics: Arc<WorkerMetrics>,
     /// Its own sockets of every listener's group, bound and listening.
@@ -47,39 +50,4 @@ pub enum Command {
     },
     /// Close everything and end.
     Stop,
-}
-
-/// A running worker, as control holds it.
-#[derive(Debug)]
-pub struct Handle {
-    /// Who it is.
-    pub id: WorkerId,
-    /// Its core.
-    pub core: usize,
-    /// Its counters.
-    pub metrics: Arc<WorkerMetrics>,
-}
-
-impl Handle {
-    /// Starts the thread; returns once its ring is up and its accepts are armed.
-    ///
-    /// # Errors
-    /// The host refuses io_uring, or lacks a feature we need; the error names it.
-    pub fn start(setup: Setup) -> io::Result<Self> {
-        drop(setup.listeners);
-        Ok(Self { id: setup.id, core: setup.core, metrics: setup.metrics })
-    }
-
-    /// Puts a command in the mailbox and wakes the worker. Never blocks.
-    pub fn send(&self, command: Command) {
-        drop(command);
-    }
-
-    /// Whether the thread has ended.
-    pub fn is_finished(&self) -> bool {
-        true
-    }
-
-    /// Waits for the thread.
-    pub fn join(self) {}
 }

@@ -1,6 +1,30 @@
 //! One pinned thread with its own ring: accepts, relays, speaks HTTP. Composes everything below.
+//!
+//! ```text
+//!  control --mailbox--> thread ---- turns the ring, the timers, the tasks
+//!                         | spawns
+//!                       accept ---- admits, then one task per connection:
+//!                         |- drive_relay   bytes both ways, by copy or by splice(2)
+//!                         `- drive_l7      heads, routes, exchanges
+//!                               `- upstream   picks a backend, dials or takes a kept connection
+//! ```
 
+mod accept;
 mod api;
+mod drive_exchange;
+mod drive_l7;
+mod drive_relay;
+mod local;
+mod mailbox;
+mod pipes;
+mod plan;
+mod pump;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod thread;
 mod timer;
+mod upstream;
 
-pub use api::{BoundListener, Command, Handle, Setup};
+pub use api::{BoundListener, Command, Setup};
+pub use thread::Handle;

@@ -37,11 +37,11 @@ struct Wheel {
 
 /// All deadlines of one worker.
 #[derive(Clone)]
-pub struct Timers(Rc<RefCell<Wheel>>);
+pub(super) struct Timers(Rc<RefCell<Wheel>>);
 
 impl Timers {
     /// An empty wheel that stands at `now`.
-    pub fn new(now: Instant) -> Self {
+    pub(super) fn new(now: Instant) -> Self {
         Self(Rc::new(RefCell::new(Wheel {
             start: now,
             now: 0,
@@ -52,20 +52,20 @@ impl Timers {
     }
 
     /// A deadline that is not set.
-    pub fn deadline(&self) -> Deadline {
+    pub(super) fn deadline(&self) -> Deadline {
         let entry = Entry { due: NEVER, queued: NEVER, waker: None, fired: false, idle: false };
         Deadline { timers: self.clone(), key: self.0.borrow_mut().entries.insert(entry) }
     }
 
     /// Turns the wheel to `now` and wakes whoever is due.
-    pub fn advance(&self, now: Instant) {
+    pub(super) fn advance(&self, now: Instant) {
         let mut wakers = Vec::new();
         self.0.borrow_mut().advance(now, &mut wakers);
         wakers.into_iter().for_each(Waker::wake);
     }
 
     /// How long the worker may sleep at most from `now` on; at least a tick.
-    pub fn sleep_max(&self, now: Instant) -> Duration {
+    pub(super) fn sleep_max(&self, now: Instant) -> Duration {
         let wheel = self.0.borrow();
         if wheel.queued == 0 {
             return TICK * PLACES as u32;
@@ -78,12 +78,12 @@ impl Timers {
     }
 
     /// Fires every deadline that is marked idle: a drain begins.
-    pub fn fire_idle(&self) {
+    pub(super) fn fire_idle(&self) {
         self.fire_where(|entry| entry.idle);
     }
 
     /// Fires every deadline: patience has ended.
-    pub fn fire_all(&self) {
+    pub(super) fn fire_all(&self) {
         self.fire_where(|_| true);
     }
 
@@ -99,7 +99,7 @@ impl Timers {
     }
 
     /// Forgets every waker, so that no task is kept alive by the wheel.
-    pub fn clear(&self) {
+    pub(super) fn clear(&self) {
         let wakers: Vec<_> =
             self.0.borrow_mut().entries.iter_mut().filter_map(|(_, entry)| entry.waker.take()).collect();
         drop(wakers);
@@ -161,18 +161,18 @@ impl std::fmt::Debug for Timers {
 
 /// The deadline passed before the future was ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Expired;
+pub(super) struct Expired;
 
 /// One deadline; gone on drop.
 #[derive(Debug)]
-pub struct Deadline {
+pub(super) struct Deadline {
     timers: Timers,
     key: usize,
 }
 
 impl Deadline {
     /// Due at `at`; forgets that it fired before.
-    pub fn set(&self, at: Instant) {
+    pub(super) fn set(&self, at: Instant) {
         let mut wheel = self.timers.0.borrow_mut();
         let due = wheel.tick_of(at).max(wheel.now + 1);
         let entry = &mut wheel.entries[self.key];
@@ -184,17 +184,18 @@ impl Deadline {
     }
 
     /// Marks the time until it is set again as idle: a drain may end it.
-    pub fn set_idle(&self, idle: bool) {
+    pub(super) fn set_idle(&self, idle: bool) {
         self.timers.0.borrow_mut().entries[self.key].idle = idle;
     }
 
     /// Whether it has fired.
-    pub fn has_fired(&self) -> bool {
+    #[cfg(test)]
+    fn has_fired(&self) -> bool {
         self.timers.0.borrow().entries[self.key].fired
     }
 
     /// `future`, or [`Expired`] when the deadline passes first; the future is then dropped, which cancels it.
-    pub async fn guard<F: Future + Unpin>(&self, future: F) -> Result<F::Output, Expired> {
+    pub(super) async fn guard<F: Future + Unpin>(&self, future: F) -> Result<F::Output, Expired> {
         Guard { deadline: self, future }.await
     }
 

@@ -93,9 +93,11 @@ impl<'d> Checker<'d, '_> {
                 );
                 self.findings.error(backend, Fault::new(message).suggest(Some(backend.value.ip.to_string())));
             }
+            if vip.addresses.iter().any(|at| at.value == backend.value.ip) {
+                self.findings.error(backend, Fault::new(format!("is an address of vip.{} itself", vip.name)));
+            }
             self.vip_families(vip, backend);
         }
-        self.vip_probes(vip, pool);
     }
 
     /// Without encapsulation a packet keeps its addresses, and so its family.
@@ -174,14 +176,18 @@ impl<'d> Checker<'d, '_> {
         }
         let is_routed =
             || routes.iter().any(|route| route.listener.as_ref().is_some_and(|at| at.value == listener.name));
-        let (severity, message) = match listener.protocol.as_ref().map(|at| at.value) {
-            Some(Protocol::Tcp) => (Severity::Error, "missing `pool`: where connections go"),
-            Some(Protocol::Http) if !is_routed() => {
-                (Severity::Warning, "has neither routes nor a pool: every request is answered with 404")
+        let name = &listener.name;
+        match listener.protocol.as_ref().map(|at| at.value) {
+            Some(Protocol::Tcp) => {
+                let fault = Fault::new("missing: must be the name of a pool, where connections go");
+                self.header(Severity::Error, "listener", &format!("{name}.pool"), &listener.span, fault);
             }
-            _ => return,
-        };
-        self.header(severity, "listener", &listener.name, &listener.span, Fault::new(message));
+            Some(Protocol::Http) if !is_routed() => {
+                let fault = Fault::new("has neither routes nor a pool: every request is answered with 404");
+                self.header(Severity::Warning, "listener", name, &listener.span, fault);
+            }
+            _ => {}
+        }
     }
 
     /// What a use asks of a pool is said once per pool, with the first that uses it so.
@@ -189,7 +195,7 @@ impl<'d> Checker<'d, '_> {
         let mut vips = BTreeMap::new();
         for vip in &drafts.vips {
             let Some(pool) = &vip.pool else { continue };
-            vips.entry(&*pool.value).or_insert_with(|| format!("vip.{}", vip.name));
+            vips.entry(&*pool.value).or_insert(vip);
         }
         let mut connections = BTreeMap::new();
         let listeners = drafts.listeners.iter().map(|listener| ("listener", &listener.name, &listener.pool));
@@ -199,8 +205,10 @@ impl<'d> Checker<'d, '_> {
             connections.entry(&*pool.value).or_insert_with(|| format!("{table}.{name}"));
         }
         for pool in &drafts.pools {
-            if let Some(user) = vips.get(&*pool.name) {
-                self.balance(pool, user, Balance::Maglev, "behind VIPs only \"maglev\" is supported");
+            if let Some(vip) = vips.get(&*pool.name) {
+                self.vip_probes(vip, pool);
+                let user = format!("vip.{}", vip.name);
+                self.balance(pool, &user, Balance::Maglev, "behind VIPs only \"maglev\" is supported");
             }
             if let Some(user) = connections.get(&*pool.name) {
                 let rule = "behind listeners only \"round-robin\" is supported yet";

@@ -56,7 +56,8 @@ pub struct Loaded {
     pub warnings: Problems,
     /// Of the file's bytes.
     pub digest: Digest,
-    /// Where the file is; its references are opened beneath (RESOLVE_BENEATH: a link must not lead out).
+    /// Where the file is, empty for a text without one; its references are opened beneath (RESOLVE_BENEATH:
+    /// a link must not lead out).
     pub directory: PathBuf,
 }
 
@@ -82,7 +83,11 @@ pub fn load(path: &Path) -> Result<Loaded, Problems> {
         Problems::from(Problem { place, ..Problem::of_file(path, message) })
     })?;
     let loaded = parse(&path.display().to_string(), &text)?;
-    Ok(Loaded { directory: path.parent().map(Path::to_owned).unwrap_or_default(), ..loaded })
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    Ok(Loaded { directory, ..loaded })
 }
 
 /// Parses the text of a config file. Pure; `name` is what problems call the file.
@@ -94,10 +99,9 @@ pub fn parse(name: &str, text: &str) -> Result<Loaded, Problems> {
         return Err(Problem::of_file(Path::new(name), too_large()).into());
     }
     let source = Source::new(name, text);
-    if let Some(offset) = source.overlong_key() {
-        let message = "a key has more dots than any key could".to_owned();
+    if let Some((offset, message)) = source.excess() {
         let place = Some(source.place(offset));
-        return Err(Problem { place, ..Problem::of_file(Path::new(name), message) }.into());
+        return Err(Problem { place, ..Problem::of_file(Path::new(name), message.to_owned()) }.into());
     }
     let (document, errors) = DeTable::parse_recoverable(text);
     let mut findings = Findings::new(source);

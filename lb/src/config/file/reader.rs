@@ -12,7 +12,7 @@ use super::{
     source::Source,
     suggest,
 };
-use crate::config::problem::{PROBLEMS_MAX, Problem, Problems, Severity};
+use crate::config::problem::{PROBLEMS_MAX, Problem, Problems, Severity, printable};
 
 /// What is wrong with a value, without its place.
 #[derive(Debug)]
@@ -82,7 +82,7 @@ impl<'a> Findings<'a> {
             }
             self.whole = false;
             if self.torn_lines.insert(self.source.line(span.start)) {
-                let message = crate::config::problem::printable(error.message()).into_owned();
+                let message = format!("syntax error: {}", printable(error.message()));
                 self.found.borrow_mut().push((span.clone(), self.problem("", None, Fault::new(message))));
             }
         }
@@ -101,7 +101,9 @@ impl<'a> Findings<'a> {
         severity: Severity,
         fault: Fault,
     ) {
-        if self.torn_lines.contains(&self.source.line(span.start)) {
+        // The TOML reader leaves a value without a place where it could not read one.
+        let is_stand_in = !self.whole && span.is_empty();
+        if is_stand_in || self.torn_lines.contains(&self.source.line(span.start)) {
             return;
         }
         let value = (show == Show::Value).then(|| self.source.excerpt(span));

@@ -10,6 +10,10 @@ use crate::config::problem::{Place, printable};
 /// dotted keys, and a tree of a million levels would overflow the stack when it is dropped.
 const KEY_DOTS_MAX: usize = 8;
 
+/// Most tokens in a file: a full deny list has half as many. The TOML reader keeps every error it recovers from,
+/// and a file of nothing else would take gigabytes.
+const TOKENS_MAX: usize = 1 << 20;
+
 /// Longest excerpt of a value in a message, in characters.
 const EXCERPT_CHARS_MAX: usize = 60;
 
@@ -55,12 +59,12 @@ impl<'a> Source<'a> {
         printable(&excerpt).into_owned()
     }
 
-    /// Where a key has more dots than any key of ours could have.
+    /// Where and why the text is too much to be parsed: a key with more dots than any of ours, or too many tokens.
     ///
     /// Runs over the tokens of the same lexer that the TOML reader uses, so both agree on what is a string.
-    pub(super) fn overlong_key(&self) -> Option<usize> {
+    pub(super) fn excess(&self) -> Option<(usize, &'static str)> {
         let mut dots = 0;
-        for token in toml_parser::Source::new(self.text).lex() {
+        for (index, token) in toml_parser::Source::new(self.text).lex().enumerate() {
             match token.kind() {
                 TokenKind::Dot => dots += 1,
                 TokenKind::Atom
@@ -72,7 +76,10 @@ impl<'a> Source<'a> {
                 _ => dots = 0,
             }
             if dots > KEY_DOTS_MAX {
-                return Some(token.span().start());
+                return Some((token.span().start(), "a key has more dots than any key could"));
+            }
+            if index >= TOKENS_MAX {
+                return Some((token.span().start(), "holds more than a million words and signs"));
             }
         }
         None
@@ -93,8 +100,9 @@ mod tests {
         assert_eq!(place(0), (1, 1));
         assert_eq!(place(2), (2, 1));
         assert_eq!(place(4), (2, 2));
-        assert_eq!(place(9), (3, 1));
-        assert_eq!(place(10), (4, 1));
+        assert_eq!(place(9), (2, 7));
+        assert_eq!(place(10), (3, 1));
+        assert_eq!(place(11), (4, 1));
         assert_eq!(place(usize::MAX), (4, 1));
         assert_eq!(Source::new("f", "\u{feff}a").place(3), Place { line: 1, column: 1 });
         assert_eq!(Source::new("f", "").place(0), Place { line: 1, column: 1 });
@@ -111,10 +119,12 @@ mod tests {
 
     #[test]
     fn dots_count_only_within_one_key() {
-        let deep = |text: &str| Source::new("f", text).overlong_key();
+        let deep = |text: &str| Source::new("f", text).excess().map(|(offset, _)| offset);
         assert_eq!(deep("a.b.c.d = 1.5\n\"x.x.x.x.x.x.x.x.x.x\" = '1.1.1.1.1.1.1.1.1'"), None);
         assert_eq!(deep("[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0]"), None);
         assert_eq!(deep("a.a.a.a.a.a.a.a.a.a = 1"), Some(17));
+        assert_eq!(deep(&"=\n".repeat(TOKENS_MAX)), Some(TOKENS_MAX));
+        assert_eq!(deep(&"=\n".repeat(TOKENS_MAX / 2 - 1)), None);
         assert_eq!(deep("x = { a . a.a.a. \"a\" .a.a.a.a.a = 1 }"), Some(29));
     }
 }

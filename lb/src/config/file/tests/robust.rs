@@ -43,12 +43,10 @@ fn every_name_is_read_or_not_supported_yet() {
         }
         for key in keys.supported {
             let text = format!("version = 1\n[{table}]\n{key} = 1");
-            let refusal = format!("{table}.{key}: ");
-            assert!(
-                !problems(&text).iter().any(|problem| problem.contains(&refusal)),
-                "{:?}",
-                problems(&text)
-            );
+            let refusals = ["not supported yet", "unknown key"].map(|why| format!("{table}.{key}: {why}"));
+            for problem in problems(&text) {
+                assert!(!refusals.iter().any(|refusal| problem.contains(refusal)), "{problem}");
+            }
         }
     }
 }
@@ -136,8 +134,8 @@ fn syntax_errors_hide_nothing_and_invent_nothing() {
         found[0].starts_with("edge.toml:25:16: limits.idle_timeout = \"60\": a duration needs a unit"),
         "{found:#?}"
     );
-    assert!(found[1].starts_with("edge.toml:52:"), "{found:#?}");
-    assert!(found[2].starts_with("edge.toml:60:"), "{found:#?}");
+    assert!(found[1].starts_with("edge.toml:52:11: syntax error: "), "{found:#?}");
+    assert!(found[2].starts_with("edge.toml:60:9: syntax error: "), "{found:#?}");
     let found = problems("version = 1\nlimits.x = \"\n");
     assert!(found.len() == 1 && found[0].starts_with("edge.toml:2:"), "{found:#?}");
 }
@@ -147,9 +145,9 @@ fn duplicate_keys_are_errors() {
     let text = EXAMPLE.replace("head_fields = 100", "head_fields = 100\nhead_bytes = \"1KiB\"");
     assert_eq!(problems(&text), ["edge.toml:25:1: head_bytes: duplicate key"]);
     let text = EXAMPLE.replace("[pool.db]", "[pool.api]\n[pool.db]");
-    assert_eq!(problems(&text), ["edge.toml:59:7: api: duplicate key"]);
+    assert_eq!(problems(&text), ["edge.toml:60:7: api: duplicate key"]);
     let text = EXAMPLE.replace("fall = 5,", "fall = 5, fall = 6,");
-    assert_eq!(problems(&text), ["edge.toml:57:67: fall: duplicate key"]);
+    assert_eq!(problems(&text), ["edge.toml:57:69: fall: duplicate key"]);
 }
 
 #[test]

@@ -239,6 +239,11 @@ fn vips() {
             "pool.x.backends[1] = \"10.0.0.1\": vip.dns forwards 2001:db8::53 by l2dsr: not the same family",
         ),
         (
+            "[\"10.0.1.53\", \"10.0.1.54:53\"]",
+            "[^\"192.0.2.53\"]",
+            "pool.dns.backends[0] = \"192.0.2.53\": is an address of vip.dns itself",
+        ),
+        (
             "balance = \"maglev\"",
             "balance = ^\"round-robin\"",
             "pool.dns.balance = \"round-robin\": vip.dns uses this pool; behind VIPs only \"maglev\" is supported",
@@ -315,7 +320,7 @@ fn listeners() {
         (
             "[listener.db]\nbind = [\"0.0.0.0:5432\"]\nprotocol = \"tcp\"\npool = \"db\"",
             "^[listener.db]\nbind = [\"0.0.0.0:5432\"]\nprotocol = \"tcp\"",
-            "listener.db: missing `pool`: where connections go",
+            "listener.db.pool: missing: must be the name of a pool, where connections go",
         ),
         (
             "[listener.db]",
@@ -492,12 +497,12 @@ fn warnings_refuse_nothing() {
         (
             "[pool.db]",
             "[pool.spare]\nbackends = [\"10.0.0.1:80\"]\n[pool.db]",
-            "edge.toml:59:1: warning: pool.spare: nothing uses this pool",
+            "edge.toml:60:1: warning: pool.spare: nothing uses this pool",
         ),
         (
             "[listener.db]",
             "[listener.idle]\nbind = [\"[::1]:81\"]\nprotocol = \"http\"\n[listener.db]",
-            "edge.toml:42:1: warning: listener.idle: has neither routes nor a pool: every request is answered with 404",
+            "edge.toml:41:1: warning: listener.idle: has neither routes nor a pool: every request is answered with 404",
         ),
     ] {
         let loaded = super::parse("edge.toml", &EXAMPLE.replace(old, new)).unwrap();

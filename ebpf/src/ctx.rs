@@ -1,0 +1,370 @@
+//! The kernel behind the library's traits. The only file with raw pointers.
+
+use core::{
+    mem::{MaybeUninit, size_of},
+    ptr,
+};
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{
+        BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup,
+        xdp_action,
+    },
+    helpers::generated as helpers,
+    maps::{PerCpuArray, lpm_trie::Key},
+    programs::{SkReuseportContext, XdpContext},
+};
+use lb_abi::{
+    backend::BackendEntry,
+    be::Be16,
+    bounds::WORKERS_MAX,
+    counter::{FlowEvent, Traffic},
+    flow::{FlowKey, FlowRecord},
+    meta::Meta,
+    reason::Reason,
+    slot::{Slot, TICK_SHIFT},
+    steer::{MODE_CORE, SteerCounters, SteerEntry, SteerKey},
+    vip::{VipEntry, VipKey},
+};
+use lb_ebpf::{
+    address::Address,
+    env::{Env, FlowCell, NextHop, Route, Unroutable},
+    packet::Packet,
+    parse::Family,
+    verdict::Verdict,
+};
+
+use crate::maps;
+
+/// `enum sk_action` of the kernel.
+pub(crate) const SK_PASS: u32 = 1;
+
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+
+/// What the kernel is told for a verdict.
+#[inline(always)]
+pub(crate) fn action(verdict: Verdict) -> u32 {
+    match verdict {
+        Verdict::Pass => xdp_action::XDP_PASS,
+        Verdict::Drop => xdp_action::XDP_DROP,
+        Verdict::Transmit => xdp_action::XDP_TX,
+        // SAFETY: a helper without pointers. It answers XDP_REDIRECT, or XDP_ABORTED for flags, which are 0.
+        Verdict::Redirect { interface } => unsafe { helpers::bpf_redirect(interface, 0) as u32 },
+    }
+}
+
+/// The frame of an XDP context.
+pub(crate) struct XdpPacket<'a> {
+    ctx: &'a XdpContext,
+}
+
+impl<'a> XdpPacket<'a> {
+    #[inline(always)]
+    pub(crate) fn new(ctx: &'a XdpContext) -> Self {
+        Self { ctx }
+    }
+
+    /// Address of `len` bytes at offset `at`, inside the frame.
+    #[inline(always)]
+    fn at(&self, at: usize, len: usize) -> Option<*mut u8> {
+        let start = self.ctx.data() + at;
+        if start + len > self.ctx.data_end() { None } else { Some(start as *mut u8) }
+    }
+}
+
+impl Packet for XdpPacket<'_> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.ctx.data_end() - self.ctx.data()
+    }
+
+    #[inline(always)]
+    fn load<const N: usize>(&self, at: usize) -> Option<[u16; N]> {
+        let start = self.at(at, 2 * N)?;
+        // SAFETY: `at` found 2 N bytes inside the frame, and the verifier checks that it did. Any bytes are valid.
+        // Frames begin on an even address in every driver; where one did not, the load would still be right.
+        Some(unsafe { start.cast::<[u16; N]>().read() })
+    }
+
+    #[inline(always)]
+    fn store<const N: usize>(&mut self, at: usize, words: [u16; N]) -> Option<()> {
+        let start = self.at(at, 2 * N)?;
+        // SAFETY: as in `load`; the frame is ours alone while the program runs.
+        unsafe { start.cast::<[u16; N]>().write(words) };
+        Some(())
+    }
+
+    #[inline(always)]
+    fn move_head(&mut self, delta: i32) -> Option<()> {
+        // SAFETY: the context is the kernel's. Addresses from before are not used again: `at` makes each anew.
+        let error = unsafe { helpers::bpf_xdp_adjust_head(self.ctx.ctx, delta) };
+        if error == 0 { Some(()) } else { None }
+    }
+
+    #[inline(always)]
+    fn ingress(&self) -> u32 {
+        self.ctx.ingress_ifindex() as u32
+    }
+}
+
+/// Maps, routes and clock.
+pub(crate) struct Kernel<'a> {
+    ctx: &'a XdpContext,
+}
+
+impl<'a> Kernel<'a> {
+    #[inline(always)]
+    pub(crate) fn new(ctx: &'a XdpContext) -> Self {
+        Self { ctx }
+    }
+}
+
+impl Env for Kernel<'_> {
+    #[inline(always)]
+    fn meta(&self) -> Option<&Meta> {
+        maps::META.get(0)
+    }
+
+    #[inline(always)]
+    fn denied_v4(&self, source: [u8; 4]) -> bool {
+        maps::DENY_V4.get(Key::new(32, source)).is_some()
+    }
+
+    #[inline(always)]
+    fn denied_v6(&self, source: [u8; 16]) -> bool {
+        maps::DENY_V6.get(Key::new(128, source)).is_some()
+    }
+
+    #[inline(always)]
+    fn vip(&self, key: &VipKey) -> Option<&VipEntry> {
+        // SAFETY: control replaces entries whole, and the kernel keeps the old one until the program ends (RCU).
+        unsafe { maps::VIPS.get(key) }
+    }
+
+    #[inline(always)]
+    fn slot(&self, index: u32) -> Option<Slot> {
+        let word = maps::SLOTS.get_ptr_mut(index)?;
+        // SAFETY: array values are eight bytes on an eight-byte address; control stores them whole. Volatile, so that it
+        // is read once and whole: relaxed atomic loads are not selectable for the BPF base instruction set.
+        Some(Slot(unsafe { word.read_volatile() }))
+    }
+
+    #[inline(always)]
+    fn backend(&self, id: u16) -> Option<&BackendEntry> {
+        maps::BACKENDS.get(id as u32)
+    }
+
+    #[inline(always)]
+    fn flow(&self, key: &FlowKey) -> Option<impl FlowCell> {
+        maps::FLOWS.get_ptr_mut(key).map(|record| Record(record.cast()))
+    }
+
+    #[inline(always)]
+    fn record(&self, key: &FlowKey, record: FlowRecord) -> Option<()> {
+        maps::FLOWS.insert(key, record, 0).ok()
+    }
+
+    #[inline(always)]
+    fn now_ticks(&self) -> u32 {
+        // SAFETY: a helper without arguments.
+        (unsafe { helpers::bpf_ktime_get_coarse_ns() } >> TICK_SHIFT) as u32
+    }
+
+    #[inline(always)]
+    fn route(&self, ingress: u32, route: &Route) -> Result<NextHop, Unroutable> {
+        // SAFETY: integers and byte arrays; all zero is a question about nothing.
+        let mut params: bpf_fib_lookup = unsafe { MaybeUninit::zeroed().assume_init() };
+        params.ifindex = ingress;
+        params.l4_protocol = route.protocol;
+        params.__bindgen_anon_1.tot_len = route.length;
+        match route.family {
+            Family::V4 => {
+                params.family = AF_INET;
+                params.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(route.source.last());
+                params.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(route.destination.last());
+            }
+            Family::V6 => {
+                params.family = AF_INET6;
+                params.__bindgen_anon_3.ipv6_src = double_words(route.source);
+                params.__bindgen_anon_4.ipv6_dst = double_words(route.destination);
+            }
+        }
+        let size = size_of::<bpf_fib_lookup>() as i32;
+        // SAFETY: the context is the kernel's, and `params` is `size` bytes of our stack.
+        let answer = unsafe { helpers::bpf_fib_lookup(self.ctx.as_ptr(), &raw mut params, size, 0) };
+        // Negative: a bad question, such as an interface that is gone.
+        if answer < 0 {
+            return Err(Unroutable::NoRoute);
+        }
+        match answer as u32 {
+            BPF_FIB_LKUP_RET_SUCCESS => {
+                let [a, b, c] = mac_words(params.dmac);
+                let [d, e, f] = mac_words(params.smac);
+                Ok(NextHop { interface: params.ifindex, addresses: [a, b, c, d, e, f] })
+            }
+            BPF_FIB_LKUP_RET_NO_NEIGH => Err(Unroutable::NoNeighbour),
+            BPF_FIB_LKUP_RET_FRAG_NEEDED => Err(Unroutable::TooLong),
+            _ => Err(Unroutable::NoRoute),
+        }
+    }
+
+    #[inline(always)]
+    fn count(&self, reason: Reason) {
+        add_one(&maps::REASONS, reason as u32);
+    }
+
+    #[inline(always)]
+    fn count_flow(&self, event: FlowEvent) {
+        add_one(&maps::FLOW_EVENTS, event as u32);
+    }
+
+    #[inline(always)]
+    fn count_traffic(&self, vip: u32, backend: u16, bytes: u64, new_flow: bool) {
+        add_traffic(&maps::VIP_TRAFFIC, vip, bytes, new_flow);
+        add_traffic(&maps::BACKEND_TRAFFIC, backend as u32, bytes, new_flow);
+    }
+}
+
+/// A value of map `FLOWS` as one word: hash map values lie on eight-byte addresses.
+struct Record(*mut u64);
+
+impl FlowCell for Record {
+    #[inline(always)]
+    fn load(&self) -> FlowRecord {
+        // SAFETY: a value of the map, which the kernel keeps mapped while the program runs. Preallocated elements may be
+        // deleted and given to another flow at this moment: then that flow's first record is overwritten with ours
+        // (the kernel's own trade, Documentation/bpf/map_hash.rst), and its epoch and backend are still valid ones.
+        FlowRecord::from_word(unsafe { self.0.read_volatile() })
+    }
+
+    #[inline(always)]
+    fn store(&self, record: FlowRecord) {
+        // SAFETY: as in `load`.
+        unsafe { self.0.write_volatile(record.to_word()) };
+    }
+}
+
+#[inline(always)]
+fn double_words(address: Address) -> [u32; 4] {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address.bytes();
+    [
+        u32::from_ne_bytes([a, b, c, d]),
+        u32::from_ne_bytes([e, f, g, h]),
+        u32::from_ne_bytes([i, j, k, l]),
+        u32::from_ne_bytes([m, n, o, p]),
+    ]
+}
+
+#[inline(always)]
+const fn mac_words(address: [u8; 6]) -> [u16; 3] {
+    let [a, b, c, d, e, f] = address;
+    [u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d]), u16::from_ne_bytes([e, f])]
+}
+
+#[inline(always)]
+fn add_one(counters: &PerCpuArray<u64>, index: u32) {
+    if let Some(counter) = counters.get_ptr_mut(index) {
+        // SAFETY: this core's own counter; XDP programs are not interrupted by one another on a core.
+        unsafe { *counter += 1 };
+    }
+}
+
+#[inline(always)]
+fn add_traffic(counters: &PerCpuArray<Traffic>, index: u32, bytes: u64, new_flow: bool) {
+    if let Some(traffic) = counters.get_ptr_mut(index) {
+        // SAFETY: as in `add_one`.
+        unsafe {
+            (*traffic).packets += 1;
+            (*traffic).bytes += bytes;
+            (*traffic).new_flows += new_flow as u64;
+        }
+    }
+}
+
+/// Chooses a socket for what the kernel is about to deliver, and counts how.
+#[inline(always)]
+pub(crate) fn steer(ctx: &SkReuseportContext) {
+    let Some(key) = steer_key(ctx) else { return };
+    // SAFETY: as in `Env::vip`.
+    let Some(entry) = (unsafe { maps::STEER_LISTENERS.get(&key) }) else { return };
+    let Some(counters) = maps::STEER_COUNTERS.get_ptr_mut(entry.listener) else { return };
+    if entry.mode == MODE_CORE {
+        if let Some(worker) = worker_of_core()
+            && choose(ctx, entry, worker)
+        {
+            // SAFETY: this core's own counters. A receive in process context may lose one to an interrupt.
+            unsafe { (*counters).by_core += 1 };
+            return;
+        }
+        // SAFETY: as above.
+        unsafe { (*counters).missing += 1 };
+    }
+    if choose(ctx, entry, worker_of_hash(ctx.hash(), entry.workers)) {
+        // SAFETY: as above.
+        unsafe { (*counters).by_hash += 1 };
+    } else if entry.mode != MODE_CORE {
+        // SAFETY: as above.
+        unsafe { (*counters).missing += 1 };
+    }
+}
+
+/// The address that the group is bound to.
+#[inline(always)]
+fn steer_key(ctx: &SkReuseportContext) -> Option<SteerKey> {
+    // SAFETY: the verifier knows `sk` as a socket of the group, never null, and its fields as readable.
+    let (family, port, v4, v6) = unsafe {
+        let sk = (*ctx.md).__bindgen_anon_3.sk;
+        let family = ptr::read_volatile(&raw const (*sk).family);
+        let port = ptr::read_volatile(&raw const (*sk).src_port);
+        let v4 = ptr::read_volatile(&raw const (*sk).src_ip4);
+        let v6 = [
+            ptr::read_volatile(&raw const (*sk).src_ip6[0]),
+            ptr::read_volatile(&raw const (*sk).src_ip6[1]),
+            ptr::read_volatile(&raw const (*sk).src_ip6[2]),
+            ptr::read_volatile(&raw const (*sk).src_ip6[3]),
+        ];
+        (family, port, v4, v6)
+    };
+    let address = if family == AF_INET as u32 {
+        Address::v4(halves(v4)).bytes()
+    } else if family == AF_INET6 as u32 {
+        let [[a, b], [c, d], [e, f], [g, h]] = v6.map(halves);
+        Address::v6([a, b, c, d, e, f, g, h]).bytes()
+    } else {
+        return None;
+    };
+    // `src_port` of struct bpf_sock is in host order, unlike everything else there.
+    Some(SteerKey { address, port: Be16::new(port as u16), protocol: ctx.ip_protocol() as u8, pad: 0 })
+}
+
+#[inline(always)]
+const fn halves(word: u32) -> [u16; 2] {
+    let [a, b, c, d] = word.to_ne_bytes();
+    [u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d])]
+}
+
+#[inline(always)]
+fn worker_of_core() -> Option<u32> {
+    // SAFETY: a helper without arguments.
+    let core = unsafe { helpers::bpf_get_smp_processor_id() };
+    maps::STEER_CORES.get(core).copied()?.checked_sub(1)
+}
+
+/// The kernel's hash of the 4-tuple also orders its connection table; multiplied by an odd constant (2^32 / golden
+/// ratio), so that a worker's connections are not neighbours there.
+#[inline(always)]
+fn worker_of_hash(hash: u32, workers: u32) -> u32 {
+    let mixed = hash.wrapping_mul(0x9e37_79b1);
+    ((mixed as u64 * workers as u64) >> 32) as u32
+}
+
+/// Whether the worker's socket was there and is now chosen.
+#[inline(always)]
+fn choose(ctx: &SkReuseportContext, entry: &SteerEntry, worker: u32) -> bool {
+    let index = entry.listener.wrapping_mul(WORKERS_MAX).wrapping_add(worker);
+    maps::STEER_SOCKETS.select_reuseport(ctx, index).is_ok()
+}
+
+const _: () = assert!(size_of::<SteerCounters>() == 24 && size_of::<FlowRecord>() == size_of::<u64>());

@@ -1,0 +1,57 @@
+//! The object: map statics and entry points around the pure library. Built for `bpfel-unknown-none` only.
+//!
+//! Pins and sizes are the loader's: maps carry the names of `lb_abi::names`, and the loader pins them by name. The
+//! version of the contract can be read before anything is loaded: symbol `LB_ABI_VERSION` in section `.rodata` is
+//! a little-endian `u32` (any ELF reader: symbol value is the offset into the section's data).
+#![no_std]
+#![no_main]
+#![expect(unsafe_code, reason = "link sections and exported names are unsafe attributes")]
+
+mod ctx;
+mod maps;
+
+use aya_ebpf::{
+    Global,
+    macros::{sk_reuseport, xdp},
+    programs::{SkReuseportContext, XdpContext},
+};
+use lb_abi::ABI_VERSION;
+use lb_ebpf::{decap, ingress};
+
+use crate::ctx::{Kernel, XdpPacket};
+
+/// Checked by the loader before it loads anything of this object.
+#[unsafe(no_mangle)]
+static LB_ABI_VERSION: Global<u32> = Global::new(ABI_VERSION);
+
+/// The helpers for clock and routes are for programs that the GPL covers, too.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+/// The balancer, on its own interfaces.
+#[xdp]
+fn lb_ingress(ctx: XdpContext) -> u32 {
+    let kernel = Kernel::new(&ctx);
+    ctx::action(ingress::ingress(&mut XdpPacket::new(&ctx), &kernel))
+}
+
+/// The far end of IPIP, on the interface of a backend without a tunnel device.
+#[xdp]
+fn lb_decap(ctx: XdpContext) -> u32 {
+    let kernel = Kernel::new(&ctx);
+    ctx::action(decap::decap(&mut XdpPacket::new(&ctx), &kernel))
+}
+
+/// Gives a new connection or datagram to a worker's socket. It always passes: without a choice, the kernel chooses.
+#[sk_reuseport]
+fn lb_steer(ctx: SkReuseportContext) -> u32 {
+    ctx::steer(&ctx);
+    ctx::SK_PASS
+}
+
+/// Never called: nothing in the programs panics. The verifier would refuse the endless loop if it were reachable.
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}

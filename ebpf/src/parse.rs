@@ -1,0 +1,426 @@
+//! From bytes to what the packet path wants to know: link, IP and transport headers.
+//!
+//! Nothing here knows a VIP. IP header checksums are not verified: the drivers or the backend's kernel do, and
+//! a wrong one stays wrong, because changes are folded in incrementally.
+
+use lb_abi::{be::Be16, reason::Reason};
+
+use crate::{address::Address, packet::Packet};
+
+/// Bytes of an Ethernet header without tags.
+pub const ETHERNET_LEN: usize = 14;
+/// Bytes of a VLAN tag.
+pub const TAG_LEN: usize = 4;
+/// Bytes of an IPv4 header without options.
+pub const IPV4_LEN: usize = 20;
+/// Bytes of an IPv6 header without extension headers.
+pub const IPV6_LEN: usize = 40;
+
+/// IP protocol numbers (IANA).
+pub mod protocol {
+    /// ICMP.
+    pub const ICMP: u8 = 1;
+    /// IPv4 inside IP (RFC 2003, RFC 2473).
+    pub const IPV4: u8 = 4;
+    /// TCP.
+    pub const TCP: u8 = 6;
+    /// UDP.
+    pub const UDP: u8 = 17;
+    /// IPv6 inside IP (RFC 2473, RFC 4213).
+    pub const IPV6: u8 = 41;
+    /// ICMPv6.
+    pub const ICMPV6: u8 = 58;
+}
+
+const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_IPV6: u16 = 0x86dd;
+const ETHERTYPE_TAG: u16 = 0x8100;
+const ETHERTYPE_SERVICE_TAG: u16 = 0x88a8;
+
+/// The two IPs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Version 4.
+    V4,
+    /// Version 6.
+    V6,
+}
+
+impl Family {
+    /// Ethernet type.
+    #[inline(always)]
+    pub const fn ethertype(self) -> u16 {
+        match self {
+            Self::V4 => ETHERTYPE_IPV4,
+            Self::V6 => ETHERTYPE_IPV6,
+        }
+    }
+
+    /// Protocol number of a packet of this family inside another.
+    #[inline(always)]
+    pub const fn protocol(self) -> u8 {
+        match self {
+            Self::V4 => protocol::IPV4,
+            Self::V6 => protocol::IPV6,
+        }
+    }
+
+    /// Protocol number of this family's ICMP.
+    #[inline(always)]
+    pub const fn icmp(self) -> u8 {
+        match self {
+            Self::V4 => protocol::ICMP,
+            Self::V6 => protocol::ICMPV6,
+        }
+    }
+
+    /// Bytes of the plain header.
+    #[inline(always)]
+    pub const fn header_len(self) -> usize {
+        match self {
+            Self::V4 => IPV4_LEN,
+            Self::V6 => IPV6_LEN,
+        }
+    }
+}
+
+/// An Ethernet header with up to two tags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Destination, then source address.
+    pub addresses: [u16; 6],
+    /// The tags as on the wire, from the first one's type on; the unused rest is zero.
+    pub tags: [[u16; 2]; 2],
+    /// Bytes: 14, 18 or 22.
+    pub len: usize,
+    /// What follows; a third tag counts as what follows.
+    pub ethertype: u16,
+}
+
+impl Link {
+    /// Reads the header. Err: the frame ends inside it.
+    #[inline(always)]
+    pub fn parse<P: Packet>(packet: &P) -> Result<Self, Reason> {
+        let addresses = packet.load::<6>(0).ok_or(Reason::MalformedEthernet)?;
+        let ethertype = load_u16(packet, 12).ok_or(Reason::MalformedEthernet)?;
+        let mut link = Self { addresses, tags: [[0; 2]; 2], len: ETHERNET_LEN, ethertype };
+        if is_tag(link.ethertype) {
+            link.tags[0] = packet.load(12).ok_or(Reason::MalformedEthernet)?;
+            link.ethertype = load_u16(packet, 16).ok_or(Reason::MalformedEthernet)?;
+            link.len = ETHERNET_LEN + TAG_LEN;
+            if is_tag(link.ethertype) {
+                link.tags[1] = packet.load(16).ok_or(Reason::MalformedEthernet)?;
+                link.ethertype = load_u16(packet, 20).ok_or(Reason::MalformedEthernet)?;
+                link.len = ETHERNET_LEN + 2 * TAG_LEN;
+            }
+        }
+        Ok(link)
+    }
+
+    /// The IP version that follows.
+    #[inline(always)]
+    pub const fn family(&self) -> Option<Family> {
+        match self.ethertype {
+            ETHERTYPE_IPV4 => Some(Family::V4),
+            ETHERTYPE_IPV6 => Some(Family::V6),
+            _ => None,
+        }
+    }
+
+    /// Sent to a broadcast or multicast address (IEEE 802, group bit).
+    #[inline(always)]
+    pub const fn to_group(&self) -> bool {
+        u16::from_be(self.addresses[0]) & 0x0100 != 0
+    }
+}
+
+#[inline(always)]
+const fn is_tag(ethertype: u16) -> bool {
+    ethertype == ETHERTYPE_TAG || ethertype == ETHERTYPE_SERVICE_TAG
+}
+
+/// What stands between the IP header and the transport header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Nothing.
+    Plain,
+    /// IPv4 options or an IPv6 extension header.
+    Options,
+    /// It is a fragment.
+    Fragment,
+}
+
+/// What we need of an IP header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ip {
+    /// Version.
+    pub family: Family,
+    /// Offset of the header in the frame.
+    pub at: usize,
+    /// Source address; IPv4 as `::ffff:a.b.c.d`.
+    pub source: Address,
+    /// Destination address, the same.
+    pub destination: Address,
+    /// Type of service or traffic class: DSCP and ECN.
+    pub class: u8,
+    /// Time to live or hop limit.
+    pub ttl: u8,
+    /// Transport protocol, or the first extension header's number.
+    pub protocol: u8,
+    /// Bytes from this header to the end of the packet; at least the plain header, at most what is in the frame.
+    pub length: u16,
+    /// What comes next.
+    pub shape: Shape,
+}
+
+impl Ip {
+    /// Reads the header of a family at offset `at`.
+    #[inline(always)]
+    pub fn parse<P: Packet>(packet: &P, at: usize, family: Family) -> Result<Self, Reason> {
+        match family {
+            Family::V4 => Self::parse_v4(packet, at),
+            Family::V6 => Self::parse_v6(packet, at),
+        }
+    }
+
+    #[inline(always)]
+    fn parse_v4<P: Packet>(packet: &P, at: usize) -> Result<Self, Reason> {
+        let [first, length, _, fragment, ttl, _, s0, s1, d0, d1] =
+            packet.load(at).ok_or(Reason::MalformedIp)?;
+        let [version, class] = first.to_ne_bytes();
+        let [ttl, protocol] = ttl.to_ne_bytes();
+        let length = u16::from_be(length);
+        let header_len = (version & 0x0f) as usize * 4;
+        if version >> 4 != 4
+            || header_len < IPV4_LEN
+            || (length as usize) < header_len
+            || at + length as usize > packet.len()
+        {
+            return Err(Reason::MalformedIp);
+        }
+        // More fragments, or an offset (RFC 791, 3.1).
+        let shape = if u16::from_be(fragment) & 0x3fff != 0 {
+            Shape::Fragment
+        } else if header_len > IPV4_LEN {
+            Shape::Options
+        } else {
+            Shape::Plain
+        };
+        Ok(Self {
+            family: Family::V4,
+            at,
+            source: Address::v4([s0, s1]),
+            destination: Address::v4([d0, d1]),
+            class,
+            ttl,
+            protocol,
+            length,
+            shape,
+        })
+    }
+
+    #[inline(always)]
+    fn parse_v6<P: Packet>(packet: &P, at: usize) -> Result<Self, Reason> {
+        let [first, _, payload, next] = packet.load(at).ok_or(Reason::MalformedIp)?;
+        let source = Address::v6(packet.load(at + 8).ok_or(Reason::MalformedIp)?);
+        let destination = Address::v6(packet.load(at + 24).ok_or(Reason::MalformedIp)?);
+        let first = u16::from_be(first);
+        let [protocol, ttl] = next.to_ne_bytes();
+        let length = u16::from_be(payload) as usize + IPV6_LEN;
+        // Jumbograms (RFC 2675) do not fit the length either: no XDP frame is that long.
+        if first >> 12 != 6 || length > u16::MAX as usize || at + length > packet.len() {
+            return Err(Reason::MalformedIp);
+        }
+        // Mapped addresses never belong on the wire (RFC 6890, 2.2.3), and would alias IPv4 keys.
+        if matches!(source.family(), Family::V4) || matches!(destination.family(), Family::V4) {
+            return Err(Reason::MalformedIp);
+        }
+        let shape = match protocol {
+            44 => Shape::Fragment,
+            // Hop-by-hop, routing, authentication, destination options, mobility, HIP, shim6.
+            0 | 43 | 51 | 60 | 135 | 139 | 140 => Shape::Options,
+            _ => Shape::Plain,
+        };
+        Ok(Self {
+            family: Family::V6,
+            at,
+            source,
+            destination,
+            class: (first >> 4) as u8,
+            ttl,
+            protocol,
+            length: length as u16,
+            shape,
+        })
+    }
+}
+
+/// Source and destination port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports {
+    /// Source.
+    pub source: Be16,
+    /// Destination.
+    pub destination: Be16,
+}
+
+/// What we need of a transport header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP.
+    Tcp(Ports, TcpFlags),
+    /// UDP.
+    Udp(Ports),
+    /// An ICMP or ICMPv6 echo request.
+    EchoRequest,
+    /// Anything else, other ICMP included.
+    Other,
+}
+
+impl Transport {
+    /// Reads the header that follows a plain IP header.
+    #[inline(always)]
+    pub fn parse<P: Packet>(packet: &P, ip: &Ip) -> Result<Self, Reason> {
+        let at = ip.at + ip.family.header_len();
+        let length = ip.length as usize - ip.family.header_len();
+        if ip.protocol == protocol::TCP {
+            let [source, destination, _, _, _, _, last] = packet.load(at).ok_or(Reason::MalformedTcp)?;
+            let last = u16::from_be(last);
+            let header_len = (last >> 12) as usize * 4;
+            if header_len < 20 || header_len > length {
+                return Err(Reason::MalformedTcp);
+            }
+            Ok(Self::Tcp(Ports::new(source, destination), TcpFlags(last as u8)))
+        } else if ip.protocol == protocol::UDP {
+            let [source, destination, claimed, _] = packet.load(at).ok_or(Reason::MalformedUdp)?;
+            let claimed = u16::from_be(claimed) as usize;
+            if claimed < 8 || claimed > length {
+                return Err(Reason::MalformedUdp);
+            }
+            Ok(Self::Udp(Ports::new(source, destination)))
+        } else if ip.protocol == ip.family.icmp() && length >= 8 {
+            // Type, and code 0.
+            let request = match ip.family {
+                Family::V4 => 8 << 8,
+                Family::V6 => 128 << 8,
+            };
+            let kind = load_u16(packet, at).ok_or(Reason::MalformedIp)?;
+            Ok(if kind == request { Self::EchoRequest } else { Self::Other })
+        } else {
+            Ok(Self::Other)
+        }
+    }
+}
+
+impl Ports {
+    #[inline(always)]
+    const fn new(source: u16, destination: u16) -> Self {
+        Self { source: Be16(source), destination: Be16(destination) }
+    }
+}
+
+/// The flags byte of a TCP header (RFC 9293, 3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpFlags(pub u8);
+
+impl TcpFlags {
+    /// FIN.
+    pub const FIN: u8 = 0x01;
+    /// SYN.
+    pub const SYN: u8 = 0x02;
+    /// RST.
+    pub const RST: u8 = 0x04;
+    /// ACK.
+    pub const ACK: u8 = 0x10;
+    /// URG.
+    pub const URG: u8 = 0x20;
+
+    /// Whether a stack that means it ever sends this set; PSH, ECE and CWR are not looked at.
+    ///
+    /// Source: `tcp_valid_flags`, net/netfilter/nf_conntrack_proto_tcp.c, Linux v6.18.
+    #[inline(always)]
+    pub const fn possible(self) -> bool {
+        const SETS: [u8; 9] = [
+            TcpFlags::SYN,
+            TcpFlags::SYN | TcpFlags::URG,
+            TcpFlags::SYN | TcpFlags::ACK,
+            TcpFlags::RST,
+            TcpFlags::RST | TcpFlags::ACK,
+            TcpFlags::FIN | TcpFlags::ACK,
+            TcpFlags::FIN | TcpFlags::ACK | TcpFlags::URG,
+            TcpFlags::ACK,
+            TcpFlags::ACK | TcpFlags::URG,
+        ];
+        // One bit per set, so that a packet costs a shift and no table in memory.
+        const POSSIBLE: u32 = {
+            let mut bits = 0;
+            let mut at = 0;
+            while at < SETS.len() {
+                bits |= 1 << TcpFlags(SETS[at]).index();
+                at += 1;
+            }
+            bits
+        };
+        POSSIBLE >> self.index() & 1 != 0
+    }
+
+    /// URG ACK RST SYN FIN as a number below 32.
+    #[inline(always)]
+    const fn index(self) -> u32 {
+        ((self.0 & 0x07) | (self.0 >> 1 & 0x18)) as u32
+    }
+}
+
+#[inline(always)]
+fn load_u16<P: Packet>(packet: &P, at: usize) -> Option<u16> {
+    packet.load(at).map(|[word]| u16::from_be(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::packet::Frame;
+
+    #[test]
+    fn impossible_flag_sets() {
+        let impossible = [0x00, 0x03, 0x06, 0x05, 0x01, 0x08, 0x20, 0x3f, 0x29];
+        for flags in impossible {
+            assert!(!TcpFlags(flags).possible(), "{flags:#x}");
+        }
+        // SYN with ECE and CWR (RFC 3168), PSH|ACK, FIN|ACK|PSH.
+        for flags in [0xc2, 0x18, 0x19, 0x02, 0x12, 0x04, 0x14, 0x10] {
+            assert!(TcpFlags(flags).possible(), "{flags:#x}");
+        }
+    }
+
+    proptest! {
+        /// Never panics, and what it says fits the frame.
+        #[test]
+        fn any_bytes(
+            mut bytes in proptest::collection::vec(any::<u8>(), 0..120),
+            ethertype in prop::sample::select(Vec::from([0x0800u16, 0x86dd, 0x8100, 0x88a8, 0x0806])),
+            version in prop::sample::select(Vec::from([0x45u8, 0x46, 0x60, 0x00])),
+        ) {
+            if bytes.len() > 14 {
+                bytes[12..14].copy_from_slice(&ethertype.to_be_bytes());
+                bytes[14] = version;
+            }
+            let len = bytes.len();
+            let packet = Frame::new(&mut bytes, 0, 1);
+            if let Ok(link) = Link::parse(&packet) {
+                prop_assert!(link.len <= len);
+                if let Some(family) = link.family()
+                    && let Ok(ip) = Ip::parse(&packet, link.len, family)
+                {
+                    prop_assert!(ip.at + ip.length as usize <= len);
+                    prop_assert!(ip.length as usize >= family.header_len());
+                    let _ = Transport::parse(&packet, &ip);
+                }
+            }
+        }
+    }
+}

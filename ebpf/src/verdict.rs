@@ -1,0 +1,40 @@
+//! What becomes of a packet.
+
+use lb_abi::reason::{Fate, Reason};
+
+/// What the entry point tells the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// To the local stack.
+    Pass,
+    /// Gone.
+    Drop,
+    /// Out by the interface it came in by.
+    Transmit,
+    /// Out by another interface.
+    Redirect {
+        /// Its index.
+        interface: u32,
+    },
+}
+
+/// A verdict and the reason it is counted under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Counted in `REASONS`.
+    pub reason: Reason,
+    /// Told to the kernel.
+    pub verdict: Verdict,
+}
+
+impl Outcome {
+    /// A packet that goes no further: dropped or passed as the reason's fate says.
+    #[inline(always)]
+    pub const fn stopped(reason: Reason) -> Self {
+        let verdict = match reason.fate() {
+            Fate::Pass => Verdict::Pass,
+            Fate::Drop | Fate::Answer | Fate::Forward => Verdict::Drop,
+        };
+        Self { reason, verdict }
+    }
+}

@@ -1,0 +1,92 @@
+//! Takes connections from one listening socket and starts a task for each.
+
+use std::{net::SocketAddr, pin::pin, rc::Rc, time::Duration};
+
+use super::{api::BoundListener, drive_l7, drive_relay, local::Local};
+use crate::{
+    config::Protocol,
+    limits::Permit,
+    metrics::ListenerMetrics,
+    model::{ListenerId, reason::CloseReason},
+    ring::{Socket, executor, op::Accept},
+};
+
+/// Pause after the kernel had no descriptor or memory for a connection.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+
+/// A connection as its driver takes it over; what it holds is given back on drop.
+pub(super) struct Accepted {
+    pub(super) listener: ListenerId,
+    pub(super) client: SocketAddr,
+    pub(super) socket: Socket,
+    local: Rc<Local>,
+    _permit: Permit,
+}
+
+impl Accepted {
+    pub(super) fn metrics(&self) -> &ListenerMetrics {
+        self.local.metrics.listener(self.listener)
+    }
+}
+
+impl Drop for Accepted {
+    fn drop(&mut self) {
+        self.metrics().open.sub(1);
+    }
+}
+
+/// Accepts until the worker drains.
+pub(super) async fn drive(local: Rc<Local>, bound: BoundListener) {
+    let _task = local.task();
+    let socket = Socket::new(&local.ring, bound.socket);
+    // Accepted sockets inherit it.
+    let _ = socket2::SockRef::from(&socket).set_tcp_nodelay(true);
+    let mut accept = Accept::new(&local.ring, socket);
+    let deadline = local.timers.deadline();
+    deadline.set_idle(true);
+    loop {
+        // The accept goes first: what the kernel has handed over is served even when the drain has begun.
+        let next = deadline.guard(pin!(accept.next())).await;
+        match next {
+            Ok(Ok(socket)) => admit(&local, bound.listener, socket),
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
+            Ok(Err(_)) => {
+                local.count(CloseReason::Resources);
+                pause(&local, EXHAUSTED_PAUSE).await;
+            }
+            Err(_) => return,
+        }
+        if local.is_draining() {
+            deadline.set(local.now());
+        }
+    }
+}
+
+async fn pause(local: &Local, wait: Duration) {
+    let deadline = local.timers.deadline();
+    deadline.set(local.after(wait));
+    let _ = deadline.guard(std::future::pending::<()>()).await;
+}
+
+fn admit(local: &Rc<Local>, listener: ListenerId, socket: Socket) {
+    let reference = socket2::SockRef::from(&socket);
+    // A connection that was reset while it queued has no peer any more.
+    let Some(client) = reference.peer_addr().ok().and_then(|address| address.as_socket()) else { return };
+    let plan = local.plan();
+    let Some(config) = plan.listener(listener) else { return };
+    let permit = match local.admission.admit(client.ip(), &plan.snapshot.limits) {
+        Ok(permit) => permit,
+        Err(reason) => return local.count(reason),
+    };
+    let metrics = local.metrics.listener(listener);
+    metrics.accepted.add(1);
+    metrics.open.add(1);
+    if reference.cpu_affinity().is_ok_and(|core| core == local.core) {
+        metrics.accepted_on_core.add(1);
+    }
+    let accepted = Accepted { listener, client, socket, local: local.clone(), _permit: permit };
+    match config.protocol {
+        Protocol::Http => executor::spawn(drive_l7::drive(local.clone(), accepted)),
+        Protocol::Tcp => executor::spawn(drive_relay::drive(local.clone(), accepted)),
+    }
+}

@@ -1,0 +1,343 @@
+//! One request to one backend and its response back.
+
+use std::{
+    cell::Cell,
+    future::{Future, poll_fn},
+    pin::pin,
+    rc::Rc,
+    task::Poll,
+    time::Duration,
+};
+
+use super::{
+    drive_l7::Context,
+    plan::Plan,
+    pump::{Pump, PumpError},
+    stream::{Stream, StreamError, send},
+    upstream::{Choice, InFlight, Reuse, Upstream, park},
+};
+use crate::{
+    l7::{
+        exchange::{self, Attempt, DownstreamEnd, RequestBody, UpstreamEnd},
+        http1::{
+            Body, BodyReader, Downstream, Forwarding, Parsed, RequestHead, ResponseHead, Side,
+            encode_interim, encode_request, encode_response,
+        },
+    },
+    model::{PoolId, reason::CloseReason},
+};
+
+/// What becomes of the client's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum After {
+    KeepAlive,
+    Close,
+}
+
+/// An exchange that did not end well.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Failure {
+    pub(super) reason: CloseReason,
+    /// Nothing of a response was sent: the client can still be told.
+    pub(super) answerable: bool,
+}
+
+impl From<CloseReason> for Failure {
+    fn from(reason: CloseReason) -> Self {
+        Self { reason, answerable: true }
+    }
+}
+
+/// Where a request goes and how patient we are with it.
+struct Way {
+    pool: PoolId,
+    /// From the end of the request to the response head.
+    timeout: Duration,
+    /// Silence within a body.
+    idle: Duration,
+}
+
+/// Runs the exchange whose complete head stands at the front of `stream`.
+pub(super) async fn drive(
+    context: &Context,
+    plan: &Rc<Plan>,
+    stream: &mut Stream,
+    request: &RequestHead,
+    response: &mut ResponseHead,
+) -> Result<After, Failure> {
+    let way = find_way(context, plan, stream, request)?;
+    let mut choice = Choice::new(plan, way.pool);
+    let uploaded = Cell::new(request.body() == Body::None);
+    let exchange = Exchange { context, plan, request, way, head_sent: Cell::new(false), uploaded };
+    if request.body() == Body::None {
+        exchange.without_body(&mut choice, stream, response).await
+    } else {
+        exchange.with_body(&mut choice, stream, response).await
+    }
+}
+
+fn find_way(
+    context: &Context,
+    plan: &Plan,
+    stream: &Stream,
+    request: &RequestHead,
+) -> Result<Way, CloseReason> {
+    let listener = context.accepted.listener;
+    let idle = plan.snapshot.limits.idle_timeout;
+    let head = stream.data();
+    let route = plan.routes(listener).and_then(|routes| routes.find(request.host(head), request.path(head)));
+    match route.and_then(|route| plan.snapshot.routes.get(route.index())) {
+        Some(route) => Ok(Way { pool: route.pool, timeout: route.timeout, idle }),
+        None => {
+            let fallback = plan.listener(listener).and_then(|listener| listener.pool);
+            fallback.map(|pool| Way { pool, timeout: idle, idle }).ok_or(CloseReason::NoRoute)
+        }
+    }
+}
+
+struct Exchange<'a> {
+    context: &'a Context,
+    plan: &'a Rc<Plan>,
+    request: &'a RequestHead,
+    way: Way,
+    /// A byte of the final response head may have reached the client.
+    head_sent: Cell<bool>,
+    /// The request was sent to its end.
+    uploaded: Cell<bool>,
+}
+
+impl Exchange<'_> {
+    fn failure(&self, reason: CloseReason) -> Failure {
+        Failure { reason, answerable: !self.head_sent.get() }
+    }
+
+    fn encode(&self, stream: &Stream, upstream: &Upstream) -> Vec<u8> {
+        let mut out = self.context.local.buffer();
+        let forwarding = Forwarding {
+            client: self.context.accepted.client.ip(),
+            scheme: "http",
+            authority: upstream.name.as_bytes(),
+        };
+        encode_request(&mut out, stream.data(), self.request, &forwarding);
+        out
+    }
+
+    /// The head stays in `stream` until a backend has begun to answer, so that a kept connection which turns
+    /// out to be closed costs the client nothing.
+    async fn without_body(
+        &self,
+        choice: &mut Choice,
+        stream: &mut Stream,
+        response: &mut ResponseHead,
+    ) -> Result<After, Failure> {
+        let local = &self.context.local;
+        let mut reuse = Reuse::Allowed;
+        let (mut upstream, in_flight) = loop {
+            let mut upstream = choice.connect(local, &self.context.deadline, reuse).await?;
+            let in_flight = InFlight::begin(local, &upstream);
+            match self.ask(stream, &mut upstream, response).await {
+                Ok(()) => break (upstream, in_flight),
+                Err(reason) if self.may_retry(&mut upstream, reason) => reuse = Reuse::Forbidden,
+                Err(reason) => return Err(self.failure(reason)),
+            }
+        };
+        stream.consume(self.request.len());
+        let after = self.after(response);
+        if after == After::KeepAlive {
+            stream.arm();
+        }
+        self.forward_response(&mut upstream, response, after).await?;
+        drop(in_flight);
+        self.park(upstream, response);
+        Ok(after)
+    }
+
+    fn may_retry(&self, upstream: &mut Upstream, reason: CloseReason) -> bool {
+        exchange::may_retry(&Attempt {
+            bytes_sent: 1,
+            bytes_received: upstream.stream.take_received(),
+            reused: upstream.reused,
+            idempotent: self.request.is_idempotent(),
+            replayable: !self.head_sent.get(),
+            reason,
+        })
+    }
+
+    async fn ask(
+        &self,
+        stream: &Stream,
+        upstream: &mut Upstream,
+        response: &mut ResponseHead,
+    ) -> Result<(), CloseReason> {
+        let (local, deadline) = (&self.context.local, &self.context.deadline);
+        deadline.set(local.after(self.way.timeout));
+        let out = self.encode(stream, upstream);
+        upstream.stream.arm();
+        let out =
+            send(&local.ring, upstream.stream.socket(), out, deadline).await.map_err(
+                |error| match error {
+                    StreamError::Expired => self.context.expired(CloseReason::UpstreamTimeout),
+                    StreamError::Broken => CloseReason::UpstreamClosed,
+                },
+            )?;
+        local.recycle(out);
+        self.receive_head(&mut upstream.stream, response).await
+    }
+
+    async fn with_body(
+        &self,
+        choice: &mut Choice,
+        stream: &mut Stream,
+        response: &mut ResponseHead,
+    ) -> Result<After, Failure> {
+        let (local, deadline) = (&self.context.local, &self.context.deadline);
+        let mut upstream = choice.connect(local, deadline, Reuse::Allowed).await?;
+        let in_flight = InFlight::begin(local, &upstream);
+        let head = self.encode(stream, &upstream);
+        stream.consume(self.request.len());
+        upstream.stream.arm();
+        let backend = upstream.stream.socket().clone();
+        let mut reader = BodyReader::new(self.request.body(), Side::Request);
+        let writer = exchange::writer(self.request.body());
+        let mut pump = Pump {
+            local,
+            from: stream,
+            to: &backend,
+            deadline,
+            patience: self.way.idle,
+            silent: CloseReason::BodyTimeout,
+            broken: CloseReason::ClientGone,
+        };
+        let upload = async {
+            let (_, out) = pump.run(head, &mut reader, writer).await?;
+            local.recycle(out);
+            self.uploaded.set(true);
+            deadline.set(local.after(self.way.timeout));
+            Ok(())
+        };
+        let answer = async {
+            deadline.set(local.after(self.way.timeout));
+            self.receive_head(&mut upstream.stream, response).await.map_err(|reason| self.failure(reason))?;
+            let after = self.after(response);
+            self.forward_response(&mut upstream, response, after).await?;
+            Ok(after)
+        };
+        let after = self.race(upload, answer).await?;
+        drop(in_flight);
+        self.park(upstream, response);
+        Ok(after)
+    }
+
+    /// Drives the upload and the answer until the answer is complete or the upload fails by the client's fault.
+    async fn race(
+        &self,
+        upload: impl Future<Output = Result<(), PumpError>>,
+        answer: impl Future<Output = Result<After, Failure>>,
+    ) -> Result<After, Failure> {
+        let (mut upload, mut answer) = (pin!(upload), pin!(answer));
+        let mut uploading = true;
+        poll_fn(|task| {
+            if uploading {
+                match upload.as_mut().poll(task) {
+                    Poll::Pending => {}
+                    // A backend that stopped reading may have said why: its answer decides.
+                    Poll::Ready(Ok(()) | Err(PumpError::Sink)) => uploading = false,
+                    Poll::Ready(Err(PumpError::Source(reason))) => {
+                        return Poll::Ready(Err(self.failure(reason)));
+                    }
+                }
+            }
+            answer.as_mut().poll(task)
+        })
+        .await
+    }
+
+    /// Waits for the final response head; interim ones go to the client as they come.
+    async fn receive_head(&self, from: &mut Stream, response: &mut ResponseHead) -> Result<(), CloseReason> {
+        let (context, local) = (self.context, &self.context.local);
+        let mut interims = 0;
+        loop {
+            let parsed = response.parse(from.data(), &self.plan.head_limits, self.request.is_head())?;
+            if parsed == Parsed::Complete && !response.is_interim() {
+                return Ok(());
+            }
+            if parsed == Parsed::Complete {
+                interims += 1;
+                if exchange::passes_interim(self.request.version(), interims)? {
+                    let mut out = local.buffer();
+                    encode_interim(&mut out, from.data(), response);
+                    let sent = send(&local.ring, &context.accepted.socket, out, &context.deadline).await;
+                    local.recycle(sent.map_err(|_| CloseReason::ClientGone)?);
+                }
+                from.consume(response.len());
+                continue;
+            }
+            match from.fill(&context.deadline).await {
+                Ok(0) | Err(StreamError::Broken) => return Err(CloseReason::UpstreamClosed),
+                Ok(_) => {}
+                Err(StreamError::Expired) => return Err(context.expired(CloseReason::UpstreamTimeout)),
+            }
+        }
+    }
+
+    fn after(&self, response: &ResponseHead) -> After {
+        let keep = self.uploaded.get()
+            && exchange::keeps_downstream(&DownstreamEnd {
+                keep_alive: self.request.keep_alive(),
+                request_body: RequestBody::Read,
+                framing: exchange::downstream_framing(response, self.request.version()),
+                is_draining: self.context.local.is_draining(),
+            });
+        if keep { After::KeepAlive } else { After::Close }
+    }
+
+    async fn forward_response(
+        &self,
+        upstream: &mut Upstream,
+        response: &ResponseHead,
+        after: After,
+    ) -> Result<(), Failure> {
+        let (context, local) = (self.context, &self.context.local);
+        let version = self.request.version();
+        let body = exchange::downstream_framing(response, version);
+        let downstream = Downstream { version, close: after == After::Close, body };
+        let mut out = local.buffer();
+        encode_response(&mut out, upstream.stream.data(), response, &downstream);
+        upstream.stream.consume(response.len());
+        self.head_sent.set(true);
+        let mut reader = BodyReader::new(response.body(), Side::Response);
+        let mut pump = Pump {
+            local,
+            from: &mut upstream.stream,
+            to: &context.accepted.socket,
+            deadline: &context.deadline,
+            patience: self.way.idle,
+            silent: CloseReason::Truncated,
+            broken: CloseReason::Truncated,
+        };
+        match pump.run(out, &mut reader, exchange::writer(body)).await {
+            Ok((bytes, out)) => {
+                local.recycle(out);
+                context.count_response(response.status(), bytes);
+                Ok(())
+            }
+            Err(PumpError::Source(reason)) => Err(self.failure(reason)),
+            Err(PumpError::Sink) => Err(self.failure(context.expired(CloseReason::ClientGone))),
+        }
+    }
+
+    /// Keeps the backend's connection where nothing of this exchange is left on it.
+    fn park(&self, upstream: Upstream, response: &ResponseHead) {
+        let keep = exchange::keeps_upstream(&UpstreamEnd {
+            keep_alive: response.keep_alive(),
+            framing: response.body(),
+            response_read: true,
+            request_sent: self.uploaded.get(),
+            bytes_extra: upstream.stream.data().len(),
+        });
+        if keep {
+            let local = &self.context.local;
+            park(local, self.plan, self.way.pool, upstream, local.now());
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! An http listener's connection: one exchange after the other, answers in the order of the requests.
+//!
+//! ```text
+//!  await head --> route --> exchange --> keep? --yes--> await head
+//!      |            |          |          `-no--> linger --> closed
+//!      |            |          `- failed after the head was sent --> reset
+//!      `------------+---------- refused: answer --> linger (or keep, where nothing of the request is left)
+//! ```
+
+use std::{net::Shutdown, rc::Rc, time::Duration};
+
+use super::{
+    accept::Accepted,
+    drive_exchange::{self, After, Failure},
+    local::Local,
+    plan::Plan,
+    stream::{Stream, StreamError, send},
+    timer::Deadline,
+};
+use crate::{
+    l7::http1::{Body, Parsed, RequestHead, ResponseHead, encode_error},
+    model::reason::{CloseReason, Fault},
+};
+
+/// How long we read on after our last byte, so that the client gets our answer before a reset can overtake it
+/// (RFC 9112, 9.6).
+const LINGER: Duration = Duration::from_secs(2);
+/// Bytes thrown away while lingering.
+const LINGER_BYTES_MAX: usize = 256 << 10;
+
+/// What the parts of one connection's driver share.
+pub(super) struct Context {
+    pub(super) local: Rc<Local>,
+    pub(super) accepted: Accepted,
+    pub(super) deadline: Deadline,
+}
+
+impl Context {
+    /// The name for a passed deadline: the drain's end where that is why it fired.
+    pub(super) fn expired(&self, otherwise: CloseReason) -> CloseReason {
+        if self.local.is_overdue() { CloseReason::Draining } else { otherwise }
+    }
+
+    pub(super) fn count_response(&self, status: u16, bytes: u64) {
+        let metrics = self.accepted.metrics();
+        if let Some(class) = metrics.responses.get((status / 100).saturating_sub(1) as usize) {
+            class.add(1);
+        }
+        metrics.sent_bytes.add(bytes);
+    }
+}
+
+/// Runs until the client is done, an exchange asks for the end, or the worker drains.
+pub(super) async fn drive(local: Rc<Local>, accepted: Accepted) {
+    let _task = local.task();
+    let mut stream = Stream::new(&local.ring, accepted.socket.clone());
+    let deadline = local.timers.deadline();
+    let context = Context { local, accepted, deadline };
+    let (mut request, mut response) = (RequestHead::default(), ResponseHead::default());
+    let mut first = true;
+    loop {
+        let plan = context.local.plan();
+        match read_head(&context, &plan, &mut stream, &mut request, first).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(reason) => {
+                let _ = answer(&context, reason, request.is_head(), true).await;
+                return linger(&context, &mut stream).await;
+            }
+        }
+        first = false;
+        context.accepted.metrics().requests.add(1);
+        let outcome = drive_exchange::drive(&context, &plan, &mut stream, &request, &mut response).await;
+        context.accepted.metrics().received_bytes.add(stream.take_received());
+        match outcome {
+            Ok(After::KeepAlive) => {}
+            Ok(After::Close) => return linger(&context, &mut stream).await,
+            Err(Failure { reason, answerable: false }) => {
+                context.local.count(reason);
+                return reset(&context);
+            }
+            Err(Failure { reason, answerable: true }) => {
+                let close = must_close(&context, &request, reason);
+                let answered = answer(&context, reason, request.is_head(), close).await;
+                if close || answered.is_err() {
+                    return linger(&context, &mut stream).await;
+                }
+                stream.consume(request.len());
+            }
+        }
+    }
+}
+
+/// After an answer of our own the connection may go on only where nothing of the request is left unread.
+fn must_close(context: &Context, request: &RequestHead, reason: CloseReason) -> bool {
+    reason.fault() == Fault::Downstream
+        || request.body() != Body::None
+        || !request.keep_alive()
+        || context.local.is_draining()
+}
+
+/// Waits for a complete head. False: the client ended, or was silent between requests.
+async fn read_head(
+    context: &Context,
+    plan: &Plan,
+    stream: &mut Stream,
+    request: &mut RequestHead,
+    first: bool,
+) -> Result<bool, CloseReason> {
+    let (local, deadline) = (&context.local, &context.deadline);
+    let limits = &plan.snapshot.limits;
+    let mut begun = !stream.data().is_empty();
+    if local.is_draining() && !begun && !first {
+        return Ok(false);
+    }
+    deadline.set(local.after(if first || begun { limits.head_timeout } else { limits.idle_timeout }));
+    loop {
+        if begun && request.parse(stream.data(), &plan.head_limits)? == Parsed::Complete {
+            return Ok(true);
+        }
+        // Between requests a drain may end the wait.
+        deadline.set_idle(!first && !begun);
+        let filled = stream.fill(deadline).await;
+        deadline.set_idle(false);
+        match filled {
+            Ok(0) if !begun => return Ok(false),
+            Ok(0) => return Err(CloseReason::ClientGone),
+            Ok(_) => {}
+            Err(StreamError::Expired) if begun => return Err(context.expired(CloseReason::HeadTimeout)),
+            Err(StreamError::Expired) => {
+                if !local.is_draining() {
+                    local.count(CloseReason::IdleTimeout);
+                }
+                return Ok(false);
+            }
+            Err(StreamError::Broken) if begun => return Err(CloseReason::ClientGone),
+            Err(StreamError::Broken) => return Ok(false),
+        }
+        if !begun {
+            begun = true;
+            if !first {
+                deadline.set(local.after(limits.head_timeout));
+            }
+        }
+    }
+}
+
+/// Counts a refusal and sends its answer, where it has one.
+async fn answer(
+    context: &Context,
+    reason: CloseReason,
+    head_request: bool,
+    close: bool,
+) -> Result<(), StreamError> {
+    context.local.count(reason);
+    if reason.status() == 0 {
+        return Err(StreamError::Expired);
+    }
+    let mut out = context.local.buffer();
+    encode_error(&mut out, reason, head_request, close);
+    let len = out.len() as u64;
+    context.deadline.set(context.local.after(LINGER));
+    let out = send(&context.local.ring, &context.accepted.socket, out, &context.deadline).await?;
+    context.local.recycle(out);
+    context.count_response(reason.status(), len);
+    Ok(())
+}
+
+/// Ends our side, and reads on for a moment what the client is still sending.
+async fn linger(context: &Context, stream: &mut Stream) {
+    stream.socket().shutdown(Shutdown::Write);
+    context.deadline.set(context.local.after(LINGER));
+    let mut left = LINGER_BYTES_MAX;
+    loop {
+        let waiting = stream.data().len();
+        stream.consume(waiting);
+        match stream.fill(&context.deadline).await {
+            Ok(1..) if left > stream.data().len() => left -= stream.data().len(),
+            _ => return,
+        }
+    }
+}
+
+/// A response that broke off must not look complete.
+fn reset(context: &Context) {
+    let _ = socket2::SockRef::from(&context.accepted.socket).set_linger(Some(Duration::ZERO));
+}

@@ -1,0 +1,257 @@
+//! A tcp listener's connection: bytes both ways between a client and a backend.
+
+use std::{
+    future::{Future, poll_fn},
+    net::Shutdown,
+    pin::pin,
+    rc::Rc,
+    task::Poll,
+    time::Duration,
+};
+
+use super::{
+    accept::Accepted,
+    local::Local,
+    stream::{Stream, StreamError},
+    timer::Deadline,
+    upstream::{Choice, InFlight, Reuse, Upstream},
+};
+use crate::{
+    metrics::Counter,
+    model::reason::CloseReason,
+    relay::{Action, Flow},
+    ring::{
+        Socket, executor,
+        op::{Op, Readiness},
+    },
+    sys::pipe::{CAPACITY, Pipe, Spliced},
+};
+
+/// Splices of one direction before the others get their turn.
+const SPLICES_PER_STEP: u32 = 8;
+
+/// Runs until both directions have ended, one of them failed, or nothing moved for too long.
+pub(super) async fn drive(local: Rc<Local>, accepted: Accepted) {
+    let _task = local.task();
+    let plan = local.plan();
+    let deadline = local.timers.deadline();
+    let pool = plan.listener(accepted.listener).and_then(|listener| listener.pool);
+    let Some(pool) = pool else { return local.count(CloseReason::NoBackend) };
+    let upstream = match Choice::new(&plan, pool).connect(&local, &deadline, Reuse::Forbidden).await {
+        Ok(upstream) => upstream,
+        Err(reason) => return refuse(&local, &accepted, reason),
+    };
+    let _in_flight = InFlight::begin(&local, &upstream);
+    let ended = relay(&local, &accepted, upstream, &deadline, plan.snapshot.limits.idle_timeout).await;
+    if let Err(reason) = ended {
+        local.count(reason);
+    }
+}
+
+/// A client whose connection leads nowhere is reset, not ended politely: it must not read it as an empty answer.
+fn refuse(local: &Local, accepted: &Accepted, reason: CloseReason) {
+    local.count(reason);
+    reset(&accepted.socket);
+}
+
+/// Makes the close of `socket` a reset.
+fn reset(socket: &Socket) {
+    let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
+}
+
+async fn relay(
+    local: &Local,
+    accepted: &Accepted,
+    upstream: Upstream,
+    deadline: &Deadline,
+    idle: Duration,
+) -> Result<(), CloseReason> {
+    deadline.set(local.after(idle));
+    let (client, backend) = (accepted.socket.clone(), upstream.stream.socket().clone());
+    let metrics = accepted.metrics();
+    let up = Direction {
+        local,
+        deadline,
+        idle,
+        from: Stream::new(&local.ring, client.clone()),
+        to: backend.clone(),
+        counter: &metrics.received_bytes,
+    };
+    let down = Direction {
+        local,
+        deadline,
+        idle,
+        from: upstream.stream,
+        to: client.clone(),
+        counter: &metrics.sent_bytes,
+    };
+    let both = both(up.run(CloseReason::ClientGone), down.run(CloseReason::UpstreamClosed)).await;
+    if both.is_err() {
+        reset(&client);
+        reset(&backend);
+    }
+    both
+}
+
+/// Drives two directions until both are done or one fails.
+async fn both(
+    one: impl Future<Output = Result<(), CloseReason>>,
+    other: impl Future<Output = Result<(), CloseReason>>,
+) -> Result<(), CloseReason> {
+    let (mut one, mut other) = (pin!(one), pin!(other));
+    let (mut one_done, mut other_done) = (false, false);
+    poll_fn(|context| {
+        if !one_done && let Poll::Ready(result) = one.as_mut().poll(context) {
+            result?;
+            one_done = true;
+        }
+        if !other_done && let Poll::Ready(result) = other.as_mut().poll(context) {
+            result?;
+            other_done = true;
+        }
+        if one_done && other_done { Poll::Ready(Ok(())) } else { Poll::Pending }
+    })
+    .await
+}
+
+struct Direction<'a> {
+    local: &'a Local,
+    deadline: &'a Deadline,
+    idle: Duration,
+    from: Stream,
+    to: Socket,
+    counter: &'a Counter,
+}
+
+impl Direction<'_> {
+    /// `gone`: the reason when the source or the sink breaks.
+    async fn run(mut self, gone: CloseReason) -> Result<(), CloseReason> {
+        let mut lease = Lease { local: self.local, pipe: None, is_empty: true };
+        let mut flow = Flow::new(CAPACITY);
+        let mut splices = 0;
+        let ended = loop {
+            let step = match flow.action() {
+                Action::Copy => self.copy(&mut flow).await,
+                Action::LeasePipe => {
+                    let granted = lease.take();
+                    self.local.metrics.splices_started.add(u64::from(granted));
+                    flow.on_lease(granted);
+                    Ok(())
+                }
+                Action::Fill(most) => {
+                    splices += 1;
+                    self.fill(&mut flow, &mut lease, most).await
+                }
+                Action::Drain(len) => self.drain(&mut flow, &mut lease, len).await,
+                Action::Shutdown => {
+                    self.to.shutdown(Shutdown::Write);
+                    flow.on_shutdown();
+                    Ok(())
+                }
+                Action::Done => break Ok(()),
+            };
+            lease.is_empty = flow.is_pipe_empty();
+            if let Err(error) = step {
+                break Err(self.reason(error, gone));
+            }
+            if splices >= SPLICES_PER_STEP {
+                splices = 0;
+                executor::yield_now().await;
+            }
+        };
+        drop(lease);
+        ended
+    }
+
+    fn reason(&self, error: StreamError, gone: CloseReason) -> CloseReason {
+        match error {
+            StreamError::Expired if self.local.is_overdue() => CloseReason::Draining,
+            StreamError::Expired => CloseReason::IdleTimeout,
+            StreamError::Broken => gone,
+        }
+    }
+
+    /// Something moved: silence starts anew.
+    fn moved(&self, len: usize) {
+        self.counter.add(len as u64);
+        self.deadline.set(self.local.after(self.idle));
+    }
+
+    async fn copy(&mut self, flow: &mut Flow) -> Result<(), StreamError> {
+        if self.from.fill(self.deadline).await? == 0 {
+            flow.on_end();
+            return Ok(());
+        }
+        let len = self.from.data().len();
+        self.from.forward(&self.to, 0..len, self.deadline).await?;
+        flow.on_copied(len);
+        self.moved(len);
+        Ok(())
+    }
+
+    async fn fill(&mut self, flow: &mut Flow, lease: &mut Lease<'_>, most: usize) -> Result<(), StreamError> {
+        let Some(pipe) = &lease.pipe else {
+            flow.on_lease(lease.take());
+            return Ok(());
+        };
+        match pipe.fill(self.from.socket(), most)? {
+            Spliced::Bytes(len) => flow.on_filled(len),
+            Spliced::Eof => flow.on_end(),
+            Spliced::Blocked => {
+                // The pipe is empty: while this direction is silent, others may have it.
+                lease.give_back();
+                self.wait(self.from.socket(), Readiness::Readable).await?;
+                flow.on_lease(lease.take());
+            }
+        }
+        Ok(())
+    }
+
+    async fn drain(&mut self, flow: &mut Flow, lease: &mut Lease<'_>, len: usize) -> Result<(), StreamError> {
+        let Some(pipe) = &lease.pipe else { return Err(std::io::Error::other("bytes in no pipe").into()) };
+        match pipe.drain(&self.to, len)? {
+            Spliced::Bytes(len) => {
+                flow.on_drained(len);
+                self.local.metrics.spliced_bytes.add(len as u64);
+                self.moved(len);
+            }
+            Spliced::Eof => return Err(std::io::Error::from(std::io::ErrorKind::WriteZero).into()),
+            Spliced::Blocked => self.wait(&self.to, Readiness::Writable).await?,
+        }
+        Ok(())
+    }
+
+    async fn wait(&self, socket: &Socket, readiness: Readiness) -> Result<(), StreamError> {
+        Ok(self.deadline.guard(Op::ready(&self.local.ring, socket, readiness)).await??)
+    }
+}
+
+/// The pipe of one direction; on drop it goes back empty, or away with what is in it.
+struct Lease<'a> {
+    local: &'a Local,
+    pipe: Option<Pipe>,
+    is_empty: bool,
+}
+
+impl Lease<'_> {
+    /// Whether a pipe was to be had.
+    fn take(&mut self) -> bool {
+        self.pipe = self.local.pipes.lease();
+        if self.pipe.is_none() {
+            self.local.metrics.pipes_refused.add(1);
+        }
+        self.pipe.is_some()
+    }
+
+    fn give_back(&mut self) {
+        if let Some(pipe) = self.pipe.take() {
+            if self.is_empty { self.local.pipes.give_back(pipe) } else { self.local.pipes.discard(pipe) }
+        }
+    }
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}

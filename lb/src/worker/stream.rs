@@ -1,0 +1,195 @@
+//! A socket with what it has received and nobody has consumed yet.
+
+use std::{io, ops::Range};
+
+use rustix::io::Errno;
+
+use super::timer::{Deadline, Expired};
+use crate::ring::{
+    Group, Ring, RxBuf, SendBuf, Socket,
+    op::{self, Op},
+};
+
+/// What a heap receive takes where the ring has no buffer left.
+const HEAP_BYTES: usize = 16 << 10;
+
+/// Why a stream operation ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum StreamError {
+    /// The deadline passed.
+    Expired,
+    /// The socket failed: reset, or closed where bytes were to go.
+    Broken,
+}
+
+impl From<Expired> for StreamError {
+    fn from(_: Expired) -> Self {
+        Self::Expired
+    }
+}
+
+impl From<io::Error> for StreamError {
+    fn from(_: io::Error) -> Self {
+        Self::Broken
+    }
+}
+
+/// Received bytes stand either in one buffer of the ring, or, when a message is spread over several, in `carry`.
+#[derive(Debug)]
+pub(super) struct Stream {
+    ring: Ring,
+    socket: Socket,
+    armed: Option<Op<op::RecvPicked>>,
+    chunk: Option<RxBuf>,
+    carry: Vec<u8>,
+    /// Consumed bytes of `chunk`, or of `carry` where that is not empty.
+    start: usize,
+    group: Group,
+    received: u64,
+}
+
+impl Stream {
+    pub(super) fn new(ring: &Ring, socket: Socket) -> Self {
+        Self {
+            ring: ring.clone(),
+            socket,
+            armed: None,
+            chunk: None,
+            carry: Vec::new(),
+            start: 0,
+            group: Group::Small,
+            received: 0,
+        }
+    }
+
+    pub(super) fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    /// Bytes received since the last call.
+    pub(super) fn take_received(&mut self) -> u64 {
+        std::mem::take(&mut self.received)
+    }
+
+    /// Received and not consumed.
+    pub(super) fn data(&self) -> &[u8] {
+        match &self.chunk {
+            _ if !self.carry.is_empty() => &self.carry[self.start..],
+            Some(chunk) => &chunk[self.start..],
+            None => &[],
+        }
+    }
+
+    /// The first `len` bytes of `data` are done with.
+    pub(super) fn consume(&mut self, len: usize) {
+        assert!(len <= self.data().len(), "only received bytes are consumed");
+        self.start += len;
+        if self.data().is_empty() {
+            self.carry.clear();
+            self.chunk = None;
+            self.start = 0;
+        }
+    }
+
+    /// Starts a receive, so that it travels with the next turn's submissions.
+    pub(super) fn arm(&mut self) {
+        if self.armed.is_none() {
+            self.armed = Some(Op::recv(&self.ring, &self.socket, self.group));
+        }
+    }
+
+    /// Whether the peer has said anything, or ended, since the last [`Stream::fill`].
+    pub(super) fn has_news(&self) -> bool {
+        !self.data().is_empty() || self.armed.as_ref().is_some_and(Op::is_complete)
+    }
+
+    /// Receives more behind what is there; the number of bytes, 0 at the end of the stream.
+    pub(super) async fn fill(&mut self, deadline: &Deadline) -> Result<usize, StreamError> {
+        self.arm();
+        let Some(armed) = &mut self.armed else { return Ok(0) };
+        let outcome = deadline.guard(armed).await?;
+        self.armed = None;
+        match outcome {
+            Ok(None) => Ok(0),
+            Ok(Some(buffer)) => Ok(self.append(buffer)),
+            Err(error) if error.raw_os_error() == Some(Errno::NOBUFS.raw_os_error()) => {
+                let bytes = deadline.guard(Op::recv_heap(&self.ring, &self.socket, HEAP_BYTES)).await??;
+                self.received += bytes.len() as u64;
+                self.make_contiguous();
+                self.carry.extend_from_slice(&bytes);
+                Ok(bytes.len())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn append(&mut self, buffer: RxBuf) -> usize {
+        let len = buffer.len();
+        self.received += len as u64;
+        self.group = match self.group {
+            Group::Small if buffer.is_full() => Group::Large,
+            Group::Large if len < Group::Small.size() => Group::Small,
+            group => group,
+        };
+        if self.data().is_empty() {
+            self.chunk = Some(buffer);
+            self.start = 0;
+        } else {
+            self.make_contiguous();
+            self.carry.extend_from_slice(&buffer);
+        }
+        len
+    }
+
+    /// Moves what is left of a ring buffer into `carry`.
+    fn make_contiguous(&mut self) {
+        if let Some(chunk) = self.chunk.take() {
+            self.carry.clear();
+            self.carry.extend_from_slice(&chunk[self.start..]);
+            self.start = 0;
+        } else if self.start > 0 {
+            self.carry.drain(..self.start);
+            self.start = 0;
+        }
+    }
+
+    /// Sends `range` of `data` to another socket, without a copy where it stands in a buffer of the ring, and
+    /// consumes up to its end.
+    pub(super) async fn forward(
+        &mut self,
+        to: &Socket,
+        range: Range<usize>,
+        deadline: &Deadline,
+    ) -> Result<(), StreamError> {
+        let end = range.end;
+        if let Some(chunk) = self.chunk.take() {
+            let absolute = self.start + range.start..self.start + range.end;
+            let send = Op::send(&self.ring, to, SendBuf::Received(chunk, absolute));
+            let (sent, buffer) = deadline.guard(send).await?;
+            if let SendBuf::Received(chunk, _) = buffer {
+                self.chunk = Some(chunk);
+            }
+            sent?;
+        } else {
+            let bytes = self.data()[range].to_vec();
+            deadline.guard(Op::send(&self.ring, to, SendBuf::Bytes(bytes))).await?.0?;
+        }
+        self.consume(end);
+        Ok(())
+    }
+}
+
+/// Sends all of `bytes`; the buffer comes back for reuse.
+pub(super) async fn send(
+    ring: &Ring,
+    to: &Socket,
+    bytes: Vec<u8>,
+    deadline: &Deadline,
+) -> Result<Vec<u8>, StreamError> {
+    let (sent, buffer) = deadline.guard(Op::send(ring, to, SendBuf::Bytes(bytes))).await?;
+    sent?;
+    match buffer {
+        SendBuf::Bytes(bytes) => Ok(bytes),
+        SendBuf::Received(..) => Ok(Vec::new()),
+    }
+}

@@ -1,0 +1,140 @@
+//! A whole worker over real sockets on loopback.
+
+mod http;
+mod relay;
+
+use std::{
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{BoundListener, Command, Handle, Setup};
+use crate::{
+    config::{BackendSnapshot, Keepalive, Limits, ListenerSnapshot, PoolSnapshot, Protocol, Snapshot, Steer},
+    health::HealthTable,
+    limits::Admission,
+    metrics::WorkerMetrics,
+    model::{BackendId, Generation, ListenerId, PoolId, WorkerId, reason::CloseReason},
+    sys::affinity,
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A worker with one listener and one pool.
+struct Fixture {
+    address: SocketAddr,
+    handle: Handle,
+    health: Arc<HealthTable>,
+    admission: Arc<Admission>,
+}
+
+impl Fixture {
+    fn start(protocol: Protocol, backends: &[SocketAddr], limits: Limits) -> Self {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        let backends = backends
+            .iter()
+            .enumerate()
+            .map(|(at, address)| BackendSnapshot {
+                id: BackendId(at as u16 + 1),
+                name: address.to_string().into(),
+                address: *address,
+                weight: 1,
+            })
+            .collect();
+        let snapshot = Snapshot {
+            generation: Generation(1),
+            limits,
+            listeners: vec![ListenerSnapshot {
+                id: ListenerId(0),
+                name: "test".into(),
+                protocol,
+                bind: vec![address],
+                steer: Steer::Auto,
+                pool: Some(PoolId(0)),
+                routes: Vec::new(),
+            }],
+            pools: vec![PoolSnapshot {
+                id: PoolId(0),
+                name: "test".into(),
+                backends,
+                keepalive: Keepalive::default(),
+            }],
+            routes: Vec::new(),
+        };
+        let health = Arc::new(HealthTable::new(16));
+        let admission = Admission::new();
+        let handle = Handle::start(Setup {
+            id: WorkerId(0),
+            core: affinity::allowed_cores().unwrap()[0],
+            snapshot: Arc::new(snapshot),
+            health: health.clone(),
+            admission: admission.clone(),
+            metrics: Arc::new(WorkerMetrics::new()),
+            listeners: vec![BoundListener { listener: ListenerId(0), socket: socket.into() }],
+        })
+        .unwrap();
+        Self { address, handle, health, admission }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    fn reason(&self, reason: CloseReason) -> u64 {
+        self.handle.metrics.reason(reason).value()
+    }
+
+    /// Stops the worker and checks what must hold at every end.
+    fn stop(self) {
+        self.handle.send(Command::Stop);
+        self.finish();
+    }
+
+    fn finish(self) {
+        let (metrics, admission) = (self.handle.metrics.clone(), self.admission.clone());
+        self.handle.join().unwrap();
+        assert_eq!(metrics.completions_stray.value(), 0);
+        assert_eq!(admission.open(), 0, "every connection gave its place back");
+        assert_eq!(metrics.listeners[0].open.value(), 0);
+        assert!(metrics.backends.iter().all(|backend| backend.in_flight.value() == 0));
+        assert!(metrics.backends.iter().all(|backend| backend.idle.value() == 0));
+    }
+}
+
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|at| (at as u64 * 2_654_435_761 >> 7) as u8).collect()
+}
+
+/// A backend that runs `serve` once per connection, on a thread of its own.
+fn backend(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let serve = Arc::new(serve);
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (stream, serve) = (stream.unwrap(), serve.clone());
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            thread::spawn(move || serve(stream));
+        }
+    });
+    address
+}
+
+/// An address where nobody listens.
+fn closed_port() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}

@@ -1,0 +1,14 @@
+//! Namespace tests: real clients, real servers, the real daemon.
+//!
+//! Every test stands in a scene of its own, one at a time, and ends with the proof that nothing is left of it.
+
+mod check;
+mod drain;
+mod harness;
+mod health;
+mod http;
+mod lifecycle;
+mod quickstart;
+mod relay;
+mod steering;
+mod vip;

@@ -1,0 +1,313 @@
+//! Frames for tests, built from scratch: every checksum is computed over the whole, nothing is shared with the code
+//! under test.
+#![expect(clippy::expect_used, reason = "a row that cannot be written is a failed test")]
+
+use std::net::{IpAddr, SocketAddr};
+
+/// An Ethernet address.
+pub type Mac = [u8; 6];
+
+/// FIN.
+pub const FIN: u8 = 0x01;
+/// SYN.
+pub const SYN: u8 = 0x02;
+/// RST.
+pub const RST: u8 = 0x04;
+/// ACK.
+pub const ACK: u8 = 0x10;
+
+/// What a frame carries above IP.
+#[derive(Clone, Debug)]
+enum Transport {
+    Tcp { flags: u8 },
+    Udp,
+    Echo { reply: bool },
+}
+
+/// An outer header.
+#[derive(Clone, Copy, Debug)]
+struct Outer {
+    source: IpAddr,
+    destination: IpAddr,
+    label: u32,
+    class: Option<u8>,
+}
+
+/// A frame in the making.
+#[derive(Clone, Debug)]
+pub struct Packet {
+    destination_mac: Mac,
+    source_mac: Mac,
+    tags: Vec<(u16, u16)>,
+    outer: Option<Outer>,
+    source: SocketAddr,
+    destination: SocketAddr,
+    transport: Transport,
+    ttl: u8,
+    class: u8,
+    payload: usize,
+}
+
+impl Packet {
+    fn new(source: &str, destination: &str, transport: Transport) -> Self {
+        Self {
+            destination_mac: [0; 6],
+            source_mac: [0; 6],
+            tags: Vec::new(),
+            outer: None,
+            source: source.parse().expect("source address and port"),
+            destination: destination.parse().expect("destination address and port"),
+            transport,
+            ttl: 61,
+            class: 0,
+            payload: 32,
+        }
+    }
+
+    /// TCP with flags.
+    pub fn tcp(source: &str, destination: &str, flags: u8) -> Self {
+        Self::new(source, destination, Transport::Tcp { flags })
+    }
+
+    /// UDP.
+    pub fn udp(source: &str, destination: &str) -> Self {
+        Self::new(source, destination, Transport::Udp)
+    }
+
+    /// An ICMP echo request; the ports of both addresses are not used.
+    pub fn echo_request(source: &str, destination: &str) -> Self {
+        Self::new(source, destination, Transport::Echo { reply: false })
+    }
+
+    /// IP protocol number of what is above (inner) IP.
+    pub fn protocol(&self) -> u8 {
+        match self.transport {
+            Transport::Tcp { .. } => 6,
+            Transport::Udp => 17,
+            Transport::Echo { .. } if self.source.is_ipv4() => 1,
+            Transport::Echo { .. } => 58,
+        }
+    }
+
+    /// Source address and port.
+    pub fn source(&self) -> SocketAddr {
+        self.source
+    }
+
+    /// Destination address and port.
+    pub fn destination(&self) -> SocketAddr {
+        self.destination
+    }
+
+    /// Ethernet destination and source.
+    pub fn macs(mut self, destination: Mac, source: Mac) -> Self {
+        (self.destination_mac, self.source_mac) = (destination, source);
+        self
+    }
+
+    /// One more VLAN tag, inside those before: its type and its VLAN.
+    pub fn tag(mut self, kind: u16, vlan: u16) -> Self {
+        self.tags.push((kind, vlan));
+        self
+    }
+
+    /// No VLAN tags.
+    pub fn untagged(mut self) -> Self {
+        self.tags.clear();
+        self
+    }
+
+    /// Inside an outer header; the flow label is for IPv6.
+    pub fn inside(mut self, source: &str, destination: &str, label: u32) -> Self {
+        let (source, destination) = (parse(source), parse(destination));
+        self.outer = Some(Outer { source, destination, label, class: None });
+        self
+    }
+
+    /// Traffic class of the outer header, where it is not the inner one's.
+    pub fn outer_class(mut self, class: u8) -> Self {
+        self.outer = self.outer.map(|outer| Outer { class: Some(class), ..outer });
+        self
+    }
+
+    /// Time to live or hop limit.
+    pub fn ttl(mut self, ttl: u8) -> Self {
+        self.ttl = ttl;
+        self
+    }
+
+    /// One hop on.
+    pub fn aged(mut self) -> Self {
+        self.ttl -= 1;
+        self
+    }
+
+    /// Type of service or traffic class.
+    pub fn class(mut self, class: u8) -> Self {
+        self.class = class;
+        self
+    }
+
+    /// Bytes above the transport header.
+    pub fn payload(mut self, bytes: usize) -> Self {
+        self.payload = bytes;
+        self
+    }
+
+    /// The answer to this echo request, sent with TTL 64.
+    pub fn reply(mut self) -> Self {
+        std::mem::swap(&mut self.source, &mut self.destination);
+        std::mem::swap(&mut self.source_mac, &mut self.destination_mac);
+        self.transport = Transport::Echo { reply: true };
+        self.ttl = 64;
+        self
+    }
+
+    /// Offset of the (outer) IP header in the frame.
+    pub fn ip_at(&self) -> usize {
+        14 + 4 * self.tags.len()
+    }
+
+    /// The frame.
+    pub fn build(&self) -> Vec<u8> {
+        let (protocol, transport) = (self.protocol(), self.transport());
+        let mut inner = header(
+            self.source.ip(),
+            self.destination.ip(),
+            protocol,
+            self.ttl,
+            self.class,
+            0,
+            transport.len(),
+        );
+        // An inner header is any host's: it has no reason to set don't-fragment or a flow label.
+        if inner[0] == 0x45 {
+            inner[6] = 0;
+            seal(&mut inner);
+        }
+        inner.extend(transport);
+        let packet = match self.outer {
+            None => inner,
+            Some(outer) => {
+                let protocol = if self.source.is_ipv4() { 4 } else { 41 };
+                let class = outer.class.unwrap_or(self.class);
+                let mut packet =
+                    header(outer.source, outer.destination, protocol, 64, class, outer.label, inner.len());
+                packet.extend(inner);
+                packet
+            }
+        };
+        let mut frame = Vec::new();
+        frame.extend(self.destination_mac);
+        frame.extend(self.source_mac);
+        for (kind, vlan) in &self.tags {
+            frame.extend(kind.to_be_bytes());
+            frame.extend(vlan.to_be_bytes());
+        }
+        let kind: u16 = if packet[0] >> 4 == 4 { 0x0800 } else { 0x86dd };
+        frame.extend(kind.to_be_bytes());
+        frame.extend(packet);
+        frame
+    }
+
+    fn transport(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let v4 = self.source.is_ipv4();
+        let check_at = match self.transport {
+            Transport::Tcp { flags } => {
+                bytes.extend(self.source.port().to_be_bytes());
+                bytes.extend(self.destination.port().to_be_bytes());
+                bytes.extend([0, 0, 0, 7, 0, 0, 0, 9, 0x50, flags, 0x20, 0, 0, 0, 0, 0]);
+                16
+            }
+            Transport::Udp => {
+                bytes.extend(self.source.port().to_be_bytes());
+                bytes.extend(self.destination.port().to_be_bytes());
+                bytes.extend((8 + self.payload as u16).to_be_bytes());
+                bytes.extend([0, 0]);
+                6
+            }
+            Transport::Echo { reply } => {
+                let kind = match (v4, reply) {
+                    (true, false) => 8,
+                    (true, true) => 0,
+                    (false, false) => 128,
+                    (false, true) => 129,
+                };
+                bytes.extend([kind, 0, 0, 0, 0x12, 0x34, 0, 1]);
+                2
+            }
+        };
+        bytes.extend((0..self.payload).map(|at| at as u8));
+        let mut summed = Vec::new();
+        if self.protocol() != 1 {
+            // Pseudo header (RFC 9293, 3.1; RFC 8200, 8.1).
+            summed.extend(octets(self.source.ip()));
+            summed.extend(octets(self.destination.ip()));
+            summed.extend((bytes.len() as u32).to_be_bytes());
+            summed.extend([0, 0, 0, self.protocol()]);
+        }
+        summed.extend(&bytes);
+        let check = checksum(&summed);
+        bytes[check_at..check_at + 2].copy_from_slice(&check.to_be_bytes());
+        bytes
+    }
+}
+
+/// An IP header before `payload` bytes; IPv4 with don't-fragment and identification 0.
+fn header(
+    source: IpAddr,
+    destination: IpAddr,
+    protocol: u8,
+    ttl: u8,
+    class: u8,
+    label: u32,
+    payload: usize,
+) -> Vec<u8> {
+    let mut header = Vec::new();
+    if source.is_ipv4() {
+        header.extend([0x45, class]);
+        header.extend((20 + payload as u16).to_be_bytes());
+        header.extend([0, 0, 0x40, 0, ttl, protocol, 0, 0]);
+    } else {
+        header.extend((6 << 28 | u32::from(class) << 20 | label & 0xf_ffff).to_be_bytes());
+        header.extend((payload as u16).to_be_bytes());
+        header.extend([protocol, ttl]);
+    }
+    header.extend(octets(source));
+    header.extend(octets(destination));
+    seal(&mut header);
+    header
+}
+
+/// Computes the checksum of an IPv4 header of any length anew; leaves IPv6 alone.
+pub fn seal(header: &mut [u8]) {
+    if header[0] >> 4 == 4 {
+        header[10..12].fill(0);
+        let check = checksum(&header[..usize::from(header[0] & 15) * 4]);
+        header[10..12].copy_from_slice(&check.to_be_bytes());
+    }
+}
+
+/// RFC 1071, read literally.
+fn checksum(bytes: &[u8]) -> u16 {
+    let mut sum = 0u64;
+    for pair in bytes.chunks(2) {
+        sum += u64::from(pair[0]) << 8 | u64::from(*pair.get(1).unwrap_or(&0));
+    }
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}
+
+fn parse(address: &str) -> IpAddr {
+    address.parse().expect("an IP address")
+}

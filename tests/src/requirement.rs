@@ -1,0 +1,63 @@
+//! What a host must offer for the namespace tests.
+
+use std::{env, fs};
+
+use crate::daemon;
+
+/// Programs the tests run, with the Debian package that brings each.
+const PROGRAMS: [(&str, &str); 7] = [
+    ("ip", "iproute2"),
+    ("ethtool", "ethtool"),
+    ("nsenter", "util-linux"),
+    ("setpriv", "util-linux"),
+    ("taskset", "util-linux"),
+    ("nginx", "nginx-light"),
+    ("curl", "curl"),
+];
+
+/// What keeps the tests from running here, or nothing.
+pub fn missing() -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("not root: namespaces, XDP and bpffs need it".to_owned());
+    }
+    let absent = |(program, _): &&(&str, &str)| !is_installed(program);
+    if let Some((program, package)) = PROGRAMS.iter().find(absent) {
+        return Some(format!("{program} is not installed (Debian: apt-get install {package})"));
+    }
+    if let Err(error) = probe_namespaces() {
+        return Some(format!("no network namespaces: {error}"));
+    }
+    if let Err(error) = io_uring::IoUring::new(2) {
+        return Some(format!("no io_uring: {error} (see sysctl kernel.io_uring_disabled)"));
+    }
+    if !fs::read_to_string("/proc/filesystems")
+        .is_ok_and(|list| list.lines().any(|line| line == "nodev\tbpf"))
+    {
+        return Some("the kernel has no bpf file system".to_owned());
+    }
+    if let Err(error) = daemon::binary() {
+        return Some(format!("{error:#}"));
+    }
+    None
+}
+
+/// Whether tests may run; says why not. Under `CI` a test that cannot run has failed.
+///
+/// # Panics
+/// Something is missing and the variable `CI` is set.
+pub fn is_met() -> bool {
+    let Some(missing) = missing() else { return true };
+    assert!(env::var_os("CI").is_none(), "cannot run here, which is a failure under CI: {missing}");
+    eprintln!("SKIPPED: {missing}");
+    false
+}
+
+fn probe_namespaces() -> anyhow::Result<()> {
+    let name = format!("{}-probe-{:?}", crate::scene::prefix(), std::thread::current().id());
+    crate::netns::Namespace::create(&name.replace(['(', ')'], "")).map(drop)
+}
+
+fn is_installed(program: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).any(|directory| directory.join(program).is_file())
+}

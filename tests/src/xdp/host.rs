@@ -1,0 +1,191 @@
+//! Rows on the pure library, over vectors and cells.
+
+use std::{
+    cell::{Cell, RefCell},
+    net::IpAddr,
+    rc::Rc,
+};
+
+use lb_abi::{
+    backend::BackendEntry,
+    counter::FlowEvent,
+    flow::{FlowKey, FlowRecord},
+    meta::Meta,
+    reason::Reason,
+    slot::Slot,
+    vip::{VipEntry, VipKey},
+};
+use lb_ebpf::{
+    decap,
+    env::{Env, FlowCell, NextHop, Route, Unroutable},
+    ingress,
+    packet::Frame,
+};
+
+use crate::xdp::{
+    row::{Left, Moved, Program, Result, Row},
+    world::{BACKENDS, FLOWS_LEN, LB0, LB0_MAC, LB1, LB1_MAC, MTU, World, address},
+};
+
+/// Runs a row.
+pub fn run(row: &Row) -> Result {
+    let mut buffer = vec![0; row.headroom];
+    buffer.extend(&row.frame);
+    let mut packet = Frame::new(&mut buffer, row.headroom, LB0);
+    let mock = Mock::new(&row.world);
+    let verdict = match row.program {
+        Program::Ingress => ingress::ingress(&mut packet, &mock),
+        Program::Decap => decap::decap(&mut packet, &mock),
+    };
+    let frame = packet.bytes().to_vec();
+    let mut events = mock.events.into_inner();
+    events.sort_by_key(|event| *event as u32);
+    let now = row.world.now;
+    let records = mock.flows.into_inner().into_iter().map(|(key, cell)| {
+        let FlowRecord { backend, epoch, state, seen } = FlowRecord::from_word(cell.get());
+        Left { key, backend, epoch, state, fresh: seen >= now }
+    });
+    let records = records.collect();
+    Result {
+        verdict,
+        frame,
+        reasons: mock.reasons.into_inner(),
+        events,
+        moved: mock.moved.into_inner(),
+        records,
+    }
+}
+
+/// A world that can be asked what the kernel is asked.
+struct Mock<'a> {
+    world: &'a World,
+    flows: RefCell<Vec<(FlowKey, Rc<Cell<u64>>)>>,
+    reasons: RefCell<Vec<Reason>>,
+    events: RefCell<Vec<FlowEvent>>,
+    moved: RefCell<Vec<Moved>>,
+}
+
+impl<'a> Mock<'a> {
+    fn new(world: &'a World) -> Self {
+        let flows = world.flows.iter().map(|(key, record)| (*key, Rc::new(Cell::new(record.to_word()))));
+        Self {
+            world,
+            flows: RefCell::new(flows.collect()),
+            reasons: RefCell::default(),
+            events: RefCell::default(),
+            moved: RefCell::default(),
+        }
+    }
+
+    fn denied(&self, source: IpAddr) -> bool {
+        self.world.deny.iter().any(|(prefix, bits)| match (prefix, source) {
+            (IpAddr::V4(prefix), IpAddr::V4(source)) => {
+                (prefix.to_bits() ^ source.to_bits()) >> (32 - bits) == 0
+            }
+            (IpAddr::V6(prefix), IpAddr::V6(source)) => {
+                (prefix.to_bits() ^ source.to_bits()) >> (128 - bits) == 0
+            }
+            _ => false,
+        })
+    }
+}
+
+/// A record that outlives the look-up.
+struct Record(Rc<Cell<u64>>);
+
+impl FlowCell for Record {
+    fn load(&self) -> FlowRecord {
+        FlowRecord::from_word(self.0.get())
+    }
+
+    fn store(&self, record: FlowRecord) {
+        self.0.set(record.to_word());
+    }
+}
+
+impl Env for Mock<'_> {
+    fn meta(&self) -> Option<&Meta> {
+        Some(&self.world.meta)
+    }
+
+    fn denied_v4(&self, source: [u8; 4]) -> bool {
+        self.denied(IpAddr::from(source))
+    }
+
+    fn denied_v6(&self, source: [u8; 16]) -> bool {
+        self.denied(IpAddr::from(source))
+    }
+
+    fn vip(&self, key: &VipKey) -> Option<&VipEntry> {
+        self.world.vips.iter().find(|(other, _)| other == key).map(|(_, entry)| entry)
+    }
+
+    fn slot(&self, index: u32) -> Option<Slot> {
+        self.world.slots.get(index as usize).copied()
+    }
+
+    fn backend(&self, id: u16) -> Option<&BackendEntry> {
+        // As in an array map: who is not written is there, and zero.
+        const NONE: BackendEntry = BackendEntry { address: [0; 16], flags: 0, generation: 0 };
+        Some(self.world.backends.iter().find(|(other, _)| *other == id).map_or(&NONE, |(_, entry)| entry))
+    }
+
+    fn flow(&self, key: &FlowKey) -> Option<impl FlowCell> {
+        let flows = self.flows.borrow();
+        flows.iter().find(|(other, _)| other == key).map(|(_, cell)| Record(cell.clone()))
+    }
+
+    fn record(&self, key: &FlowKey, record: FlowRecord) -> Option<()> {
+        let mut flows = self.flows.borrow_mut();
+        if let Some((_, cell)) = flows.iter().find(|(other, _)| other == key) {
+            cell.set(record.to_word());
+        } else if flows.len() < FLOWS_LEN {
+            flows.push((*key, Rc::new(Cell::new(record.to_word()))));
+        } else {
+            return None;
+        }
+        Some(())
+    }
+
+    fn now_ticks(&self) -> u32 {
+        self.world.now
+    }
+
+    fn route(&self, ingress: u32, route: &Route) -> std::result::Result<NextHop, Unroutable> {
+        assert_eq!(ingress, LB0);
+        assert_eq!(route.family, route.destination.family());
+        let destination = route.destination.bytes();
+        let [.., third, _] = destination;
+        let local = [[10, 0, 0], [10, 0, 1]].contains(&[destination[12], destination[13], third])
+            || destination.starts_with(&[0xfd]);
+        if !local {
+            return Err(Unroutable::NoRoute);
+        }
+        if route.length > MTU {
+            return Err(Unroutable::TooLong);
+        }
+        let backend = BACKENDS.iter().find(|backend| address(backend.address) == destination);
+        let (mac, interface) =
+            backend.and_then(|backend| backend.neighbour).ok_or(Unroutable::NoNeighbour)?;
+        let own = match interface {
+            LB0 => LB0_MAC,
+            LB1 => LB1_MAC,
+            _ => return Err(Unroutable::NoRoute),
+        };
+        let bytes = [mac, own].concat();
+        let addresses = std::array::from_fn(|at| u16::from_ne_bytes([bytes[2 * at], bytes[2 * at + 1]]));
+        Ok(NextHop { interface, addresses })
+    }
+
+    fn count(&self, reason: Reason) {
+        self.reasons.borrow_mut().push(reason);
+    }
+
+    fn count_flow(&self, event: FlowEvent) {
+        self.events.borrow_mut().push(event);
+    }
+
+    fn count_traffic(&self, vip: u32, backend: u16, bytes: u64, new_flow: bool) {
+        self.moved.borrow_mut().push(Moved { vip, backend, bytes, new_flows: u64::from(new_flow) });
+    }
+}

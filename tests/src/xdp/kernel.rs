@@ -1,0 +1,261 @@
+//! Rows through `BPF_PROG_TEST_RUN` on the built object.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use aya::{
+    Ebpf, EbpfLoader, Pod, TestRun as _, TestRunOptions,
+    maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, lpm_trie::Key},
+    programs::{Xdp, XdpMode},
+};
+use lb_abi::{
+    backend::BackendEntry,
+    counter::{FlowEvent, Traffic},
+    flow::{FlowKey, FlowRecord},
+    meta::Meta,
+    names,
+    reason::Reason,
+    slot::Slot,
+    vip::{VipEntry, VipKey},
+};
+use lb_ebpf::verdict::Verdict;
+
+use crate::xdp::{
+    namespace,
+    row::{self, Left, Moved, Program, Row},
+    world::{FLOWS_LEN, LB0, LB1, LB1_MAC, NOBODY, TABLE_LEN, VIP, World},
+};
+
+/// Where `cargo xtask build-ebpf` puts the object.
+pub fn object() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/bpf/lb.o")
+}
+
+/// Why the object cannot be tested on this host, if it cannot. Under CI that is a failure.
+pub fn unavailable() -> Option<String> {
+    let why = if !object().exists() {
+        format!("no object at {} (cargo xtask build-ebpf)", object().display())
+    } else if !std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
+    {
+        "not root: programs cannot be loaded".to_owned()
+    } else {
+        return None;
+    };
+    assert!(std::env::var_os("CI").is_none(), "cannot run under CI: {why}");
+    Some(why)
+}
+
+/// The object, loaded in a namespace of the calling thread, with `lb_ingress` attached to `lb0` natively.
+#[derive(Debug)]
+pub struct Bench {
+    ebpf: Ebpf,
+}
+
+/// All counters at one moment, summed over cores.
+struct Counters {
+    reasons: Vec<u64>,
+    events: Vec<u64>,
+    vip: Traffic,
+    backends: Vec<Traffic>,
+}
+
+impl Bench {
+    /// Enters a namespace and loads. Native mode matters: only then has `lb0` receive queues to pretend a packet
+    /// from.
+    pub fn new() -> Result<Self> {
+        namespace::enter()?;
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries(names::MAP_SLOTS, TABLE_LEN)
+            .map_max_entries(names::MAP_FLOWS, FLOWS_LEN as u32)
+            .load_file(object())
+            .context("loading the object")?;
+        for name in [names::PROGRAM_INGRESS, names::PROGRAM_DECAP] {
+            let program: &mut Xdp = ebpf.program_mut(name).context(name)?.try_into()?;
+            program.load().with_context(|| format!("{name}: refused by the verifier"))?;
+        }
+        let ingress: &mut Xdp = ebpf.program_mut(names::PROGRAM_INGRESS).context("lb_ingress")?.try_into()?;
+        ingress.attach("lb0", XdpMode::Driver).context("attaching natively")?;
+        Ok(Self { ebpf })
+    }
+
+    /// Runs a row. Of a redirect the kernel does not say whereto here: the interface is told from the source address
+    /// that the frame was given.
+    pub fn run(&mut self, row: &Row) -> Result<row::Result> {
+        self.write(&row.world).context("writing maps")?;
+        let before = self.counters()?;
+        let (verdict, frame) = self.test_run(row.program, &row.frame)?;
+        let after = self.counters()?;
+        let records = self.records(row.world.now)?;
+        self.clear()?;
+        let reasons = Reason::ALL.iter().zip(before.reasons.iter().zip(&after.reasons));
+        let events = FlowEvent::ALL.iter().zip(before.events.iter().zip(&after.events));
+        Ok(row::Result {
+            verdict,
+            frame,
+            reasons: reasons.flat_map(repeated).collect(),
+            events: events.flat_map(repeated).collect(),
+            moved: moved(&before, &after)?,
+            records,
+        })
+    }
+
+    /// Runs one frame through a program: verdict and frame afterwards.
+    pub fn test_run(&self, program: Program, frame: &[u8]) -> Result<(Verdict, Vec<u8>)> {
+        let name = match program {
+            Program::Ingress => names::PROGRAM_INGRESS,
+            Program::Decap => names::PROGRAM_DECAP,
+        };
+        let program: &Xdp = self.ebpf.program(name).context(name)?.try_into()?;
+        // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+        let context = [0, frame.len() as u32, 0, LB0, 0, 0].map(u32::to_ne_bytes).concat();
+        let mut out = vec![0; 4096];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ctx_in: Some(&context),
+            ..TestRunOptions::new()
+        };
+        let result = program.test_run(options).context("BPF_PROG_TEST_RUN")?;
+        out.truncate(result.data_size_out as usize);
+        let verdict = match result.return_value {
+            1 => Verdict::Drop,
+            2 => Verdict::Pass,
+            3 => Verdict::Transmit,
+            4 => Verdict::Redirect { interface: if out[6..12] == LB1_MAC { LB1 } else { 0 } },
+            other => bail!("{name} returned {other}"),
+        };
+        Ok((verdict, out))
+    }
+
+    /// Writes a world into empty maps.
+    pub fn write(&mut self, world: &World) -> Result<()> {
+        self.array::<Meta>(names::MAP_META)?.set(0, world.meta, 0)?;
+        let mut slots = self.array::<u64>(names::MAP_SLOTS)?;
+        for (index, Slot(word)) in world.slots.iter().enumerate() {
+            slots.set(index as u32, word, 0)?;
+        }
+        let mut backends = self.array::<BackendEntry>(names::MAP_BACKENDS)?;
+        for (id, entry) in &world.backends {
+            backends.set(u32::from(*id), entry, 0)?;
+        }
+        let mut vips = self.hash::<VipKey, VipEntry>(names::MAP_VIPS)?;
+        for (key, entry) in &world.vips {
+            vips.insert(key, entry, 0)?;
+        }
+        let mut flows = self.hash::<FlowKey, FlowRecord>(names::MAP_FLOWS)?;
+        for (key, record) in &world.flows {
+            flows.insert(key, record, 0)?;
+        }
+        for (prefix, bits) in &world.deny {
+            match prefix {
+                IpAddr::V4(v4) => self.deny_v4()?.insert(&Key::new(*bits, v4.octets()), 1, 0)?,
+                IpAddr::V6(v6) => self.deny_v6()?.insert(&Key::new(*bits, v6.octets()), 1, 0)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Empties what a world is written into; arrays are overwritten anyway.
+    pub fn clear(&mut self) -> Result<()> {
+        let mut vips = self.hash::<VipKey, VipEntry>(names::MAP_VIPS)?;
+        for key in vips.keys().collect::<std::result::Result<Vec<_>, _>>()? {
+            vips.remove(&key)?;
+        }
+        let mut flows = self.hash::<FlowKey, FlowRecord>(names::MAP_FLOWS)?;
+        for key in flows.keys().collect::<std::result::Result<Vec<_>, _>>()? {
+            flows.remove(&key)?;
+        }
+        let mut deny = self.deny_v4()?;
+        for key in deny.keys().collect::<std::result::Result<Vec<_>, _>>()? {
+            deny.remove(&key)?;
+        }
+        let mut deny = self.deny_v6()?;
+        for key in deny.keys().collect::<std::result::Result<Vec<_>, _>>()? {
+            deny.remove(&key)?;
+        }
+        Ok(())
+    }
+
+    fn records(&mut self, now: u32) -> Result<Vec<Left>> {
+        let flows = self.hash::<FlowKey, FlowRecord>(names::MAP_FLOWS)?;
+        let mut left = Vec::new();
+        for entry in flows.iter() {
+            let (key, FlowRecord { backend, epoch, state, seen }) = entry?;
+            left.push(Left { key, backend, epoch, state, fresh: seen >= now });
+        }
+        Ok(left)
+    }
+
+    fn counters(&mut self) -> Result<Counters> {
+        let reasons = self.sums(names::MAP_REASONS, Reason::ALL.len())?;
+        let events = self.sums(names::MAP_FLOW_EVENTS, FlowEvent::ALL.len())?;
+        let vip = self.traffic(names::MAP_VIP_TRAFFIC, VIP)?;
+        let backends = (0..=u32::from(NOBODY)).map(|id| self.traffic(names::MAP_BACKEND_TRAFFIC, id));
+        let backends = backends.collect::<Result<_>>()?;
+        Ok(Counters { reasons, events, vip, backends })
+    }
+
+    fn sums(&mut self, name: &str, len: usize) -> Result<Vec<u64>> {
+        let map = PerCpuArray::<_, u64>::try_from(self.map(name)?)?;
+        (0..len as u32).map(|index| Ok(map.get(&index, 0)?.iter().sum())).collect()
+    }
+
+    fn traffic(&mut self, name: &str, index: u32) -> Result<Traffic> {
+        let map = PerCpuArray::<_, Traffic>::try_from(self.map(name)?)?;
+        let values = map.get(&index, 0)?;
+        Ok(values.iter().fold(Traffic::default(), |sum, core| Traffic {
+            packets: sum.packets + core.packets,
+            bytes: sum.bytes + core.bytes,
+            new_flows: sum.new_flows + core.new_flows,
+        }))
+    }
+
+    fn map(&mut self, name: &str) -> Result<&mut aya::maps::Map> {
+        self.ebpf.map_mut(name).with_context(|| format!("no map {name}"))
+    }
+
+    fn array<V: Pod>(&mut self, name: &str) -> Result<Array<&mut MapData, V>> {
+        Ok(Array::try_from(self.map(name)?)?)
+    }
+
+    fn hash<K: Pod, V: Pod>(&mut self, name: &str) -> Result<HashMap<&mut MapData, K, V>> {
+        Ok(HashMap::try_from(self.map(name)?)?)
+    }
+
+    fn deny_v4(&mut self) -> Result<LpmTrie<&mut MapData, [u8; 4], u32>> {
+        Ok(LpmTrie::try_from(self.map(names::MAP_DENY_V4)?)?)
+    }
+
+    fn deny_v6(&mut self) -> Result<LpmTrie<&mut MapData, [u8; 16], u32>> {
+        Ok(LpmTrie::try_from(self.map(names::MAP_DENY_V6)?)?)
+    }
+}
+
+/// A name as often as its counter moved.
+fn repeated<T: Copy>((name, (before, after)): (&T, (&u64, &u64))) -> impl Iterator<Item = T> {
+    std::iter::repeat_n(*name, (after - before) as usize)
+}
+
+fn difference(before: &Traffic, after: &Traffic) -> Traffic {
+    Traffic {
+        packets: after.packets - before.packets,
+        bytes: after.bytes - before.bytes,
+        new_flows: after.new_flows - before.new_flows,
+    }
+}
+
+fn moved(before: &Counters, after: &Counters) -> Result<Vec<Moved>> {
+    let vip = difference(&before.vip, &after.vip);
+    let backends =
+        before.backends.iter().zip(&after.backends).map(|(before, after)| difference(before, after));
+    let mut moved = Vec::new();
+    for (id, traffic) in backends.enumerate() {
+        if traffic != Traffic::default() {
+            ensure!(traffic == vip && vip.packets == 1, "VIP counted {vip:?}, backend {id} {traffic:?}");
+            let Traffic { bytes, new_flows, .. } = traffic;
+            moved.push(Moved { vip: VIP, backend: id as u16, bytes, new_flows });
+        }
+    }
+    ensure!(!moved.is_empty() || vip == Traffic::default(), "VIP counted {vip:?}, no backend did");
+    Ok(moved)
+}

@@ -1,0 +1,124 @@
+//! One case, and how it is judged.
+
+use lb_abi::{counter::FlowEvent, flow::FlowKey, reason::Reason};
+use lb_ebpf::verdict::Verdict;
+
+use crate::{packet::Packet, xdp::world::World};
+
+/// The program a row is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// `lb_ingress`.
+    Ingress,
+    /// `lb_decap`.
+    Decap,
+}
+
+/// Where a row can be run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// On the host and in the kernel.
+    Both,
+    /// On the host only; says why.
+    HostOnly(&'static str),
+}
+
+/// Traffic counted for a VIP and a backend: one packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// Counter index of the VIP.
+    pub vip: u32,
+    /// Backend id.
+    pub backend: u16,
+    /// Bytes.
+    pub bytes: u64,
+    /// 0 or 1.
+    pub new_flows: u64,
+}
+
+/// A record as left behind; the time stamp only as fresh (the row's tick or after) or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// Whose.
+    pub key: FlowKey,
+    /// Backend id.
+    pub backend: u16,
+    /// Epoch.
+    pub epoch: u8,
+    /// State.
+    pub state: u8,
+    /// Seen by this packet.
+    pub fresh: bool,
+}
+
+/// What a run did, or should do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Result {
+    /// Told to the kernel.
+    pub verdict: Verdict,
+    /// The frame afterwards; as it came in where it was dropped, since nobody sees it again.
+    pub frame: Vec<u8>,
+    /// Every reason counted, once per count.
+    pub reasons: Vec<Reason>,
+    /// Every flow event counted, in index order.
+    pub events: Vec<FlowEvent>,
+    /// Traffic counted.
+    pub moved: Vec<Moved>,
+    /// Records, in key order.
+    pub records: Vec<Left>,
+}
+
+/// A case.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Says what is expected.
+    pub name: &'static str,
+    /// Of which program.
+    pub program: Program,
+    /// Where it runs.
+    pub place: Place,
+    /// Room in front of the frame, on the host.
+    pub headroom: usize,
+    /// Maps.
+    pub world: World,
+    /// Frame in.
+    pub frame: Vec<u8>,
+    /// What should come of it.
+    pub expected: Result,
+}
+
+impl Row {
+    /// Everything that differs, or nothing.
+    pub fn check(&self, mut got: Result) -> std::result::Result<(), String> {
+        if got.verdict == Verdict::Drop {
+            got.frame = self.frame.clone();
+        }
+        got.records.sort_by_key(|left| (left.key.source, left.key.source_port));
+        if got == self.expected {
+            return Ok(());
+        }
+        Err(format!(
+            "{}\n   in       {}\n   expected {}\n   got      {}",
+            self.name,
+            hex(&self.frame),
+            show(&self.expected),
+            show(&got)
+        ))
+    }
+}
+
+fn show(result: &Result) -> String {
+    let Result { verdict, frame, reasons, events, moved, records } = result;
+    format!("{verdict:?} {reasons:?} {events:?} {moved:?} {records:?}\n            {}", hex(frame))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().take(96).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A frame of a packet, for rows that edit bytes afterwards.
+pub fn edited(packet: &Packet, edit: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut frame = packet.build();
+    edit(&mut frame);
+    frame
+}

@@ -1,0 +1,107 @@
+//! Settled slots: the owner, by either way, over every pair of families and tags.
+
+use lb_abi::{hash, slot::Slot, vip::FORWARD_L2DSR};
+
+use super::{Row, Way, ipip, row, tcp, tcp_v6, udp, udp_v6};
+use crate::{
+    packet::{ACK, FIN, RST, SYN},
+    xdp::{
+        row::edited,
+        world::{FAR, FAR_V6, HASH_KEY, NEAR, NEAR_V6, OTHER, TABLE_LEN, World, flow},
+    },
+};
+
+pub(super) fn rows(now: u32) -> Vec<Row> {
+    [by_ipip(now), by_layer2(now), tagged(now), lengths(now)].concat()
+}
+
+fn by_ipip(now: u32) -> Vec<Row> {
+    let near = ipip(now);
+    let far = ipip(now).owner(FAR.id);
+    let near_v6 = ipip(now).owner(NEAR_V6.id);
+    let far_v6 = ipip(now).owner(FAR_V6.id);
+    let sent = |name, world: &World, packet: &_, backend| {
+        row(name, world, packet).forwarded(packet, backend, Way::Ipip)
+    };
+    let mut elsewhere = ipip(now);
+    let slot = hash::slot(hash::flow(HASH_KEY, &flow(&tcp(ACK))), TABLE_LEN);
+    elsewhere.slots[slot as usize] = Slot::settled(OTHER.id, 0, now);
+    vec![
+        sent("4in4: a SYN out the way it came, a new flow", &near, &tcp(SYN), &NEAR).new_flow(),
+        sent("4in4: out the other interface", &far, &tcp(ACK), &FAR),
+        sent("6in4", &near, &tcp_v6(ACK), &NEAR),
+        sent("6in4: out the other interface", &far, &tcp_v6(SYN), &FAR).new_flow(),
+        sent("4in6", &near_v6, &tcp(ACK), &NEAR_V6),
+        sent("4in6: out the other interface", &far_v6, &tcp(SYN), &FAR_V6).new_flow(),
+        sent("6in6", &near_v6, &tcp_v6(ACK), &NEAR_V6),
+        sent("6in6: out the other interface", &far_v6, &tcp_v6(ACK), &FAR_V6),
+        sent("UDP over IPv4", &near, &udp(), &NEAR),
+        sent("UDP over IPv6", &near_v6, &udp_v6(), &NEAR_V6),
+        sent("a FIN is like any other", &near, &tcp(FIN | ACK), &NEAR),
+        sent("an RST is like any other", &near, &tcp(RST), &NEAR),
+        sent("SYN-ACK is no new flow", &near, &tcp(SYN | ACK), &NEAR),
+        sent("SYN with ECE and CWR is a SYN", &near, &tcp(SYN | 0xc0), &NEAR).new_flow(),
+        sent("class is copied: 4in4", &near, &tcp(ACK).class(0xb9), &NEAR),
+        sent("class is copied: 4in6", &near_v6, &tcp(ACK).class(0xb9), &NEAR_V6),
+        sent("class is copied: 6in4", &near, &tcp_v6(ACK).class(0xba), &NEAR),
+        sent("class is copied: 6in6", &near_v6, &tcp_v6(ACK).class(0xbb), &NEAR_V6),
+        sent("the last hop but one", &near, &tcp(ACK).ttl(2), &NEAR),
+        sent("the hash names the slot", &elsewhere, &tcp(ACK), &OTHER),
+    ]
+}
+
+fn by_layer2(now: u32) -> Vec<Row> {
+    let world = |owner| World::new(now).forward(FORWARD_L2DSR).owner(owner);
+    let sent = |name, owner, packet: &_, backend| {
+        row(name, &world(owner), packet).forwarded(packet, backend, Way::Layer2)
+    };
+    vec![
+        sent("layer 2: IPv4", NEAR.id, &tcp(SYN), &NEAR).new_flow(),
+        sent("layer 2: IPv4, the other interface", FAR.id, &tcp(ACK), &FAR),
+        sent("layer 2: IPv6", NEAR_V6.id, &tcp_v6(ACK), &NEAR_V6),
+        sent("layer 2: IPv6, the other interface", FAR_V6.id, &udp_v6(), &FAR_V6),
+        sent("layer 2: UDP", NEAR.id, &udp(), &NEAR),
+        sent("layer 2: a tag stays", NEAR.id, &udp().tag(0x8100, 7), &NEAR),
+        sent("layer 2: two tags go", FAR.id, &udp().tag(0x88a8, 9).tag(0x8100, 7), &FAR),
+        sent("layer 2: IPv4 VIP, backend known by IPv6", NEAR_V6.id, &udp(), &NEAR_V6),
+    ]
+}
+
+fn tagged(now: u32) -> Vec<Row> {
+    let near = ipip(now);
+    let far = ipip(now).owner(FAR.id);
+    let near_v6 = ipip(now).owner(NEAR_V6.id);
+    let far_v6 = ipip(now).owner(FAR_V6.id);
+    let sent = |name, world: &World, packet: &_, backend| {
+        row(name, world, packet).forwarded(packet, backend, Way::Ipip)
+    };
+    let one = |packet: crate::packet::Packet| packet.tag(0x8100, 100);
+    let two = |packet: crate::packet::Packet| packet.tag(0x88a8, 200).tag(0x8100, 100);
+    vec![
+        sent("one tag stays", &near, &one(tcp(ACK)), &NEAR),
+        sent("two tags stay", &near, &two(tcp(ACK)), &NEAR),
+        sent("one tag stays, IPv6", &near_v6, &one(tcp_v6(ACK)), &NEAR_V6),
+        sent("two tags stay, 4in6", &near_v6, &two(tcp(ACK)), &NEAR_V6),
+        sent("one tag goes", &far, &one(tcp(ACK)), &FAR),
+        sent("two tags go", &far, &two(tcp_v6(ACK)), &FAR),
+        sent("two tags go, 6in6", &far_v6, &two(tcp_v6(ACK)), &FAR_V6),
+    ]
+}
+
+fn lengths(now: u32) -> Vec<Row> {
+    let near = ipip(now);
+    let near_v6 = ipip(now).owner(NEAR_V6.id);
+    // IPv4 and UDP are 28 bytes, IPv6 and UDP 48.
+    let fits_v4 = udp().payload(1480 - 28);
+    let fits_v6 = udp_v6().payload(1460 - 48);
+    let padded = udp().payload(2);
+    let pad = |frame: &mut Vec<u8>| frame.extend([0; 16]);
+    let mut trailer = super::frame("Ethernet padding stays behind the packet", &near, edited(&padded, pad))
+        .forwarded(&padded, &NEAR, Way::Ipip);
+    pad(&mut trailer.expected.frame);
+    vec![
+        row("just fits with 20 bytes more", &near, &fits_v4).forwarded(&fits_v4, &NEAR, Way::Ipip),
+        row("just fits with 40 bytes more", &near_v6, &fits_v6).forwarded(&fits_v6, &NEAR_V6, Way::Ipip),
+        trailer,
+    ]
+}

@@ -1,0 +1,218 @@
+//! What stands in the maps and in the network around a row.
+//!
+//! ```text
+//!  lb0 (index 10, 10.0.0.1/24, fd00::1/64)   the way in; neighbours .11, .13, .14, ::11 known, .99 not
+//!  lb1 (index 20, 10.0.1.1/24, fd01::1/64)   neighbours .12, ::12 known
+//! ```
+//! Nothing else is routed.
+#![expect(clippy::expect_used, reason = "a row that cannot be written is a failed test")]
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use lb_abi::{
+    ABI_VERSION,
+    backend::{BackendEntry, DOWN, PRESENT},
+    be::Be16,
+    flow::{FlowKey, FlowRecord},
+    meta::Meta,
+    slot::{Phase, Slot},
+    vip::{ECHO, VipEntry, VipKey},
+};
+
+use crate::packet::{Mac, Packet};
+
+/// Index of the interface that packets come in by.
+pub const LB0: u32 = 10;
+/// Index of the other one.
+pub const LB1: u32 = 20;
+/// Ethernet address of `lb0`.
+pub const LB0_MAC: Mac = [2, 0, 0, 0, 0, 0x10];
+/// Ethernet address of `lb1`.
+pub const LB1_MAC: Mac = [2, 0, 0, 0, 0, 0x20];
+/// Ethernet address of the router that packets come from.
+pub const ROUTER_MAC: Mac = [2, 0, 0, 0, 0, 0xfe];
+/// MTU of both interfaces.
+pub const MTU: u16 = 1500;
+/// Outer source of IPIP in IPv4.
+pub const OUTER_V4: &str = "10.0.0.1";
+/// Outer source of IPIP in IPv6.
+pub const OUTER_V6: &str = "fd00::1";
+/// Flow idle time of every VIP, in ticks (about 134 s): no row lasts as long.
+pub const IDLE: u32 = 1000;
+/// Slots of every table.
+pub const TABLE_LEN: u32 = 7;
+/// Entries of map `FLOWS`, on both sides: one more is refused.
+pub const FLOWS_LEN: usize = 1;
+/// Counter index of every VIP.
+pub const VIP: u32 = 3;
+/// Key of every VIP's flow hash.
+pub const HASH_KEY: [u64; 2] = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210];
+
+/// A backend of the rows: its id is its place in [`BACKENDS`] plus one.
+#[derive(Clone, Copy, Debug)]
+pub struct Backend {
+    /// Id.
+    pub id: u16,
+    /// Address.
+    pub address: &'static str,
+    /// Ethernet address, where it is known, and the interface it is behind.
+    pub neighbour: Option<(Mac, u32)>,
+    /// `PRESENT`, `DOWN`.
+    pub flags: u32,
+}
+
+const fn neighbour(last: u8, interface: u32) -> Option<(Mac, u32)> {
+    Some(([2, 0, 0, 0, 0, last], interface))
+}
+
+/// Behind `lb0`.
+pub const NEAR: Backend =
+    Backend { id: 1, address: "10.0.0.11", neighbour: neighbour(0xa1, LB0), flags: PRESENT };
+/// Behind `lb1`.
+pub const FAR: Backend =
+    Backend { id: 2, address: "10.0.1.12", neighbour: neighbour(0xa2, LB1), flags: PRESENT };
+/// IPv6 behind `lb0`.
+pub const NEAR_V6: Backend =
+    Backend { id: 3, address: "fd00::11", neighbour: neighbour(0xa3, LB0), flags: PRESENT };
+/// IPv6 behind `lb1`.
+pub const FAR_V6: Backend =
+    Backend { id: 4, address: "fd01::12", neighbour: neighbour(0xa4, LB1), flags: PRESENT };
+/// Its Ethernet address is not known.
+pub const SILENT: Backend = Backend { id: 5, address: "10.0.0.99", neighbour: None, flags: PRESENT };
+/// No route leads there.
+pub const LOST: Backend = Backend { id: 6, address: "203.0.113.9", neighbour: None, flags: PRESENT };
+/// Known to be down.
+pub const DEAD: Backend =
+    Backend { id: 7, address: "10.0.0.13", neighbour: neighbour(0xa7, LB0), flags: PRESENT | DOWN };
+/// Another one behind `lb0`.
+pub const OTHER: Backend =
+    Backend { id: 8, address: "10.0.0.14", neighbour: neighbour(0xa8, LB0), flags: PRESENT };
+
+/// All of them.
+pub const BACKENDS: [Backend; 8] = [NEAR, FAR, NEAR_V6, FAR_V6, SILENT, LOST, DEAD, OTHER];
+
+/// An id that no backend has.
+pub const NOBODY: u16 = 9;
+
+/// An address in the contract's form.
+pub fn address(text: &str) -> [u8; 16] {
+    form(text.parse().expect("an IP address"))
+}
+
+fn form(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+/// The key of a flow.
+pub fn flow(packet: &Packet) -> FlowKey {
+    FlowKey {
+        source: form(packet.source().ip()),
+        destination: form(packet.destination().ip()),
+        source_port: Be16::new(packet.source().port()),
+        destination_port: Be16::new(packet.destination().port()),
+        protocol: packet.protocol(),
+        pad: [0; 3],
+    }
+}
+
+/// Content of the maps.
+#[derive(Clone, Debug, Default)]
+pub struct World {
+    /// Tick that the row runs at; on the kernel, that it was written at.
+    pub now: u32,
+    /// `META`.
+    pub meta: Meta,
+    /// `VIPS`.
+    pub vips: Vec<(VipKey, VipEntry)>,
+    /// The one table, at index 0 of `SLOTS`.
+    pub slots: [Slot; TABLE_LEN as usize],
+    /// `BACKENDS`.
+    pub backends: Vec<(u16, BackendEntry)>,
+    /// `FLOWS`.
+    pub flows: Vec<(FlowKey, FlowRecord)>,
+    /// Prefixes of `DENY_V4` and `DENY_V6`.
+    pub deny: Vec<(IpAddr, u32)>,
+}
+
+impl World {
+    /// Backends, outer sources, echo keys with answers for both VIP addresses; every slot settled on [`NEAR`].
+    pub fn new(now: u32) -> Self {
+        let meta = Meta {
+            abi: ABI_VERSION,
+            flags: 0,
+            generation: 1,
+            outer_v4: OUTER_V4.parse::<Ipv4Addr>().expect("IPv4").octets(),
+            pad: [0; 4],
+            outer_v6: address(OUTER_V6),
+        };
+        let backends = BACKENDS.iter().map(|backend| {
+            let entry =
+                BackendEntry { address: address(backend.address), flags: backend.flags, generation: 1 };
+            (backend.id, entry)
+        });
+        Self { now, meta, backends: backends.collect(), ..Self::default() }
+            .slots(Slot::settled(NEAR.id, 0, now))
+            .vip("192.0.2.1", 0, 1, ECHO)
+            .vip("2001:db8::1", 0, 58, ECHO)
+    }
+
+    /// A key with flags.
+    pub fn vip(mut self, vip: &str, port: u16, protocol: u8, flags: u32) -> Self {
+        let key = VipKey { address: address(vip), port: Be16::new(port), protocol, pad: 0 };
+        let entry = VipEntry {
+            vip: VIP,
+            table: 0,
+            table_len: TABLE_LEN,
+            flags,
+            hash_key: HASH_KEY,
+            flow_idle_ticks: IDLE,
+            pad: 0,
+        };
+        self.vips.retain(|(old, _)| *old != key);
+        self.vips.push((key, entry));
+        self
+    }
+
+    /// Port 80/tcp and 53/udp of both VIP addresses, forwarded as the flags say.
+    pub fn forward(self, flags: u32) -> Self {
+        self.vip("192.0.2.1", 80, 6, flags)
+            .vip("192.0.2.1", 53, 17, flags)
+            .vip("2001:db8::1", 80, 6, flags)
+            .vip("2001:db8::1", 53, 17, flags)
+    }
+
+    /// All slots alike.
+    pub fn slots(mut self, slot: Slot) -> Self {
+        self.slots = [slot; TABLE_LEN as usize];
+        self
+    }
+
+    /// All slots owned by one backend, and settled.
+    pub fn owner(self, owner: u16) -> Self {
+        let now = self.now;
+        self.slots(Slot::settled(owner, 0, now))
+    }
+
+    /// All slots moving since `ago` ticks, in epoch 5.
+    pub fn moving(self, owner: u16, previous: u16, phase: Phase, ago: u32) -> Self {
+        let changed_at = self.now.wrapping_sub(ago);
+        self.slots(Slot::new(owner, previous, phase, 5, changed_at))
+    }
+
+    /// A record last seen `ago` ticks ago.
+    pub fn record(mut self, key: FlowKey, backend: u16, epoch: u8, state: u8, ago: u32) -> Self {
+        let record = FlowRecord { backend, epoch, state, seen: self.now.wrapping_sub(ago) };
+        self.flows.push((key, record));
+        self
+    }
+
+    /// A denied prefix, and flags of `META`.
+    pub fn deny(mut self, prefix: &str, bits: u32, flags: u32) -> Self {
+        self.deny.push((prefix.parse().expect("an IP address"), bits));
+        self.meta.flags |= flags;
+        self
+    }
+}
