@@ -19,7 +19,6 @@ use crate::{
     admin::{self, What},
     config,
     control::{self, Options, Paths},
-    steering,
 };
 
 /// Refused or invalid. Usage errors end with 2, by clap.
@@ -98,7 +97,7 @@ fn show_list(show: &Show) -> Result<(), String> {
 }
 
 fn detach_all(detach: &Detach) -> Result<(), String> {
-    let detached = steering::detach(&detach.bpf.bpf_dir).map_err(whole)?;
+    let detached = control::detach(&detach.bpf.bpf_dir).map_err(whole)?;
     for (what, names) in [("interface", &detached.interfaces), ("map", &detached.maps)] {
         names.iter().for_each(|name| print(format_args!("detached {what} {name}\n")));
     }

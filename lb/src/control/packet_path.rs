@@ -17,7 +17,7 @@ use crate::{
     admin::{Attached, Packets, SteerReport, TableDigest},
     config::{Config, Snapshot, Steer, Xdp},
     model::{BackendId, WorkerId},
-    steering::{self, Choice, Plane, SteerMode},
+    steering::{self, Choice, Detached, Plane, SteerMode},
 };
 
 /// Number of TCP.
@@ -276,6 +276,14 @@ impl PacketPath for KernelPath {
     fn read(&mut self) -> Result<Packets, String> {
         self.packets().map_err(|error| error.to_string())
     }
+}
+
+/// Takes our programs off their interfaces and our pins out of `bpf_dir`.
+///
+/// # Errors
+/// The first file that cannot be removed; what was removed before stays removed.
+pub fn detach(bpf_dir: &Path) -> anyhow::Result<Detached> {
+    Ok(steering::detach(bpf_dir)?)
 }
 
 /// The clock that the programs read (bpf_ktime_get_coarse_ns).
