@@ -175,7 +175,10 @@ fn upstream(encoder: &mut Encoder, view: &View) {
     }
 }
 
-const PROBE: [(&str, fn(&ProbeMetrics) -> u64); 4] = [
+/// Value of label `code`, and where to read it.
+type ProbeColumn = (&'static str, fn(&ProbeMetrics) -> u64);
+
+const PROBE: [ProbeColumn; 4] = [
     ("answered", |m| m.answered.value()),
     ("failed", |m| m.failed.value()),
     ("timed-out", |m| m.timed_out.value()),
@@ -223,7 +226,9 @@ fn xdp(encoder: &mut Encoder, packets: &Packets) {
 }
 
 /// Name by VIP, name by backend, help, and where to read it.
-const TRAFFIC: [(&str, &str, &str, fn(&Traffic) -> u64); 3] = [
+type TrafficColumn = (&'static str, &'static str, &'static str, fn(&Traffic) -> u64);
+
+const TRAFFIC: [TrafficColumn; 3] = [
     ("lb_xdp_vip_packets_total", "lb_xdp_backend_packets_total", "Packets forwarded.", |t| t.packets),
     ("lb_xdp_vip_bytes_total", "lb_xdp_backend_bytes_total", "Bytes forwarded, as they came in.", |t| {
         t.bytes

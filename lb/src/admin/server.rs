@@ -26,7 +26,7 @@ use hyper::{Request, Response, body::Bytes, body::Incoming, service::service_fn}
 use super::{
     api::{self, Answer, Door},
     io::HyperStream,
-    socket,
+    socket::{self, outlive_predecessor},
     view::View,
 };
 
@@ -55,14 +55,15 @@ pub struct Doors {
 }
 
 impl Doors {
-    /// Whether both could be opened at this moment.
+    /// Whether both could be opened at this moment. Waits a little for a predecessor that is ending.
     ///
     /// # Errors
     /// One is taken, most likely by another daemon; the message names it.
     pub fn check(&self) -> io::Result<()> {
-        socket::Placed::prepare(&self.socket).map_err(|error| named(&self.socket.display(), error))?;
-        self.http
-            .map_or(Ok(()), |address| socket::check_free(address).map_err(|error| named(&address, error)))
+        outlive_predecessor(|| socket::Placed::prepare(&self.socket))
+            .map_err(|error| named(&self.socket.display(), error))?;
+        let Some(address) = self.http else { return Ok(()) };
+        outlive_predecessor(|| socket::check_unanswered(address)).map_err(|error| named(&address, error))
     }
 }
 
@@ -139,7 +140,7 @@ fn open(doors: &Doors) -> io::Result<(UnixListener, Option<TcpListener>)> {
     let unix = open_unix(&doors.socket).map_err(|error| named(&doors.socket.display(), error))?;
     let Some(address) = doors.http else { return Ok((unix, None)) };
     // glommio binds with SO_REUSEPORT: without this a second daemon would silently share the port.
-    socket::check_free(address).map_err(|error| named(&address, error))?;
+    socket::check_unanswered(address).map_err(|error| named(&address, error))?;
     let tcp = TcpListener::bind(address).map_err(|error| named(&address, error))?;
     Ok((unix, Some(tcp)))
 }

@@ -2,14 +2,17 @@
 
 use std::{
     fs, io,
-    net::SocketAddr,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
     os::unix::{
         fs::{FileTypeExt, PermissionsExt},
         net::UnixStream,
     },
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
+use rustix::io::Errno;
 use socket2::{Domain, Socket, Type};
 
 /// Read and write for owner and group, nothing for others.
@@ -32,12 +35,11 @@ impl Placed {
     /// # Errors
     /// Somebody listens there, or something else than a socket lies there, or the directory cannot be made.
     pub(super) fn prepare(path: &Path) -> io::Result<Self> {
-        if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-            if !directory.is_dir() {
-                fs::create_dir_all(directory)?;
-                // Whatever the umask: who may connect is the socket's own mode to say.
-                fs::set_permissions(directory, fs::Permissions::from_mode(DIRECTORY_MODE))?;
-            }
+        let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+        if let Some(directory) = directory.filter(|directory| !directory.is_dir()) {
+            fs::create_dir_all(directory)?;
+            // Whatever the umask: who may connect is the socket's own mode to say.
+            fs::set_permissions(directory, fs::Permissions::from_mode(DIRECTORY_MODE))?;
         }
         match fs::symlink_metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -46,7 +48,7 @@ impl Placed {
                 return Err(io::Error::other("a file that is no socket lies there"));
             }
             Ok(_) => match UnixStream::connect(path) {
-                Ok(_) => return Err(io::Error::other("another process listens there (is lb running?)")),
+                Ok(_) => return Err(Errno::ADDRINUSE.into()),
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
                 Err(error) => return Err(error),
             },
@@ -54,7 +56,7 @@ impl Placed {
         // Short, since the kernel allows 107 bytes of path in all.
         let temporary = path.with_file_name(format!(".{}", std::process::id()));
         match fs::remove_file(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(Self { path: path.to_owned(), temporary }),
         }
     }
@@ -76,6 +78,50 @@ impl Placed {
             std::os::unix::fs::lchown(&self.temporary, None, Some(group))?;
         }
         fs::rename(&self.temporary, &self.path)
+    }
+}
+
+/// Whether nobody answers at `address`.
+///
+/// For glommio's listeners, which come without SO_REUSEADDR: what they accepted and closed waits in TIME_WAIT and
+/// would meet [`check_free`] for a minute. They have SO_REUSEPORT, so a second daemon would share the port in silence.
+///
+/// # Errors
+/// `EADDRINUSE`: somebody does.
+pub(crate) fn check_unanswered(mut address: SocketAddr) -> io::Result<()> {
+    if address.ip().is_unspecified() {
+        let is_v4 = address.is_ipv4();
+        address.set_ip(if is_v4 { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+    }
+    match TcpStream::connect_timeout(&address, ANSWER_MAX) {
+        Ok(_) => Err(Errno::ADDRINUSE.into()),
+        // Whatever else is wrong with the address, bind will say better.
+        Err(_) => Ok(()),
+    }
+}
+
+/// How long somebody on this host may take to answer.
+const ANSWER_MAX: Duration = Duration::from_millis(250);
+/// How long a predecessor may still seem to be there.
+const PREDECESSOR_MAX: Duration = Duration::from_secs(2);
+/// Between two attempts.
+const PREDECESSOR_PAUSE: Duration = Duration::from_millis(50);
+
+/// Tries again for a while where an address is taken: a killed process is gone before its rings are, and an accept
+/// in flight keeps the socket listening until a kernel worker has taken the ring down (io_ring_exit_work in
+/// io_uring/io_uring.c, Linux 6.12).
+///
+/// # Errors
+/// The last attempt's.
+pub(crate) fn outlive_predecessor<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let until = Instant::now() + PREDECESSOR_MAX;
+    loop {
+        match attempt() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                thread::sleep(PREDECESSOR_PAUSE);
+            }
+            done => return done,
+        }
     }
 }
 
@@ -105,7 +151,7 @@ pub(crate) fn check_free(address: SocketAddr) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, TcpListener};
+    use std::net::TcpListener;
 
     use super::*;
 
@@ -117,8 +163,27 @@ mod tests {
         group.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
         group.listen(1).unwrap();
         let address = TcpListener::from(group.try_clone().unwrap()).local_addr().unwrap();
-        assert_eq!(check_free(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        for check in [check_free, check_unanswered] {
+            assert_eq!(check(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        }
         drop(group);
+        check_unanswered(address).unwrap();
+    }
+
+    #[test]
+    fn a_predecessor_may_take_a_moment_to_go() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let ends = thread::spawn(move || {
+            thread::sleep(PREDECESSOR_PAUSE * 3);
+            drop(listener);
+        });
+        outlive_predecessor(|| check_free(address)).unwrap();
+        ends.join().unwrap();
+        let began = Instant::now();
+        let refused = outlive_predecessor(|| Err::<(), _>(io::Error::from(io::ErrorKind::NotFound)));
+        assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert!(began.elapsed() < PREDECESSOR_MAX, "only a taken address is waited for");
     }
 
     #[test]

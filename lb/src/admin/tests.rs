@@ -9,11 +9,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Doors, PacketsSource, Server, View, fixture, get};
+use super::{Doors, PacketsSource, Server, View, fixture, fixture::TemporaryDirectory, get};
 use crate::metrics::encode::checker;
 
 struct Running {
     _server: Server,
+    _directory: TemporaryDirectory,
     socket: PathBuf,
     http: SocketAddr,
 }
@@ -23,16 +24,15 @@ fn free_port() -> SocketAddr {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
 }
 
-fn directory(name: &str) -> PathBuf {
-    let path = std::env::temp_dir().join(format!("lb-admin-{name}-{}", std::process::id()));
-    _ = std::fs::remove_dir_all(&path);
-    path
+fn directory(name: &str) -> TemporaryDirectory {
+    TemporaryDirectory::new(&format!("admin-{name}"))
 }
 
 fn start(name: &str, view: View) -> Running {
-    let (socket, http) = (directory(name).join("admin.sock"), free_port());
+    let directory = directory(name);
+    let (socket, http) = (directory.join("admin.sock"), free_port());
     let doors = Doors { socket: socket.clone(), http: Some(http) };
-    Running { _server: Server::start(Arc::new(view), doors).unwrap(), socket, http }
+    Running { _server: Server::start(Arc::new(view), doors).unwrap(), _directory: directory, socket, http }
 }
 
 fn exchange(mut stream: impl Read + Write, request: &str) -> String {
@@ -105,13 +105,15 @@ fn a_taken_socket_is_refused_and_a_stale_one_replaced() {
     let again = Server::start(Arc::new(fixture::view()), Doors { socket: first.socket.clone(), http: None });
     let error = again.unwrap_err().to_string();
     assert!(error.contains("another process listens there"), "{error}");
+    let other = directory("other");
     let again = Server::start(
         Arc::new(fixture::view()),
-        Doors { socket: directory("other").join("admin.sock"), http: Some(first.http) },
+        Doors { socket: other.join("admin.sock"), http: Some(first.http) },
     );
     assert!(again.unwrap_err().to_string().contains(&first.http.to_string()));
 
-    let stale = directory("stale").join("admin.sock");
+    let kept = directory("stale");
+    let stale = kept.join("admin.sock");
     std::fs::create_dir_all(stale.parent().unwrap()).unwrap();
     drop(std::os::unix::net::UnixListener::bind(&stale).unwrap());
     let _server =

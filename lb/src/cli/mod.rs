@@ -19,7 +19,6 @@ use crate::{
     admin::{self, What},
     config,
     control::{self, Options, Paths},
-    steering,
 };
 
 /// Refused or invalid. Usage errors end with 2, by clap.
@@ -61,7 +60,7 @@ fn check_config(check: &Check) -> ExitCode {
         Err(problems) => (problems, false),
     };
     if check.json {
-        print(&pretty(&json!({
+        print(pretty(&json!({
             "valid": is_valid,
             "problems": problems.problems,
             "omitted": problems.omitted,
@@ -71,14 +70,14 @@ fn check_config(check: &Check) -> ExitCode {
             eprintln!("{problems}");
         }
         let verdict = if is_valid { "valid" } else { "invalid" };
-        print(&format!("{}: {verdict}\n", check.config.display()));
+        print(format!("{}: {verdict}\n", check.config.display()));
     }
     if is_valid { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) }
 }
 
 fn status(asking: &Asking) -> Result<(), String> {
     let document = admin::get(&socket(asking), "/v1/status")?;
-    print(&if asking.json { pretty(&document) } else { render::status(&document) });
+    print(if asking.json { pretty(&document) } else { render::status(&document) });
     Ok(())
 }
 
@@ -86,19 +85,19 @@ fn show_list(show: &Show) -> Result<(), String> {
     let what: What = show.what.parse().map_err(|()| format!("show {}: not known", show.what))?;
     let document = admin::get(&socket(&show.asking), &format!("/v1/show/{}", what.name()))?;
     if show.asking.json {
-        print(&pretty(&document));
+        print(pretty(&document));
         return Ok(());
     }
     let rows = document[what.name()].as_array().map_or(&[][..], Vec::as_slice);
     // There are dozens of reasons; those that never came to pass are only in the JSON.
     let happened: Vec<Value> =
         rows.iter().filter(|row| what != What::Drops || row["count"] != 0).cloned().collect();
-    print(&render::table(what.columns(), &happened));
+    print(render::table(what.columns(), &happened));
     Ok(())
 }
 
 fn detach_all(detach: &Detach) -> Result<(), String> {
-    let detached = steering::detach(&detach.bpf.bpf_dir).map_err(whole)?;
+    let detached = control::detach(&detach.bpf.bpf_dir).map_err(whole)?;
     for (what, names) in [("interface", &detached.interfaces), ("map", &detached.maps)] {
         names.iter().for_each(|name| print(format_args!("detached {what} {name}\n")));
     }

@@ -68,6 +68,24 @@ fn missing(effective: CapabilitySet) -> Vec<&'static str> {
     wanted.iter().filter(|(_, any)| !effective.intersects(*any)).map(|(name, _)| *name).collect()
 }
 
+/// Where bpf_fib_lookup would find forwarding off, one sentence each: it routes only for interfaces that may forward.
+pub(super) fn forwarding_off<'a>(interfaces: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let mut off = Vec::new();
+    for interface in interfaces {
+        for family in ["ipv4", "ipv6"] {
+            let path = format!("/proc/sys/net/{family}/conf/{interface}/forwarding");
+            // Absent where the family is: then there is nothing to forward.
+            if std::fs::read_to_string(path).is_ok_and(|value| value.trim() == "0") {
+                off.push(format!(
+                    "{interface} does not forward {family}, so its packets find no route to backends of that family \
+                     (no-route): sysctl -w net/{family}/conf/{interface}/forwarding=1"
+                ));
+            }
+        }
+    }
+    off
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

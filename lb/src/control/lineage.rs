@@ -61,12 +61,11 @@ fn path(state_dir: &Path, pool: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{balance::maglev::Member, model::BackendId};
+    use crate::{admin::fixture::TemporaryDirectory, balance::maglev::Member, model::BackendId};
 
     #[test]
     fn a_kept_table_comes_back() {
-        let state = std::env::temp_dir().join(format!("lb-lineage-{}", std::process::id()));
-        _ = fs::remove_dir_all(&state);
+        let state = TemporaryDirectory::new("lineage");
         assert!(load(&state, "dns").is_none());
         let members = [1, 2, 3].map(|id| Member { id: BackendId(id), identity: u64::from(id), weight: 1 });
         let table = Table::build(251, [1, 2], &members, None);

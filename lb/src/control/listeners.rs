@@ -4,7 +4,11 @@ use std::{fmt, io, net::SocketAddr, os::fd::OwnedFd, sync::Arc};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::{admin::socket::check_free, config::Snapshot, model::ListenerId};
+use crate::{
+    admin::socket::{check_free, outlive_predecessor},
+    config::Snapshot,
+    model::ListenerId,
+};
 
 /// Connections that may wait for an accept, per socket; the kernel clips it to net.core.somaxconn.
 const BACKLOG: i32 = 4096;
@@ -65,7 +69,7 @@ type Failed = (&'static str, io::Error);
 
 fn bind_group(listener: ListenerId, mut address: SocketAddr, workers: usize) -> Result<Group, Failed> {
     // Another daemon of the same user could join our group and take half of the connections; it may not.
-    check_free(address).map_err(|source| ("bind", source))?;
+    outlive_predecessor(|| check_free(address)).map_err(|source| ("bind", source))?;
     let mut sockets = Vec::with_capacity(workers);
     for _ in 0..workers {
         let socket = bind_one(address)?;

@@ -17,5 +17,6 @@ mod signals;
 mod workers;
 
 pub use decap::decap;
+pub use packet_path::detach;
 pub use paths::Paths;
 pub use run::{Options, run};

@@ -17,7 +17,7 @@ use crate::{
     admin::{Attached, Packets, SteerReport, TableDigest},
     config::{Config, Snapshot, Steer, Xdp},
     model::{BackendId, WorkerId},
-    steering::{self, Choice, Plane, SteerMode},
+    steering::{self, Choice, Detached, Plane, SteerMode},
 };
 
 /// Number of TCP.
@@ -106,6 +106,7 @@ fn forward(
     plane.sync(&desired, now_ticks())?;
     plane.set_down(&down, now_ticks())?;
     let mut warnings = outer.shortages(&plan.config);
+    warnings.extend(host::forwarding_off(xdp.interfaces.iter().map(|interface| &*interface.name)));
     for (pool, table) in plane.tables() {
         if let Err(error) = lineage::keep(state_dir, pool, table) {
             warnings.push(format!(
@@ -275,6 +276,14 @@ impl PacketPath for KernelPath {
     fn read(&mut self) -> Result<Packets, String> {
         self.packets().map_err(|error| error.to_string())
     }
+}
+
+/// Takes our programs off their interfaces and our pins out of `bpf_dir`.
+///
+/// # Errors
+/// The first file that cannot be removed; what was removed before stays removed.
+pub fn detach(bpf_dir: &Path) -> anyhow::Result<Detached> {
+    Ok(steering::detach(bpf_dir)?)
 }
 
 /// The clock that the programs read (bpf_ktime_get_coarse_ns).

@@ -152,7 +152,7 @@ fn ready(view: &View, workers: &Workers) {
         admin = %view.config.admin.socket.display(),
         "ready"
     );
-    notify(&[NotifyState::Ready, NotifyState::MainPid(std::process::id())]);
+    notify(&[NotifyState::Ready]);
 }
 
 /// Tells systemd, where it listens.

@@ -130,11 +130,10 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::admin::fixture::TemporaryDirectory;
 
-    fn directory(name: &str) -> std::path::PathBuf {
-        let path = std::env::temp_dir().join(format!("lb-secret-{name}-{}", std::process::id()));
-        _ = fs::remove_dir_all(&path);
-        path
+    fn directory(name: &str) -> TemporaryDirectory {
+        TemporaryDirectory::new(&format!("secret-{name}"))
     }
 
     #[test]
@@ -146,7 +145,7 @@ mod tests {
         assert_ne!(first.0, [0; LEN]);
         let mode = fs::metadata(state.join(FILE)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        assert_eq!(fs::read_dir(&state).unwrap().count(), 1, "nothing is left beside it");
+        assert_eq!(fs::read_dir(&*state).unwrap().count(), 1, "nothing is left beside it");
         let other = Secret::load_or_make(&directory("other")).unwrap();
         assert_ne!(first.key(), other.key());
         assert_eq!(format!("{first:?}"), "Secret(redacted)");
