@@ -7,6 +7,7 @@ use lb_tests::{daemon::verb, scene};
 
 /// Five mistakes of five kinds, each with what its message must name.
 const WRONG: &str = r#"version = 1
+xdp.interfaces = ["eth0"]
 
 [listener.web]
 bind = ["127.0.0.1:99999"]
@@ -26,11 +27,14 @@ health = { tcp = "auto", every = "2 parsecs" }
 address = ["192.0.2.53"]
 ports = ["53/udp"]
 forward = "nat"
-pool = "web"
+pool = "dns"
+
+[pool.dns]
+backends = ["10.0.0.53"]
 "#;
 
 /// Line of each mistake, and a word its message must hold.
-const MISTAKES: [(usize, &str); 5] = [(4, "bind"), (10, "path"), (11, "nowhere"), (15, "every"), (20, "nat")];
+const MISTAKES: [(usize, &str); 5] = [(5, "bind"), (11, "path"), (12, "nowhere"), (16, "every"), (21, "nat")];
 
 #[test]
 fn five_mistakes_are_five_messages() {

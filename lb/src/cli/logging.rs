@@ -11,8 +11,10 @@ use super::args::{Log, LogFormat};
 /// # Errors
 /// The level does not parse; the message quotes it.
 pub(super) fn start(log: &Log) -> Result<(), String> {
+    // A bare level is ours; libraries say what an operator would act on from `warn` on.
+    let wanted = if log.log.contains(['=', ',']) { log.log.clone() } else { format!("warn,lb={}", log.log) };
     let filter: EnvFilter =
-        log.log.parse().map_err(|error| format!("--log or LB_LOG {:?}: {error}", log.log))?;
+        wanted.parse().map_err(|error| format!("--log or LB_LOG {:?}: {error}", log.log))?;
     let is_terminal = io::stderr().is_terminal();
     let format = log.log_format.unwrap_or(if is_terminal { LogFormat::Human } else { LogFormat::Json });
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);

@@ -6,6 +6,7 @@ mod desired;
 mod host;
 mod lineage;
 mod listeners;
+mod neighbours;
 mod packet_path;
 mod paths;
 mod plan;

@@ -3,12 +3,14 @@
 use std::{collections::BTreeSet, net::SocketAddr, os::fd::AsFd, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
+use lb_abi::reason::Reason;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{
     desired::{Outer, desired},
     host, lineage,
     listeners::Group,
+    neighbours::{self, Neighbours},
     plan::Plan,
     plane::PacketPath,
     secret::Secret,
@@ -29,6 +31,7 @@ const LOST_STEER: &str = "lb_steer is not attached, so the kernel's own hash cho
 pub(super) struct KernelPath {
     plane: Plane,
     steered: Vec<Steered>,
+    neighbours: Neighbours,
 }
 
 struct Steered {
@@ -70,9 +73,7 @@ pub(super) fn open(
         (Err(error), None) => {
             Ok(Opened { warnings: vec![format!("{error:#}: {LOST_STEER}")], ..Opened::default() })
         }
-        (Ok(plane), None) => {
-            Ok(Opened { path: Some(KernelPath { plane, steered: Vec::new() }), ..Opened::default() })
-        }
+        (Ok(plane), None) => Ok(Opened { path: Some(KernelPath::new(plane)), ..Opened::default() }),
         (Ok(plane), Some(xdp)) => forward(plane, plan, xdp, snapshot, checked),
     }
 }
@@ -122,7 +123,7 @@ fn forward(
         warnings
             .extend(attached.fallback.map(|why| format!("{}: XDP in generic mode: {why}", interface.name)));
     }
-    Ok(Opened { path: Some(KernelPath { plane, steered: Vec::new() }), warnings, down })
+    Ok(Opened { path: Some(KernelPath::new(plane)), warnings, down })
 }
 
 /// Those that an earlier run saw down, where the id still names that address and a check will say when it is back.
@@ -138,6 +139,23 @@ fn still_down(plane: &Plane, snapshot: &Snapshot, checked: &BTreeSet<BackendId>)
 }
 
 impl KernelPath {
+    fn new(plane: Plane) -> Self {
+        let mut path = Self { plane, steered: Vec::new(), neighbours: Neighbours::default() };
+        path.nudge_neighbours();
+        path
+    }
+
+    /// XDP finds a backend's Ethernet address only where the kernel knows it already.
+    fn nudge_neighbours(&mut self) {
+        let unknown = self.plane.stats().map_or(0, |stats| {
+            let count = stats.reasons.iter().find(|(reason, _)| *reason == Reason::NoNeighbour);
+            count.map_or(0, |(_, count)| *count)
+        });
+        if self.neighbours.are_due(unknown) {
+            self.plane.backends().for_each(|(_, address)| neighbours::nudge(address));
+        }
+    }
+
     /// Hands every listener group to `lb_steer`; `cores` are those of the workers. What is lost, one sentence each.
     pub(super) fn steer(
         &mut self,
@@ -270,6 +288,7 @@ impl PacketPath for KernelPath {
     }
 
     fn tick(&mut self) -> Result<(), String> {
+        self.nudge_neighbours();
         self.plane.tick(now_ticks()).map_err(|error| error.to_string())
     }
 

@@ -16,7 +16,7 @@ use super::{
     suggest,
     vip::VipDraft,
 };
-use crate::config::{Balance, Forward, HostPattern, PathPattern, Protocol, Severity, Transport};
+use crate::config::{Balance, HostPattern, PathPattern, Protocol, Severity, Transport};
 
 /// Most routes, each counted once per host: a `RouteId` is a u16.
 const ROUTES_MAX: usize = u16::MAX as usize;
@@ -96,18 +96,6 @@ impl<'d> Checker<'d, '_> {
             if vip.addresses.iter().any(|at| at.value == backend.value.ip) {
                 self.findings.error(backend, Fault::new(format!("is an address of vip.{} itself", vip.name)));
             }
-            self.vip_families(vip, backend);
-        }
-    }
-
-    /// Without encapsulation a packet keeps its addresses, and so its family.
-    fn vip_families(&self, vip: &VipDraft, backend: &At<crate::config::Backend>) {
-        let is_l2dsr = vip.forward.as_ref().is_some_and(|at| at.value == Forward::L2dsr);
-        let other = |address: &&At<IpAddr>| address.value.is_ipv4() != backend.value.ip.is_ipv4();
-        if let (true, Some(address)) = (is_l2dsr, vip.addresses.iter().find(other)) {
-            let message =
-                format!("vip.{} forwards {} by l2dsr: not the same family", vip.name, address.value);
-            self.findings.error(backend, Fault::new(message));
         }
     }
 

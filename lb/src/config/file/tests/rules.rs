@@ -234,11 +234,6 @@ fn vips() {
             "pool.dns.backends[0] = \"10.0.1.53:54\": vip.dns forwards to its own port 53 and cannot change it; leave the port out; did you mean `10.0.1.53`?",
         ),
         (
-            "address = [\"192.0.2.53\", \"2001:db8::53\"]\nports = [\"53/udp\", \"53/tcp\"]\nforward = \"ipip\"\npool = \"dns\"",
-            "address = [\"2001:db8::53\"]\nports = [\"53/udp\"]\nforward = \"l2dsr\"\npool = \"x\"\n[pool.x]\nbackends = [\"2001:db8::1\", ^\"10.0.0.1\"]\n[vip.dns4]\naddress = [\"192.0.2.53\"]\nports = [\"53/udp\"]\nforward = \"ipip\"\npool = \"dns\"",
-            "pool.x.backends[1] = \"10.0.0.1\": vip.dns forwards 2001:db8::53 by l2dsr: not the same family",
-        ),
-        (
             "[\"10.0.1.53\", \"10.0.1.54:53\"]",
             "[^\"192.0.2.53\"]",
             "pool.dns.backends[0] = \"192.0.2.53\": is an address of vip.dns itself",
