@@ -13,6 +13,7 @@ mod maps;
 
 use aya_ebpf::{
     Global,
+    bindings::xdp_action::XDP_PASS,
     macros::{sk_reuseport, xdp},
     programs::{SkReuseportContext, XdpContext},
 };
@@ -42,6 +43,12 @@ fn lb_ingress(ctx: XdpContext) -> u32 {
 fn lb_decap(ctx: XdpContext) -> u32 {
     let kernel = Kernel::new(&ctx);
     ctx::action(decap::decap(&mut XdpPacket::new(&ctx), &kernel))
+}
+
+/// Lets everything pass: see `lb_abi::names::PROGRAM_PASS`.
+#[xdp]
+fn lb_pass(_: XdpContext) -> u32 {
+    XDP_PASS
 }
 
 /// Gives a new connection or datagram to a worker's socket. It always passes: without a choice, the kernel

@@ -9,6 +9,7 @@ pub mod leak;
 pub mod netns;
 pub mod nginx;
 pub mod packet;
+pub mod passage;
 pub mod pattern;
 pub mod peer;
 pub mod process;

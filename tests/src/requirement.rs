@@ -2,7 +2,7 @@
 
 use std::{env, fs};
 
-use crate::daemon;
+use crate::{daemon, xdp::kernel};
 
 /// Programs the tests run, with the Debian package that brings each.
 const PROGRAMS: [(&str, &str); 7] = [
@@ -34,6 +34,9 @@ pub fn missing() -> Option<String> {
         .is_ok_and(|list| list.lines().any(|line| line == "nodev\tbpf"))
     {
         return Some("the kernel has no bpf file system".to_owned());
+    }
+    if !kernel::object().exists() {
+        return Some(format!("no object at {} (cargo xtask build-ebpf)", kernel::object().display()));
     }
     if let Err(error) = daemon::binary() {
         return Some(format!("{error:#}"));

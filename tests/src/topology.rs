@@ -17,7 +17,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::{netns::Namespace, process, wait::PATIENCE};
+use crate::{netns::Namespace, passage::Passage, process, wait::PATIENCE};
 
 /// The IPv4 address of every VIP of a test; services differ by port.
 pub const VIP_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
@@ -182,6 +182,8 @@ pub struct Topology {
     /// Second backend.
     pub b2: Host,
     switch: Namespace,
+    /// On the switch's port to the load balancer; `None` only while the cables are laid.
+    passage: Option<Passage>,
 }
 
 impl Topology {
@@ -195,8 +197,9 @@ impl Topology {
         let lb = Host::create(prefix, "lb", 2)?;
         let b1 = Host::create(prefix, "b1", 11)?;
         let b2 = Host::create(prefix, "b2", 12)?;
-        let this = Self { client, lb, b1, b2, switch };
+        let mut this = Self { client, lb, b1, b2, switch, passage: None };
         this.cable()?;
+        this.passage = Some(Passage::attach(&this.switch, "p-lb")?);
         for host in this.hosts() {
             host.configure()?;
         }
@@ -234,7 +237,7 @@ impl Topology {
         }
         self.switch.ip(&lines)?;
         for host in self.hosts() {
-            // XDP_TX out of a veth is taken only by a peer that polls: one with GRO (or a program of its own).
+            // What XDP redirects out of a veth is taken only by a peer that polls: one with GRO.
             set_features(&self.switch, &format!("p-{}", host.name), &["gro", "on"])?;
         }
         Ok(())

@@ -4,6 +4,9 @@
 pub const PROGRAM_INGRESS: &str = "lb_ingress";
 /// XDP program on the interface of a backend that has no tunnel device.
 pub const PROGRAM_DECAP: &str = "lb_decap";
+/// XDP program that lets everything pass: for the far end of a veth that XDP sends out of, whose driver wakes the
+/// receiver of an `XDP_TX` only where a program is attached; and the floor of what a program costs.
+pub const PROGRAM_PASS: &str = "lb_pass";
 /// sk_reuseport program of every listener group.
 pub const PROGRAM_STEER: &str = "lb_steer";
 
