@@ -10,9 +10,8 @@ use aya::{
 };
 use lb_abi::names;
 use lb_tests::xdp::{
-    kernel,
-    namespace::{self, Tap},
-    rows,
+    kernel, namespace, rows,
+    tap::Tap,
     world::{LB0, LB1},
 };
 

@@ -8,4 +8,5 @@ pub mod kernel;
 pub mod namespace;
 pub mod row;
 pub mod rows;
+pub mod tap;
 pub mod world;

@@ -1,9 +1,8 @@
 //! A network namespace of a test thread's own, with the interfaces and neighbours of `world`.
-#![expect(unsafe_code, reason = "unshare and clock_gettime have no safe wrapper among our dependencies")]
+#![expect(unsafe_code, reason = "unshare has no safe wrapper")]
 
 use std::{
     io::{self, Write as _},
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
     process::{Command, Stdio},
 };
 
@@ -87,53 +86,6 @@ fn ip(batch: &str) -> Result<()> {
 
 /// The clock that the programs read, in ticks.
 pub fn now_ticks() -> u32 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: writes one timespec, which is ours.
-    let error = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut time) };
-    assert_eq!(error, 0, "CLOCK_MONOTONIC_COARSE is always there");
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
     ((time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64) >> TICK_SHIFT) as u32
-}
-
-/// A wire end: sends frames out of an interface, and sees all that come in by it.
-#[derive(Debug)]
-pub struct Tap(OwnedFd);
-
-impl Tap {
-    /// On the interface with an index.
-    pub fn new(interface: u32) -> Result<Self> {
-        let protocol = (libc::ETH_P_ALL as u16).to_be();
-        let flags = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-        // SAFETY: takes integers only.
-        let fd = unsafe { libc::socket(libc::AF_PACKET, flags, i32::from(protocol)) };
-        ensure!(fd >= 0, "socket: {}", io::Error::last_os_error());
-        // SAFETY: just made, and nobody else's.
-        let tap = Self(unsafe { OwnedFd::from_raw_fd(fd) });
-        // SAFETY: integers and a byte array.
-        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-        address.sll_family = libc::AF_PACKET as u16;
-        address.sll_protocol = protocol;
-        address.sll_ifindex = interface as i32;
-        let len = size_of_val(&address) as u32;
-        // SAFETY: `address` is `len` bytes of ours.
-        let error = unsafe { libc::bind(tap.0.as_raw_fd(), (&raw const address).cast(), len) };
-        ensure!(error == 0, "bind: {}", io::Error::last_os_error());
-        Ok(tap)
-    }
-
-    /// Sends a frame.
-    pub fn send(&self, frame: &[u8]) -> Result<()> {
-        // SAFETY: the frame is ours for the call.
-        let sent = unsafe { libc::send(self.0.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
-        ensure!(sent == frame.len() as isize, "send: {}", io::Error::last_os_error());
-        Ok(())
-    }
-
-    /// A frame that came in, if one is there.
-    pub fn receive(&self) -> Option<Vec<u8>> {
-        let mut frame = vec![0; 2048];
-        // SAFETY: the buffer is ours for the call.
-        let len = unsafe { libc::recv(self.0.as_raw_fd(), frame.as_mut_ptr().cast(), frame.len(), 0) };
-        frame.truncate(usize::try_from(len).ok()?);
-        Some(frame)
-    }
 }

@@ -97,6 +97,8 @@ pub(crate) const UNSAFE: &[&str] = &[
     "ebpf/src/ctx.rs",
     "ebpf/src/main.rs",
     "ebpf/abi/src/pod.rs",
+    "tests/src/xdp/namespace.rs",
+    "tests/src/xdp/tap.rs",
 ];
 
 /// What a rule of [`ABSENT`] holds for.

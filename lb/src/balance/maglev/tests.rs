@@ -156,25 +156,3 @@ fn no_members_no_owners() {
     assert!(table.owners().all(|owner| owner.0 == 0));
     assert_eq!(table.overlay(&DownSet::default()).len(), SMALL as usize);
 }
-
-/// Prints what a full build, a removal and an overlay cost; run by hand, in a release build.
-#[test]
-#[ignore = "a measurement, not a property"]
-fn build_time() {
-    for count in [2, 10, 100, 1000, 4000] {
-        let members = equal(count);
-        let start = std::time::Instant::now();
-        let table = Table::build(TABLE_LEN, KEY, &members, None);
-        let fresh = start.elapsed();
-        let start = std::time::Instant::now();
-        let next = Table::build(TABLE_LEN, KEY, &members[1..], Some(&table));
-        let rebuilt = start.elapsed();
-        let start = std::time::Instant::now();
-        let owners = next.overlay(&members[1..count as usize / 2].iter().map(|member| member.id).collect());
-        eprintln!(
-            "{count}: fresh {fresh:?}, one removed {rebuilt:?}, half down {:?} {}",
-            start.elapsed(),
-            owners.len()
-        );
-    }
-}

@@ -116,7 +116,7 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|at| (at as u64 * 2_654_435_761 >> 7) as u8).collect()
+    (0..len).map(|at| ((at as u64 * 2_654_435_761) >> 7) as u8).collect()
 }
 
 /// A backend that runs `serve` once per connection, on a thread of its own.
