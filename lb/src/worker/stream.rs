@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use super::timer::{Deadline, Expired};
 use crate::ring::{
     Group, Ring, RxBuf, SendBuf, Socket,
-    op::{self, Op},
+    op::{self, Likely, Op},
 };
 
 /// What a heap receive takes where the ring has no buffer left.
@@ -94,7 +94,9 @@ impl Stream {
     /// Starts a receive, so that it travels with the next turn's submissions.
     pub(super) fn arm(&mut self) {
         if self.armed.is_none() {
-            self.armed = Some(Op::recv(&self.ring, &self.socket, self.group));
+            // Who filled a buffer before has probably sent more.
+            let likely = if self.group == Group::Large { Likely::Waiting } else { Likely::Later };
+            self.armed = Some(Op::recv(&self.ring, &self.socket, self.group, likely));
         }
     }
 

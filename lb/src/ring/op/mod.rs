@@ -22,7 +22,7 @@ pub use accept::Accept;
 pub use connect::Connect;
 pub use event::Event;
 pub use poll::{Readiness, Ready};
-pub use recv::{RecvHeap, RecvPicked};
+pub use recv::{Likely, RecvHeap, RecvPicked};
 pub use send::{Send, SendBuf};
 
 use super::{

@@ -27,11 +27,25 @@ impl Finish for RecvPicked {
     }
 }
 
+/// Whether bytes are probably waiting already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Likely {
+    /// Look at once.
+    Waiting,
+    /// Wait for readiness first: an attempt in vain costs 3 % of a small request.
+    Later,
+}
+
+/// `IORING_RECVSEND_POLL_FIRST`, io_uring_enter(2), Linux 5.19.
+const POLL_FIRST: u16 = 1;
+
 impl Op<RecvPicked> {
     /// Waits for bytes; takes a buffer only when they come.
-    pub fn recv(ring: &Ring, socket: &Socket, group: Group) -> Self {
-        Self::start(ring, Held::Picking(socket.clone(), group), |held| match held {
+    pub fn recv(ring: &Ring, socket: &Socket, group: Group, likely: Likely) -> Self {
+        let priority = if likely == Likely::Later { POLL_FIRST } else { 0 };
+        Self::start(ring, Held::Picking(socket.clone(), group), move |held| match held {
             Held::Picking(socket, group) => opcode::Recv::new(socket.fd(), std::ptr::null_mut(), 0)
+                .ioprio(priority)
                 .buf_group(group.id())
                 .build()
                 .flags(Flags::BUFFER_SELECT),
