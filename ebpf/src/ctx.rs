@@ -30,8 +30,8 @@ use lb_abi::{
 use lb_ebpf::{
     address::Address,
     env::{Env, FlowCell, NextHop, Route, Unroutable},
+    numbers::Family,
     packet::Packet,
-    parse::Family,
     verdict::Verdict,
 };
 

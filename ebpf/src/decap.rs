@@ -19,8 +19,9 @@ use lb_abi::{
 use crate::{
     checksum, encap,
     env::Env,
+    numbers::{Family, protocol},
     packet::Packet,
-    parse::{Family, Ip, Link, Shape, protocol},
+    parse::{Ip, Link, Shape},
     verdict::{Outcome, Verdict},
 };
 

@@ -10,7 +10,7 @@ use lb_abi::{
     vip::{VipEntry, VipKey},
 };
 
-use crate::{address::Address, parse::Family};
+use crate::{address::Address, numbers::Family};
 
 /// Maps, routes, clock and counters.
 ///

@@ -21,8 +21,9 @@ use crate::{
     encap::{self, Outer, Tags},
     env::{Env, Route, Unroutable},
     icmp,
+    numbers::Family,
     packet::Packet,
-    parse::{Family, Ip, Link, Ports, Shape, Transport},
+    parse::{Ip, Link, Ports, Shape, Transport},
     select::{self, Stage},
     verdict::{Outcome, Verdict},
 };

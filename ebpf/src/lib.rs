@@ -18,6 +18,7 @@ pub mod encap;
 pub mod env;
 pub mod icmp;
 pub mod ingress;
+pub mod numbers;
 pub mod packet;
 pub mod parse;
 pub mod select;
