@@ -14,6 +14,9 @@ use crate::{
 /// Pause after the kernel had no descriptor or memory for a connection.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 
+/// Connections taken from a backlog when a drain begins; as many may wait there.
+const BACKLOG_MAX: usize = 4096;
+
 /// A connection as its driver takes it over; what it holds is given back on drop.
 pub(super) struct Accepted {
     pub(super) listener: ListenerId,
@@ -41,11 +44,11 @@ pub(super) async fn drive(local: Rc<Local>, bound: BoundListener) {
     let socket = Socket::new(&local.ring, bound.socket);
     // Accepted sockets inherit it.
     let _ = socket2::SockRef::from(&socket).set_tcp_nodelay(true);
+    let listening = socket.clone();
     let mut accept = Accept::new(&local.ring, socket);
     let deadline = local.timers.deadline();
     deadline.set_idle(true);
     loop {
-        // The accept goes first: what the kernel has handed over is served even when the drain has begun.
         let next = deadline.guard(pin!(accept.next())).await;
         match next {
             Ok(Ok(socket)) => admit(&local, bound.listener, socket),
@@ -54,10 +57,21 @@ pub(super) async fn drive(local: Rc<Local>, bound: BoundListener) {
                 local.count(CloseReason::Resources);
                 pause(&local, EXHAUSTED_PAUSE).await;
             }
-            Err(_) => return,
+            Err(_) => break,
         }
         if local.is_draining() {
-            deadline.set(local.now());
+            break;
+        }
+    }
+    // Whoever has a connection already is served: what the ring has accepted, and what waits in the backlog.
+    for socket in accept.finish().await {
+        admit(&local, bound.listener, socket);
+    }
+    let _ = socket2::SockRef::from(&listening).set_nonblocking(true);
+    for _ in 0..BACKLOG_MAX {
+        let Ok((socket, _)) = socket2::SockRef::from(&listening).accept() else { break };
+        if socket.set_nonblocking(true).is_ok() {
+            admit(&local, bound.listener, Socket::new(&local.ring, socket.into()));
         }
     }
 }
