@@ -1,12 +1,10 @@
 //! Takes connections from one listening socket and starts a task for each.
 
-use std::{net::SocketAddr, pin::pin, rc::Rc, time::Duration};
+use std::{pin::pin, rc::Rc, time::Duration};
 
-use super::{api::BoundListener, drive_l7, drive_relay, local::Local};
+use super::{api::BoundListener, connection::Accepted, drive_l7, drive_relay, local::Local};
 use crate::{
     config::Protocol,
-    limits::Permit,
-    metrics::ListenerMetrics,
     model::{ListenerId, reason::CloseReason},
     ring::{Socket, executor, op::Accept},
 };
@@ -16,27 +14,6 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 
 /// Connections taken from a backlog when a drain begins; as many may wait there.
 const BACKLOG_MAX: usize = 4096;
-
-/// A connection as its driver takes it over; what it holds is given back on drop.
-pub(super) struct Accepted {
-    pub(super) listener: ListenerId,
-    pub(super) client: SocketAddr,
-    pub(super) socket: Socket,
-    local: Rc<Local>,
-    _permit: Permit,
-}
-
-impl Accepted {
-    pub(super) fn metrics(&self) -> &ListenerMetrics {
-        self.local.metrics.listener(self.listener)
-    }
-}
-
-impl Drop for Accepted {
-    fn drop(&mut self) {
-        self.metrics().open.sub(1);
-    }
-}
 
 /// Accepts until the worker drains.
 pub(super) async fn drive(local: Rc<Local>, bound: BoundListener) {
@@ -92,13 +69,10 @@ fn admit(local: &Rc<Local>, listener: ListenerId, socket: Socket) {
         Ok(permit) => permit,
         Err(reason) => return local.count(reason),
     };
-    let metrics = local.metrics.listener(listener);
-    metrics.accepted.add(1);
-    metrics.open.add(1);
     if reference.cpu_affinity().is_ok_and(|core| core == local.core) {
-        metrics.accepted_on_core.add(1);
+        local.metrics.listener(listener).accepted_on_core.add(1);
     }
-    let accepted = Accepted { listener, client, socket, local: local.clone(), _permit: permit };
+    let accepted = Accepted::new(local, listener, client, socket, permit);
     match config.protocol {
         Protocol::Http => executor::spawn(drive_l7::drive(local.clone(), accepted)),
         Protocol::Tcp => executor::spawn(drive_relay::drive(local.clone(), accepted)),

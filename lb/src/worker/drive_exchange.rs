@@ -11,11 +11,12 @@ use std::{
 };
 
 use super::{
-    drive_l7::Context,
+    choice::{Choice, InFlight, Reuse, park},
+    connection::Context,
     plan::Plan,
     pump::{Pump, PumpError},
     stream::{Stream, StreamError, send},
-    upstream::{Choice, InFlight, Reuse, Upstream, park},
+    upstream::Upstream,
 };
 use crate::{
     l7::{

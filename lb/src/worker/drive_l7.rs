@@ -10,11 +10,10 @@
 use std::{net::Shutdown, rc::Rc, time::Duration};
 
 use super::{
-    accept::Accepted,
+    connection::{Accepted, Context},
     drive_exchange::{self, After, Failure},
     local::Local,
     stream::{Stream, StreamError, send},
-    timer::Deadline,
 };
 use crate::{
     l7::http1::{Body, Parsed, RequestHead, ResponseHead, encode_error},
@@ -26,28 +25,6 @@ use crate::{
 const LINGER: Duration = Duration::from_secs(2);
 /// Bytes thrown away while lingering.
 const LINGER_BYTES_MAX: usize = 256 << 10;
-
-/// What the parts of one connection's driver share.
-pub(super) struct Context {
-    pub(super) local: Rc<Local>,
-    pub(super) accepted: Accepted,
-    pub(super) deadline: Deadline,
-}
-
-impl Context {
-    /// The name for a passed deadline: the drain's end where that is why it fired.
-    pub(super) fn expired(&self, otherwise: CloseReason) -> CloseReason {
-        if self.local.is_overdue() { CloseReason::Draining } else { otherwise }
-    }
-
-    pub(super) fn count_response(&self, status: u16, bytes: u64) {
-        let metrics = self.accepted.metrics();
-        if let Some(class) = metrics.responses.get((status / 100).saturating_sub(1) as usize) {
-            class.add(1);
-        }
-        metrics.sent_bytes.add(bytes);
-    }
-}
 
 /// Runs until the client is done, an exchange asks for the end, or the worker drains.
 pub(super) async fn drive(local: Rc<Local>, accepted: Accepted) {

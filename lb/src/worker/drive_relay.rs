@@ -10,11 +10,12 @@ use std::{
 };
 
 use super::{
-    accept::Accepted,
+    choice::{Choice, InFlight, Reuse},
+    connection::Accepted,
     local::Local,
     stream::{Stream, StreamError},
     timer::Deadline,
-    upstream::{Choice, InFlight, Reuse, Upstream},
+    upstream::Upstream,
 };
 use crate::{
     metrics::Counter,
