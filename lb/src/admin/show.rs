@@ -8,7 +8,10 @@ use lb_abi::{
 };
 use serde_json::{Value, json};
 
-use super::{packets::Packets, view::View};
+use super::{
+    packets::{FlowList, Packets},
+    view::View,
+};
 use crate::{
     config::{Forward, HostMatch, PathMatch, Transport},
     metrics::{ListenerMetrics, WorkerMetrics},
@@ -96,7 +99,8 @@ impl What {
             ],
             Self::Drops => &["plane", "reason", "count", "blame", "meaning"],
             Self::Generations => &["generation", "state", "digest", "source"],
-            Self::Flows | Self::Config => &[],
+            Self::Flows => &["vip", "source", "destination", "protocol", "backend", "age_seconds", "state"],
+            Self::Config => &[],
         }
     }
 }
@@ -109,8 +113,18 @@ impl FromStr for What {
     }
 }
 
-/// The document `{ what: [row, ...] }`; `None` for what this version cannot show yet.
-pub fn render(what: What, view: &View, packets: Option<&Packets>) -> Option<Value> {
+/// What a document may be made of besides the view; whatever is `None` was not asked for or did not answer.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Readings<'a> {
+    /// Counters.
+    pub packets: Option<&'a Packets>,
+    /// Flow records.
+    pub flows: Option<&'a FlowList>,
+}
+
+/// The document `{ what: [row, ...] }`; `{ "config": { ... } }` for the config.
+pub fn render(what: What, view: &View, readings: Readings<'_>) -> Value {
+    let packets = readings.packets;
     let rows = match what {
         What::Vips => vips(view, packets),
         What::Listeners => listeners(view, packets),
@@ -120,9 +134,37 @@ pub fn render(what: What, view: &View, packets: Option<&Packets>) -> Option<Valu
         What::Workers => workers(view),
         What::Drops => drops(view, packets),
         What::Generations => generations(view),
-        What::Flows | What::Config => return None,
+        What::Flows => return flows(view, readings.flows),
+        // Secrets stand in it by reference only.
+        What::Config => return json!({ what.name(): view.config.to_json() }),
     };
-    Some(json!({ what.name(): rows }))
+    json!({ what.name(): rows })
+}
+
+/// Flows through slots that are moving; those of settled slots are remembered nowhere.
+fn flows(view: &View, list: Option<&FlowList>) -> Value {
+    let backend = |id| view.backends().find(|(_, backend)| backend.id == id);
+    let vip_of = |at: std::net::SocketAddr| {
+        let has = |vip: &crate::config::Vip| {
+            vip.addresses.contains(&at.ip()) && vip.ports.iter().any(|port| port.port == at.port())
+        };
+        view.config.vips.iter().find(|(_, vip)| has(vip)).map(|(name, _)| name)
+    };
+    let row = |flow: &super::packets::Flow| {
+        let backend = backend(flow.backend);
+        json!({
+            "vip": vip_of(flow.destination),
+            "source": flow.source,
+            "destination": flow.destination,
+            "protocol": match flow.protocol { 6 => "tcp", 17 => "udp", _ => "other" },
+            "backend_id": flow.backend,
+            "backend": backend.map(|(pool, backend)| format!("{pool}/{}", backend.name)),
+            "age_seconds": flow.age.as_secs(),
+            "state": if flow.closing { "closing" } else { "live" },
+        })
+    };
+    let rows: Vec<Value> = list.map_or(&[][..], |list| &list.flows).iter().map(row).collect();
+    json!({ "flows": rows, "omitted": list.map(|list| list.omitted) })
 }
 
 fn vips(view: &View, packets: Option<&Packets>) -> Vec<Value> {
@@ -316,10 +358,9 @@ mod tests {
     use crate::{admin::fixture, model::BackendId};
 
     fn rows(what: What, view: &View, packets: Option<&Packets>) -> Vec<Value> {
-        let Some(Value::Array(rows)) = render(what, view, packets).map(|mut value| value[what.name()].take())
-        else {
-            panic!("{what:?} is no list")
-        };
+        let flows = fixture::flows();
+        let mut document = render(what, view, Readings { packets, flows: Some(&flows) });
+        let Value::Array(rows) = document[what.name()].take() else { panic!("{what:?} is no list") };
         rows
     }
 
@@ -328,7 +369,9 @@ mod tests {
         let (view, packets) = (fixture::view(), fixture::packets());
         for (name, what) in What::ALL {
             assert_eq!(name.parse(), Ok(what));
-            let Some(_) = render(what, &view, Some(&packets)) else { continue };
+            if what == What::Config {
+                continue;
+            }
             let rows = rows(what, &view, Some(&packets));
             assert!(!rows.is_empty(), "{name}");
             for row in rows {
@@ -361,6 +404,22 @@ mod tests {
         let all = rows(What::Drops, &view, Some(&fixture::packets()));
         assert!(all.iter().any(|row| row["reason"] == "mtu"));
         assert!(all.iter().all(|row| row["reason"] != "forwarded"), "what went well is no drop");
+    }
+
+    #[test]
+    fn flows_name_their_vip_and_backend() {
+        let view = fixture::view();
+        let rows = rows(What::Flows, &view, None);
+        assert_eq!((&rows[0]["vip"], &rows[0]["backend"]), (&json!("dns"), &json!("dns/10.0.1.53")));
+        assert_eq!((&rows[0]["age_seconds"], &rows[0]["state"]), (&json!(12), &json!("closing")));
+        let silent = render(What::Flows, &view, Readings::default());
+        assert_eq!(silent, json!({ "flows": [], "omitted": null }), "nobody answered");
+    }
+
+    #[test]
+    fn the_config_is_shown_as_it_is_written() {
+        let document = render(What::Config, &fixture::view(), Readings::default());
+        assert_eq!(document["config"]["pool"]["app"]["backends"][1]["address"], "127.0.0.1:9002");
     }
 
     #[test]

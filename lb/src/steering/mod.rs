@@ -14,6 +14,7 @@ mod desired;
 mod detach;
 mod error;
 mod facts;
+mod flows;
 mod loader;
 pub mod maps;
 mod netlink;
@@ -42,10 +43,11 @@ use lb_abi::{backend::PRESENT, names, steer::SteerCounters};
 
 pub use attach::Attached;
 pub use decap::Decap;
-pub use desired::{Desired, DesiredBackend, DesiredPool, DesiredVip, derive_key, ticks};
+pub use desired::{Desired, DesiredBackend, DesiredPool, DesiredVip, derive_key, duration, ticks};
 pub use detach::{Detached, detach};
 pub use error::{Error, Result};
 pub use facts::gather as gather_steer_facts;
+pub use flows::Flow;
 pub use object::embedded as embedded_object;
 pub use reuseport::{Choice, Facts, Group, SteerMode, choose as choose_steer};
 pub use settle::Phases;
@@ -244,6 +246,14 @@ impl Plane {
     /// The map that refused.
     pub fn stats(&self) -> Result<Stats> {
         stats::read(&self.maps, &self.sync.vip_names, self.backends().map(|(id, _)| id))
+    }
+
+    /// What is remembered of flows: at most `max` records, and how many more there are. A full table takes a second.
+    ///
+    /// # Errors
+    /// The map that refused.
+    pub fn flows(&self, max: usize) -> Result<(Vec<Flow>, usize)> {
+        flows::read(&self.maps, max)
     }
 
     /// What the plane does now. Reads every slot in use.

@@ -28,6 +28,7 @@ use std::{
 
 use toml::de::DeTable;
 
+pub(super) use self::units::show_duration;
 use self::{
     check::Drafts,
     listener::{ListenerDraft, RouteDraft},

@@ -2,7 +2,13 @@
 //!
 //! Nothing here stops at an error: a value that cannot be read is `None`, and its problem is in [`Findings`].
 
-use std::{borrow::Cow, cell::RefCell, collections::BTreeSet, ops::Range, sync::Arc};
+use std::{
+    borrow::Cow,
+    cell::{Cell, RefCell},
+    collections::BTreeSet,
+    ops::Range,
+    sync::Arc,
+};
 
 use serde_spanned::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -60,11 +66,21 @@ pub(super) struct Findings<'a> {
     /// Lines with a syntax error: what their remains look like is not reported.
     torn_lines: BTreeSet<usize>,
     found: RefCell<Vec<(Range<usize>, Problem)>>,
+    /// Problems that were not even written down.
+    omitted: Cell<usize>,
+    /// Suggestions that may still be looked for.
+    suggestions_left: Cell<usize>,
 }
+
+/// Most problems that are written down before the first [`PROBLEMS_MAX`] of them by place are told; a hostile file has
+/// a million.
+const WRITTEN_MAX: usize = 8 * PROBLEMS_MAX;
+/// Most suggestions that are looked for: one costs up to ten milliseconds.
+const SUGGESTIONS_MAX: usize = 100;
 
 impl<'a> Findings<'a> {
     pub(super) fn new(source: Source<'a>) -> Self {
-        Self { source, whole: true, torn_lines: BTreeSet::new(), found: RefCell::default() }
+        Self { source, whole: true, torn_lines: BTreeSet::new(), found: RefCell::default(), omitted: Cell::new(0), suggestions_left: Cell::new(SUGGESTIONS_MAX) }
     }
 
     /// Takes over what the TOML reader says; of several errors in one line the first.
@@ -106,9 +122,20 @@ impl<'a> Findings<'a> {
         if is_stand_in || self.torn_lines.contains(&self.source.line(span.start)) {
             return;
         }
+        // Beside an error no warning is told, so one must not take its room.
+        if self.found.borrow().len() >= WRITTEN_MAX && severity == Severity::Error {
+            return self.omitted.set(self.omitted.get() + 1);
+        }
         let value = (show == Show::Value).then(|| self.source.excerpt(span));
         let problem = Problem { severity, ..self.problem(key, value, fault) };
         self.found.borrow_mut().push((span.clone(), problem));
+    }
+
+    /// What a name probably meant, as long as anybody would read it.
+    pub(super) fn near<'c>(&self, name: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<String> {
+        let left = self.suggestions_left.get().checked_sub(1)?;
+        self.suggestions_left.set(left);
+        suggest::closest(name, candidates)
     }
 
     /// An error about a value that was read well, but does not fit the rest.
@@ -140,7 +167,7 @@ impl<'a> Findings<'a> {
         if is_refused {
             found.retain(|(_, problem)| problem.severity == Severity::Error);
         }
-        let omitted = found.len().saturating_sub(PROBLEMS_MAX);
+        let omitted = found.len().saturating_sub(PROBLEMS_MAX) + self.omitted.get();
         found.truncate(PROBLEMS_MAX);
         // Places are found only now: counting characters of a huge line is not free.
         let problems = found
@@ -178,7 +205,7 @@ impl<'t> Table<'t> {
             }
             let fault = match keys.later.contains(&name) {
                 true => Fault::later(),
-                false => Fault::new("unknown key").suggest(suggest::closest(name, keys.names())),
+                false => Fault::new("unknown key").suggest(self.findings.near(name, keys.names())),
             };
             self.findings.report(&self.path(name), &key.span(), Show::KeyOnly, Severity::Error, fault);
         }
