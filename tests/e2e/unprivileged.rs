@@ -92,7 +92,8 @@ fn the_units_capabilities_are_enough() {
 #[test]
 fn without_capabilities_a_vip_is_refused_by_name_and_listeners_are_served() {
     scene::run(|scene| {
-        let refused = Daemon::start_as(scene, CONFIG, USER, &["net_bind_service"]).err().context("it started")?;
+        let refused =
+            Daemon::start_as(scene, CONFIG, USER, &["net_bind_service"]).err().context("it started")?;
         let log = fs::read_to_string(scene.log("lb"))?;
         let lost = "no vip would be forwarded: this process lacks CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN";
         ensure!(log.contains(lost), "{refused:#}\n{log}");
@@ -101,12 +102,18 @@ fn without_capabilities_a_vip_is_refused_by_name_and_listeners_are_served() {
         let web = "[listener.web]\nbind = [\"10.77.0.2:8080\"]\nprotocol = \"http\"\npool = \"web\"\n\
                    [pool.web]\nbackends = [\"10.77.0.11:80\"]\n";
         let daemon = Daemon::start_as(scene, web, USER, &[])?;
-        let reply = Curl::within(&scene.topology().client.netns)
-            .get(&url(scene.topology().lb.v4.into(), 8080, "/echo"))?;
+        let reply = Curl::within(&scene.topology().client.netns).get(&url(
+            scene.topology().lb.v4.into(),
+            8080,
+            "/echo",
+        ))?;
         ensure!(reply.status == 200, "{reply:?}");
         let status = daemon.status()?;
         let warning = status["warnings"][0].as_str().unwrap_or_default();
-        ensure!(warning.contains("lacks CAP_BPF") && warning.contains("lb_steer is not attached"), "{status}");
+        ensure!(
+            warning.contains("lacks CAP_BPF") && warning.contains("lb_steer is not attached"),
+            "{status}"
+        );
         ensure!(status["warnings"].as_array().is_some_and(|warnings| warnings.len() == 1), "{status}");
         Ok(())
     });

@@ -96,7 +96,8 @@ impl<'a> Daemon<'a> {
         for path in [directory, &scene.bpffs()] {
             fs::set_permissions(path, fs::Permissions::from_mode(0o711))?;
         }
-        let (program, file, admin) = (directory.join("lb"), directory.join("lb.toml"), run.join("admin.sock"));
+        let (program, file, admin) =
+            (directory.join("lb"), directory.join("lb.toml"), run.join("admin.sock"));
         fs::copy(binary()?, &program)?;
         let head = format!(
             "version = 1\n[admin]\nsocket = {admin:?}\nhttp = \"{METRICS}\"\n[state]\ndir = {state:?}\n",
@@ -106,7 +107,8 @@ impl<'a> Daemon<'a> {
         let mut command = host.netns.command("setpriv");
         command.args(["--pdeathsig", "KILL", "--no-new-privs", "--clear-groups"]);
         command.args([format!("--reuid={user}"), format!("--regid={user}")]);
-        command.args(["--inh-caps", "--ambient-caps", "--bounding-set"].map(|which| format!("{which}={set}")));
+        command
+            .args(["--inh-caps", "--ambient-caps", "--bounding-set"].map(|which| format!("{which}={set}")));
         command.arg("--").arg(&program);
         Self::launch(scene, host, admin, Self::run_command(scene, command, &file))
     }

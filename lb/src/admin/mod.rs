@@ -6,6 +6,7 @@ pub mod api;
 pub mod client;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod flows;
 pub mod io;
 pub mod metrics;
 pub mod packets;

@@ -134,37 +134,11 @@ pub fn render(what: What, view: &View, readings: Readings<'_>) -> Value {
         What::Workers => workers(view),
         What::Drops => drops(view, packets),
         What::Generations => generations(view),
-        What::Flows => return flows(view, readings.flows),
+        What::Flows => return super::flows::render(view, readings.flows),
         // Secrets stand in it by reference only.
         What::Config => return json!({ what.name(): view.config.to_json() }),
     };
     json!({ what.name(): rows })
-}
-
-/// Flows through slots that are moving; those of settled slots are remembered nowhere.
-fn flows(view: &View, list: Option<&FlowList>) -> Value {
-    let backend = |id| view.backends().find(|(_, backend)| backend.id == id);
-    let vip_of = |at: std::net::SocketAddr| {
-        let has = |vip: &crate::config::Vip| {
-            vip.addresses.contains(&at.ip()) && vip.ports.iter().any(|port| port.port == at.port())
-        };
-        view.config.vips.iter().find(|(_, vip)| has(vip)).map(|(name, _)| name)
-    };
-    let row = |flow: &super::packets::Flow| {
-        let backend = backend(flow.backend);
-        json!({
-            "vip": vip_of(flow.destination),
-            "source": flow.source,
-            "destination": flow.destination,
-            "protocol": match flow.protocol { 6 => "tcp", 17 => "udp", _ => "other" },
-            "backend_id": flow.backend,
-            "backend": backend.map(|(pool, backend)| format!("{pool}/{}", backend.name)),
-            "age_seconds": flow.age.as_secs(),
-            "state": if flow.closing { "closing" } else { "live" },
-        })
-    };
-    let rows: Vec<Value> = list.map_or(&[][..], |list| &list.flows).iter().map(row).collect();
-    json!({ "flows": rows, "omitted": list.map(|list| list.omitted) })
 }
 
 fn vips(view: &View, packets: Option<&Packets>) -> Vec<Value> {
@@ -404,16 +378,6 @@ mod tests {
         let all = rows(What::Drops, &view, Some(&fixture::packets()));
         assert!(all.iter().any(|row| row["reason"] == "mtu"));
         assert!(all.iter().all(|row| row["reason"] != "forwarded"), "what went well is no drop");
-    }
-
-    #[test]
-    fn flows_name_their_vip_and_backend() {
-        let view = fixture::view();
-        let rows = rows(What::Flows, &view, None);
-        assert_eq!((&rows[0]["vip"], &rows[0]["backend"]), (&json!("dns"), &json!("dns/10.0.1.53")));
-        assert_eq!((&rows[0]["age_seconds"], &rows[0]["state"]), (&json!(12), &json!("closing")));
-        let silent = render(What::Flows, &view, Readings::default());
-        assert_eq!(silent, json!({ "flows": [], "omitted": null }), "nobody answered");
     }
 
     #[test]

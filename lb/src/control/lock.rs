@@ -22,7 +22,9 @@ pub(super) fn keep_state(directory: &Path) -> anyhow::Result<()> {
         Ok(lock) => std::mem::forget(lock),
         Err(LockError::Held(pid)) => {
             let pid = pid.map_or(String::new(), |pid| format!(" (pid {pid})"));
-            return Err(anyhow!("{place} belongs to another running lb{pid}: one daemon for each state directory"));
+            return Err(anyhow!(
+                "{place} belongs to another running lb{pid}: one daemon for each state directory"
+            ));
         }
         Err(LockError::Io(error)) => return Err(error).with_context(|| format!("state directory {place}")),
     }

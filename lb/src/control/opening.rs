@@ -42,9 +42,8 @@ pub(super) struct Opened {
 pub(super) fn load(config: &Config, bpf_dir: &Path) -> anyhow::Result<Loaded> {
     if config.xdp.is_some() {
         lock::keep_state(&config.state.dir)?;
-        let plane = permitted().and_then(|()| {
-            Ok(Plane::open(steering::Options { pins: Some(bpf_dir.to_owned()) })?)
-        });
+        let plane =
+            permitted().and_then(|()| Ok(Plane::open(steering::Options { pins: Some(bpf_dir.to_owned()) })?));
         let plane = plane.context("[xdp] cannot be had, so no vip would be forwarded")?;
         return Ok(Loaded { plane: Some(plane), warnings: Vec::new() });
     }

@@ -35,10 +35,7 @@ pub fn gather(address: IpAddr, worker_cores: &[usize]) -> Result<Facts> {
     links.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     let interrupts = fs::read_to_string("/proc/interrupts").unwrap_or_default();
     let facts = |link: Link| InterfaceFacts { device: device(&link, &interrupts), name: link.name };
-    Ok(Facts {
-        worker_cores: worker_cores.to_vec(),
-        interfaces: links.into_iter().map(facts).collect(),
-    })
+    Ok(Facts { worker_cores: worker_cores.to_vec(), interfaces: links.into_iter().map(facts).collect() })
 }
 
 fn device(link: &Link, interrupts: &str) -> Device {
@@ -136,7 +133,8 @@ mod tests {
             return eprintln!("skipped: not root");
         }
         let here = netlink::links().unwrap();
-        let taken = here.into_iter().find(|link| link.device.is_some()).map_or("eth0".into(), |link| link.name);
+        let taken =
+            here.into_iter().find(|link| link.device.is_some()).map_or("eth0".into(), |link| link.name);
         let script = format!(
             "ip link add {taken} type veth peer name lb-peer && ip addr add 192.0.2.9/24 dev {taken} && sleep 5"
         );

@@ -131,7 +131,16 @@ impl Plane {
         let maps = Maps::take(&mut object)?;
         let sync = Sync::adopt(&maps)?;
         let groups = Groups::adopt(&maps)?;
-        Ok(Self { options, object, maps, sync, groups, attached: BTreeMap::new(), _links: Vec::new(), _lock: lock })
+        Ok(Self {
+            options,
+            object,
+            maps,
+            sync,
+            groups,
+            attached: BTreeMap::new(),
+            _links: Vec::new(),
+            _lock: lock,
+        })
     }
 
     /// Backends that the maps name: after a restart, what an earlier process called them, and which of them

@@ -234,7 +234,8 @@ impl<'d> Checker<'d, '_> {
     fn loops(&self, drafts: &Drafts) {
         let mut uses: BTreeSet<(&str, &str)> = BTreeSet::new();
         let listeners = drafts.listeners.iter().map(|listener| (Some(&*listener.name), &listener.pool));
-        let routes = drafts.routes.iter().map(|route| (route.listener.as_ref().map(|at| &*at.value), &route.pool));
+        let routes =
+            drafts.routes.iter().map(|route| (route.listener.as_ref().map(|at| &*at.value), &route.pool));
         for (listener, pool) in listeners.chain(routes) {
             uses.extend(listener.zip(pool.as_ref().map(|at| &*at.value)));
         }
@@ -251,7 +252,8 @@ impl<'d> Checker<'d, '_> {
                     (own == ip || any) && port == Some(bind.value.port())
                 };
                 if listener.bind.iter().any(is_own) {
-                    let fault = Fault::new(format!("is listener.{} itself, which uses this pool", listener.name));
+                    let fault =
+                        Fault::new(format!("is listener.{} itself, which uses this pool", listener.name));
                     self.findings.error(backend, fault);
                 }
             }
@@ -323,8 +325,9 @@ impl<'d> Checker<'d, '_> {
         let routes = first(drafts.routes.first().map(|route| &route.span));
         let backends = drafts.pools.iter().map(|pool| pool.backends.len()).sum();
         let binds = drafts.listeners.iter().map(|listener| listener.bind.len()).sum();
-        let keys =
-            |vip: &VipDraft| vip.addresses.len().saturating_mul(vip.ports.len()).saturating_add(vip.addresses.len());
+        let keys = |vip: &VipDraft| {
+            vip.addresses.len().saturating_mul(vip.ports.len()).saturating_add(vip.addresses.len())
+        };
         let keys = drafts.vips.iter().map(keys).fold(0, usize::saturating_add);
         let conditions = drafts.routes.iter().map(|route| route.hosts.len().max(1)).sum();
         let keys_are = "keys of address, port and protocol over all VIPs (and one per address for ICMP)";

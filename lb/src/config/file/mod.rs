@@ -6,6 +6,7 @@
 
 mod address;
 mod check;
+mod findings;
 mod listener;
 mod pattern;
 mod pool;

@@ -1,6 +1,6 @@
 //! Hosts and paths of routes.
 
-use std::{net::Ipv6Addr, sync::Arc};
+use std::net::Ipv6Addr;
 
 use super::reader::Fault;
 use crate::config::{HostPattern, PathPattern};
@@ -74,13 +74,13 @@ pub(super) fn path(text: &str) -> Result<PathPattern, Fault> {
     if !is_path(path.as_bytes()) {
         return Err(Fault::new("must be a path of RFC 3986, 3.3: escape other characters as in \"%20\""));
     }
-    if let Some(rule) = unlike_normal_form(path) {
-        return Err(Fault::new(format!("would never match: requests are routed by their normal form, {rule}")));
+    let path = if is_prefix { format!("{path}/") } else { path.to_owned() };
+    if let Some(rule) = unlike_normal_form(&path) {
+        return Err(Fault::new(format!(
+            "would never match: requests are routed by their normal form, {rule}"
+        )));
     }
-    Ok(match is_prefix {
-        true => PathPattern::Prefix(Arc::from(format!("{path}/"))),
-        false => PathPattern::Exact(path.into()),
-    })
+    Ok(if is_prefix { PathPattern::Prefix(path.into()) } else { PathPattern::Exact(path.into()) })
 }
 
 /// The rule of the normal form that a path breaks. Whoever routes (`l7::path`) has the form itself; a test in
@@ -109,8 +109,10 @@ fn unlike_normal_form(path: &str) -> Option<&'static str> {
         }
         let lead = previous.filter(|(before, _)| before + 3 == at).map(|(_, octet)| octet);
         // Source: RFC 3629, 3 and 4.
-        if matches!((lead, octet), (_, 0xc0 | 0xc1 | 0xf5..) | (Some(0xe0), 0x80..=0x9f) | (Some(0xf0), 0x80..=0x8f))
-        {
+        if matches!(
+            (lead, octet),
+            (_, 0xc0 | 0xc1 | 0xf5..) | (Some(0xe0), 0x80..=0x9f) | (Some(0xf0), 0x80..=0x8f)
+        ) {
             return Some("which has no overlong UTF-8");
         }
         previous = Some((at, octet));
@@ -178,9 +180,32 @@ mod tests {
         assert_eq!(path("/v1/*").unwrap(), prefix("/v1/"));
         assert_eq!(path("/a%20b").unwrap(), exact("/a%20b"));
         for bad in [
-            "", "*", "v1", "/v1*", "/*/x", "/a/*/*", "/a?b", "/a#b", "/a b", "/ä", "/%2", "/%zz", "/\"",
-            "/a\u{7f}", "//a", "/a//*", "/a/./b", "/a/..", "/..;x/*", "/%61", "/%2f", "/%5Cx", "/%e2%82%ac", "/%00",
-            "/%C0%AF", "/%E0%80%80",
+            "",
+            "*",
+            "v1",
+            "/v1*",
+            "/*/x",
+            "/a/*/*",
+            "/a?b",
+            "/a#b",
+            "/a b",
+            "/ä",
+            "/%2",
+            "/%zz",
+            "/\"",
+            "/a\u{7f}",
+            "//a",
+            "/a//*",
+            "/a/./b",
+            "/a/..",
+            "/..;x/*",
+            "/%61",
+            "/%2f",
+            "/%5Cx",
+            "/%e2%82%ac",
+            "/%00",
+            "/%C0%AF",
+            "/%E0%80%80",
         ] {
             assert!(path(bad).is_err(), "{bad:?}");
         }
