@@ -11,9 +11,11 @@ fn is_refused_soon(name: &str, text: &str) {
     assert!(text.len() <= FILE_BYTES_MAX, "{name}: {} bytes", text.len());
     let (sender, receiver) = std::sync::mpsc::channel();
     let text = text.to_owned();
-    std::thread::spawn(move || sender.send(parse("f", &text).map(drop)));
+    let judge = move || sender.send(parse("f", &text).map(drop));
+    let judge = std::thread::Builder::new().spawn(judge).unwrap();
     let judged = receiver.recv_timeout(std::time::Duration::from_secs(60));
     let problems = judged.unwrap_or_else(|_| panic!("{name}: not judged in time")).unwrap_err();
+    judge.join().unwrap().unwrap();
     assert!((1..=PROBLEMS_MAX).contains(&problems.len()), "{name}: {}", problems.len());
 }
 
