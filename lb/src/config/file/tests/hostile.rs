@@ -7,6 +7,7 @@ use crate::config::{FILE_BYTES_MAX, PROBLEMS_MAX, parse};
 
 /// Everything here is judged in well under a second by a release build; without its bound each takes minutes or all
 /// memory there is.
+#[cfg(test)]
 fn is_refused_soon(name: &str, text: &str) {
     assert!(text.len() <= FILE_BYTES_MAX, "{name}: {} bytes", text.len());
     let (sender, receiver) = std::sync::mpsc::channel();
