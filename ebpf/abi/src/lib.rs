@@ -8,6 +8,7 @@
 
 pub mod backend;
 pub mod be;
+pub mod bench;
 pub mod bounds;
 pub mod counter;
 pub mod flow;

@@ -3,6 +3,7 @@
 
 use crate::{
     backend::BackendEntry,
+    bench::Plan,
     counter::Traffic,
     flow::{FlowKey, FlowRecord},
     meta::Meta,
@@ -19,4 +20,16 @@ macro_rules! pod {
     };
 }
 
-pod!(BackendEntry, FlowKey, FlowRecord, Meta, SteerCounters, SteerEntry, SteerKey, Traffic, VipEntry, VipKey);
+pod!(
+    BackendEntry,
+    FlowKey,
+    FlowRecord,
+    Meta,
+    Plan,
+    SteerCounters,
+    SteerEntry,
+    SteerKey,
+    Traffic,
+    VipEntry,
+    VipKey
+);
