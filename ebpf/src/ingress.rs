@@ -11,6 +11,7 @@ use lb_abi::{
     be::Be16,
     flow::FlowKey,
     hash,
+    hop::HopEntry,
     meta::{FLAG_DENY_V4, FLAG_DENY_V6, Meta},
     reason::Reason,
     vip::{ECHO, FORWARD_IPIP, FORWARD_L2DSR, VipEntry, VipKey},
@@ -19,11 +20,11 @@ use lb_abi::{
 use crate::{
     address::Address,
     encap::{self, Outer, Tags},
-    env::{Env, Route, Unroutable},
+    env::{Env, NextHop, Route, Unroutable},
     icmp,
     packet::Packet,
     parse::{Family, Ip, Link, Ports, Shape, Transport},
-    select::{self, Stage},
+    select::{self, Choice, Stage},
     verdict::{Outcome, Verdict},
 };
 
@@ -144,11 +145,10 @@ fn forward<P: Packet, E: Env>(
     // By layer 2 the packet keeps its addresses, and the backend is only asked for as a neighbour.
     let (source, protocol) = match &outer {
         Some(outer) => (outer.source, ip.family.protocol()),
-        None if family == ip.family => (ip.source, ip.protocol),
         None => (Address::default(), ip.protocol),
     };
     let route = Route { family, source, destination: choice.address, protocol, length };
-    let hop = env.route(packet.ingress(), &route).map_err(Unroutable::reason)?;
+    let hop = next_hop(env, packet.ingress(), &choice, &route)?;
 
     let (tags, verdict) = if hop.interface == packet.ingress() {
         (Tags::Keep, Verdict::Transmit)
@@ -159,6 +159,27 @@ fn forward<P: Packet, E: Env>(
     encap::rewrite(packet, link, ip, outer.as_ref(), length, &hop, tags)?;
     env.count_traffic(vip.vip, choice.id, bytes, choice.new_flow);
     Ok(Outcome { reason: Reason::Forwarded, verdict })
+}
+
+/// The way to a backend. The routing table is asked once per tick, core and backend: rules that tell packets for
+/// one backend apart (by what they carry, or by who sent them) are not for us.
+#[inline(always)]
+fn next_hop<E: Env>(env: &E, ingress: u32, choice: &Choice, route: &Route) -> Result<NextHop, Reason> {
+    let tick = env.now_ticks();
+    if let Some(kept) = env.hop(choice.id)
+        && kept.tick == tick
+        && kept.ingress == ingress
+        && kept.generation == choice.generation
+        && kept.mtu >= route.length
+    {
+        let HopEntry { interface, addresses, mtu, .. } = kept;
+        return Ok(NextHop { interface, addresses, mtu });
+    }
+    let hop = env.route(ingress, route).map_err(Unroutable::reason)?;
+    let NextHop { interface, addresses, mtu } = hop;
+    let generation = choice.generation;
+    env.keep_hop(choice.id, HopEntry { tick, ingress, generation, interface, addresses, mtu, pad: 0 });
+    Ok(hop)
 }
 
 /// The outer header toward a backend; none without a source address of its family.

@@ -13,6 +13,7 @@ pub mod bounds;
 pub mod counter;
 pub mod flow;
 pub mod hash;
+pub mod hop;
 pub mod meta;
 pub mod names;
 #[cfg(feature = "user")]
@@ -23,4 +24,4 @@ pub mod steer;
 pub mod vip;
 
 /// Version of every layout and meaning in this crate.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
