@@ -115,9 +115,9 @@ mod tests {
         backend::BackendEntry,
         counter::FlowEvent,
         flow::{FlowKey, FlowRecord},
+        hop::HopEntry,
         meta::Meta,
         slot::Slot,
-        hop::HopEntry,
         vip::VipEntry,
     };
     use proptest::prelude::*;

@@ -13,34 +13,42 @@ use lb_abi::{
     vip::{FORWARD_IPIP, FORWARD_L2DSR},
 };
 use lb_tests::{
-    packet::{ACK, Packet, SYN},
-    xdp::world::{LB0_MAC, ROUTER_MAC},
+    packet::{ACK, FIN, Packet, SYN},
+    xdp::world::{FAR_V6, LB0_MAC, NEAR, NEAR_V6, OTHER, ROUTER_MAC},
 };
 
-use super::program_object::{Bench, DENIED_V4, Maps, Program, Slots, directory};
+use super::{
+    Scenario,
+    program_object::{Bench, DENIED_V4, Maps, Program, Slots, directory},
+};
+use crate::{
+    budget::Depth,
+    context::{Context, Named},
+    sample::{Metric, Sample},
+};
 
-/// Rounds, unless another number is asked for.
-pub(crate) const ROUNDS: usize = 11;
+/// The scenario.
+pub(crate) struct L4Program;
+
+const ABOVE_EMPTY: Metric = Metric::cost("above_empty", "ns/packet");
+const ABOVE_SWAP: Metric = Metric::cost("above_swap", "ns/packet");
+/// Wrapper and empty program, in the same round.
+const FLOOR: Metric = Metric::fact("floor", "ns/packet");
+
+/// Runs of the wrapper per measurement.
 const REPEAT: u32 = 100_000;
-/// One flow after the other, so that look-ups do not find the last packet's lines warm by chance.
+const REPEAT_TINY: u32 = 10_000;
+/// Source addresses, in turn, so that a look-up does not find the last packet's cache lines by chance.
 const FLOWS: u32 = 1024;
+/// Half of the flow table.
+const FLOWS_WRITTEN: u32 = 1 << 17;
 
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
+const XDP_REDIRECT: u32 = 4;
 
-/// A case's time in every round, beside both floors'.
-#[derive(Clone, Debug)]
-pub(crate) struct Cost {
-    pub(crate) case: &'static str,
-    /// Nanoseconds per packet, wrapper included, by round.
-    pub(crate) whole_ns: Vec<f64>,
-    /// The same above the empty program of that round.
-    pub(crate) above_empty_ns: Vec<f64>,
-    /// The same above the swap of that round.
-    pub(crate) above_swap_ns: Vec<f64>,
-}
-
+/// One kind of packet, and what has to become of it.
 struct Case {
     name: &'static str,
     program: Program,
@@ -48,8 +56,6 @@ struct Case {
     frame: Vec<u8>,
     maps: Maps,
     flows: u32,
-    /// Whether flow records are left from one round to the next.
-    keep_flows: bool,
     expected: Expected,
 }
 
@@ -59,65 +65,79 @@ struct Expected {
     event: Option<FlowEvent>,
 }
 
-/// Measures every case in `rounds` rounds. On a thread of its own, whose namespace ends with it.
-pub(crate) fn run(rounds: usize, only: Option<&str>) -> Result<Vec<Cost>> {
-    std::thread::scope(|scope| {
-        match scope.spawn(|| measure(rounds, only)).join() {
-            Ok(costs) => costs,
+impl Named for Case {
+    fn name(&self) -> String {
+        self.name.to_owned()
+    }
+}
+
+impl Scenario for L4Program {
+    fn name(&self) -> &'static str {
+        "l4-program"
+    }
+
+    fn description(&self) -> &'static str {
+        "what the XDP program costs per packet, above an empty one and above sending it back"
+    }
+
+    fn run(&self, context: &mut Context<'_>) -> Result<()> {
+        // On a thread of its own: its network namespace ends with it.
+        std::thread::scope(|scope| match scope.spawn(|| measure(context)).join() {
+            Ok(result) => result,
             Err(panic) => std::panic::resume_unwind(panic),
-        }
+        })
+    }
+}
+
+fn measure(context: &mut Context<'_>) -> Result<()> {
+    let mut bench = Bench::load(&directory())?;
+    let repeat = if context.depth == Depth::Tiny { REPEAT_TINY } else { REPEAT };
+    let (empty, swap) = (floor(Program::Empty, XDP_PASS), floor(Program::Swap, XDP_TX));
+    context.samples.note(format!(
+        "test runs in a network namespace with static neighbours; {FLOWS} source addresses in turn, \
+         {repeat} runs per measurement; a round's floors stand next to each case"
+    ));
+    context.rounds(&cases(), |case| {
+        let empty_ns = once(&mut bench, &empty, repeat)?;
+        let swap_ns = once(&mut bench, &swap, repeat)?;
+        let case_ns = once(&mut bench, case, repeat)?;
+        Ok(Sample::new()
+            .with(ABOVE_EMPTY, case_ns - empty_ns)
+            .with(ABOVE_SWAP, case_ns - swap_ns)
+            .with(FLOOR, empty_ns))
     })
 }
 
-fn measure(rounds: usize, only: Option<&str>) -> Result<Vec<Cost>> {
-    let mut bench = Bench::load(&directory())?;
-    let mut cases = cases();
-    cases.retain(|case| case.program != Program::Ingress || only.is_none_or(|only| case.name.contains(only)));
-    let mut times = vec![Vec::new(); cases.len()];
-    for _ in 0..rounds {
-        for (case, times) in cases.iter().zip(&mut times) {
-            times.push(once(&mut bench, case)?);
-        }
-    }
-    let (empty, swap) = (times[0].clone(), times[1].clone());
-    let above = |times: &[f64], floor: &[f64]| times.iter().zip(floor).map(|(a, b)| a - b).collect();
-    Ok(cases
-        .iter()
-        .zip(times)
-        .map(|(case, times)| Cost {
-            case: case.name,
-            above_empty_ns: above(&times, &empty),
-            above_swap_ns: above(&times, &swap),
-            whole_ns: times,
-        })
-        .collect())
-}
-
-fn once(bench: &mut Bench, case: &Case) -> Result<f64> {
-    bench.write(&case.maps)?;
-    bench.aim(case.program, &case.packet, &case.frame, case.flows)?;
-    if !case.keep_flows {
+/// Nanoseconds per run. Void unless every run was counted under the case's reason and flow event.
+fn once(bench: &mut Bench, case: &Case, repeat: u32) -> Result<f64> {
+    if case.program == Program::Ingress {
+        bench.write(&case.maps)?;
         bench.forget_flows()?;
     }
-    if case.flows <= FLOWS {
-        // Once around, so that caches and, where there are any, flow records are as they stay.
+    bench.aim(case.program, &case.packet, &case.frame, case.flows)?;
+    let repeat = if case.flows > FLOWS {
+        // Each flow once, and none twice: what is measured is its first packet.
+        case.flows
+    } else {
+        // Once around, so that caches and flow records are as they stay.
         bench.run(&case.frame, case.flows)?;
-    }
-    let count = |bench: &mut Bench| -> Result<_> {
-        let reason = case.expected.reason.map_or(Ok(0), |reason| bench.reason(reason))?;
-        let event = case.expected.event.map_or(Ok(0), |event| bench.event(event))?;
-        Ok((reason, event))
+        repeat
     };
-    let repeat = if case.flows <= FLOWS { REPEAT } else { case.flows };
-    let before = count(bench)?;
+    let before = counted(bench, &case.expected)?;
     let (ns, verdict) = bench.run(&case.frame, repeat)?;
-    let after = count(bench)?;
+    let after = counted(bench, &case.expected)?;
     ensure!(verdict == case.expected.verdict, "{}: verdict {verdict}", case.name);
     let moved = (after.0 - before.0, after.1 - before.1);
-    let all = u64::from(repeat);
-    let due = (case.expected.reason.map_or(0, |_| all), case.expected.event.map_or(0, |_| all));
+    let runs = u64::from(repeat);
+    let due = (case.expected.reason.map_or(0, |_| runs), case.expected.event.map_or(0, |_| runs));
     ensure!(moved == due, "{}: counted {moved:?} packets and flow events of {due:?}", case.name);
     Ok(ns)
+}
+
+fn counted(bench: &mut Bench, expected: &Expected) -> Result<(u64, u64)> {
+    let reason = expected.reason.map_or(Ok(0), |reason| bench.reason(reason))?;
+    let event = expected.event.map_or(Ok(0), |event| bench.event(event))?;
+    Ok((reason, event))
 }
 
 fn tcp(flags: u8) -> Packet {
@@ -130,36 +150,35 @@ fn tcp_v6(flags: u8) -> Packet {
 
 fn cases() -> Vec<Case> {
     let udp = Packet::udp("198.51.100.0:40000", "192.0.2.1:53").macs(LB0_MAC, ROUTER_MAC);
-    let mut cases = vec![
-        floor("floor: empty", Program::Empty, XDP_PASS),
-        floor("floor: swap", Program::Swap, XDP_TX),
-        forwarded("IPIP, TCP, IPv4", tcp(ACK)),
-        forwarded("IPIP, TCP, IPv6 in IPv4", tcp_v6(ACK)),
-        forwarded("IPIP, UDP, IPv4", udp.clone()),
-        forwarded("IPIP, SYN, IPv4", tcp(SYN)),
-        forwarded("layer 2, TCP, IPv4", tcp(ACK)).by(FORWARD_L2DSR),
-        forwarded("IPIP, TCP, IPv4, deny list on", tcp(ACK)).deny(),
-        stopped(
-            "not a VIP",
-            Packet::tcp("198.51.100.0:40000", "192.0.2.7:80", ACK).macs(LB0_MAC, ROUTER_MAC),
-            XDP_PASS,
-            Reason::NotOurs,
-        ),
-        stopped("impossible TCP flags", tcp(SYN | 0x01), XDP_DROP, Reason::MalformedTcp),
-        open("open slot, record found", tcp(ACK), FLOWS, FlowEvent::Followed),
-        open("open slot, record written", tcp(SYN), 1 << 17, FlowEvent::Recorded),
-    ];
+    let other = Packet::tcp("198.51.100.0:40000", "192.0.2.7:80", ACK).macs(LB0_MAC, ROUTER_MAC);
     let denied = format!("{}:40000", std::net::Ipv4Addr::from(DENIED_V4));
     let denied = Packet::tcp(&denied, "192.0.2.1:80", ACK).macs(LB0_MAC, ROUTER_MAC);
-    cases.push(Case { flows: 256, ..stopped("denied source", denied, XDP_DROP, Reason::Denied).deny() });
+    let denied = stopped("denied source", denied, XDP_DROP, Reason::Denied).deny();
     let mut malformed = stopped("malformed IP header", tcp(ACK), XDP_DROP, Reason::MalformedIp);
     malformed.frame[malformed.packet.ip_at()] = 0x43;
-    cases.push(malformed);
-    cases
+    vec![
+        forwarded("4in4, TCP", tcp(ACK)),
+        forwarded("4in4, TCP, SYN", tcp(SYN)),
+        forwarded("4in4, UDP", udp),
+        forwarded("4in4, TCP, deny list on", tcp(ACK)).deny(),
+        forwarded("6in4, TCP", tcp_v6(ACK)),
+        forwarded("6in6, TCP", tcp_v6(ACK)).to(NEAR_V6.id),
+        Case {
+            expected: Expected { verdict: XDP_REDIRECT, ..forwarded("", tcp(ACK)).expected },
+            ..forwarded("6in6, TCP, other interface", tcp_v6(ACK)).to(FAR_V6.id)
+        },
+        forwarded("layer 2, TCP", tcp(ACK)).by(FORWARD_L2DSR),
+        open("4in4, TCP, open slot, record found", tcp(ACK), FLOWS, FlowEvent::Followed),
+        open("4in4, SYN, open slot, record written", tcp(SYN), FLOWS_WRITTEN, FlowEvent::Recorded),
+        stopped("not a VIP", other, XDP_PASS, Reason::NotOurs),
+        Case { flows: 256, ..denied },
+        stopped("impossible TCP flags", tcp(SYN | FIN), XDP_DROP, Reason::MalformedTcp),
+        malformed,
+    ]
 }
 
-fn floor(name: &'static str, program: Program, verdict: u32) -> Case {
-    let case = stopped(name, tcp(ACK), verdict, Reason::NotOurs);
+fn floor(program: Program, verdict: u32) -> Case {
+    let case = stopped("floor", tcp(ACK), verdict, Reason::NotOurs);
     Case { program, expected: Expected { reason: None, ..case.expected }, ..case }
 }
 
@@ -169,7 +188,7 @@ fn forwarded(name: &'static str, packet: Packet) -> Case {
 
 fn open(name: &'static str, packet: Packet, flows: u32, event: FlowEvent) -> Case {
     let mut case = forwarded(name, packet);
-    case.maps.slots = Slots::Open;
+    case.maps.slots = Slots::Open { owner: NEAR.id, previous: OTHER.id };
     case.expected.event = Some(event);
     Case { flows, ..case }
 }
@@ -180,9 +199,8 @@ fn stopped(name: &'static str, packet: Packet, verdict: u32, reason: Reason) -> 
         program: Program::Ingress,
         frame: packet.build(),
         packet,
-        maps: Maps { forward: FORWARD_IPIP, slots: Slots::Settled, deny: false },
+        maps: Maps { forward: FORWARD_IPIP, slots: Slots::Settled(NEAR.id), deny: false },
         flows: FLOWS,
-        keep_flows: false,
         expected: Expected { verdict, reason: Some(reason), event: None },
     }
 }
@@ -190,6 +208,11 @@ fn stopped(name: &'static str, packet: Packet, verdict: u32, reason: Reason) -> 
 impl Case {
     fn by(mut self, forward: u32) -> Self {
         self.maps.forward = forward;
+        self
+    }
+
+    fn to(mut self, backend: u16) -> Self {
+        self.maps.slots = Slots::Settled(backend);
         self
     }
 

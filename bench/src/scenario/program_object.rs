@@ -27,7 +27,7 @@ use lb_tests::{
     packet::Packet,
     xdp::{
         namespace,
-        world::{self, LB0, NEAR, OTHER, VIP},
+        world::{self, LB0, VIP},
     },
 };
 
@@ -45,9 +45,10 @@ pub(crate) enum Program {
 /// How the slots of the only table stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Slots {
-    Settled,
-    /// All open since the maps were filled, for longer than a run takes.
-    Open,
+    /// All settled on a backend.
+    Settled(u16),
+    /// All just opened.
+    Open { owner: u16, previous: u16 },
 }
 
 /// What stands in the maps.
@@ -56,7 +57,7 @@ pub(crate) struct Maps {
     /// Flags of port 80/tcp and 53/udp of both VIP addresses.
     pub(crate) forward: u32,
     pub(crate) slots: Slots,
-    /// Whether the deny lists are looked at; they cover `world::DENIED`.
+    /// Whether the deny lists are looked at; they cover [`DENIED_V4`].
     pub(crate) deny: bool,
 }
 
@@ -67,6 +68,8 @@ pub(crate) const DENIED_V4: [u8; 4] = [203, 0, 113, 0];
 pub(crate) struct Bench {
     object: Ebpf,
     wrapper: Ebpf,
+    /// What stands in the table.
+    slots: Option<Slots>,
 }
 
 impl Bench {
@@ -82,21 +85,13 @@ impl Bench {
         for name in [bench::PROGRAM_WRAP, bench::PROGRAM_EMPTY, bench::PROGRAM_SWAP] {
             program(&mut wrapper, name)?.load().with_context(|| name)?;
         }
-        let mut this = Self { object, wrapper };
+        let mut this = Self { object, wrapper, slots: None };
         this.furnish()?;
         Ok(this)
     }
 
     /// Fills the maps that are alike for all cases.
     fn furnish(&mut self) -> Result<()> {
-        let now = namespace::now_ticks();
-        let mut slots = array::<u64>(&mut self.object, names::MAP_SLOTS)?;
-        let Slot(settled) = Slot::settled(NEAR.id, 0, now);
-        let Slot(open) = Slot::new(NEAR.id, OTHER.id, Phase::Open, 5, now);
-        for index in 0..TABLE_LEN {
-            slots.set(index, settled, 0)?;
-            slots.set(TABLE_LEN + index, open, 0)?;
-        }
         let mut backends = array::<BackendEntry>(&mut self.object, names::MAP_BACKENDS)?;
         for backend in world::BACKENDS {
             let address = world::address(backend.address);
@@ -112,6 +107,7 @@ impl Bench {
         let flags = if maps.deny { FLAG_DENY_V4 | FLAG_DENY_V6 } else { 0 };
         let meta = Meta { abi: ABI_VERSION, flags, ..world::World::new(0).meta };
         array::<Meta>(&mut self.object, names::MAP_META)?.set(0, meta, 0)?;
+        self.write_slots(maps.slots)?;
         let mut vips = HashMap::<_, VipKey, VipEntry>::try_from(map(&mut self.object, names::MAP_VIPS)?)?;
         for (address, port, protocol, flags) in [
             ("192.0.2.1", 80, 6, maps.forward),
@@ -124,10 +120,7 @@ impl Bench {
             let key = VipKey { address: world::address(address), port: Be16::new(port), protocol, pad: 0 };
             let entry = VipEntry {
                 vip: VIP,
-                table: match maps.slots {
-                    Slots::Settled => 0,
-                    Slots::Open => TABLE_LEN,
-                },
+                table: 0,
                 table_len: TABLE_LEN,
                 flags,
                 hash_key: world::HASH_KEY,
@@ -136,6 +129,22 @@ impl Bench {
             };
             vips.insert(key, entry, 0)?;
         }
+        Ok(())
+    }
+
+    /// Writes the only table, where it stands otherwise: it has 65 537 slots.
+    fn write_slots(&mut self, wanted: Slots) -> Result<()> {
+        if self.slots == Some(wanted) {
+            return Ok(());
+        }
+        let now = namespace::now_ticks();
+        let Slot(word) = match wanted {
+            Slots::Settled(owner) => Slot::settled(owner, 0, now),
+            Slots::Open { owner, previous } => Slot::new(owner, previous, Phase::Open, 5, now),
+        };
+        let mut slots = array::<u64>(&mut self.object, names::MAP_SLOTS)?;
+        (0..TABLE_LEN).try_for_each(|index| slots.set(index, word, 0))?;
+        self.slots = Some(wanted);
         Ok(())
     }
 
