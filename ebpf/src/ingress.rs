@@ -11,7 +11,6 @@ use lb_abi::{
     be::Be16,
     flow::FlowKey,
     hash,
-    hop::HopEntry,
     meta::{FLAG_DENY_V4, FLAG_DENY_V6, Meta},
     reason::Reason,
     vip::{ECHO, FORWARD_IPIP, FORWARD_L2DSR, VipEntry, VipKey},
@@ -20,11 +19,11 @@ use lb_abi::{
 use crate::{
     address::Address,
     encap::{self, Outer, Tags},
-    env::{Env, NextHop, Route, Unroutable},
-    icmp,
+    env::{Env, Route},
+    hop, icmp,
     packet::Packet,
     parse::{Family, Ip, Link, Ports, Shape, Transport},
-    select::{self, Choice, Stage},
+    select::{self, Stage},
     verdict::{Outcome, Verdict},
 };
 
@@ -148,7 +147,7 @@ fn forward<P: Packet, E: Env>(
         None => (Address::default(), ip.protocol),
     };
     let route = Route { family, source, destination: choice.address, protocol, length };
-    let hop = next_hop(env, packet.ingress(), &choice, &route)?;
+    let hop = hop::to_backend(env, packet.ingress(), &choice, &route)?;
 
     let (tags, verdict) = if hop.interface == packet.ingress() {
         (Tags::Keep, Verdict::Transmit)
@@ -159,27 +158,6 @@ fn forward<P: Packet, E: Env>(
     encap::rewrite(packet, link, ip, outer.as_ref(), length, &hop, tags)?;
     env.count_traffic(vip.vip, choice.id, bytes, choice.new_flow);
     Ok(Outcome { reason: Reason::Forwarded, verdict })
-}
-
-/// The way to a backend. The routing table is asked once per tick, core and backend: rules that tell packets for
-/// one backend apart (by what they carry, or by who sent them) are not for us.
-#[inline(always)]
-fn next_hop<E: Env>(env: &E, ingress: u32, choice: &Choice, route: &Route) -> Result<NextHop, Reason> {
-    let tick = env.now_ticks();
-    if let Some(kept) = env.hop(choice.id)
-        && kept.tick == tick
-        && kept.ingress == ingress
-        && kept.generation == choice.generation
-        && kept.mtu >= route.length
-    {
-        let HopEntry { interface, addresses, mtu, .. } = kept;
-        return Ok(NextHop { interface, addresses, mtu });
-    }
-    let hop = env.route(ingress, route).map_err(Unroutable::reason)?;
-    let NextHop { interface, addresses, mtu } = hop;
-    let generation = choice.generation;
-    env.keep_hop(choice.id, HopEntry { tick, ingress, generation, interface, addresses, mtu, pad: 0 });
-    Ok(hop)
 }
 
 /// The outer header toward a backend; none without a source address of its family.
