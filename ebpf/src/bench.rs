@@ -11,10 +11,10 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::xdp_action::{XDP_ABORTED, XDP_PASS, XDP_TX},
+    bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX},
     helpers::generated as helpers,
     macros::{map, xdp},
-    maps::{Array, ProgramArray},
+    maps::{Array, PerCpuArray, ProgramArray},
     programs::XdpContext,
 };
 use lb_abi::bench::{HEAD_LEN, Plan};
@@ -30,6 +30,10 @@ static BENCH_PLAN: Array<Plan> = Array::with_max_entries(1, 0);
 /// One entry: the measured program.
 #[map]
 static BENCH_PROGRAM: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// One entry: IPv4 packets that `bench_sink` took.
+#[map]
+static BENCH_SUNK: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// Restores the packet and runs the measured program on it. `XDP_ABORTED`: it could not.
 #[xdp]
@@ -77,6 +81,27 @@ fn bench_swap(ctx: XdpContext) -> u32 {
         addresses.write_unaligned([d, e, f, a, b, c]);
     }
     XDP_TX
+}
+
+/// Where forwarded packets end: it counts those of IPv4 and drops them, and lets everything else pass.
+#[xdp]
+fn bench_sink(ctx: XdpContext) -> u32 {
+    const TYPE_AT: usize = 12;
+    const IPV4: u16 = 0x0800;
+    let start = ctx.data();
+    if start + TYPE_AT + 2 > ctx.data_end() {
+        return XDP_PASS;
+    }
+    // SAFETY: two bytes of the frame, as just checked.
+    let kind = unsafe { ((start + TYPE_AT) as *const u16).read_unaligned() };
+    if kind != IPV4.to_be() {
+        return XDP_PASS;
+    }
+    if let Some(count) = BENCH_SUNK.get_ptr_mut(0) {
+        // SAFETY: this core's own counter; XDP programs are not interrupted by one another on a core.
+        unsafe { *count += 1 };
+    }
+    XDP_DROP
 }
 
 /// Never called: nothing in the programs panics.

@@ -1,5 +1,6 @@
 //! The scenarios, a file each.
 
+mod l4_forward;
 mod l4_program;
 mod l4_table;
 mod program_object;
@@ -33,7 +34,8 @@ pub(crate) trait Scenario: Sync {
 }
 
 /// All of them, in the order of the report.
-pub(crate) const ALL: &[&dyn Scenario] = &[&l4_program::L4Program, &l4_table::L4Table];
+pub(crate) const ALL: &[&dyn Scenario] =
+    &[&l4_program::L4Program, &l4_forward::L4Forward, &l4_table::L4Table];
 
 /// The one of this name.
 pub(crate) fn find(name: &str) -> Option<&'static dyn Scenario> {

@@ -7,7 +7,10 @@ use anyhow::{Context as _, Result, ensure};
 use aya::{
     Ebpf, EbpfLoader, Pod, TestRun as _, TestRunOptions,
     maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, ProgramArray, lpm_trie::Key},
-    programs::{Xdp, XdpMode},
+    programs::{
+        Xdp, XdpMode,
+        xdp::{XdpLink, XdpLinkId},
+    },
 };
 use lb_abi::{
     ABI_VERSION,
@@ -40,6 +43,8 @@ pub(crate) enum Program {
     Swap,
     /// `lb_ingress`.
     Ingress,
+    /// Counts and drops.
+    Sink,
 }
 
 /// How the slots of the only table stand.
@@ -61,6 +66,9 @@ pub(crate) struct Maps {
     pub(crate) deny: bool,
 }
 
+/// Name of interface [`LB0`].
+const LB0_NAME: &str = "lb0";
+
 /// Sources under which packets are denied.
 pub(crate) const DENIED_V4: [u8; 4] = [203, 0, 113, 0];
 
@@ -70,6 +78,10 @@ pub(crate) struct Bench {
     wrapper: Ebpf,
     /// What stands in the table.
     slots: Option<Slots>,
+    /// `lb_ingress` on `lb0`, while it is there.
+    link: Option<XdpLinkId>,
+    /// `bench_sink` on `lb0`, while it is there.
+    sink_link: Option<XdpLink>,
 }
 
 impl Bench {
@@ -80,12 +92,12 @@ impl Bench {
         let ingress = program(&mut object, names::PROGRAM_INGRESS)?;
         ingress.load()?;
         // Natively: only then has lb0 receive queues to pretend a packet from.
-        ingress.attach("lb0", XdpMode::Driver).context("attaching natively")?;
+        let link = ingress.attach(LB0_NAME, XdpMode::Driver).context("attaching natively")?;
         let mut wrapper = load(&directory.join("bench.o"))?;
-        for name in [bench::PROGRAM_WRAP, bench::PROGRAM_EMPTY, bench::PROGRAM_SWAP] {
+        for name in [bench::PROGRAM_WRAP, bench::PROGRAM_EMPTY, bench::PROGRAM_SWAP, bench::PROGRAM_SINK] {
             program(&mut wrapper, name)?.load().with_context(|| name)?;
         }
-        let mut this = Self { object, wrapper, slots: None };
+        let mut this = Self { object, wrapper, slots: None, link: Some(link), sink_link: None };
         this.furnish()?;
         Ok(this)
     }
@@ -175,6 +187,7 @@ impl Bench {
         let fd = match target {
             Program::Empty => program(&mut self.wrapper, bench::PROGRAM_EMPTY)?.fd()?.try_clone()?,
             Program::Swap => program(&mut self.wrapper, bench::PROGRAM_SWAP)?.fd()?.try_clone()?,
+            Program::Sink => program(&mut self.wrapper, bench::PROGRAM_SINK)?.fd()?.try_clone()?,
             Program::Ingress => program(&mut self.object, names::PROGRAM_INGRESS)?.fd()?.try_clone()?,
         };
         let mut programs = ProgramArray::try_from(map(&mut self.wrapper, bench::MAP_PROGRAM)?)?;
@@ -197,6 +210,36 @@ impl Bench {
             .test_run(options)
             .context("BPF_PROG_TEST_RUN")?;
         Ok((result.duration.as_nanos() as f64, result.return_value))
+    }
+
+    /// Puts a program on `lb0` in place of the one that is there; `None`: takes that off.
+    pub(crate) fn stand(&mut self, wanted: Option<Program>) -> Result<()> {
+        if let Some(link) = self.link.take() {
+            program(&mut self.object, names::PROGRAM_INGRESS)?.detach(link)?;
+        }
+        self.sink_link = None;
+        match wanted {
+            Some(Program::Ingress) => {
+                let ingress = program(&mut self.object, names::PROGRAM_INGRESS)?;
+                self.link = Some(ingress.attach(LB0_NAME, XdpMode::Driver)?);
+            }
+            Some(Program::Sink) => self.sink_link = Some(self.sink(LB0_NAME)?),
+            Some(Program::Empty | Program::Swap) | None => {}
+        }
+        Ok(())
+    }
+
+    /// Puts `bench_sink` on an interface for as long as the link is held.
+    pub(crate) fn sink(&mut self, interface: &str) -> Result<XdpLink> {
+        let sink = program(&mut self.wrapper, bench::PROGRAM_SINK)?;
+        let link = sink.attach(interface, XdpMode::Driver)?;
+        Ok(sink.take_link(link)?)
+    }
+
+    /// Packets that `bench_sink` took, wherever it stands.
+    pub(crate) fn sunk(&mut self) -> Result<u64> {
+        let counter = PerCpuArray::<_, u64>::try_from(map(&mut self.wrapper, bench::MAP_SUNK)?)?;
+        Ok(counter.get(&0, 0)?.iter().sum())
     }
 
     /// How often a reason was counted, over all cores.

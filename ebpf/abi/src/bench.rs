@@ -30,6 +30,10 @@ pub const PROGRAM_WRAP: &str = "bench_wrap";
 pub const PROGRAM_EMPTY: &str = "bench_empty";
 /// Program that swaps the Ethernet addresses and answers `XDP_TX`.
 pub const PROGRAM_SWAP: &str = "bench_swap";
+/// Program that counts IPv4 packets and drops them.
+pub const PROGRAM_SINK: &str = "bench_sink";
+/// `PerCpuArray<u64>`, one entry: packets that [`PROGRAM_SINK`] took.
+pub const MAP_SUNK: &str = "BENCH_SUNK";
 /// `Array<Plan>`, one entry.
 pub const MAP_PLAN: &str = "BENCH_PLAN";
 /// `ProgramArray`, one entry: the measured program.
