@@ -52,7 +52,7 @@ impl Scenario for L4Table {
     fn run(&self, context: &mut Context<'_>) -> Result<()> {
         context.samples.note(format!(
             "{CRATE}: up to {CRATE_COUNT_MAX} backends, since it writes out every permutation ({} KiB each)",
-            TABLE_LEN as usize * size_of::<usize>() >> 10
+            (TABLE_LEN as usize * size_of::<usize>()) >> 10
         ));
         context.samples.note(format!("{} backends stand for 5000: there are no more ids", COUNTS[3]));
         context.rounds(&[LB, PLAIN, CRATE], |subject| {
