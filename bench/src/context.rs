@@ -1,0 +1,133 @@
+//! What a scenario is run with: its subjects, its pace, and the loop over rounds.
+
+use std::{
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+
+use crate::{
+    budget::{Depth, Pace},
+    peers::Subject,
+    sample::{Sample, Samples},
+};
+
+/// Set by SIGINT and SIGTERM: what runs is taken down in order.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Takes note of a signal to end.
+pub(crate) fn interrupt() {
+    INTERRUPTED.store(true, Ordering::Relaxed);
+}
+
+/// # Errors
+/// Somebody asked us to end.
+pub(crate) fn check_interrupted() -> Result<()> {
+    if INTERRUPTED.load(Ordering::Relaxed) {
+        bail!("interrupted");
+    }
+    Ok(())
+}
+
+/// Something that stands in a report by its name.
+pub(crate) trait Named {
+    /// Its name.
+    fn name(&self) -> String;
+}
+
+impl Named for &str {
+    fn name(&self) -> String {
+        (*self).to_owned()
+    }
+}
+
+/// What one run of one scenario has.
+#[derive(Debug)]
+pub(crate) struct Context<'a> {
+    /// Name of the scenario, for what is shown meanwhile.
+    pub(crate) scenario: &'static str,
+    /// How thoroughly to measure.
+    pub(crate) depth: Depth,
+    /// Rounds and lengths, as the budget and the command line say.
+    pub(crate) pace: Pace,
+    /// Those of the scenario's subjects that were asked for and are installed.
+    pub(crate) subjects: Vec<Subject>,
+    /// An empty directory for configs, sockets and logs; removed afterwards.
+    pub(crate) directory: &'a Path,
+    /// What was found.
+    pub(crate) samples: Samples,
+    /// When the scenario began.
+    pub(crate) started: Instant,
+}
+
+impl Context<'_> {
+    /// Shows what is going on.
+    pub(crate) fn say(&self, text: impl std::fmt::Display) {
+        eprintln!("{:>6.1} s  {}: {text}", self.started.elapsed().as_secs_f64(), self.scenario);
+    }
+
+    /// Calls `sample` for every subject in every round, in reversed order in every second one, and keeps what it
+    /// gives.
+    ///
+    /// A failed sample is void: it is taken once more, and then left out of this round with a note that says
+    /// why. No round is begun that is not likely to end within the limit, but the first always is.
+    ///
+    /// # Errors
+    /// Interrupted, or no sample at all succeeded.
+    pub(crate) fn rounds<S: Named>(
+        &mut self,
+        subjects: &[S],
+        mut sample: impl FnMut(&S) -> Result<Sample>,
+    ) -> Result<()> {
+        let mut longest = Duration::ZERO;
+        let mut kept = 0;
+        for round in 0..self.pace.rounds {
+            if round > 0 && self.started.elapsed() + longest > self.pace.limit {
+                let text = format!("{round} of {} rounds: the time budget was used up", self.pace.rounds);
+                self.samples.note(text);
+                break;
+            }
+            let began = Instant::now();
+            let mut order: Vec<&S> = subjects.iter().collect();
+            if round % 2 == 1 {
+                order.reverse();
+            }
+            for subject in order {
+                kept += usize::from(self.sample(round, subject, &mut sample)?);
+            }
+            longest = longest.max(began.elapsed());
+        }
+        if kept == 0 {
+            bail!("not one valid run");
+        }
+        Ok(())
+    }
+
+    fn sample<S: Named>(
+        &mut self,
+        round: usize,
+        subject: &S,
+        sample: &mut impl FnMut(&S) -> Result<Sample>,
+    ) -> Result<bool> {
+        let name = subject.name();
+        for attempt in ["once more", "left out"] {
+            let result = sample(subject);
+            check_interrupted()?;
+            match result {
+                Ok(found) => {
+                    self.say(format_args!("round {} of {}, {name}: {found}", round + 1, self.pace.rounds));
+                    self.samples.record(round, &name, found);
+                    return Ok(true);
+                }
+                Err(error) => {
+                    let text = format!("{name}: round {} is void ({attempt}): {error:#}", round + 1);
+                    self.say(&text);
+                    self.samples.note(text);
+                }
+            }
+        }
+        Ok(false)
+    }
+}

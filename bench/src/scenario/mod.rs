@@ -1,0 +1,43 @@
+//! The scenarios, a file each.
+
+mod l4_forward;
+mod l4_program;
+mod l4_table;
+mod program_object;
+
+use anyhow::Result;
+
+use crate::{context::Context, peers::Subject};
+
+/// Something to compare subjects by.
+///
+/// A scenario states its metrics as constants, starts what it needs, and lets [`Context::rounds`] call it
+/// for each subject in turn: that is what interleaves, repeats and drops void runs.
+pub(crate) trait Scenario: Sync {
+    /// As typed: `cargo xtask bench NAME`.
+    fn name(&self) -> &'static str;
+
+    /// What is measured, in one line.
+    fn description(&self) -> &'static str;
+
+    /// The subjects it makes sense for, `lb` first. Those that are asked for and installed are in
+    /// [`Context::subjects`]; the others are named in the notes. Empty: it brings its own.
+    fn subjects(&self) -> Vec<Subject> {
+        Vec::new()
+    }
+
+    /// Measures, and leaves what it found in the context's samples.
+    ///
+    /// # Errors
+    /// The scenario as a whole cannot run; why stands in the report in its place.
+    fn run(&self, context: &mut Context<'_>) -> Result<()>;
+}
+
+/// All of them, in the order of the report.
+pub(crate) const ALL: &[&dyn Scenario] =
+    &[&l4_program::L4Program, &l4_forward::L4Forward, &l4_table::L4Table];
+
+/// The one of this name.
+pub(crate) fn find(name: &str) -> Option<&'static dyn Scenario> {
+    ALL.iter().copied().find(|scenario| scenario.name() == name)
+}
