@@ -1,5 +1,16 @@
 //! The scenarios, a file each.
 
+mod http1_churn;
+mod http1_sizes;
+mod http1_small;
+mod idle;
+mod latency;
+mod reload;
+mod scale;
+mod syscalls;
+mod tcp_bulk;
+mod tcp_churn;
+
 use anyhow::Result;
 
 use crate::{context::Context, peers::Subject};
@@ -29,7 +40,18 @@ pub(crate) trait Scenario: Sync {
 }
 
 /// All of them, in the order of the report.
-pub(crate) const ALL: &[&dyn Scenario] = &[];
+pub(crate) const ALL: &[&dyn Scenario] = &[
+    &http1_small::Http1Small,
+    &http1_sizes::Http1Sizes,
+    &http1_churn::Http1Churn,
+    &tcp_bulk::TcpBulk,
+    &tcp_churn::TcpChurn,
+    &latency::Latency,
+    &idle::IdleConnections,
+    &scale::Scale,
+    &reload::Reload,
+    &syscalls::Syscalls,
+];
 
 /// The one of this name.
 pub(crate) fn find(name: &str) -> Option<&'static dyn Scenario> {
