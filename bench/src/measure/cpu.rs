@@ -1,7 +1,7 @@
 //! CPU time: of the subject's threads, of kernel threads on its cores, and of the whole machine.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     time::{Duration, Instant},
 };
@@ -24,8 +24,10 @@ pub(crate) struct Reading {
     at: Instant,
     /// By thread: nanoseconds run, of the subject's processes.
     threads: BTreeMap<u32, u64>,
-    /// The same of kernel threads that last ran on one of the subject's cores.
+    /// The same of all kernel threads: one may come to the subject's cores in between.
     kernel: BTreeMap<u32, u64>,
+    /// Kernel threads that last ran on one of the subject's cores.
+    here: BTreeSet<u32>,
     /// By core: nanoseconds not worked (idle, waiting for I/O, stolen by the hypervisor).
     idle: Vec<u64>,
     cores: Vec<usize>,
@@ -54,13 +56,12 @@ impl Reading {
     /// /proc cannot be read.
     pub(crate) fn take(pid: u32, cores: &[usize]) -> Result<Self> {
         let threads = family(pid).into_iter().flat_map(threads_of).collect();
-        let kernel = family(KTHREADD)
-            .into_iter()
-            .filter(|&pid| last_core(pid).is_some_and(|core| cores.contains(&core)))
-            .flat_map(threads_of)
-            .collect();
+        let kernel_threads = family(KTHREADD);
+        let is_here = |pid: &u32| last_core(*pid).is_some_and(|core| cores.contains(&core));
+        let here = kernel_threads.iter().copied().filter(is_here).collect();
+        let kernel = kernel_threads.into_iter().flat_map(threads_of).collect();
         let stat = fs::read_to_string("/proc/stat").context("read /proc/stat")?;
-        Ok(Self { at: Instant::now(), threads, kernel, idle: idle_ns(&stat), cores: cores.to_vec() })
+        Ok(Self { at: Instant::now(), threads, kernel, here, idle: idle_ns(&stat), cores: cores.to_vec() })
     }
 
     /// What was spent since `before`. A thread that ended meanwhile is not in it; subjects keep theirs.
@@ -72,10 +73,12 @@ impl Reading {
                 cores.iter().filter_map(|&core| Some(self.idle.get(core)? - before.idle.get(core)?)).sum();
             (elapsed.as_nanos() as u64 * cores.len() as u64).saturating_sub(idle)
         };
+        let is_here = |(thread, _): &(&u32, &u64)| self.here.contains(*thread);
+        let here = self.kernel.iter().filter(is_here).map(|(&thread, &ns)| (thread, ns)).collect();
         Cost {
             elapsed,
             threads_ns: grown(&before.threads, &self.threads),
-            kernel_ns: grown(&before.kernel, &self.kernel),
+            kernel_ns: grown(&before.kernel, &here),
             cores_ns: busy(&self.cores),
             machine_ns: busy(&all),
             cores: self.cores.len(),
