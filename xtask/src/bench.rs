@@ -10,7 +10,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::{
     build_ebpf, machine,
-    needs::Group,
+    needs::{Group, Step},
+    peers::PeerStep,
     run::build_release,
     setup,
     workspace::{Workspace, run},
@@ -26,7 +27,7 @@ pub(crate) fn verb(workspace: &Workspace, arguments: &[String]) -> Result<ExitCo
             bail!("bench makes network namespaces: run it as root");
         }
         setup::ensure(workspace, &[Group::Build, Group::Bpf, Group::Test, Group::Bench])?;
-        if let Err(error) = setup::ensure(workspace, &[Group::Peers]) {
+        if let Err(error) = setup::ensure(workspace, &[Group::Peers]).and_then(|()| pingora(workspace)) {
             eprintln!("bench: not every peer is there: {error:#}");
         }
     }
@@ -55,13 +56,20 @@ pub(crate) fn alive(workspace: &Workspace) -> Result<ExitCode> {
         let mut command = workspace.command(&harness);
         command.args([scenario, "--tiny"]).env("LB_BIN", workspace.built("release", "lb"));
         // No peers of other registries: CI compiles none of them.
-        command.env("LB_BENCH_DIR", directory(workspace)).env("LB_BENCH_PEERS", workspace.root.join("bench/peers"));
+        command
+            .env("LB_BENCH_DIR", directory(workspace))
+            .env("LB_BENCH_PEERS", workspace.root.join("bench/peers"));
         if *scenario != "l4-program" {
             command.args(["--peers", "lb,nginx"]);
         }
         run(&mut command)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Builds the Pingora proxy again where its sources have changed.
+fn pingora(workspace: &Workspace) -> Result<()> {
+    run(&mut setup::command(workspace, &Step::Peer(PeerStep::Pingora)))
 }
 
 /// What `ci` keeps alive.
