@@ -70,6 +70,17 @@ pub(crate) fn pace(scenario: &str, depth: Depth) -> Option<Pace> {
     })
 }
 
+/// The table, as printed before a report.
+pub(crate) fn table() -> String {
+    let mut text = format!("  {:12} {:>6} {:>10} {:>10}\n", "scenario", "rounds", "sample ms", "at most s");
+    for Row { scenario, rounds, sample_ms, limit_s } in TABLE {
+        text.push_str(&format!("  {scenario:12} {rounds:>6} {sample_ms:>10} {limit_s:>10}\n"));
+    }
+    let sum: u64 = TABLE.iter().map(|row| row.limit_s).sum();
+    text.push_str(&format!("  all together at most {} of {} s\n", sum, REPORT_MAX.as_secs()));
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

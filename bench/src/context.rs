@@ -12,6 +12,7 @@ use crate::{
     budget::{Depth, Pace},
     peers::Subject,
     sample::{Sample, Samples},
+    topology::Wiring,
 };
 
 /// Set by SIGINT and SIGTERM: what runs is taken down in order.
@@ -54,6 +55,8 @@ pub(crate) struct Context<'a> {
     pub(crate) pace: Pace,
     /// Those of the scenario's subjects that were asked for and are installed.
     pub(crate) subjects: Vec<Subject>,
+    /// How client, subject and backend are connected.
+    pub(crate) wiring: Wiring,
     /// An empty directory for configs, sockets and logs; removed afterwards.
     pub(crate) directory: &'a Path,
     /// What was found.
@@ -68,6 +71,11 @@ impl Context<'_> {
         eprintln!("{:>6.1} s  {}: {text}", self.started.elapsed().as_secs_f64(), self.scenario);
     }
 
+    /// Whether there is time for more than the main question.
+    pub(crate) fn is_full(&self) -> bool {
+        self.depth == Depth::Full
+    }
+
     /// Calls `sample` for every subject in every round, in reversed order in every second one, and keeps what it
     /// gives.
     ///
@@ -79,13 +87,26 @@ impl Context<'_> {
     pub(crate) fn rounds<S: Named>(
         &mut self,
         subjects: &[S],
+        sample: impl FnMut(&S) -> Result<Sample>,
+    ) -> Result<()> {
+        self.some_rounds(self.pace.rounds, subjects, sample)
+    }
+
+    /// The same for a number of rounds of its own.
+    ///
+    /// # Errors
+    /// As [`Context::rounds`].
+    pub(crate) fn some_rounds<S: Named>(
+        &mut self,
+        rounds: usize,
+        subjects: &[S],
         mut sample: impl FnMut(&S) -> Result<Sample>,
     ) -> Result<()> {
         let mut longest = Duration::ZERO;
         let mut kept = 0;
-        for round in 0..self.pace.rounds {
+        for round in 0..rounds {
             if round > 0 && self.started.elapsed() + longest > self.pace.limit {
-                let text = format!("{round} of {} rounds: the time budget was used up", self.pace.rounds);
+                let text = format!("{round} of {rounds} rounds: the time budget was used up");
                 self.samples.note(text);
                 break;
             }
@@ -117,7 +138,7 @@ impl Context<'_> {
             check_interrupted()?;
             match result {
                 Ok(found) => {
-                    self.say(format_args!("round {} of {}, {name}: {found}", round + 1, self.pace.rounds));
+                    self.say(format_args!("round {}, {name}: {found}", round + 1));
                     self.samples.record(round, &name, found);
                     return Ok(true);
                 }
@@ -128,6 +149,7 @@ impl Context<'_> {
                 }
             }
         }
+        self.samples.void += 1;
         Ok(false)
     }
 }

@@ -121,6 +121,8 @@ pub(crate) struct Samples {
     pub(crate) series: Vec<Series>,
     /// What a reader has to know, such as a peer that is missing or a round that is void.
     pub(crate) notes: Vec<String>,
+    /// Samples that were left out as void, after a second attempt.
+    pub(crate) void: usize,
     /// Subjects whose ratio (first over second) is asked for besides those of `lb` over each other subject.
     pub(crate) pairs: Vec<(String, String)>,
 }
@@ -139,6 +141,11 @@ impl Samples {
         if !self.notes.contains(&text) {
             self.notes.push(text);
         }
+    }
+
+    /// Whether any sample had to be left out.
+    pub(crate) fn has_void(&self) -> bool {
+        self.void > 0
     }
 
     /// Asks for the ratio of one subject over another.

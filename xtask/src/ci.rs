@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Result, bail};
 
 use crate::{
-    build_ebpf,
+    bench, build_ebpf,
     needs::Group,
     setup, test, tidy,
     workspace::{self, Workspace},
@@ -18,13 +18,14 @@ type Step = fn(&Workspace) -> Result<ExitCode>;
 
 /// In order of cost. The object comes before the lints, because `lb` embeds it: built later, it would have `lb`
 /// compiled again.
-const STEPS: [(&str, Step); 6] = [
+const STEPS: [(&str, Step); 7] = [
     ("components", components),
     ("format", format),
     ("tidy", tidy::verb),
     ("setup and build-ebpf", build),
     ("lints", lints),
     ("test", |workspace| test::all(workspace, &[])),
+    ("bench, one tiny round", bench::alive),
 ];
 
 /// Runs all steps, also after one failed: whoever reads it wants all that is wrong.

@@ -3,12 +3,14 @@
 //! Depends on next to nothing, so that the first `cargo xtask` on a new machine starts within seconds.
 //! Each verb is a file and asks [`setup`] for what it needs; none assumes that another ran before.
 
+mod bench;
 mod build_ebpf;
 mod ci;
 mod demo;
 mod elf;
 mod machine;
 mod needs;
+mod peers;
 mod run;
 mod setup;
 mod test;
@@ -30,6 +32,7 @@ usage: cargo xtask VERB
   test [ARGS]       all tests; ARGS go to `cargo test`, such as a name filter
   e2e [ARGS]        the network-namespace tests alone
   demo              a tour of the three ways through the box, in network namespaces (root)
+  bench WHAT [...]  lb beside its peers: `list`, a scenario, or `report` (root; bench/README.md)
   tidy              import directions, doors of unsafe and of heavy dependencies, sizes
   ci                format, lints, tidy, test: what has to pass before a change lands";
 
@@ -58,6 +61,7 @@ fn dispatch(arguments: &[String]) -> Result<ExitCode> {
         "test" => test::all(&workspace, rest),
         "e2e" => test::e2e(&workspace, rest),
         "demo" => demo::verb(&workspace, rest),
+        "bench" => bench::verb(&workspace, rest),
         "tidy" => none(rest).and_then(|()| tidy::verb(&workspace)),
         "ci" => none(rest).and_then(|()| ci::verb(&workspace)),
         "help" | "-h" | "--help" => {

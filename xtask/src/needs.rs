@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::machine::{Compiler, LINKER_VERSION, program};
+use crate::{
+    machine::{Compiler, LINKER_VERSION, program},
+    peers::{PeerFacts, PeerStep},
+};
 
 /// Needs that are asked for together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,8 +16,10 @@ pub(crate) enum Group {
     Bpf,
     /// To run the tests and the demo.
     Test,
-    /// To measure.
+    /// To measure: what Debian has of peers and tools.
     Bench,
+    /// To measure: what other registries have of them.
+    Peers,
 }
 
 /// One file that has to be there, and the Debian package that brings it.
@@ -53,9 +58,15 @@ const NEEDS: &[Need] = &[
     tool(Group::Test, "ip", "iproute2", "network namespaces and veth pairs"),
     tool(Group::Test, "ethtool", "ethtool", "checksum offload off on veth pairs"),
     tool(Group::Bench, "haproxy", "haproxy", "a baseline"),
-    tool(Group::Bench, "wrk", "wrk", "load over HTTP/1.1"),
-    tool(Group::Bench, "h2load", "nghttp2-client", "load over HTTP/2"),
-    tool(Group::Bench, "strace", "strace", "counts system calls"),
+    Need {
+        group: Group::Bench,
+        proof: Proof::File("/usr/lib/nginx/modules/ngx_stream_module.so"),
+        package: "libnginx-mod-stream",
+        reason: "nginx as a TCP proxy",
+    },
+    tool(Group::Bench, "h2load", "nghttp2-client", "load in a closed loop"),
+    tool(Group::Bench, "strace", "strace", "names system calls"),
+    tool(Group::Bench, "perf", "linux-perf", "counts system calls"),
 ];
 
 impl Need {
@@ -85,6 +96,8 @@ pub(crate) struct Facts {
     pub(crate) missing: Vec<&'static Need>,
     /// The BPF toolchain; `None`: nobody asked for it.
     pub(crate) bpf: Option<BpfFacts>,
+    /// Peers from other registries; `None`: nobody asked for them.
+    pub(crate) peers: Option<PeerFacts>,
     /// What apt can install; `None`: no apt here.
     pub(crate) apt: Option<Apt>,
 }
@@ -125,6 +138,8 @@ pub(crate) enum Step {
     },
     /// Install a nightly toolchain with the sources of `core`.
     Nightly,
+    /// Get a peer or a load generator from its registry.
+    Peer(PeerStep),
     /// Nothing that we could do; what a person may do.
     ByHand(&'static str),
 }
@@ -145,7 +160,7 @@ impl Step {
     /// The step as a person would type it.
     pub(crate) fn line(&self) -> String {
         match self {
-            Self::Packages(_) | Self::Linker { .. } | Self::Nightly => {
+            Self::Packages(_) | Self::Linker { .. } | Self::Nightly | Self::Peer(_) => {
                 let (environment, words) = self.command();
                 let environment = environment.into_iter().map(|(name, value)| format!("{name}={value}"));
                 environment.chain(words).collect::<Vec<_>>().join(" ")
@@ -176,6 +191,7 @@ impl Step {
                     "rustup toolchain install nightly --profile minimal --component rust-src --no-self-update",
                 ),
             ),
+            Self::Peer(step) => (Vec::new(), words(&step.line())),
             Self::ByHand(_) => (Vec::new(), Vec::new()),
         }
     }
@@ -187,6 +203,10 @@ pub(crate) fn plan(facts: &Facts) -> Vec<Step> {
     let mut after = Vec::new();
     if let Some(bpf) = &facts.bpf {
         plan_bpf(bpf, facts.apt.unwrap_or_default(), &mut packages, &mut after);
+    }
+    if let Some(peers) = &facts.peers {
+        packages.extend(peers.packages());
+        after.extend(peers.steps().into_iter().map(Step::Peer));
     }
     let mut steps = Vec::new();
     if !packages.is_empty() {
@@ -277,6 +297,7 @@ mod tests {
             missing: vec![need("gcc"), need("libc6-dev")],
             bpf: Some(BpfFacts { rustup: true, ..BpfFacts::default() }),
             apt: DEBIAN,
+            ..Facts::default()
         };
         let packages = vec!["gcc", "libc6-dev", "rustc-web", "libstd-rust-web-dev-bpf", "llvm-22-dev"];
         let linker = Step::Linker { prefix: "/usr/lib/llvm-22".into(), major: 22 };

@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail};
 use crate::{
     machine::{self, bpf_compiler, has_bpf_linker, is_root, program},
     needs::{Apt, BpfFacts, Facts, Group, Need, Step, plan},
+    peers::PeerFacts,
     workspace::{Workspace, forget_build_settings, run},
 };
 
@@ -22,7 +23,7 @@ pub(crate) fn verb(workspace: &Workspace, arguments: &[String]) -> Result<ExitCo
     let mut groups = vec![Group::Build, Group::Bpf, Group::Test];
     for argument in arguments {
         match argument.as_str() {
-            "--bench" => groups.push(Group::Bench),
+            "--bench" => groups.extend([Group::Bench, Group::Peers]),
             other => bail!("setup takes --bench, not `{other}`"),
         }
     }
@@ -36,7 +37,7 @@ pub(crate) fn verb(workspace: &Workspace, arguments: &[String]) -> Result<ExitCo
 /// # Errors
 /// Something is missing and could not be installed; the commands that would do it were printed.
 pub(crate) fn ensure(workspace: &Workspace, groups: &[Group]) -> Result<()> {
-    let mut facts = look(groups);
+    let mut facts = look(workspace, groups);
     if plan(&facts).is_empty() {
         return Ok(());
     }
@@ -51,6 +52,11 @@ pub(crate) fn ensure(workspace: &Workspace, groups: &[Group]) -> Result<()> {
             eprintln!("setup: missing: bpf-linker {} (links it)", machine::LINKER_VERSION);
         }
     }
+    if let Some(peers) = &facts.peers {
+        for missing in peers.missing() {
+            eprintln!("setup: missing: {missing}");
+        }
+    }
     if program("apt-get").is_some() {
         // Packages are in question only if they would help were all of them on offer.
         facts.apt = Some(Apt { rustc_web: true, llvm: true });
@@ -63,7 +69,7 @@ pub(crate) fn ensure(workspace: &Workspace, groups: &[Group]) -> Result<()> {
         }
     }
     carry_out(workspace, &plan(&facts))?;
-    let left = plan(&look(groups));
+    let left = plan(&look(workspace, groups));
     if !left.is_empty() {
         bail!("still missing after installation:\n{}", lines(&left));
     }
@@ -71,7 +77,7 @@ pub(crate) fn ensure(workspace: &Workspace, groups: &[Group]) -> Result<()> {
 }
 
 /// Cheap: no package tool is asked. Whether apt can help is found out only when something is missing.
-fn look(groups: &[Group]) -> Facts {
+fn look(workspace: &Workspace, groups: &[Group]) -> Facts {
     let bpf = groups.contains(&Group::Bpf).then(|| {
         let linker = has_bpf_linker();
         BpfFacts {
@@ -81,7 +87,8 @@ fn look(groups: &[Group]) -> Facts {
             rustup: program("rustup").is_some(),
         }
     });
-    Facts { missing: Need::missing(groups), bpf, apt: None }
+    let peers = groups.contains(&Group::Peers).then(|| PeerFacts::look(workspace));
+    Facts { missing: Need::missing(groups), bpf, peers, apt: None }
 }
 
 /// What the package lists offer of the BPF toolchain.
@@ -119,7 +126,7 @@ fn carry_out(workspace: &Workspace, steps: &[Step]) -> Result<()> {
         eprintln!("setup: {}", step.line());
         match step {
             Step::Packages(packages) => install(workspace, step, packages)?,
-            Step::Linker { .. } | Step::Nightly => run(&mut command(workspace, step))?,
+            Step::Linker { .. } | Step::Nightly | Step::Peer(_) => run(&mut command(workspace, step))?,
             Step::ByHand(_) => {}
         }
     }
@@ -155,7 +162,8 @@ fn units() -> HashSet<String> {
         .collect()
 }
 
-fn command(workspace: &Workspace, step: &Step) -> Command {
+/// What carries a step out.
+pub(crate) fn command(workspace: &Workspace, step: &Step) -> Command {
     let (environment, words) = step.command();
     let mut command = match words[0].as_str() {
         "cargo" => workspace.cargo(),

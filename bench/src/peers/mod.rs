@@ -5,10 +5,10 @@ mod template;
 
 use std::{env, path::PathBuf, process::Command};
 
-use crate::context::Named;
+use crate::{context::Named, machine::first_line};
 
 pub(crate) use running::Running;
-pub(crate) use template::{Logging, Protocol, Settings};
+pub(crate) use template::{Logging, Protocol, Settings, fill, read};
 
 /// A server program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +46,7 @@ pub(crate) const SUBJECTS: &[Subject] = &[
     Subject::tuned(Peer::Haproxy),
     Subject::defaults(Peer::Haproxy),
     Subject::tuned(Peer::Envoy),
+    Subject::defaults(Peer::Envoy),
     Subject::tuned(Peer::Pingora),
     Subject::tuned(Peer::Caddy),
 ];
@@ -89,10 +90,7 @@ impl Peer {
             Self::Caddy => "version",
             Self::Lb | Self::Envoy | Self::Pingora => "--version",
         };
-        let output = Command::new(self.program()?).arg(argument).output().ok()?;
-        let text = [output.stdout, output.stderr].concat();
-        let text = String::from_utf8_lossy(&text).into_owned();
-        text.lines().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned)
+        first_line(Command::new(self.program()?).arg(argument))
     }
 }
 

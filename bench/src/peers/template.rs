@@ -79,6 +79,7 @@ pub(crate) fn file(subject: Subject, protocol: Protocol, logging: Logging) -> Op
     let variant = match (logging, tuning, peer) {
         (Logging::Off, Tuning::Tuned, _) => "",
         (Logging::Off, Tuning::Defaults, Nginx | Haproxy) => "-defaults",
+        (Logging::Off, Tuning::Defaults, Envoy) if protocol == "http" => "-defaults",
         (Logging::On, Tuning::Tuned, Nginx | Haproxy | Envoy | Caddy | Pingora) if protocol == "http" => {
             "-log"
         }

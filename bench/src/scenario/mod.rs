@@ -1,9 +1,19 @@
 //! The scenarios, a file each.
 
+mod http1_churn;
+mod http1_sizes;
+mod http1_small;
+mod idle;
 mod l4_forward;
 mod l4_program;
 mod l4_table;
+mod latency;
 mod program_object;
+mod reload;
+mod scale;
+mod syscalls;
+mod tcp_bulk;
+mod tcp_churn;
 
 use anyhow::Result;
 
@@ -34,8 +44,21 @@ pub(crate) trait Scenario: Sync {
 }
 
 /// All of them, in the order of the report.
-pub(crate) const ALL: &[&dyn Scenario] =
-    &[&l4_program::L4Program, &l4_forward::L4Forward, &l4_table::L4Table];
+pub(crate) const ALL: &[&dyn Scenario] = &[
+    &http1_small::Http1Small,
+    &http1_sizes::Http1Sizes,
+    &http1_churn::Http1Churn,
+    &tcp_bulk::TcpBulk,
+    &tcp_churn::TcpChurn,
+    &latency::Latency,
+    &idle::IdleConnections,
+    &scale::Scale,
+    &reload::Reload,
+    &syscalls::Syscalls,
+    &l4_program::L4Program,
+    &l4_forward::L4Forward,
+    &l4_table::L4Table,
+];
 
 /// The one of this name.
 pub(crate) fn find(name: &str) -> Option<&'static dyn Scenario> {

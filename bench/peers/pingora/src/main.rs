@@ -19,7 +19,7 @@ use pingora::{
 
 /// A Pingora proxy to one backend.
 #[derive(Parser)]
-#[command(version)]
+#[command(version = pingora_version())]
 struct Arguments {
     /// Address to accept on.
     #[arg(long)]
@@ -62,6 +62,14 @@ fn main() -> std::io::Result<()> {
         server.add_service(service);
     }
     server.run_forever()
+}
+
+/// What a report has to name: Pingora's version, as locked.
+fn pingora_version() -> String {
+    let mut lines = include_str!("../Cargo.lock").lines();
+    let found = lines.find(|line| *line == r#"name = "pingora""#).and_then(|_| lines.next());
+    let version = found.and_then(|line| line.strip_prefix("version = ")).unwrap_or("unknown");
+    format!("on pingora {}", version.trim_matches('"'))
 }
 
 fn configuration(arguments: &Arguments) -> ServerConf {

@@ -1,0 +1,97 @@
+//! `scale`: whether a request costs the same with more workers, and with more connections.
+
+use anyhow::Result;
+
+use super::Scenario;
+use crate::{
+    backend::SMALL,
+    context::Context,
+    measure::open_files_max,
+    peers::{Logging, Peer, Protocol, Subject},
+    sample::{Metric, Sample},
+    stage::{HTTP, Plan, Requests, Stage, cores_online},
+};
+
+const BY_WORKERS: Metric = Metric::cost("cpu_by_workers", "us/request").over("workers");
+const BY_CONNECTIONS: Metric = Metric::cost("cpu_by_connections", "us/request").over("connections");
+const THROUGHPUT: Metric = Metric::gain("throughput_by_workers", "requests/s").over("workers");
+/// Below this the load generator and the backend, not the subject, are what a second worker competes with.
+const CORES_FOR_THROUGHPUT: usize = 6;
+const CONNECTIONS: [usize; 4] = [64, 512, 4096, 10_000];
+const CONNECTIONS_QUICK: [usize; 2] = [64, 1000];
+/// Files that a process has open besides its connections.
+const OTHER_FILES: usize = 300;
+
+/// CPU per request with 1 and 2 workers, and with 64 to 10 000 busy connections.
+pub(crate) struct Scale;
+
+impl Scenario for Scale {
+    fn name(&self) -> &'static str {
+        "scale"
+    }
+
+    fn description(&self) -> &'static str {
+        "CPU per request with 2 workers against 1, and with 64 to 10 000 busy connections"
+    }
+
+    fn subjects(&self) -> Vec<Subject> {
+        [Peer::Lb, Peer::Nginx, Peer::Haproxy, Peer::Envoy, Peer::Pingora, Peer::Caddy]
+            .map(Subject::tuned)
+            .into_iter()
+            .filter(|subject| Subject::all(Protocol::Http, Logging::Off).contains(subject))
+            .collect()
+    }
+
+    fn run(&self, context: &mut Context<'_>) -> Result<()> {
+        for workers in [1, 2] {
+            by_workers(context, workers)?;
+        }
+        by_connections(context)
+    }
+}
+
+fn by_workers(context: &mut Context<'_>, workers: usize) -> Result<()> {
+    let enough = cores_online() >= CORES_FOR_THROUGHPUT;
+    if !enough {
+        let (cores, least) = (cores_online(), CORES_FOR_THROUGHPUT);
+        context.samples.note(format!(
+            "throughput_by_workers: not measurable here ({cores} cores; at least {least} are needed for load, \
+             backend and two workers)"
+        ));
+    }
+    let mut stage = Stage::set(context, Plan { workers, ..HTTP })?;
+    let load = Requests { body: SMALL, connections: 64, churn: false };
+    let length = context.pace.sample;
+    context.rounds(&stage.subjects(), |&subject| {
+        let (load, cost) = stage.requests(subject, load, length)?;
+        let at = workers as f64;
+        let sample =
+            Sample::new().with_at(BY_WORKERS, at, cost.subject_ns() as f64 / 1000.0 / load.answered as f64);
+        Ok(if enough { sample.with_at(THROUGHPUT, at, load.rate()) } else { sample })
+    })
+}
+
+/// All subjects at one number of connections before the next, so that rounds stay close in time.
+fn by_connections(context: &mut Context<'_>) -> Result<()> {
+    // A busy client connection has an upstream one beside it.
+    let most = open_files_max().saturating_sub(OTHER_FILES) / 2;
+    let steps: &[usize] = if context.is_full() { &CONNECTIONS } else { &CONNECTIONS_QUICK };
+    let largest = steps.iter().copied().max().unwrap_or(0).min(most);
+    let mut stage = Stage::set(context, Plan { connections: largest, ..HTTP })?;
+    for &wanted in steps {
+        let connections = wanted.min(most);
+        if connections < wanted {
+            context.samples.note(format!(
+                "{connections} busy connections instead of {wanted}: the limit on open files, two per connection"
+            ));
+        }
+        let load = Requests { body: SMALL, connections, churn: false };
+        let length = context.pace.sample;
+        context.rounds(&stage.subjects(), |&subject| {
+            let (load, cost) = stage.requests(subject, load, length)?;
+            let cpu = cost.subject_ns() as f64 / 1000.0 / load.answered as f64;
+            Ok(Sample::new().with_at(BY_CONNECTIONS, connections as f64, cpu))
+        })?;
+    }
+    Ok(())
+}
