@@ -2,8 +2,7 @@
 
 use std::{
     os::unix::process::CommandExt,
-    path::PathBuf,
-    process::{ExitCode, Stdio},
+    process::{Command, ExitCode, Stdio},
 };
 
 use anyhow::{Context, Result, bail};
@@ -31,40 +30,38 @@ pub(crate) fn verb(workspace: &Workspace, arguments: &[String]) -> Result<ExitCo
             eprintln!("bench: not every peer is there: {error:#}");
         }
     }
-    let harness = build(workspace)?;
-    let error = workspace
-        .command(&harness)
-        .stdin(Stdio::inherit())
-        .env("LB_BIN", workspace.built("release", "lb"))
-        .env("LB_BENCH_DIR", directory(workspace))
-        .env("LB_BENCH_PEERS", workspace.root.join("bench/peers"))
-        .args(arguments)
-        .exec();
-    Err(error).with_context(|| format!("exec {}", harness.display()))
+    build_ebpf::build(workspace)?;
+    build_release(workspace)?;
+    run(workspace.cargo().args(["build", "--release", "-p", "lb-bench"]))?;
+    let mut harness = harness(workspace, "release");
+    let error = harness.stdin(Stdio::inherit()).args(arguments).exec();
+    Err(error).with_context(|| format!("exec {}", harness.get_program().display()))
 }
 
-/// One tiny round of what must not rot, for `ci`: no times are judged, only that every counter agrees.
+/// One tiny round of what must not rot, for `ci`: no times are judged, only that every counter agrees. In the dev
+/// profile, as `test` has just built it.
 pub(crate) fn alive(workspace: &Workspace) -> Result<ExitCode> {
-    if !machine::is_root() {
-        eprintln!("ci: not root: the harness is built, but no round is run");
-        build(workspace)?;
-        return Ok(ExitCode::SUCCESS);
-    }
     setup::ensure(workspace, &[Group::Build, Group::Bpf, Group::Test, Group::Bench])?;
-    let harness = build(workspace)?;
-    for scenario in ALIVE {
-        let mut command = workspace.command(&harness);
-        command.args([scenario, "--tiny"]).env("LB_BIN", workspace.built("release", "lb"));
-        // No peers of other registries: CI compiles none of them.
-        command
-            .env("LB_BENCH_DIR", directory(workspace))
-            .env("LB_BENCH_PEERS", workspace.root.join("bench/peers"));
-        if *scenario != "l4-program" {
-            command.args(["--peers", "lb,nginx"]);
-        }
-        run(&mut command)?;
+    build_ebpf::build(workspace)?;
+    run(workspace.cargo().args(["build", "--workspace", "--bins", "--tests"]))?;
+    if !machine::is_root() {
+        bail!("not root: the harness is built, but it makes network namespaces and ran nothing");
+    }
+    for arguments in ALIVE {
+        let mut harness = harness(workspace, "debug");
+        run(harness.args(*arguments).arg("--tiny"))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The harness of a profile, told where things are.
+fn harness(workspace: &Workspace, profile: &str) -> Command {
+    let mut command = workspace.command(workspace.built(profile, "lb-bench"));
+    command
+        .env("LB_BIN", workspace.built(profile, "lb"))
+        .env("LB_BENCH_DIR", workspace.root.join("target/bench"))
+        .env("LB_BENCH_PEERS", workspace.root.join("bench/peers"));
+    command
 }
 
 /// Builds the Pingora proxy again where its sources have changed.
@@ -72,17 +69,5 @@ fn pingora(workspace: &Workspace) -> Result<()> {
     run(&mut setup::command(workspace, &Step::Peer(PeerStep::Pingora)))
 }
 
-/// What `ci` keeps alive.
-const ALIVE: &[&str] = &["http1-small"];
-
-/// Where the harness finds what was installed for it alone, and writes reports.
-pub(crate) fn directory(workspace: &Workspace) -> PathBuf {
-    workspace.root.join("target/bench")
-}
-
-fn build(workspace: &Workspace) -> Result<PathBuf> {
-    build_ebpf::build(workspace)?;
-    build_release(workspace)?;
-    run(workspace.cargo().args(["build", "--release", "-p", "lb-bench"]))?;
-    Ok(workspace.built("release", "lb-bench"))
-}
+/// What `ci` keeps alive; with peers that Debian has.
+const ALIVE: &[&[&str]] = &[&["http1-small", "--peers", "lb,nginx"]];

@@ -6,4 +6,4 @@ mod syscalls;
 
 pub(crate) use cpu::{Cost, CostMetrics, Reading, background_percent};
 pub(crate) use memory::{memory_bytes, open_files_max, raise_open_files};
-pub(crate) use syscalls::Strace;
+pub(crate) use syscalls::{PerfCount, Strace};

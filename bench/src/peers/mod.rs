@@ -90,7 +90,10 @@ impl Peer {
             Self::Caddy => "version",
             Self::Lb | Self::Envoy | Self::Pingora => "--version",
         };
-        first_line(Command::new(self.program()?).arg(argument))
+        let program = self.program()?;
+        let line = first_line(Command::new(&program).arg(argument))?;
+        // Envoy begins with how it was called.
+        Some(line.replace(&program.display().to_string(), self.name()))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Found, OURS, Report, number, place, wiring};
+use super::{Found, OURS, Report, full_name, number, place, wiring};
 use crate::sample::{Better, Metric, Spread};
 
 /// The report as Markdown.
@@ -50,6 +50,7 @@ fn scenario(text: &mut String, found: &Found) -> std::fmt::Result {
     for metric in curves {
         curve(text, found, metric)?;
     }
+    asked(text, found)?;
     if !found.samples.notes.is_empty() {
         writeln!(text)?;
         for note in &found.samples.notes {
@@ -128,6 +129,28 @@ fn curve(text: &mut String, found: &Found, metric: Metric) -> std::fmt::Result {
     Ok(())
 }
 
+/// The ratios that the scenario asks for besides those of ours over the others.
+fn asked(text: &mut String, found: &Found) -> std::fmt::Result {
+    let mut lines = Vec::new();
+    for metric in found.metrics() {
+        for (subject, versus) in found.pairs(metric).into_iter().filter(|(subject, _)| *subject != OURS) {
+            for at in found.places(metric) {
+                if let Some(ratio) = found.ratio(metric, at, subject, versus) {
+                    lines.push(format!(
+                        "{}: {subject} / {versus}: {}",
+                        full_name(metric, at),
+                        with_range(ratio)
+                    ));
+                }
+            }
+        }
+    }
+    if !lines.is_empty() {
+        writeln!(text)?;
+    }
+    lines.into_iter().try_for_each(|line| writeln!(text, "- {line}"))
+}
+
 /// `12.3 (11.0-14.1)`; without brackets where there is no spread.
 fn with_range(spread: Spread) -> String {
     let Spread { median, min, max } = spread;
@@ -147,6 +170,7 @@ mod tests {
         assert!(text.contains("| lb | 12.5 (10.0-15.0) | 99.0 |  |"), "{text}");
         assert!(text.contains("| nginx | 25.0 (20.0-30.0) | 99.0 | 0.50 |"), "{text}");
         assert!(text.contains("| nginx | 20.0 (0.50) | 1\u{202f}000 (0.50) |"), "{text}");
+        assert!(text.contains("- cpu: nginx / lb: 2.00\n"), "{text}");
         assert!(text.contains("- envoy: not installed"), "{text}");
     }
 }

@@ -310,6 +310,7 @@ mod tests {
             }
         }
         samples.note("envoy: not installed");
+        samples.compare("nginx", "lb");
         let machine = Machine::look(0.0, Duration::from_secs(1));
         let found = Found {
             scenario: "http1-small",
@@ -332,12 +333,13 @@ mod tests {
         assert_eq!(results[0]["median"], 12.5);
         assert_eq!(results[2]["metric"], "cpu[body_bytes=1024]");
         let ratios = json["ratios"].as_array().unwrap();
-        // The fact is not compared.
-        assert_eq!(ratios.len(), 3);
-        for ratio in ratios {
+        // The fact is not compared; each of the others is, ours over theirs and as asked for.
+        assert_eq!(ratios.len(), 6);
+        for ratio in ratios.iter().filter(|ratio| ratio["subject"] == "lb") {
             assert_eq!((&ratio["subject"], &ratio["versus"]), (&"lb".into(), &"nginx".into()));
             assert_eq!(ratio["ratio_median"], 0.5);
         }
+        assert_eq!(ratios.iter().filter(|ratio| ratio["ratio_median"] == 2.0).count(), 3);
         assert_eq!(json["scenarios"][0]["notes"][0], "envoy: not installed");
         assert!(json["machine"]["kernel"].as_str().unwrap().contains('.'));
     }

@@ -6,6 +6,8 @@ use super::Scenario;
 use crate::{
     backend::FILES,
     context::Context,
+    load::Load,
+    measure::Cost,
     peers::{Logging, Protocol, Subject},
     sample::{Metric, Sample},
     stage::{HTTP, Requests, Stage},
@@ -44,13 +46,17 @@ impl Scenario for Http1Sizes {
             for &body in &bodies {
                 let load = Requests { body, connections: CONNECTIONS, churn: false };
                 let (load, cost) = stage.requests(subject, load, length)?;
-                let (at, answered) = (body.len as f64, load.answered as f64);
-                sample = sample
-                    .with_at(CPU, at, cost.subject_ns() as f64 / 1000.0 / answered)
-                    .with_at(MACHINE, at, cost.machine_ns as f64 / 1000.0 / answered)
-                    .with_at(THROUGHPUT, at, load.body_bytes as f64 / MIB / load.seconds);
+                sample = sample.and(at(body.len as f64, load, cost));
             }
             Ok(sample)
         })
     }
+}
+
+fn at(body_bytes: f64, load: Load, cost: Cost) -> Sample {
+    let us = |ns: u64| ns as f64 / 1000.0 / load.answered as f64;
+    Sample::new()
+        .with_at(CPU, body_bytes, us(cost.subject_ns()))
+        .with_at(MACHINE, body_bytes, us(cost.machine_ns))
+        .with_at(THROUGHPUT, body_bytes, load.body_bytes as f64 / MIB / load.seconds)
 }

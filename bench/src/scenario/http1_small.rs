@@ -48,6 +48,10 @@ impl Scenario for Http1Small {
 }
 
 fn plain(context: &mut Context<'_>) -> Result<()> {
+    for peer in [Peer::Nginx, Peer::Haproxy, Peer::Envoy] {
+        // What its experts' settings are worth.
+        context.samples.compare(&Subject::tuned(peer).name(), &Subject::defaults(peer).name());
+    }
     let mut stage = Stage::set(context, HTTP)?;
     let length = context.pace.sample;
     context.rounds(&stage.subjects(), |&subject| {

@@ -14,7 +14,7 @@ use crate::{
 
 const MEMORY: Metric = Metric::cost("memory", "bytes/connection");
 const BASE: Metric = Metric::fact("memory_before", "MiB");
-const CONNECTIONS: Metric = Metric::fact("connections", "connections");
+const CONNECTIONS: Metric = Metric::fact("connections", "count");
 const WANTED: usize = 10_000;
 const WANTED_QUICK: usize = 2_000;
 /// Files that a process has open besides its client connections.

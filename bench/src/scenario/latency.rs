@@ -22,6 +22,9 @@ const LOADS: [(f64, Metric); 3] = [
     (50.0, Metric::cost("latency_at_50_percent", "us").over("percentile")),
     (75.0, Metric::cost("latency_at_75_percent", "us").over("percentile")),
 ];
+/// Requests per second as they were answered, of those that were due. Where that is well below 100, the subject (or
+/// the generator beside it) could not follow, and latencies are those of a queue that grows.
+const ACHIEVED: Metric = Metric::fact("rate_achieved", "%").over("percent_of_knee");
 const PERCENTILES: [f64; 6] = [50.0, 75.0, 90.0, 95.0, 99.0, 99.9];
 const CONNECTIONS: usize = 64;
 /// Requests of the closed loop that finds the knee.
@@ -60,6 +63,7 @@ impl Scenario for Latency {
                 let rate = (knee * percent / 100.0).round();
                 let requests = (rate * length.as_secs_f64()) as u64;
                 let found = send(&stage, subject, Some(rate), requests)?;
+                sample = sample.with_at(ACHIEVED, percent, 100.0 * found.rate / rate);
                 for percentile in PERCENTILES {
                     let us = found.at_us(percentile).context("a percentile is missing")?;
                     sample = sample.with_at(metric, percentile, us);
@@ -89,8 +93,5 @@ fn send(stage: &Stage, subject: Subject, rate: Option<f64>, requests: u64) -> Re
         found.body_bytes,
         found.errors
     );
-    if let Some(rate) = rate {
-        ensure!(found.rate > rate * 0.9, "only {:.0} of {rate:.0} requests/s were sent", found.rate);
-    }
     Ok(found)
 }

@@ -13,7 +13,7 @@ use crate::{
     backend::SMALL,
     context::Context,
     load::{self, Latencies, Open},
-    peers::{Peer, Running, Subject},
+    peers::{Peer, Subject},
     sample::{Metric, Sample},
     stage::{HTTP, Stage},
 };
@@ -23,7 +23,7 @@ const FAILED: Metric = Metric::cost("failed", "requests");
 const LATENCY: Metric = Metric::cost("latency_while_reloading", "us").over("percentile");
 /// The same without any reload, right before.
 const CALM: Metric = Metric::cost("latency_calm", "us").over("percentile");
-const RELOADS: Metric = Metric::fact("reloads", "reloads");
+const RELOADS: Metric = Metric::fact("reloads", "count");
 const PERCENTILES: [f64; 4] = [50.0, 90.0, 99.0, 99.9];
 const RATE: f64 = 2000.0;
 const CONNECTIONS: usize = 32;
@@ -64,7 +64,7 @@ impl Scenario for Reload {
                 let mut due = Instant::now() + BETWEEN;
                 while !load.is_finished() {
                     if Instant::now() >= due {
-                        reload(running, signal)?;
+                        running.signal(signal)?;
                         reloads += 1;
                         due += BETWEEN;
                     }
@@ -94,10 +94,6 @@ fn send(stage: &Stage, subject: Subject, length: Duration) -> Result<Latencies> 
     let url = stage.url(subject, SMALL)?;
     let open = Open { url, connections: CONNECTIONS, rate: Some(RATE), requests: requests(length) };
     load::open_loop(stage.client(), &open, GRACE)
-}
-
-fn reload(running: &Running, signal: Signal) -> Result<()> {
-    running.signal(signal)
 }
 
 /// What asks the first process to read its config again: nginx's master, HAProxy's master process.

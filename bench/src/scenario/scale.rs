@@ -1,6 +1,6 @@
 //! `scale`: whether a request costs the same with more workers, and with more connections.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::Scenario;
 use crate::{
@@ -17,7 +17,9 @@ const BY_CONNECTIONS: Metric = Metric::cost("cpu_by_connections", "us/request").
 const THROUGHPUT: Metric = Metric::gain("throughput_by_workers", "requests/s").over("workers");
 /// Below this the load generator and the backend, not the subject, are what a second worker competes with.
 const CORES_FOR_THROUGHPUT: usize = 6;
-const CONNECTIONS: [usize; 4] = [64, 512, 4096, 10_000];
+const CONNECTIONS: [usize; 3] = [64, 1000, 10_000];
+/// Requests per connection in the shorter of two runs; the longer has so many more.
+const REQUESTS: (u64, u64) = (2, 10);
 const CONNECTIONS_QUICK: [usize; 2] = [64, 1000];
 /// Files that a process has open besides its connections.
 const OTHER_FILES: usize = 300;
@@ -78,6 +80,7 @@ fn by_connections(context: &mut Context<'_>) -> Result<()> {
     let steps: &[usize] = if context.is_full() { &CONNECTIONS } else { &CONNECTIONS_QUICK };
     let largest = steps.iter().copied().max().unwrap_or(0).min(most);
     let mut stage = Stage::set(context, Plan { connections: largest, ..HTTP })?;
+    let length = context.pace.sample;
     for &wanted in steps {
         let connections = wanted.min(most);
         if connections < wanted {
@@ -85,11 +88,17 @@ fn by_connections(context: &mut Context<'_>) -> Result<()> {
                 "{connections} busy connections instead of {wanted}: the limit on open files, two per connection"
             ));
         }
-        let load = Requests { body: SMALL, connections, churn: false };
-        let length = context.pace.sample;
         context.rounds(&stage.subjects(), |&subject| {
-            let (load, cost) = stage.requests(subject, load, length)?;
-            let cpu = cost.subject_ns() as f64 / 1000.0 / load.answered as f64;
+            let load = Requests { body: SMALL, connections, churn: false };
+            // What the longer run costs more than the shorter one: the making of connections is in both.
+            let requests = connections as u64 * REQUESTS.0;
+            let (few, short) = stage.run(subject, load, requests)?;
+            let more = (few.rate() * length.as_secs_f64()) as u64;
+            let more = more.max(connections as u64 * REQUESTS.1);
+            let (_, long) = stage.run(subject, load, requests + more)?;
+            let grown =
+                long.subject_ns().checked_sub(short.subject_ns()).context("the longer run cost less")?;
+            let cpu = grown as f64 / 1000.0 / more as f64;
             Ok(Sample::new().with_at(BY_CONNECTIONS, connections as f64, cpu))
         })?;
     }
