@@ -19,6 +19,7 @@ mod loader;
 pub mod maps;
 mod netlink;
 mod object;
+mod patience;
 mod pins;
 mod regions;
 pub mod reuseport;
