@@ -39,9 +39,11 @@ use super::{
     program_object::{Bench, Maps, Program, Slots, directory},
 };
 use crate::{
-    context::{Context, Named, check_interrupted},
-    process::processes,
+    context::Context,
+    interrupt::check_interrupted,
+    named::Named,
     sample::{Metric, Sample},
+    system::processes,
 };
 
 /// The scenario.

@@ -23,7 +23,8 @@ use super::{
 };
 use crate::{
     budget::Depth,
-    context::{Context, Named},
+    context::Context,
+    named::Named,
     sample::{Metric, Sample},
 };
 

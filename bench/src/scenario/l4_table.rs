@@ -20,7 +20,8 @@ use maglev::{ConsistentHasher as _, Maglev};
 
 use super::Scenario;
 use crate::{
-    context::{Context, check_interrupted},
+    context::Context,
+    interrupt::check_interrupted,
     sample::{Metric, Sample},
 };
 
