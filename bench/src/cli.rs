@@ -12,9 +12,11 @@ use clap::{Parser, ValueEnum};
 
 use crate::{
     budget::{self, Depth},
-    context::{Context, Named, check_interrupted, interrupt},
+    context::Context,
+    interrupt::{check_interrupted, interrupt},
     machine::Machine,
     measure::{background_percent, raise_open_files},
+    named::Named,
     netns,
     peers::{SUBJECTS, Subject},
     report::{self, Found, Report},

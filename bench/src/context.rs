@@ -2,7 +2,6 @@
 
 use std::{
     path::Path,
-    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -10,39 +9,12 @@ use anyhow::{Result, bail};
 
 use crate::{
     budget::{Depth, Pace},
+    interrupt::check_interrupted,
+    named::Named,
     peers::Subject,
     sample::{Sample, Samples},
     topology::Wiring,
 };
-
-/// Set by SIGINT and SIGTERM: what runs is taken down in order.
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-
-/// Takes note of a signal to end.
-pub(crate) fn interrupt() {
-    INTERRUPTED.store(true, Ordering::Relaxed);
-}
-
-/// # Errors
-/// Somebody asked us to end.
-pub(crate) fn check_interrupted() -> Result<()> {
-    if INTERRUPTED.load(Ordering::Relaxed) {
-        bail!("interrupted");
-    }
-    Ok(())
-}
-
-/// Something that stands in a report by its name.
-pub(crate) trait Named {
-    /// Its name.
-    fn name(&self) -> String;
-}
-
-impl Named for &str {
-    fn name(&self) -> String {
-        (*self).to_owned()
-    }
-}
 
 /// What one run of one scenario has.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{
     peers::{Peer, SUBJECTS},
-    stage::cores_online,
+    system::{cores_online, first_line},
     topology::CONGESTION_CONTROL,
 };
 
@@ -64,13 +64,6 @@ fn versions() -> Vec<(String, Option<String>)> {
         versions.push((name.to_owned(), first_line(Command::new(program).arg("--version"))));
     }
     versions
-}
-
-/// First line that a command prints.
-pub(crate) fn first_line(command: &mut Command) -> Option<String> {
-    let output = command.output().ok()?;
-    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    text.lines().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned)
 }
 
 fn commit() -> String {

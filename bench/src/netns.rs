@@ -15,7 +15,7 @@ use rustix::{
     thread::{LinkNameSpaceType, move_into_link_name_space},
 };
 
-use crate::process::processes;
+use crate::system::processes;
 
 /// Where `ip netns` binds namespaces.
 const DIRECTORY: &str = "/run/netns";

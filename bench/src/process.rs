@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{context::check_interrupted, netns::Namespace};
+use crate::{interrupt::check_interrupted, netns::Namespace, system::processes};
 
 /// How long a server may take to come up: Envoy needs a second on a quiet machine.
 const START_MAX: Duration = Duration::from_secs(20);
@@ -233,12 +233,6 @@ pub(crate) fn family(pid: u32) -> Vec<u32> {
         at += 1;
     }
     all
-}
-
-/// Ids of all processes.
-pub(crate) fn processes() -> Vec<u32> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
 fn parent(pid: u32) -> Option<u32> {

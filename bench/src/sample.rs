@@ -80,6 +80,12 @@ impl Sample {
         self
     }
 
+    /// The value of a metric at a place of its axis.
+    #[cfg(test)]
+    pub(crate) fn get(&self, metric: Metric, at: f64) -> Option<f64> {
+        self.0.iter().find(|value| value.metric == metric && value.at == at).map(|value| value.value)
+    }
+
     /// Adds another's values.
     pub(crate) fn and(mut self, other: Self) -> Self {
         self.0.extend(other.0);

@@ -1,17 +1,19 @@
 //! A scenario's set: namespaces, backend and subjects, all running; and a measured run of requests through one.
 
-use std::{collections::HashMap, net::SocketAddr, path::Path, thread, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{
     backend::{Body, HttpBackend},
     check::Ledger,
-    context::{Context, Named},
+    context::Context,
     load::{self, Closed, Load, TcpBackend},
     measure::{Cost, Reading},
+    named::Named,
     peers::{Logging, Protocol, Running, Settings, Subject},
     process::Pinned,
+    system::cores_online,
     topology::{Role, Topology, Wiring},
 };
 
@@ -39,11 +41,6 @@ impl Cores {
         let first = if workers == all { all - 1 } else { workers };
         Ok(Self { subject: (0..workers).collect(), load: (first..all).collect() })
     }
-}
-
-/// Number of cores of this machine.
-pub(crate) fn cores_online() -> usize {
-    thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// What the set is for.
@@ -147,7 +144,7 @@ impl Stage {
             match Running::start(subject, &settings, &this.topology, directory) {
                 Ok(running) => this.running.push(running),
                 Err(error) => {
-                    crate::context::check_interrupted()?;
+                    crate::interrupt::check_interrupted()?;
                     failures.push(format!("{} does not start: {error:#}", subject.name()));
                 }
             }

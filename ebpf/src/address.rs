@@ -1,6 +1,6 @@
 //! Addresses as words.
 
-use crate::parse::Family;
+use crate::numbers::Family;
 
 /// An IP address as two words as they lie in memory; IPv4 as `::ffff:a.b.c.d`, the contract's form.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -21,6 +21,7 @@ use lb_abi::{
     bounds::WORKERS_MAX,
     counter::{FlowEvent, Traffic},
     flow::{FlowKey, FlowRecord},
+    hop::HopEntry,
     meta::Meta,
     reason::Reason,
     slot::{Slot, TICK_SHIFT},
@@ -30,8 +31,8 @@ use lb_abi::{
 use lb_ebpf::{
     address::Address,
     env::{Env, FlowCell, NextHop, Route, Unroutable},
+    numbers::Family,
     packet::Packet,
-    parse::Family,
     verdict::Verdict,
 };
 
@@ -176,6 +177,19 @@ impl Env for Kernel<'_> {
     }
 
     #[inline(always)]
+    fn hop(&self, backend: u16) -> Option<HopEntry> {
+        maps::HOPS.get(backend as u32).copied()
+    }
+
+    #[inline(always)]
+    fn keep_hop(&self, backend: u16, entry: HopEntry) {
+        if let Some(kept) = maps::HOPS.get_ptr_mut(backend as u32) {
+            // SAFETY: this core's own entry; XDP programs are not interrupted by one another on a core.
+            unsafe { *kept = entry };
+        }
+    }
+
+    #[inline(always)]
     fn route(&self, ingress: u32, route: &Route) -> Result<NextHop, Unroutable> {
         // SAFETY: integers and byte arrays; all zero is a question about nothing.
         let mut params: bpf_fib_lookup = unsafe { MaybeUninit::zeroed().assume_init() };
@@ -205,7 +219,9 @@ impl Env for Kernel<'_> {
             BPF_FIB_LKUP_RET_SUCCESS => {
                 let [a, b, c] = mac_words(params.dmac);
                 let [d, e, f] = mac_words(params.smac);
-                Ok(NextHop { interface: params.ifindex, addresses: [a, b, c, d, e, f] })
+                // SAFETY: given a length, the helper has overwritten it with the MTU, in host order.
+                let mtu = unsafe { params.__bindgen_anon_1.mtu_result };
+                Ok(NextHop { interface: params.ifindex, addresses: [a, b, c, d, e, f], mtu })
             }
             BPF_FIB_LKUP_RET_NO_NEIGH => Err(Unroutable::NoNeighbour),
             BPF_FIB_LKUP_RET_FRAG_NEEDED => Err(Unroutable::TooLong),

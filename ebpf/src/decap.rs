@@ -19,8 +19,9 @@ use lb_abi::{
 use crate::{
     checksum, encap,
     env::Env,
+    numbers::{Family, protocol},
     packet::Packet,
-    parse::{Family, Ip, Link, Shape, protocol},
+    parse::{Ip, Link, Shape},
     verdict::{Outcome, Verdict},
 };
 
@@ -115,6 +116,7 @@ mod tests {
         backend::BackendEntry,
         counter::FlowEvent,
         flow::{FlowKey, FlowRecord},
+        hop::HopEntry,
         meta::Meta,
         slot::Slot,
         vip::VipEntry,
@@ -178,6 +180,12 @@ mod tests {
         fn now_ticks(&self) -> u32 {
             0
         }
+
+        fn hop(&self, _: u16) -> Option<HopEntry> {
+            None
+        }
+
+        fn keep_hop(&self, _: u16, _: HopEntry) {}
 
         fn route(&self, _: u32, _: &Route) -> Result<NextHop, Unroutable> {
             Err(Unroutable::NoRoute)
@@ -244,7 +252,7 @@ mod tests {
             let outer =
                 Outer { family: outer, source: end(ends.0), destination: end(ends.1), label: u32::MAX };
             let length = encap::length(&ip, Some(&outer)).unwrap();
-            let hop = NextHop { interface: 1, addresses: link.addresses };
+            let hop = NextHop { interface: 1, addresses: link.addresses, mtu: u16::MAX };
             encap::rewrite(&mut packet, &link, &ip, Some(&outer), length, &hop, Tags::Keep).unwrap();
             prop_assert_eq!(packet.bytes().len(), original.len() + outer.family.header_len());
             prop_assert_eq!(decap(&mut packet, &Blank(Meta::default())), Verdict::Pass);

@@ -14,8 +14,9 @@ use crate::{
     address::Address,
     checksum,
     env::NextHop,
+    numbers::{ETHERNET_LEN, Family, IPV6_LEN, TAG_LEN},
     packet::Packet,
-    parse::{ETHERNET_LEN, Family, IPV6_LEN, Ip, Link, TAG_LEN},
+    parse::{Ip, Link},
 };
 use lb_abi::{be::Be16, reason::Reason};
 

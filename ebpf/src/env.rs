@@ -4,13 +4,14 @@ use lb_abi::{
     backend::BackendEntry,
     counter::FlowEvent,
     flow::{FlowKey, FlowRecord},
+    hop::HopEntry,
     meta::Meta,
     reason::Reason,
     slot::Slot,
     vip::{VipEntry, VipKey},
 };
 
-use crate::{address::Address, parse::Family};
+use crate::{address::Address, numbers::Family};
 
 /// Maps, routes, clock and counters.
 ///
@@ -32,8 +33,12 @@ pub trait Env {
     fn flow(&self, key: &FlowKey) -> Option<impl FlowCell>;
     /// Writes a record over none or an old one. None: the table is full and nothing was written.
     fn record(&self, key: &FlowKey, record: FlowRecord) -> Option<()>;
-    /// Ticks of the coarse monotonic clock (see [`lb_abi::slot::TICK_SHIFT`]). Asked only for moving slots.
+    /// Ticks of the coarse monotonic clock (see [`lb_abi::slot::TICK_SHIFT`]). Cheap: no hardware clock is read.
     fn now_ticks(&self) -> u32;
+    /// What [`Env::keep_hop`] last kept for a backend on this core.
+    fn hop(&self, backend: u16) -> Option<HopEntry>;
+    /// Keeps an answer of [`Env::route`] for a backend.
+    fn keep_hop(&self, backend: u16, entry: HopEntry);
     /// Next hop to a destination, for a packet that came in by interface `ingress`.
     fn route(&self, ingress: u32, route: &Route) -> Result<NextHop, Unroutable>;
     /// Counts a packet under its reason.
@@ -74,6 +79,8 @@ pub struct NextHop {
     pub interface: u32,
     /// Ethernet destination, then source, as words of the wire.
     pub addresses: [u16; 6],
+    /// Longest IP packet that the way out takes.
+    pub mtu: u16,
 }
 
 /// Why there is no next hop.

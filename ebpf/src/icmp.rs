@@ -8,8 +8,9 @@ use lb_abi::{be::Be16, reason::Reason};
 use crate::{
     checksum,
     encap::OUTER_TTL,
+    numbers::{Family, IPV4_LEN, IPV6_LEN},
     packet::Packet,
-    parse::{Family, IPV4_LEN, IPV6_LEN, Ip, Link},
+    parse::{Ip, Link},
 };
 
 /// Turns an echo request into its reply and sends it back the way it came.

@@ -19,10 +19,11 @@ use lb_abi::{
 use crate::{
     address::Address,
     encap::{self, Outer, Tags},
-    env::{Env, Route, Unroutable},
-    icmp,
+    env::{Env, Route},
+    hop, icmp,
+    numbers::Family,
     packet::Packet,
-    parse::{Family, Ip, Link, Ports, Shape, Transport},
+    parse::{Ip, Link, Ports, Shape, Transport},
     select::{self, Stage},
     verdict::{Outcome, Verdict},
 };
@@ -144,11 +145,10 @@ fn forward<P: Packet, E: Env>(
     // By layer 2 the packet keeps its addresses, and the backend is only asked for as a neighbour.
     let (source, protocol) = match &outer {
         Some(outer) => (outer.source, ip.family.protocol()),
-        None if family == ip.family => (ip.source, ip.protocol),
         None => (Address::default(), ip.protocol),
     };
     let route = Route { family, source, destination: choice.address, protocol, length };
-    let hop = env.route(packet.ingress(), &route).map_err(Unroutable::reason)?;
+    let hop = hop::to_backend(env, packet.ingress(), &choice, &route)?;
 
     let (tags, verdict) = if hop.interface == packet.ingress() {
         (Tags::Keep, Verdict::Transmit)

@@ -10,6 +10,7 @@ use lb_abi::{
     bounds,
     counter::{FlowEvent, Traffic},
     flow::{FlowKey, FlowRecord},
+    hop::HopEntry,
     meta::Meta,
     reason,
     steer::{SteerCounters, SteerEntry, SteerKey},
@@ -25,6 +26,8 @@ pub(crate) static VIPS: HashMap<VipKey, VipEntry> = HashMap::with_max_entries(bo
 pub(crate) static SLOTS: Array<u64> = Array::with_max_entries(bounds::SLOTS_MAX, BPF_F_MMAPABLE);
 #[map]
 pub(crate) static BACKENDS: Array<BackendEntry> = Array::with_max_entries(bounds::BACKENDS_MAX, 0);
+#[map]
+pub(crate) static HOPS: PerCpuArray<HopEntry> = PerCpuArray::with_max_entries(bounds::BACKENDS_MAX, 0);
 /// Preallocated (no `BPF_F_NO_PREALLOC`) and not LRU: full means refuse.
 #[map]
 pub(crate) static FLOWS: HashMap<FlowKey, FlowRecord> = HashMap::with_max_entries(bounds::FLOWS_MAX, 0);

@@ -76,7 +76,7 @@ impl Packet for Frame<'_> {
     fn move_head(&mut self, delta: i32) -> Option<()> {
         let start = self.start.checked_add_signed(delta as isize)?;
         // The kernel, too, refuses to leave less than an Ethernet header (bpf_xdp_adjust_head, v6.18).
-        if start + crate::parse::ETHERNET_LEN > self.buffer.len() {
+        if start + crate::numbers::ETHERNET_LEN > self.buffer.len() {
             return None;
         }
         self.start = start;

@@ -72,6 +72,8 @@ pub struct Choice {
     pub id: u16,
     /// Where it is.
     pub address: Address,
+    /// Which backend of that id.
+    pub generation: u32,
     /// Counted as a new flow.
     pub new_flow: bool,
 }
@@ -118,6 +120,7 @@ pub fn select<E: Env>(
         (Standing::Up, Some(entry)) => Ok(Choice {
             id,
             address: Address::new(entry.address),
+            generation: entry.generation,
             new_flow: matches!(stage, Stage::Opening) || (matches!(stage, Stage::Datagram) && recorded),
         }),
         (Standing::Down, _) => Err(Reason::BackendDown),

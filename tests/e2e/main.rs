@@ -11,4 +11,5 @@ mod lifecycle;
 mod quickstart;
 mod relay;
 mod steering;
+mod unprivileged;
 mod vip;

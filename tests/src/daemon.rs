@@ -3,7 +3,7 @@
 use std::{
     env, fs,
     net::{IpAddr, SocketAddr},
-    os::unix::net::UnixDatagram,
+    os::unix::{fs::PermissionsExt as _, net::UnixDatagram},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -74,10 +74,50 @@ impl<'a> Daemon<'a> {
         );
         fs::create_dir_all(&state)?;
         fs::write(&file, head + config)?;
-        let mut command = host.netns.command(binary()?);
-        command.arg("run").arg("--config").arg(&file).arg("--bpf-dir").arg(scene.pin_directory());
+        Self::launch(scene, host, admin, Self::run_command(scene, host.netns.command(binary()?), &file))
+    }
+
+    /// As [`Self::start`], but as `user`, who is not root, with these capabilities (as setpriv(1) names them) and no
+    /// others, and with `no_new_privs`. The pin directory is made for it, as a root's packaging would.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_as(scene: &'a Scene, config: &str, user: u32, capabilities: &[&str]) -> Result<Self> {
+        let (host, directory) = (&scene.topology().lb, scene.directory());
+        let own = |path: &Path| {
+            fs::create_dir_all(path)?;
+            std::os::unix::fs::chown(path, Some(user), Some(user))
+        };
+        let (run, state) = (directory.join("run"), directory.join("state"));
+        for path in [&run, &state, &scene.pin_directory()] {
+            own(path).with_context(|| format!("making {}", path.display()))?;
+        }
+        // The way to them, and a program that this user can reach.
+        for path in [directory, &scene.bpffs()] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o711))?;
+        }
+        let (program, file, admin) =
+            (directory.join("lb"), directory.join("lb.toml"), run.join("admin.sock"));
+        fs::copy(binary()?, &program)?;
+        let head = format!(
+            "version = 1\n[admin]\nsocket = {admin:?}\nhttp = \"{METRICS}\"\n[state]\ndir = {state:?}\n",
+        );
+        fs::write(&file, head + config)?;
+        let set = capabilities.iter().fold("-all".to_owned(), |set, one| format!("{set},+{one}"));
+        let mut command = host.netns.command("setpriv");
+        command.args(["--pdeathsig", "KILL", "--no-new-privs", "--clear-groups"]);
+        command.args([format!("--reuid={user}"), format!("--regid={user}")]);
+        command
+            .args(["--inh-caps", "--ambient-caps", "--bounding-set"].map(|which| format!("{which}={set}")));
+        command.arg("--").arg(&program);
+        Self::launch(scene, host, admin, Self::run_command(scene, command, &file))
+    }
+
+    /// `run` with a config and this scene's pin directory.
+    fn run_command(scene: &Scene, mut command: Command, file: &Path) -> Command {
+        command.arg("run").arg("--config").arg(file).arg("--bpf-dir").arg(scene.pin_directory());
         command.args(["--log", "debug"]);
-        Self::launch(scene, host, admin, command)
+        command
     }
 
     /// Starts the quickstart: `lb run` without a config. Only the directories are not the system's.
@@ -99,6 +139,8 @@ impl<'a> Daemon<'a> {
         // A second daemon of the same scene.
         let _ = fs::remove_file(&notify);
         let socket = UnixDatagram::bind(&notify)?;
+        // Whoever the daemon runs as.
+        fs::set_permissions(&notify, fs::Permissions::from_mode(0o666))?;
         socket.set_nonblocking(true)?;
         command.env("NOTIFY_SOCKET", &notify);
         let process = Process::spawn("lb", command, &scene.log("lb"))?;

@@ -65,6 +65,7 @@ fn loads_and_attaches_at_full_bounds() {
         names::MAP_VIPS,
         names::MAP_SLOTS,
         names::MAP_BACKENDS,
+        names::MAP_HOPS,
         names::MAP_FLOWS,
         names::MAP_DENY_V4,
         names::MAP_DENY_V6,

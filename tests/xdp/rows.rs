@@ -1,11 +1,17 @@
 //! The rows on the pure library and on the object, and both programs one after the other.
 
+use std::process::Command;
+
 use lb_abi::reason::{Fate, Reason};
 use lb_ebpf::verdict::Verdict;
-use lb_tests::xdp::{
-    host, kernel, namespace,
-    row::{Place, Program, Row},
-    rows,
+use lb_tests::{
+    packet::Mac,
+    xdp::{
+        host, kernel, namespace,
+        row::{Place, Program, Row},
+        rows,
+        world::{LB0, NEAR},
+    },
 };
 use proptest::prelude::*;
 
@@ -99,4 +105,37 @@ fn decap_undoes_encap() {
         assert_eq!(frame, back);
         bench.clear().expect("maps are emptied");
     }
+}
+
+/// The answer of the routing table is kept for a tick, not for ever: nobody has to tell the packet path.
+#[test]
+fn a_neighbour_that_changes_is_seen_within_a_tick() {
+    if let Some(why) = kernel::unavailable() {
+        eprintln!("skipped: {why}");
+        return;
+    }
+    let mut bench = kernel::Bench::new().expect("the object loads and attaches");
+    let (world, packet, _) = rows::round_trips(namespace::now_ticks()).swap_remove(0);
+    bench.write(&world).expect("maps are written");
+    let destination = || {
+        let (_, frame) = bench.test_run(Program::Ingress, &packet).expect("lb_ingress runs");
+        Mac::try_from(&frame[..6]).expect("an Ethernet address")
+    };
+    let first = destination();
+    assert_eq!(Some((first, LB0)), NEAR.neighbour, "the first round trip is by the near backend");
+    let moved = Command::new("ip")
+        .args(["neigh", "replace", NEAR.address, "lladdr", "02:00:00:00:00:ee", "dev", "lb0"])
+        .args(["nud", "permanent"])
+        .status();
+    assert!(moved.expect("ip runs").success());
+    let moved_at = namespace::now_ticks();
+    let second = loop {
+        let asked_at = namespace::now_ticks();
+        let now = destination();
+        if now != first {
+            break now;
+        }
+        assert_eq!(asked_at, moved_at, "an old answer outlived its tick");
+    };
+    assert_eq!(second, [2, 0, 0, 0, 0, 0xee]);
 }

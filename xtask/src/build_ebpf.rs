@@ -1,4 +1,5 @@
-//! `build-ebpf`: the kernel half, as one object with BTF at `target/bpf/lb.o`, which `lb` embeds.
+//! `build-ebpf`: the kernel half, as one object with BTF at `target/bpf/lb.o`, which `lb` embeds; beside it
+//! `bench.o`, what `lb-bench` wraps around the programs it measures.
 
 use std::{
     fs,
@@ -42,14 +43,18 @@ pub(crate) fn build(workspace: &Workspace) -> Result<()> {
     };
     let directory = workspace.target.join("bpf-build");
     run(&mut command(workspace, &compiler, &directory)).with_context(|| format!("build-ebpf: by {route}"))?;
-    let built = directory.join(TARGET).join("release/lb-ebpf");
-    let object = fs::read(&built).with_context(|| format!("read {}", built.display()))?;
-    elf::check_bpf_object(&object).with_context(|| format!("{}", built.display()))?;
-    let state = place(&object, &workspace.bpf_object())?;
-    println!(
-        "build-ebpf: by {route}, bpf-linker {LINKER_VERSION}: target/bpf/lb.o, {} KiB, {state}",
-        object.len() >> 10
-    );
+    let ours = workspace.bpf_object();
+    for (binary, at) in [("lb-ebpf", ours.clone()), ("lb-bench-ebpf", ours.with_file_name("bench.o"))] {
+        let built = directory.join(TARGET).join("release").join(binary);
+        let object = fs::read(&built).with_context(|| format!("read {}", built.display()))?;
+        elf::check_bpf_object(&object).with_context(|| format!("{}", built.display()))?;
+        let state = place(&object, &at)?;
+        let name = at.file_name().unwrap_or_default().display();
+        println!(
+            "build-ebpf: by {route}, bpf-linker {LINKER_VERSION}: target/bpf/{name}, {} KiB, {state}",
+            object.len() >> 10
+        );
+    }
     Ok(())
 }
 
@@ -84,18 +89,7 @@ fn command(workspace: &Workspace, compiler: &Compiler, directory: &Path) -> Comm
         }
     };
     command
-        .args([
-            "--quiet",
-            "--release",
-            "--target",
-            TARGET,
-            "-p",
-            "lb-ebpf",
-            "--bin",
-            "lb-ebpf",
-            "--features",
-            "bpf",
-        ])
+        .args(["--quiet", "--release", "--target", TARGET, "-p", "lb-ebpf", "--bins", "--features", "bpf"])
         .arg("--target-dir")
         .arg(directory)
         .env("CARGO_ENCODED_RUSTFLAGS", FLAGS.join("\u{1f}"))

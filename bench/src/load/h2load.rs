@@ -76,14 +76,14 @@ fn count(list: &str, name: &str) -> Option<u64> {
 
 /// `1.23s`, `97.01ms` or `840us`.
 fn seconds(text: &str) -> Option<f64> {
-    let (number, scale) = if let Some(number) = text.strip_suffix("us") {
-        (number, 1e-6)
+    let (number, per_second) = if let Some(number) = text.strip_suffix("us") {
+        (number, 1e6)
     } else if let Some(number) = text.strip_suffix("ms") {
-        (number, 1e-3)
+        (number, 1e3)
     } else {
         (text.strip_suffix('s')?, 1.0)
     };
-    Some(number.parse::<f64>().ok()? * scale)
+    Some(number.parse::<f64>().ok()? / per_second)
 }
 
 #[cfg(test)]

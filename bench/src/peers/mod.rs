@@ -5,7 +5,7 @@ mod template;
 
 use std::{env, path::PathBuf, process::Command};
 
-use crate::{context::Named, machine::first_line};
+use crate::{named::Named, system::first_line};
 
 pub(crate) use running::Running;
 pub(crate) use template::{Logging, Protocol, Settings, fill, read};

@@ -14,7 +14,7 @@ use super::{
     template::{self, Logging, Protocol, Settings},
 };
 use crate::{
-    context::Named,
+    named::Named,
     process::{Pinned, Process},
     topology::{Role, Topology},
 };

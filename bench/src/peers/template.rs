@@ -141,7 +141,7 @@ pub(crate) fn fill(template: &str, settings: &Settings, run: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{context::Named, peers::SUBJECTS};
+    use crate::{named::Named, peers::SUBJECTS};
 
     #[test]
     fn every_mark_of_every_template_is_filled_in() {

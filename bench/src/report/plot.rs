@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Found, html::escape, number, place};
+use super::{Found, escape::escape, number, place};
 use crate::sample::{Better, Metric, Spread};
 
 const WIDTH: f64 = 860.0;

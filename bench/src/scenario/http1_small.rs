@@ -5,8 +5,9 @@ use anyhow::Result;
 use super::Scenario;
 use crate::{
     backend::SMALL,
-    context::{Context, Named},
+    context::Context,
     measure::CostMetrics,
+    named::Named,
     peers::{Logging, Peer, Protocol, Subject},
     sample::{Metric, Sample},
     stage::{HTTP, Plan, Requests, Stage},

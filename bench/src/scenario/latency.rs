@@ -7,8 +7,9 @@ use anyhow::{Context as _, Result, ensure};
 use super::Scenario;
 use crate::{
     backend::SMALL,
-    context::{Context, Named},
+    context::Context,
     load::{self, Latencies, Open},
+    named::Named,
     peers::{Logging, Protocol, Subject},
     sample::{Metric, Sample},
     stage::{HTTP, Stage},

@@ -4,7 +4,11 @@ mod http1_churn;
 mod http1_sizes;
 mod http1_small;
 mod idle;
+mod l4_forward;
+mod l4_program;
+mod l4_table;
 mod latency;
+mod program_object;
 mod reload;
 mod scale;
 mod syscalls;
@@ -51,6 +55,9 @@ pub(crate) const ALL: &[&dyn Scenario] = &[
     &scale::Scale,
     &reload::Reload,
     &syscalls::Syscalls,
+    &l4_program::L4Program,
+    &l4_forward::L4Forward,
+    &l4_table::L4Table,
 ];
 
 /// The one of this name.

@@ -9,7 +9,8 @@ use crate::{
     measure::open_files_max,
     peers::{Logging, Peer, Protocol, Subject},
     sample::{Metric, Sample},
-    stage::{HTTP, Plan, Requests, Stage, cores_online},
+    stage::{HTTP, Plan, Requests, Stage},
+    system::cores_online,
 };
 
 const BY_WORKERS: Metric = Metric::cost("cpu_by_workers", "us/request").over("workers");

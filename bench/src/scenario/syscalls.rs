@@ -7,8 +7,9 @@ use anyhow::Result;
 use super::Scenario;
 use crate::{
     backend::SMALL,
-    context::{Context, Named},
+    context::Context,
     measure::{PerfCount, Strace},
+    named::Named,
     peers::{Logging, Protocol, Subject},
     sample::{Metric, Sample},
     stage::{HTTP, Requests, Stage},

@@ -8,10 +8,12 @@
 
 pub mod backend;
 pub mod be;
+pub mod bench;
 pub mod bounds;
 pub mod counter;
 pub mod flow;
 pub mod hash;
+pub mod hop;
 pub mod meta;
 pub mod names;
 #[cfg(feature = "user")]
@@ -22,4 +24,4 @@ pub mod steer;
 pub mod vip;
 
 /// Version of every layout and meaning in this crate.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;

@@ -18,6 +18,8 @@ pub const MAP_VIPS: &str = "VIPS";
 pub const MAP_SLOTS: &str = "SLOTS";
 /// `Array<BackendEntry>` by backend id.
 pub const MAP_BACKENDS: &str = "BACKENDS";
+/// `PerCpuArray<HopEntry>` by backend id.
+pub const MAP_HOPS: &str = "HOPS";
 /// `HashMap<FlowKey, FlowRecord>`.
 pub const MAP_FLOWS: &str = "FLOWS";
 /// `LpmTrie<[u8; 4], u32>` of denied sources.

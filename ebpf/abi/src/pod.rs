@@ -3,8 +3,10 @@
 
 use crate::{
     backend::BackendEntry,
+    bench::Plan,
     counter::Traffic,
     flow::{FlowKey, FlowRecord},
+    hop::HopEntry,
     meta::Meta,
     steer::{SteerCounters, SteerEntry, SteerKey},
     vip::{VipEntry, VipKey},
@@ -19,4 +21,17 @@ macro_rules! pod {
     };
 }
 
-pod!(BackendEntry, FlowKey, FlowRecord, Meta, SteerCounters, SteerEntry, SteerKey, Traffic, VipEntry, VipKey);
+pod!(
+    BackendEntry,
+    FlowKey,
+    FlowRecord,
+    HopEntry,
+    Meta,
+    Plan,
+    SteerCounters,
+    SteerEntry,
+    SteerKey,
+    Traffic,
+    VipEntry,
+    VipKey
+);

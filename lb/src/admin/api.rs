@@ -5,8 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     metrics,
-    packets::Packets,
-    show::{self, What},
+    show::{self, Readings, What},
     status,
     view::View,
 };
@@ -63,7 +62,13 @@ pub struct Accepted(Endpoint);
 impl Accepted {
     /// Whether the answer wants a reading of the packet path.
     pub fn needs_packets(self) -> bool {
-        !matches!(self.0, Endpoint::Healthz | Endpoint::Readyz)
+        use Endpoint::{Healthz, Readyz, Show};
+        !matches!(self.0, Healthz | Readyz | Show(What::Config | What::Flows))
+    }
+
+    /// Whether it wants the flow records.
+    pub fn needs_flows(self) -> bool {
+        self.0 == Endpoint::Show(What::Flows)
     }
 }
 
@@ -84,16 +89,12 @@ pub fn accept(door: Door, method: &Method, uri: &Uri, headers: &HeaderMap) -> Re
     Ok(Accepted(endpoint))
 }
 
-/// The answer; `packets` where [`Accepted::needs_packets`] asked for them and their owner answered.
-pub fn answer(accepted: Accepted, view: &View, packets: Option<&Packets>) -> Answer {
+/// The answer; `readings` hold what [`Accepted`] needs, as far as its owner answered.
+pub fn answer(accepted: Accepted, view: &View, readings: Readings<'_>) -> Answer {
+    let packets = readings.packets;
     match accepted.0 {
         Endpoint::Status => json_answer(200, &status::render(view, packets)),
-        Endpoint::Show(what) => match show::render(what, view, packets) {
-            Some(document) => json_answer(200, &document),
-            None => {
-                error(501, "not-supported", &format!("show {}: not supported yet", what.name()), what.name())
-            }
-        },
+        Endpoint::Show(what) => json_answer(200, &show::render(what, view, readings)),
         Endpoint::Metrics => {
             Answer { status: 200, content_type: encode::CONTENT_TYPE, body: metrics::render(view, packets) }
         }
@@ -161,7 +162,7 @@ mod tests {
             headers.append(HOST, HeaderValue::from_static(host));
         }
         match accept(door, &method, &path.parse().unwrap(), &headers) {
-            Ok(accepted) => answer(accepted, &view, None),
+            Ok(accepted) => answer(accepted, &view, Readings::default()),
             Err(refusal) => refusal,
         }
     }
@@ -182,13 +183,11 @@ mod tests {
         );
         let answer = ask(Door::Unix, Method::POST, "/v1/status", &[]);
         assert_eq!((answer.status, &*code(&answer)), (405, "method-not-allowed"));
-        let answer = ask(Door::Unix, Method::GET, "/v1/show/flows", &[]);
-        assert_eq!((answer.status, &*code(&answer)), (501, "not-supported"));
     }
 
     #[test]
     fn the_tcp_door_shows_no_config() {
-        for path in ["/v1/status", "/v1/show/listeners", "/v1/show/config"] {
+        for path in ["/v1/status", "/v1/show/listeners", "/v1/show/config", "/v1/show/flows"] {
             assert_eq!(ask(Door::Tcp, Method::GET, path, &["127.0.0.1:9900"]).status, 404, "{path}");
         }
         for path in ["/metrics", "/healthz", "/readyz"] {
@@ -225,7 +224,7 @@ mod tests {
     fn a_draining_daemon_is_alive_but_not_ready() {
         let view = fixture::view();
         view.draining.store(true, std::sync::atomic::Ordering::Relaxed);
-        assert_eq!(answer(Accepted(Endpoint::Healthz), &view, None).status, 200);
-        assert_eq!(answer(Accepted(Endpoint::Readyz), &view, None).status, 503);
+        assert_eq!(answer(Accepted(Endpoint::Healthz), &view, Readings::default()).status, 200);
+        assert_eq!(answer(Accepted(Endpoint::Readyz), &view, Readings::default()).status, 503);
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    packets::{Packets, SteerReport},
+    packets::{Flow, FlowList, Packets, SteerReport},
     view::{View, WorkerView},
 };
 use crate::{
@@ -155,9 +155,23 @@ pub(crate) fn view() -> View {
         health: Arc::new(HealthTable::new(BACKENDS_MAX)),
         probes: vec![(BackendId(1), Arc::new(ProbeMetrics::default()))],
         warnings: vec!["no CAP_BPF: lb_steer is not attached".to_owned()],
+        open_files: 20_512,
         packets: None,
         draining: AtomicBool::new(false),
     }
+}
+
+/// One flow, to the VIP of [`view`].
+pub(crate) fn flows() -> FlowList {
+    let flow = Flow {
+        source: ([198, 51, 100, 7], 40_000).into(),
+        destination: ([192, 0, 2, 53], 53).into(),
+        protocol: 17,
+        backend: BackendId(3),
+        age: Duration::from_millis(12_900),
+        closing: true,
+    };
+    FlowList { flows: vec![flow], omitted: 0 }
 }
 
 /// A packet path that steers one listener by hash.

@@ -6,6 +6,7 @@ pub mod api;
 pub mod client;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod flows;
 pub mod io;
 pub mod metrics;
 pub mod packets;
@@ -18,7 +19,7 @@ mod tests;
 pub mod view;
 
 pub use client::get;
-pub use packets::{Attached, Packets, PacketsSource, SteerReport, TableDigest};
+pub use packets::{Ask, Attached, Flow, FlowList, Packets, PacketsSource, SteerReport, TableDigest};
 pub use server::{Doors, Server};
 pub use show::What;
 pub use view::{View, WorkerView};

@@ -1,6 +1,6 @@
 //! What the packet path tells the admin API: plain numbers, so that admin knows nothing of maps.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use lb_abi::{
     counter::{FlowEvent, Traffic},
@@ -75,23 +75,67 @@ pub struct SteerReport {
     pub missing: u64,
 }
 
+/// What is remembered of flows.
+#[derive(Clone, Debug, Default)]
+pub struct FlowList {
+    /// As many as one answer shows.
+    pub flows: Vec<Flow>,
+    /// How many more there are.
+    pub omitted: usize,
+}
+
+/// One flow; remembered only while its slot of a table is moving.
+#[derive(Clone, Copy, Debug)]
+pub struct Flow {
+    /// Client.
+    pub source: SocketAddr,
+    /// VIP.
+    pub destination: SocketAddr,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Where it goes.
+    pub backend: BackendId,
+    /// Since its last packet.
+    pub age: Duration,
+    /// A FIN or RST was seen.
+    pub closing: bool,
+}
+
+/// A question to the owner of the packet path, with where to answer.
+#[derive(Debug)]
+pub enum Ask {
+    /// Every counter.
+    Packets(flume::Sender<Packets>),
+    /// The flow records.
+    Flows(flume::Sender<FlowList>),
+}
+
 /// Asks whoever owns the packet path for a reading.
 #[derive(Clone)]
-pub struct PacketsSource(Arc<dyn Fn(flume::Sender<Packets>) + Send + Sync>);
+pub struct PacketsSource(Arc<dyn Fn(Ask) + Send + Sync>);
 
 /// Longest wait for a reading: a stuck owner must not hang every scrape.
 const READING_MAX: Duration = Duration::from_secs(2);
 
 impl PacketsSource {
-    /// `ask` passes the sender on and returns at once.
-    pub fn new(ask: impl Fn(flume::Sender<Packets>) + Send + Sync + 'static) -> Self {
+    /// `ask` passes the question on and returns at once.
+    pub fn new(ask: impl Fn(Ask) + Send + Sync + 'static) -> Self {
         Self(Arc::new(ask))
     }
 
     /// One reading; `None` when the owner is gone or does not answer in time.
     pub async fn read(&self) -> Option<Packets> {
+        self.answer(Ask::Packets).await
+    }
+
+    /// The flow records; `None` as for [`Self::read`].
+    pub async fn read_flows(&self) -> Option<FlowList> {
+        self.answer(Ask::Flows).await
+    }
+
+    async fn answer<T>(&self, question: fn(flume::Sender<T>) -> Ask) -> Option<T> {
         let (sender, receiver) = flume::bounded(1);
-        (self.0)(sender);
+        (self.0)(question(sender));
         let timeout = async {
             glommio::timer::sleep(READING_MAX).await;
             None

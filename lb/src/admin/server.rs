@@ -26,6 +26,7 @@ use hyper::{Request, Response, body::Bytes, body::Incoming, service::service_fn}
 use super::{
     api::{self, Answer, Door},
     io::HyperStream,
+    show::Readings,
     socket::{self, outlive_predecessor},
     view::View,
 };
@@ -221,7 +222,11 @@ async fn handle(request: Request<Incoming>, view: &View, door: Door) -> Answer {
         Some(source) if accepted.needs_packets() => source.read().await,
         _ => None,
     };
-    api::answer(accepted, view, packets.as_ref())
+    let flows = match &view.packets {
+        Some(source) if accepted.needs_flows() => source.read_flows().await,
+        _ => None,
+    };
+    api::answer(accepted, view, Readings { packets: packets.as_ref(), flows: flows.as_ref() })
 }
 
 fn response(answer: Answer) -> Response<Full<Bytes>> {

@@ -24,6 +24,7 @@ pub fn render(view: &View, packets: Option<&Packets>) -> Value {
                 .sum();
             json!({ "worker": worker.id, "core": worker.core, "open_connections": open })
         }).collect::<Vec<_>>(),
+        "limits": { "connections": view.config.limits.connections, "open_files": view.open_files },
         "listeners": view.snapshot.listeners.iter().map(|listener| json!({
             "listener": listener.name,
             "protocol": listener.protocol,
@@ -64,6 +65,7 @@ mod tests {
         let view = fixture::view();
         view.health.set(BackendId(2), false);
         let status = render(&view, None);
+        assert_eq!(status["limits"], json!({ "connections": 200_000, "open_files": 20_512 }));
         assert_eq!(status["backends"]["up"], 2);
         assert_eq!(status["backends"]["down_names"], json!(["app/127.0.0.1:9002"]));
         assert_eq!(status["warnings"][0], "no CAP_BPF: lb_steer is not attached");

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Doors, PacketsSource, Server, View, fixture, fixture::TemporaryDirectory, get};
+use super::{Ask, Doors, PacketsSource, Server, View, fixture, fixture::TemporaryDirectory, get};
 use crate::metrics::encode::checker;
 
 struct Running {
@@ -45,7 +45,10 @@ fn exchange(mut stream: impl Read + Write, request: &str) -> String {
 #[test]
 fn both_doors_answer() {
     let mut view = fixture::view();
-    view.packets = Some(PacketsSource::new(|reply| drop(reply.send(fixture::packets()))));
+    view.packets = Some(PacketsSource::new(|ask| match ask {
+        Ask::Packets(reply) => drop(reply.send(fixture::packets())),
+        Ask::Flows(reply) => drop(reply.send(fixture::flows())),
+    }));
     let running = start("both", view);
     let mode = std::fs::metadata(&running.socket).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o660);
@@ -54,8 +57,10 @@ fn both_doors_answer() {
     assert_eq!(status["listeners"][0]["steer"], "hash", "the packet path was asked");
     let workers = get(&running.socket, "/v1/show/workers").unwrap();
     assert_eq!(workers["workers"].as_array().unwrap().len(), 2);
-    let error = get(&running.socket, "/v1/show/flows").unwrap_err();
-    assert_eq!(error, "show flows: not supported yet");
+    let flows = get(&running.socket, "/v1/show/flows").unwrap();
+    assert_eq!(flows["flows"][0]["vip"], "dns");
+    let error = get(&running.socket, "/v1/show/nothing").unwrap_err();
+    assert_eq!(error, "no such resource");
     let answer = exchange(
         TcpStream::connect(running.http).unwrap(),
         "GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",

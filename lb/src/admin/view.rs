@@ -38,6 +38,8 @@ pub struct View {
     pub probes: Vec<(BackendId, Arc<ProbeMetrics>)>,
     /// What this host or config costs us, one sentence each.
     pub warnings: Vec<String>,
+    /// Open files that this process may have, which clip `limits.connections`.
+    pub open_files: u64,
     /// The packet path, where there is one.
     pub packets: Option<PacketsSource>,
     /// Raised once, when the drain begins.

@@ -137,9 +137,15 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_a_usage_error() {
-        for words in
-            [&["lb"][..], &["lb", "show"], &["lb", "show", "flow"], &["lb", "check"], &["lb", "runn"]]
-        {
+        for words in [
+            &["lb"][..],
+            &["lb", "show"],
+            &["lb", "show", "flow"],
+            &["lb", "check"],
+            &["lb", "runn"],
+            &["lb", "run", "--nope"],
+            &["lb", "run", "x"],
+        ] {
             let error = Cli::try_parse_from(words).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{words:?}");
         }

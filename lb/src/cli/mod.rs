@@ -84,6 +84,10 @@ fn status(asking: &Asking) -> Result<(), String> {
 fn show_list(show: &Show) -> Result<(), String> {
     let what: What = show.what.parse().map_err(|()| format!("show {}: not known", show.what))?;
     let document = admin::get(&socket(&show.asking), &format!("/v1/show/{}", what.name()))?;
+    if what == What::Config {
+        print(pretty(&document[what.name()]));
+        return Ok(());
+    }
     if show.asking.json {
         print(pretty(&document));
         return Ok(());
@@ -111,7 +115,7 @@ fn decapsulate(decap: &Decap) -> Result<(), String> {
 }
 
 fn socket(asking: &Asking) -> PathBuf {
-    asking.admin.clone().unwrap_or_else(|| Paths::of_this_user().socket())
+    asking.admin.clone().unwrap_or_else(Paths::socket_to_ask)
 }
 
 fn pretty(document: &Value) -> String {

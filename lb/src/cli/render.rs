@@ -69,6 +69,7 @@ pub(super) fn status(status: &Value) -> String {
         ),
         ("up for", duration(status["uptime_seconds"].as_u64().unwrap_or(0))),
         ("workers", workers(&status["workers"])),
+        ("limits", limits(&status["limits"])),
         ("backends", backends(&status["backends"])),
     ];
     for (name, value) in lines {
@@ -95,6 +96,10 @@ fn workers(workers: &Value) -> String {
     let cores: Vec<String> = workers.iter().map(|worker| worker["core"].to_string()).collect();
     let open: u64 = workers.iter().filter_map(|worker| worker["open_connections"].as_u64()).sum();
     format!("{} on cores {}, {open} open connections", workers.len(), cores.join(","))
+}
+
+fn limits(limits: &Value) -> String {
+    format!("{} connections, {} open files", limits["connections"], limits["open_files"])
 }
 
 fn backends(backends: &Value) -> String {
@@ -161,6 +166,7 @@ mod tests {
         for line in [
             "config    lb.toml, generation 1, digest 00ff\n",
             "workers   2 on cores 0,1, 0 open connections\n",
+            "limits    200000 connections, 20512 open files\n",
             "backends  3 up, 0 down\n",
             "listener  web http 127.0.0.1:8080, worker chosen by lb_steer by hash\n",
             "slots     0 open, 0 closed\n",

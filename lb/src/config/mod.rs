@@ -8,6 +8,7 @@ mod file;
 mod problem;
 mod quickstart;
 mod resolve;
+mod show;
 mod snapshot;
 mod valid;
 

@@ -5,7 +5,7 @@ use rustix::{
     thread::{CapabilitySet, capabilities},
 };
 
-use crate::config::Workers;
+use crate::config::{Limits, Workers};
 
 /// The core of each worker.
 ///
@@ -41,15 +41,29 @@ pub(super) fn raise_open_files() -> u64 {
 /// Descriptors besides those of connections: rings, listeners, maps, the standard three, pooled pipes.
 const FILES_OTHER: u64 = 512;
 
-/// What to say where `connections` cannot be had under a limit of `files`: each takes a descriptor on either side.
-pub(super) fn open_files_shortage(files: u64, connections: usize) -> Option<String> {
+/// How many of `connections` can be had under a limit of `files`: each takes a descriptor on either side.
+pub(super) fn connections_possible(files: u64, connections: usize) -> usize {
     let possible = files.saturating_sub(FILES_OTHER) / 2;
-    (possible < connections as u64).then(|| {
-        format!(
-            "open files are limited to {files}, which is about {possible} connections; limits.connections = \
-             {connections} cannot be met (raise LimitNOFILE or ulimit -n)"
-        )
-    })
+    usize::try_from(possible).unwrap_or(usize::MAX).clamp(1, connections)
+}
+
+/// Clips `limits.connections` to what open files allow. Where an operator asked for more that is worth a warning;
+/// the default is only the most that there can be.
+pub(super) fn clip_connections(limits: &mut Limits, files: u64) -> Option<String> {
+    let asked = limits.connections;
+    limits.connections = connections_possible(files, asked);
+    if limits.connections == asked {
+        return None;
+    }
+    let possible = limits.connections;
+    if asked == Limits::default().connections {
+        tracing::info!(open_files = files, connections = possible, "connections are limited by open files");
+        return None;
+    }
+    Some(format!(
+        "open files are limited to {files}, which is about {possible} connections; limits.connections = {asked} \
+         cannot be met and stands at {possible} (raise LimitNOFILE or ulimit -n)"
+    ))
 }
 
 /// Capabilities that loading and attaching BPF programs wants and this process lacks, by name.
@@ -103,10 +117,17 @@ mod tests {
 
     #[test]
     fn a_shortage_of_files_is_put_in_connections() {
-        assert_eq!(open_files_shortage(400_512, 200_000), None);
-        let said = open_files_shortage(20_512, 200_000).unwrap();
-        assert!(said.contains("about 10000 connections"), "{said}");
-        assert!(open_files_shortage(100, 1).is_some());
+        let clip = |connections, files| {
+            let mut limits = Limits { connections, ..Limits::default() };
+            let said = clip_connections(&mut limits, files);
+            (limits.connections, said)
+        };
+        assert_eq!(clip(150_000, 400_512), (150_000, None));
+        let (possible, said) = clip(150_000, 20_512);
+        let said = said.unwrap();
+        assert!(possible == 10_000 && said.contains("about 10000 connections"), "{said}");
+        assert_eq!(clip(200_000, 20_512), (10_000, None), "nobody asked for the default");
+        assert_eq!(clip(5, 100).0, 1, "one is always tried");
     }
 
     #[test]

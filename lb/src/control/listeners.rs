@@ -6,7 +6,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
     admin::socket::{check_free, outlive_predecessor},
-    config::Snapshot,
+    config::Config,
     model::ListenerId,
 };
 
@@ -37,12 +37,13 @@ pub(super) struct BindError {
 ///
 /// # Errors
 /// The first address that cannot be had, with the call, the errno and the likely cause.
-pub(super) fn bind(snapshot: &Snapshot, workers: usize) -> Result<Vec<Group>, BindError> {
+pub(super) fn bind(config: &Config, workers: usize) -> Result<Vec<Group>, BindError> {
     let mut groups = Vec::new();
-    for listener in &snapshot.listeners {
+    // As a snapshot numbers them: by name.
+    for ((name, listener), id) in config.listeners.iter().zip((0..).map(ListenerId)) {
         for &address in &listener.bind {
-            let group = bind_group(listener.id, address, workers).map_err(|(call, source)| BindError {
-                listener: listener.name.clone(),
+            let group = bind_group(id, address, workers).map_err(|(call, source)| BindError {
+                listener: name.clone(),
                 address,
                 call,
                 source,
@@ -131,15 +132,30 @@ mod tests {
     use super::*;
     use crate::admin::fixture;
 
-    fn snapshot(bind: &[&str]) -> Snapshot {
-        let mut snapshot = (*fixture::view().snapshot).clone();
-        snapshot.listeners[0].bind = bind.iter().map(|address| address.parse().unwrap()).collect();
-        snapshot
+    fn config(bind: &[&str]) -> Config {
+        let mut config = (*fixture::view().config).clone();
+        let Some(web) = config.listeners.get_mut("web") else { panic!("no listener") };
+        web.bind = bind.iter().map(|address| address.parse().unwrap()).collect();
+        config
+    }
+
+    #[test]
+    fn listeners_have_the_numbers_that_a_snapshot_gives_them() {
+        let mut config = config(&["127.0.0.1:0"]);
+        let Some(web) = config.listeners.get("web").cloned() else { panic!("no listener") };
+        config.listeners.extend(["zoo", "a", "m"].map(|name| (name.into(), web.clone())));
+        let ids = &mut crate::config::BackendIds::new();
+        let snapshot = crate::config::Snapshot::build(&config, crate::model::Generation(1), ids).unwrap();
+        for (group, listener) in bind(&config, 1).unwrap().iter().zip(&snapshot.listeners) {
+            assert_eq!(group.listener, listener.id);
+        }
+        let names: Vec<_> = snapshot.listeners.iter().map(|listener| &*listener.name).collect();
+        assert_eq!(names, ["a", "m", "web", "zoo"]);
     }
 
     #[test]
     fn every_worker_has_a_socket_of_every_group() {
-        let groups = bind(&snapshot(&["127.0.0.1:0", "[::1]:0"]), 3).unwrap();
+        let groups = bind(&config(&["127.0.0.1:0", "[::1]:0"]), 3).unwrap();
         assert_eq!(groups.len(), 2);
         for group in groups {
             assert_ne!(group.address.port(), 0);
@@ -155,13 +171,13 @@ mod tests {
 
     #[test]
     fn a_taken_address_names_itself_and_the_cause() {
-        let taken = bind(&snapshot(&["127.0.0.1:0"]), 1).unwrap();
+        let taken = bind(&config(&["127.0.0.1:0"]), 1).unwrap();
         let address = taken[0].address.to_string();
-        let error = bind(&snapshot(&[&address]), 2).unwrap_err().to_string();
+        let error = bind(&config(&[&address]), 2).unwrap_err().to_string();
         for part in ["listener web", "bind", &*address, "os error 98", "another process listens there"] {
             assert!(error.contains(part), "{part}: {error}");
         }
-        let error = bind(&snapshot(&["192.0.2.1:80"]), 1).unwrap_err().to_string();
+        let error = bind(&config(&["192.0.2.1:80"]), 1).unwrap_err().to_string();
         assert!(error.contains("no interface of this host"), "{error}");
     }
 }

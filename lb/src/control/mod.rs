@@ -6,12 +6,16 @@ mod desired;
 mod host;
 mod lineage;
 mod listeners;
+mod lock;
 mod neighbours;
+mod opening;
 mod packet_path;
 mod paths;
 mod plan;
 mod plane;
 mod prober;
+#[cfg(test)]
+mod routing;
 mod run;
 mod secret;
 mod signals;

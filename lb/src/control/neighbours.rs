@@ -4,10 +4,16 @@
 //! direct server return nothing else of ours may ever speak to a backend, so control sends it an empty datagram
 //! to the discard port (RFC 863): whatever becomes of it, the kernel resolves the next hop first.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+};
 
 /// Ticks between two rounds that nobody asked for: a forgotten entry comes back before many packets met its lack.
 const EVERY: u32 = 20;
+/// Addresses for each socket: datagrams that wait for a neighbour count against its send buffer, and a full one
+/// would take no more (212 992 bytes by default, some 768 for each that waits).
+const PER_SOCKET: usize = 128;
 /// RFC 863.
 const DISCARD: u16 = 9;
 
@@ -30,18 +36,41 @@ impl Neighbours {
     }
 }
 
-/// Makes the kernel find the way to `address`. Nothing is waited for, and a refusal is the prober's business.
-pub(super) fn nudge(address: IpAddr) {
-    let any: IpAddr =
-        if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    if let Ok(socket) = UdpSocket::bind(SocketAddr::new(any, 0)) {
-        _ = socket.send_to(&[], SocketAddr::new(address, DISCARD));
+/// Makes the kernel find the way to each of `addresses`; one behind a router makes it find the router. Nothing is
+/// waited for, and a refusal is the prober's business.
+pub(super) fn nudge(addresses: BTreeSet<IpAddr>) {
+    let (v4, v6): (Vec<_>, Vec<_>) = addresses.into_iter().partition(IpAddr::is_ipv4);
+    let v4 = v4.chunks(PER_SOCKET).map(|chunk| (IpAddr::from(Ipv4Addr::UNSPECIFIED), chunk));
+    let v6 = v6.chunks(PER_SOCKET).map(|chunk| (IpAddr::from(Ipv6Addr::UNSPECIFIED), chunk));
+    for (any, chunk) in v4.chain(v6) {
+        let Ok(socket) = UdpSocket::bind(SocketAddr::new(any, 0)) else { continue };
+        if socket.set_nonblocking(true).is_err() {
+            continue;
+        }
+        for address in chunk {
+            _ = socket.send_to(&[], SocketAddr::new(*address, DISCARD));
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// More than one socket's worth, and one that nobody routes to in front of it.
+    #[test]
+    fn every_address_gets_its_datagram() {
+        let Ok(discard) = UdpSocket::bind((Ipv4Addr::new(127, 9, 0, 200), DISCARD)) else {
+            assert!(std::env::var_os("CI").is_none(), "no port below 1024, and this is CI");
+            return eprintln!("skipped: no port below 1024");
+        };
+        discard.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+        let mut addresses: BTreeSet<IpAddr> = (1..=200).map(|last| [127, 9, 0, last].into()).collect();
+        addresses.insert([0, 0, 0, 1].into());
+        nudge(addresses);
+        let mut buffer = [0; 8];
+        assert_eq!(discard.recv(&mut buffer).unwrap(), 0);
+    }
 
     #[test]
     fn due_at_first_when_packets_are_lost_and_from_time_to_time() {

@@ -1,23 +1,18 @@
-//! Joins control and steering: opens the plane, fills it from the config, reads it for the admin API.
+//! Joins control and steering: hands listener groups to the plane, tells it who is down, reads it for the admin API.
 
 use std::{collections::BTreeSet, net::SocketAddr, os::fd::AsFd, path::Path, sync::Arc, time::Duration};
 
-use anyhow::{Context, anyhow};
 use lb_abi::reason::Reason;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{
-    desired::{Outer, desired},
-    host, lineage,
     listeners::Group,
     neighbours::{self, Neighbours},
-    plan::Plan,
     plane::PacketPath,
-    secret::Secret,
 };
 use crate::{
-    admin::{Attached, Packets, SteerReport, TableDigest},
-    config::{Config, Snapshot, Steer, Xdp},
+    admin::{Attached, Flow, FlowList, Packets, SteerReport, TableDigest},
+    config::{Config, Snapshot, Steer},
     model::{BackendId, WorkerId},
     steering::{self, Choice, Detached, Plane, SteerMode},
 };
@@ -25,7 +20,10 @@ use crate::{
 /// Number of TCP.
 const TCP: u8 = 6;
 /// What is lost where only `lb_steer` was wanted.
-const LOST_STEER: &str = "lb_steer is not attached, so the kernel's own hash chooses the worker";
+pub(super) const LOST_STEER: &str = "lb_steer is not attached, so the kernel's own hash chooses the worker";
+
+/// Records that one answer shows; there may be a quarter of a million.
+const FLOWS_SHOWN: usize = 10_000;
 
 /// The plane, with what control knows of its listener groups.
 pub(super) struct KernelPath {
@@ -41,105 +39,8 @@ struct Steered {
     why: Arc<str>,
 }
 
-/// What came of opening.
-#[derive(Default)]
-pub(super) struct Opened {
-    /// `None`: nothing of the packet path can be had, and nothing but steering was wanted.
-    pub(super) path: Option<KernelPath>,
-    /// What is lost or worth a warning, one sentence each.
-    pub(super) warnings: Vec<String>,
-    /// Backends that an earlier run saw down, among those that are checked.
-    pub(super) down: BTreeSet<BackendId>,
-}
-
-/// Opens the plane where the config has a use for it. With `[xdp]`: pinned, in `bpf_dir`, filled and attached.
-/// Else only for `lb_steer`, and gone with the process.
-///
-/// # Errors
-/// `[xdp]` is asked for and cannot be had: VIPs would be answered by nobody.
-pub(super) fn open(
-    plan: &Plan,
-    snapshot: &Snapshot,
-    bpf_dir: &Path,
-    checked: &BTreeSet<BackendId>,
-) -> anyhow::Result<Opened> {
-    let xdp = plan.config.xdp.as_ref();
-    if xdp.is_none() && snapshot.listeners.is_empty() {
-        return Ok(Opened::default());
-    }
-    let plane = open_plane(xdp.map(|_| bpf_dir));
-    match (plane, xdp) {
-        (Err(error), Some(_)) => Err(error).context("[xdp] cannot be had, so no vip would be forwarded"),
-        (Err(error), None) => {
-            Ok(Opened { warnings: vec![format!("{error:#}: {LOST_STEER}")], ..Opened::default() })
-        }
-        (Ok(plane), None) => Ok(Opened { path: Some(KernelPath::new(plane)), ..Opened::default() }),
-        (Ok(plane), Some(xdp)) => forward(plane, plan, xdp, snapshot, checked),
-    }
-}
-
-fn open_plane(pins: Option<&Path>) -> anyhow::Result<Plane> {
-    let missing = host::missing_capabilities();
-    if !missing.is_empty() {
-        return Err(anyhow!("this process lacks {}", missing.join(", ")));
-    }
-    Ok(Plane::open(steering::Options { pins: pins.map(Path::to_owned) })?)
-}
-
-/// Maps first, programs last: the first packet that meets a program finds a whole table.
-fn forward(
-    mut plane: Plane,
-    plan: &Plan,
-    xdp: &Xdp,
-    snapshot: &Snapshot,
-    checked: &BTreeSet<BackendId>,
-) -> anyhow::Result<Opened> {
-    let state_dir = &plan.config.state.dir;
-    let secret = match &xdp.secret {
-        Some(path) => {
-            Secret::load(&plan.directory, path).with_context(|| format!("xdp.secret {}", path.display()))
-        }
-        None => Secret::load_or_make(state_dir).with_context(|| format!("secret in {}", state_dir.display())),
-    }?;
-    let outer = Outer::of(xdp).context("getifaddrs")?;
-    let desired = desired(&plan.config, snapshot, secret.key(), outer, state_dir);
-    let down = still_down(&plane, snapshot, checked);
-    plane.sync(&desired, now_ticks())?;
-    plane.set_down(&down, now_ticks())?;
-    let mut warnings = outer.shortages(&plan.config);
-    warnings.extend(host::forwarding_off(xdp.interfaces.iter().map(|interface| &*interface.name)));
-    for (pool, table) in plane.tables() {
-        if let Err(error) = lineage::keep(state_dir, pool, table) {
-            warnings.push(format!(
-                "the table of pool {pool} cannot be kept in {}: {error}; a restart may move more flows than \
-                 necessary",
-                state_dir.display()
-            ));
-        }
-    }
-    for interface in &xdp.interfaces {
-        let attached = plane.attach(&interface.name, interface.mode)?;
-        tracing::info!(interface = %interface.name, mode = ?attached.mode, adopted = attached.replaced, "XDP attached");
-        warnings
-            .extend(attached.fallback.map(|why| format!("{}: XDP in generic mode: {why}", interface.name)));
-    }
-    Ok(Opened { path: Some(KernelPath::new(plane)), warnings, down })
-}
-
-/// Those that an earlier run saw down, where the id still names that address and a check will say when it is back.
-fn still_down(plane: &Plane, snapshot: &Snapshot, checked: &BTreeSet<BackendId>) -> BTreeSet<BackendId> {
-    let known: BTreeSet<_> = plane.backends().filter(|(id, _)| plane.down().contains(id)).collect();
-    let backends = snapshot.pools.iter().flat_map(|pool| &pool.backends);
-    backends
-        .filter(|backend| {
-            checked.contains(&backend.id) && known.contains(&(backend.id, backend.address.ip()))
-        })
-        .map(|backend| backend.id)
-        .collect()
-}
-
 impl KernelPath {
-    fn new(plane: Plane) -> Self {
+    pub(super) fn new(plane: Plane) -> Self {
         let mut path = Self { plane, steered: Vec::new(), neighbours: Neighbours::default() };
         path.nudge_neighbours();
         path
@@ -152,7 +53,7 @@ impl KernelPath {
             count.map_or(0, |(_, count)| *count)
         });
         if self.neighbours.are_due(unknown) {
-            self.plane.backends().for_each(|(_, address)| neighbours::nudge(address));
+            neighbours::nudge(self.plane.backends().map(|(_, address)| address).collect());
         }
     }
 
@@ -295,6 +196,20 @@ impl PacketPath for KernelPath {
     fn read(&mut self) -> Result<Packets, String> {
         self.packets().map_err(|error| error.to_string())
     }
+
+    fn flows(&mut self) -> Result<FlowList, String> {
+        let now = now_ticks();
+        let (found, omitted) = self.plane.flows(FLOWS_SHOWN).map_err(|error| error.to_string())?;
+        let flow = |flow: steering::Flow| Flow {
+            source: flow.source,
+            destination: flow.destination,
+            protocol: flow.protocol,
+            backend: flow.backend,
+            age: steering::duration(now.wrapping_sub(flow.seen)),
+            closing: flow.closing,
+        };
+        Ok(FlowList { flows: found.into_iter().map(flow).collect(), omitted })
+    }
 }
 
 /// Takes our programs off their interfaces and our pins out of `bpf_dir`.
@@ -306,7 +221,7 @@ pub fn detach(bpf_dir: &Path) -> anyhow::Result<Detached> {
 }
 
 /// The clock that the programs read (bpf_ktime_get_coarse_ns).
-fn now_ticks() -> u32 {
+pub(super) fn now_ticks() -> u32 {
     let now = clock_gettime(ClockId::MonotonicCoarse);
     // Monotonic time begins at boot and is never negative.
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);

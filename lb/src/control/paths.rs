@@ -27,7 +27,7 @@ impl Paths {
 
     fn choose(is_root: bool, uid: u32, runtime_dir: Option<PathBuf>, temp_dir: PathBuf) -> Self {
         if is_root {
-            return Self { run_dir: "/run/lb".into(), state_dir: "/var/lib/lb".into() };
+            return Self::system();
         }
         let run_dir = match runtime_dir.filter(|directory| directory.is_absolute()) {
             Some(directory) => directory.join("lb"),
@@ -39,6 +39,17 @@ impl Paths {
     /// Where the admin socket is.
     pub fn socket(&self) -> PathBuf {
         Self::socket_in(&self.run_dir)
+    }
+
+    /// The socket that a command asks when none is named: this user's own where a daemon of theirs made one (a
+    /// quickstart), else the system's, for members of its group.
+    pub fn socket_to_ask() -> PathBuf {
+        let (own, system) = (Self::of_this_user().socket(), Self::system().socket());
+        if own.exists() || !system.exists() { own } else { system }
+    }
+
+    fn system() -> Self {
+        Self { run_dir: "/run/lb".into(), state_dir: "/var/lib/lb".into() }
     }
 
     /// Where it is in a run directory of someone's choice.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    admin::{Packets, PacketsSource},
+    admin::{Ask, FlowList, Packets, PacketsSource},
     health::Verdict,
     model::BackendId,
 };
@@ -23,11 +23,13 @@ pub(super) trait PacketPath: Send {
     fn tick(&mut self) -> Result<(), String>;
     /// Reads every counter.
     fn read(&mut self) -> Result<Packets, String>;
+    /// Reads the flow records.
+    fn flows(&mut self) -> Result<FlowList, String>;
 }
 
 enum Mail {
     Health(BackendId, Verdict),
-    Read(flume::Sender<Packets>),
+    Read(Ask),
 }
 
 /// Sends to the packet path's thread, which ends when the last of these is gone.
@@ -51,7 +53,7 @@ impl PlaneMail {
     /// For the admin API.
     pub(super) fn source(&self) -> PacketsSource {
         let sender = self.0.clone();
-        PacketsSource::new(move |reply| _ = sender.send(Mail::Read(reply)))
+        PacketsSource::new(move |ask| _ = sender.send(Mail::Read(ask)))
     }
 }
 
@@ -64,12 +66,13 @@ fn drive(mut path: impl PacketPath, mut down: BTreeSet<BackendId>, mail: &flume:
             Err(flume::RecvTimeoutError::Timeout) => None,
             Err(flume::RecvTimeoutError::Disconnected) => return,
         };
-        let mut readers = Vec::new();
+        let (mut readers, mut flow_readers) = (Vec::new(), Vec::new());
         for mail in first.into_iter().chain(mail.drain()) {
             match mail {
                 Mail::Health(id, Verdict::Down) => is_behind |= down.insert(id),
                 Mail::Health(id, Verdict::Up) => is_behind |= down.remove(&id),
-                Mail::Read(reader) => readers.push(reader),
+                Mail::Read(Ask::Packets(reader)) => readers.push(reader),
+                Mail::Read(Ask::Flows(reader)) => flow_readers.push(reader),
             }
         }
         if is_behind {
@@ -83,6 +86,12 @@ fn drive(mut path: impl PacketPath, mut down: BTreeSet<BackendId>, mail: &flume:
             match path.read() {
                 Ok(packets) => readers.iter().for_each(|reader| _ = reader.send(packets.clone())),
                 Err(error) => tracing::warn!(%error, "the packet path's counters cannot be read"),
+            }
+        }
+        if !flow_readers.is_empty() {
+            match path.flows() {
+                Ok(flows) => flow_readers.iter().for_each(|reader| _ = reader.send(flows.clone())),
+                Err(error) => tracing::warn!(%error, "the flow records cannot be read"),
             }
         }
         if Instant::now() >= tick_at {
@@ -119,6 +128,10 @@ mod tests {
 
         fn read(&mut self) -> Result<Packets, String> {
             Ok(Packets { slots_open: 7, ..Packets::default() })
+        }
+
+        fn flows(&mut self) -> Result<FlowList, String> {
+            Ok(FlowList { flows: Vec::new(), omitted: 8 })
         }
     }
 
@@ -160,7 +173,9 @@ mod tests {
     #[test]
     fn a_reading_is_answered() {
         let (reply, answer) = flume::bounded(1);
-        let _heard = run(0, vec![Mail::Read(reply)]);
+        let (flows, listed) = flume::bounded(1);
+        let _heard = run(0, vec![Mail::Read(Ask::Packets(reply)), Mail::Read(Ask::Flows(flows))]);
         assert_eq!(answer.recv_timeout(SOON).unwrap().slots_open, 7);
+        assert_eq!(listed.recv_timeout(SOON).unwrap().omitted, 8);
     }
 }

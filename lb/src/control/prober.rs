@@ -221,4 +221,44 @@ mod tests {
         assert_eq!(told.recv_timeout(patience), Ok((BackendId(1), Verdict::Up)));
         assert!(table.is_up(BackendId(1)));
     }
+
+    /// A listener whose queue is full drops SYNs: as silent as an address that nobody has.
+    #[test]
+    fn silence_times_out_and_leaves_no_socket_behind() {
+        use socket2::{Domain, Socket, Type};
+        let silent = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        silent.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+        silent.listen(0).unwrap();
+        let address = silent.local_addr().unwrap().as_socket().unwrap();
+        let patience = Duration::from_millis(100);
+        let fill = || std::net::TcpStream::connect_timeout(&address, patience).ok();
+        let _queued: Vec<_> = std::iter::from_fn(fill).take(64).collect();
+        let every = Duration::from_millis(20);
+        let target = Target {
+            id: BackendId(1),
+            pool: PoolId(0),
+            pool_name: "p".into(),
+            name: "b".into(),
+            address,
+            policy: Policy { every, timeout: every, fall: 2, rise: 1 },
+            metrics: Arc::default(),
+        };
+        let metrics = target.metrics.clone();
+        let (sender, told) = flume::unbounded();
+        start(vec![target], Arc::new(HealthTable::new(2)), 1, move |_, verdict| {
+            sender.send(verdict).unwrap()
+        })
+        .unwrap();
+        assert_eq!(told.recv_timeout(Duration::from_secs(10)), Ok(Verdict::Down));
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while metrics.timed_out.value() < 20 {
+            assert!(Instant::now() < deadline, "{} timed out", metrics.timed_out.value());
+            std::thread::sleep(every);
+        }
+        // An abandoned socket would go on sending SYNs for two minutes.
+        let remote = format!("{:08X}:{:04X} 02", u32::from_ne_bytes([127, 0, 0, 1]), address.port());
+        let sockets = std::fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
+        let waiting = sockets.lines().filter(|line| line.contains(&remote)).count();
+        assert!(waiting <= 2, "{waiting} sockets still try:\n{sockets}");
+    }
 }

@@ -18,7 +18,7 @@ use sd_notify::NotifyState;
 
 use super::{
     host, listeners,
-    packet_path::{self, Opened},
+    opening::{self, Opened},
     paths::Paths,
     plan::Plan,
     plane::PlaneMail,
@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     admin::{Doors, Server, View},
-    config::{BackendIds, Config, Snapshot},
+    config::{Config, Snapshot},
     health::HealthTable,
     metrics::BACKENDS_MAX,
     model::Generation,
@@ -56,21 +56,23 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     // What we make is ours alone; the admin socket is then opened to its group.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let wishes = signals::listen().context("signal handlers")?;
-    let plan = plan(options)?;
+    let mut plan = plan(options)?;
     let doors = Doors { socket: plan.config.admin.socket.clone(), http: plan.config.admin.http };
     // Asked before anything is touched: a second daemon must not get as far as the maps of the first.
     doors.check()?;
     let mut warnings = plan.warnings.clone();
-    let files = host::raise_open_files();
-    warnings.extend(host::open_files_shortage(files, plan.config.limits.connections));
+    let open_files = host::raise_open_files();
+    warnings.extend(host::clip_connections(&mut plan.config.limits, open_files));
     let allowed = affinity::allowed_cores().context("sched_getaffinity")?;
     let cores = host::place_workers(&plan.config.runtime.workers, &allowed).map_err(anyhow::Error::msg)?;
-    let snapshot = Arc::new(Snapshot::build(&plan.config, Generation(1), &mut BackendIds::new())?);
 
-    let groups = listeners::bind(&snapshot, cores.len())?;
+    let groups = listeners::bind(&plan.config, cores.len())?;
+    let loaded = opening::load(&plan.config, &options.bpf_dir)?;
+    let mut ids = loaded.backend_ids(&plan.config);
+    let snapshot = Arc::new(Snapshot::build(&plan.config, Generation(1), &mut ids)?);
     let targets = prober::targets(&plan.config, &snapshot);
     let checked = targets.iter().map(|target| target.id).collect();
-    let mut opened = packet_path::open(&plan, &snapshot, &options.bpf_dir, &checked)?;
+    let mut opened = loaded.forward(&plan, &snapshot, &checked)?;
     let health = Arc::new(HealthTable::new(BACKENDS_MAX));
     opened.down.iter().for_each(|id| health.set(*id, false));
     // Copies, since the originals go to the workers; they must be gone before a worker can close its listeners.
@@ -84,7 +86,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
 
     let invitation = plan.invitation();
-    let world = World { plan, snapshot, health, targets, opened, warnings };
+    let world = World { plan, snapshot, health, targets, opened, warnings, open_files };
     let (view, _server) = open_doors(world, &workers, doors)?;
     ready(&view, &workers);
     if let Some(invitation) = invitation {
@@ -113,11 +115,12 @@ struct World {
     targets: Vec<Target>,
     opened: Opened,
     warnings: Vec<String>,
+    open_files: u64,
 }
 
 /// Starts whatever watches and shows: the packet path's thread, the probers, the admin API.
 fn open_doors(world: World, workers: &Workers, doors: Doors) -> anyhow::Result<(Arc<View>, Server)> {
-    let World { plan, snapshot, health, targets, opened, warnings } = world;
+    let World { plan, snapshot, health, targets, opened, warnings, open_files } = world;
     let mail = opened.path.map(|path| PlaneMail::start(path, opened.down)).transpose();
     let mail = mail.context("the packet path's thread")?;
     let view = Arc::new(View {
@@ -127,6 +130,7 @@ fn open_doors(world: World, workers: &Workers, doors: Doors) -> anyhow::Result<(
         workers: workers.views(),
         probes: targets.iter().map(|target| (target.id, target.metrics.clone())).collect(),
         warnings,
+        open_files,
         packets: mail.as_ref().map(PlaneMail::source),
         config: Arc::<Config>::new(plan.config),
         snapshot,

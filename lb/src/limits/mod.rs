@@ -46,17 +46,17 @@ impl Admission {
     /// [`CloseReason::ConnectionsLimit`], [`CloseReason::ConnectionsPerIp`].
     pub fn admit(self: &Arc<Self>, address: IpAddr, limits: &Limits) -> Result<Permit, CloseReason> {
         let address = address.to_canonical();
-        if self.open.fetch_add(1, Ordering::Relaxed) >= limits.connections {
-            self.open.fetch_sub(1, Ordering::Relaxed);
-            return Err(CloseReason::ConnectionsLimit);
-        }
         let mut shard = self.shard(address).lock().unwrap_or_else(PoisonError::into_inner);
-        let count = shard.entry(address).or_insert(0);
-        if *count >= limits.connections_per_ip {
-            self.open.fetch_sub(1, Ordering::Relaxed);
+        let count = shard.get(&address).copied().unwrap_or(0);
+        if count >= limits.connections_per_ip {
             return Err(CloseReason::ConnectionsPerIp);
         }
-        *count += 1;
+        // Never counted and taken back: a refused connection must not cost another one its place meanwhile.
+        let one_more = |open| (open < limits.connections).then_some(open + 1);
+        if self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_err() {
+            return Err(CloseReason::ConnectionsLimit);
+        }
+        shard.insert(address, count + 1);
         Ok(Permit { admission: self.clone(), address })
     }
 
@@ -74,9 +74,9 @@ pub struct Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.admission.open.fetch_sub(1, Ordering::Relaxed);
         let shard = self.admission.shard(self.address);
         let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        self.admission.open.fetch_sub(1, Ordering::Relaxed);
         if let Some(count) = shard.get_mut(&self.address) {
             *count -= 1;
             if *count == 0 {
@@ -105,6 +105,43 @@ mod tests {
         drop(first);
         assert_eq!(admission.open(), 2);
         assert!(admission.admit(one, &LIMITS()).is_ok());
+    }
+
+    #[test]
+    fn refusals_leave_nothing_behind() {
+        let admission = Admission::new();
+        let limits = Limits { connections: 0, ..Limits::default() };
+        assert!(admission.admit([192, 0, 2, 1].into(), &limits).is_err());
+        let limits = Limits { connections_per_ip: 0, ..Limits::default() };
+        assert!(admission.admit([192, 0, 2, 1].into(), &limits).is_err());
+        assert_eq!(admission.open(), 0);
+        assert!(admission.by_address.iter().all(|shard| shard.lock().unwrap().is_empty()));
+    }
+
+    /// Two workers, each with one place that nobody else wants, beside a storm of refusals: a place that is free
+    /// is never refused, and one that is not is never given.
+    #[test]
+    fn a_storm_of_refusals_costs_nobody_a_place() {
+        let admission = Admission::new();
+        let limits = Limits { connections: 3, connections_per_ip: 1, ..Limits::default() };
+        let barred: IpAddr = [192, 0, 2, 9].into();
+        let _taken = admission.admit(barred, &limits).unwrap();
+        let start = std::sync::Barrier::new(2);
+        std::thread::scope(|scope| {
+            for worker in 0..2 {
+                let (admission, start) = (&admission, &start);
+                scope.spawn(move || {
+                    start.wait();
+                    for turn in 0..300_000 {
+                        let mine = admission.admit([192, 0, 2, worker].into(), &limits);
+                        assert!(mine.is_ok(), "turn {turn}: {:?} though a place was free", mine.err());
+                        assert!(admission.admit(barred, &limits).is_err());
+                        assert!(admission.open() <= limits.connections);
+                    }
+                });
+            }
+        });
+        assert_eq!(admission.open(), 1);
     }
 
     #[test]

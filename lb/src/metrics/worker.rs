@@ -3,10 +3,10 @@
 use super::{Counter, Gauge};
 use crate::model::{BackendId, ListenerId, reason::CloseReason};
 
-/// Listeners that have counters.
-pub const LISTENERS_MAX: usize = 256;
-/// Backends that have counters, id 0 included.
-pub const BACKENDS_MAX: usize = 4096;
+/// Listeners that have counters: as many as a config may hold, since each has an address.
+pub const LISTENERS_MAX: usize = lb_abi::bounds::STEER_LISTENERS_MAX as usize;
+/// Backends that have counters, id 0 included: as many as ids are given out.
+pub const BACKENDS_MAX: usize = lb_abi::bounds::BACKENDS_MAX as usize;
 
 /// All counters of one worker.
 #[derive(Debug)]

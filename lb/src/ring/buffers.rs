@@ -38,6 +38,11 @@ impl Group {
         }
     }
 
+    /// Buffers of a ring.
+    pub const fn count(self) -> usize {
+        self.shape().entries as usize
+    }
+
     pub(super) const fn id(self) -> u16 {
         self.shape().id
     }
@@ -82,6 +87,8 @@ struct BufferRing {
     entries: Memory,
     payload: Memory,
     tail: Cell<u16>,
+    /// Buffers that an [`RxBuf`] stands for.
+    lent: Cell<usize>,
     group: Group,
 }
 
@@ -90,7 +97,7 @@ impl BufferRing {
         let shape = group.shape();
         let entries = Memory::map(shape.entries as usize * size_of::<BufRingEntry>())?;
         let payload = Memory::map(shape.entries as usize * shape.size)?;
-        let ring = Self { entries, payload, tail: Cell::new(0), group };
+        let ring = Self { entries, payload, tail: Cell::new(0), lent: Cell::new(0), group };
         // SAFETY: the entries are page aligned, large enough for their count, and outlive the ring.
         unsafe {
             uring.submitter().register_buf_ring_with_flags(
@@ -146,6 +153,10 @@ impl Buffers {
             Group::Large => &self.large,
         }
     }
+
+    pub(super) fn lent(&self, group: Group) -> usize {
+        self.of(group).lent.get()
+    }
 }
 
 /// Received bytes in a buffer of the ring; goes back to the kernel on drop.
@@ -161,7 +172,15 @@ impl RxBuf {
     pub(super) fn new(ring: &Ring, group: Group, id: u16, result: i32) -> Self {
         assert!(id < group.shape().entries, "the kernel picks only buffers that we registered");
         let len = result.clamp(0, group.size() as i32) as u32;
+        let lent = &ring.0.buffers.of(group).lent;
+        lent.set(lent.get() + 1);
+        assert!(lent.get() <= group.count(), "the kernel picks a buffer once until it is given back");
         Self { ring: ring.clone(), group, id, len }
+    }
+
+    /// Where it goes back to.
+    pub fn group(&self) -> Group {
+        self.group
     }
 
     /// Whether the receive filled the whole buffer: more is probably waiting.
@@ -186,7 +205,9 @@ impl std::ops::Deref for RxBuf {
 
 impl Drop for RxBuf {
     fn drop(&mut self) {
-        self.ring.0.buffers.of(self.group).give(self.id);
+        let ring = self.ring.0.buffers.of(self.group);
+        ring.lent.set(ring.lent.get() - 1);
+        ring.give(self.id);
     }
 }
 

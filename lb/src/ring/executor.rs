@@ -16,8 +16,13 @@ thread_local! {
 
 /// Starts a task on this thread. It ends by itself; nobody waits for it.
 pub fn spawn(future: impl Future<Output = ()> + 'static) {
-    let (runnable, task) = async_task::spawn_local(future, |runnable| {
-        READY.with(|ready| ready.borrow_mut().push_back(runnable));
+    let (runnable, task) = async_task::spawn_local(future, |runnable: Runnable| {
+        let mut runnable = Some(runnable);
+        let queued = READY.try_with(|ready| ready.borrow_mut().extend(runnable.take()));
+        if queued.is_err() {
+            // The thread is ending. Dropping the step would drop the task from within whoever woke it.
+            std::mem::forget(runnable);
+        }
     });
     runnable.schedule();
     task.detach();

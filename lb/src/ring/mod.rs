@@ -12,6 +12,8 @@ pub mod op;
 mod setup;
 mod slab;
 mod socket;
+#[cfg(test)]
+mod tests;
 
 use std::{
     cell::{Cell, RefCell},
@@ -53,6 +55,31 @@ struct Inner {
     counts: Cell<TurnCounts>,
 }
 
+/// Does not compile once `Ring` may travel or be shared: it would then meet two implementations.
+const _: () = {
+    trait StaysHere<Proof> {
+        const STAYS: () = ();
+    }
+    struct Travels;
+    struct IsShared;
+    impl<T: ?Sized> StaysHere<()> for T {}
+    impl<T: ?Sized + std::marker::Send> StaysHere<Travels> for T {}
+    impl<T: ?Sized + Sync> StaysHere<IsShared> for T {}
+    <Ring as StaysHere<_>>::STAYS
+};
+
+impl Drop for Inner {
+    /// Closing a ring does not wait for what is in flight: what the kernel may still touch then is never freed.
+    /// Only a ring that was dropped without [`Ring::shutdown`] comes here with operations, and of those only
+    /// ones that hold no socket, since a socket keeps its ring.
+    fn drop(&mut self) {
+        let slab = self.slab.take();
+        if slab.len() > 0 {
+            std::mem::forget(slab);
+        }
+    }
+}
+
 impl std::fmt::Debug for Ring {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Ring").field("in_flight", &self.in_flight()).finish_non_exhaustive()
@@ -78,6 +105,16 @@ impl Ring {
     /// Operations that the kernel has not finished, orphans included.
     pub fn in_flight(&self) -> usize {
         self.0.slab.borrow().len()
+    }
+
+    /// Buffers of the group that somebody holds.
+    pub fn lent(&self, group: Group) -> usize {
+        self.0.buffers.lent(group)
+    }
+
+    /// Whether the group has so few buffers left that nobody should sit on one.
+    pub fn is_scarce(&self, group: Group) -> bool {
+        self.lent(group) >= group.count() / 2
     }
 
     /// Counts since the last call.
@@ -183,21 +220,25 @@ impl Ring {
         self.push(&io_uring::opcode::AsyncCancel::new(user_data).build().user_data(IGNORED));
     }
 
-    /// Cancels everything in flight and waits until the kernel has let go of all of it.
+    /// Drops every task of this thread, cancels everything in flight, waits until the kernel has let go of all of
+    /// it, and closes what those held.
     ///
     /// # Errors
     /// The ring itself failed; its memory then stays alive for good.
     pub fn shutdown(&self) -> io::Result<()> {
-        executor::clear();
-        let (keys, wakers, held) = self.0.slab.borrow_mut().orphan_all();
-        // Dropping the wakers drops the tasks, whose operations are orphans already.
-        drop((wakers, held));
-        for key in keys {
-            self.cancel(key);
+        loop {
+            executor::clear();
+            let keys = self.0.slab.borrow().wanted();
+            if keys.is_empty() {
+                break;
+            }
+            // The last waker of a task goes with its operation; the task is then queued once more, to be dropped.
+            keys.into_iter().for_each(|key| op::abandon(self, key));
         }
         while self.in_flight() > 0 {
             self.turn(Some(Duration::from_millis(100)))?;
         }
+        // The closes of all those sockets.
         self.turn(None)
     }
 }

@@ -58,6 +58,11 @@ impl Key {
         self.0
     }
 
+    /// 31 bits of generation, so that no key equals IGNORED.
+    fn new(generation: u32, index: usize) -> Self {
+        Self((generation as u64) << 32 | index as u64)
+    }
+
     fn index(self) -> usize {
         (self.0 & 0xffff_ffff) as usize
     }
@@ -96,7 +101,6 @@ impl Slab {
     }
 
     pub(super) fn insert(&mut self, held: Held, stream: bool) -> Key {
-        // 31 bits, so that no key equals IGNORED.
         self.generation = (self.generation + 1) & 0x7fff_ffff;
         let state = if stream {
             State::Stream { queue: VecDeque::new(), waker: None, ended: false }
@@ -104,7 +108,7 @@ impl Slab {
             State::Waiting(None)
         };
         let index = self.entries.insert(Entry { generation: self.generation, state, held: Some(held) });
-        Key((self.generation as u64) << 32 | index as u64)
+        Key::new(self.generation, index)
     }
 
     fn entry(&mut self, key: Key) -> Option<&mut Entry> {
@@ -180,44 +184,80 @@ impl Slab {
         }
     }
 
-    /// The future was dropped. True: still in flight, cancel it. What was complete is handed back for freeing.
-    pub(super) fn abandon(&mut self, key: Key) -> (bool, Vec<(i32, u32)>, Option<Held>) {
-        let Some(entry) = self.entry(key) else { return (false, Vec::new(), None) };
+    /// How a completed operation went, without taking it; `None` while it is in flight. `waker` is woken then.
+    pub(super) fn peek(&mut self, key: Key, waker: &Waker) -> Option<i32> {
+        match &mut self.entry(key)?.state {
+            State::Waiting(waiting) => {
+                if !waiting.as_ref().is_some_and(|known| known.will_wake(waker)) {
+                    *waiting = Some(waker.clone());
+                }
+                None
+            }
+            State::Done { result, .. } => Some(*result),
+            State::Stream { .. } | State::Orphan => None,
+        }
+    }
+
+    /// Nobody wants the operation any more.
+    pub(super) fn abandon(&mut self, key: Key) -> Abandoned {
+        let Some(entry) = self.entry(key) else { return Abandoned::default() };
         match std::mem::replace(&mut entry.state, State::Orphan) {
-            State::Waiting(_) | State::Orphan => (true, Vec::new(), None),
+            State::Orphan => Abandoned { flying: true, ..Abandoned::default() },
+            State::Waiting(waker) => Abandoned { flying: true, waker, ..Abandoned::default() },
             State::Done { result, flags } => {
                 let held = self.entries.remove(key.index()).held;
-                (false, vec![(result, flags)], held)
+                Abandoned { results: vec![(result, flags)], held, ..Abandoned::default() }
             }
-            State::Stream { queue, ended, .. } => {
+            State::Stream { queue, ended, waker } => {
                 let held = match (ended, &entry.held) {
                     (true, _) => self.entries.remove(key.index()).held,
                     (false, Some(Held::Listener(socket))) => Some(Held::Listener(socket.clone())),
                     (false, _) => None,
                 };
-                (!ended, queue.into(), held)
+                Abandoned { flying: !ended, results: queue.into(), held, waker }
             }
         }
     }
 
-    /// Makes every operation an orphan. What comes back must be dropped once the slab is free again: the keys
-    /// still in flight, and wakers and payloads whose drop may reach back into the ring.
-    pub(super) fn orphan_all(&mut self) -> (Vec<u64>, Vec<Waker>, Vec<Held>) {
-        let (mut flying, mut wakers, mut held) = (Vec::new(), Vec::new(), Vec::new());
-        let mut finished = Vec::new();
-        for (index, entry) in &mut self.entries {
-            match std::mem::replace(&mut entry.state, State::Orphan) {
-                State::Done { .. } | State::Stream { ended: true, .. } => finished.push(index),
-                State::Waiting(waker) | State::Stream { waker, .. } => {
-                    flying.push((entry.generation as u64) << 32 | index as u64);
-                    wakers.extend(waker);
-                }
-                State::Orphan => flying.push((entry.generation as u64) << 32 | index as u64),
-            }
-        }
-        for index in finished {
-            held.extend(self.entries.remove(index).held);
-        }
-        (flying, wakers, held)
+    /// Operations that somebody still wants.
+    pub(super) fn wanted(&self) -> Vec<Key> {
+        let wanted = self.entries.iter().filter(|(_, entry)| !matches!(entry.state, State::Orphan));
+        wanted.map(|(index, entry)| Key::new(entry.generation, index)).collect()
+    }
+}
+
+/// What an abandoned operation leaves. All of it is dropped when the slab is free again: its drop may reach back
+/// into the ring.
+#[derive(Default)]
+pub(super) struct Abandoned {
+    /// Still in flight: cancel it.
+    pub(super) flying: bool,
+    /// Completions that nobody took.
+    pub(super) results: Vec<(i32, u32)>,
+    pub(super) held: Option<Held>,
+    pub(super) waker: Option<Waker>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring::{IGNORED, Ring};
+
+    #[test]
+    fn generations_wrap_below_the_reserved_key() {
+        let ring = Ring::new().unwrap();
+        let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let socket = Socket::new(&ring, one.into());
+        let mut slab = Slab { generation: 0x7fff_fffe, ..Slab::default() };
+        let keys: Vec<_> = (0..3).map(|_| slab.insert(Held::Socket(socket.clone()), false)).collect();
+        assert_eq!(keys.iter().map(|key| key.generation()).collect::<Vec<_>>(), [0x7fff_ffff, 0, 1]);
+        assert!(keys.iter().all(|key| key.user_data() != IGNORED));
+        // A place that is used again is not taken for what stood there before.
+        assert!(matches!(slab.complete(keys[1].user_data(), 0, 0, false), Settled::Woke(None)));
+        assert!(slab.abandon(keys[1]).held.is_some());
+        let next = slab.insert(Held::Socket(socket), false);
+        assert_eq!(next.index(), keys[1].index());
+        assert!(matches!(slab.complete(keys[1].user_data(), 0, 0, false), Settled::Stray));
+        assert!(!slab.is_done(next) && slab.is_done(keys[1]));
     }
 }

@@ -3,7 +3,6 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use aya::programs::{
@@ -17,15 +16,9 @@ use rustix::io::Errno;
 use super::{
     error::{Error, Result, not_permitted},
     netlink,
+    pins::{claim, pin_name, remove_link},
 };
 use crate::config::XdpMode;
-
-/// Pins of links are called so, followed by the interface's name.
-pub(super) const LINK_PREFIX: &str = "link-";
-
-/// Between two looks at an interface whose program is about to leave, and how many.
-const DETACH_PAUSE: Duration = Duration::from_millis(2);
-const DETACH_PAUSES: u32 = 1000;
 
 const LOST_XDP: &str = "no packet is forwarded by XDP";
 
@@ -61,6 +54,7 @@ pub(super) fn attach(
     let index = netlink::interface_index(interface)?;
     let pin = pins.map(|dir| dir.join(pin_name(interface)));
     let target = Target { interface, index, pin };
+    target.pin.as_ref().map_or(Ok(()), |pin| claim(pin, index))?;
     let mut former = None;
     if let Some(there) = target.replace(program)? {
         if mode.is_none_or(|mode| mode == there) {
@@ -79,37 +73,6 @@ pub(super) fn attach(
         target.attach_fresh(program, Some(former))?;
     }
     fresh
-}
-
-/// Name of an interface's pin. A bpffs takes no dots in names, an interface (`eth0.5`) no colons.
-pub(super) fn pin_name(interface: &str) -> String {
-    format!("{LINK_PREFIX}{}", interface.replace('.', ":"))
-}
-
-/// The inverse of [`pin_name`].
-pub(super) fn interface_of(pin_name: &str) -> String {
-    pin_name.strip_prefix(LINK_PREFIX).unwrap_or(pin_name).replace(':', ".")
-}
-
-/// Removes a pin and waits until the program has left the interface: the kernel frees an unpinned link some
-/// milliseconds later (the pin's inode by RCU, the link by a work item).
-pub(super) fn remove_link(pin: &Path, interface: &str) -> Result<()> {
-    let link = PinnedLink::from_pin(pin).ok().map(FdLink::from);
-    let program = link.and_then(|link| link.info().ok()).map(|info| info.program_id());
-    match fs::remove_file(pin) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        removed => removed.map_err(Error::file("unlink", pin))?,
-    }
-    // An interface that is gone carries nothing.
-    let Ok(index) = netlink::interface_index(interface) else { return Ok(()) };
-    for _ in 0..DETACH_PAUSES {
-        if program.is_none() || netlink::xdp_on(index)?.map(|there| there.program_id) != program {
-            return Ok(());
-        }
-        std::thread::sleep(DETACH_PAUSE);
-    }
-    let call = format!("wait for the program to leave interface {interface}");
-    Err(Error::Syscall { call, source: io::ErrorKind::TimedOut.into() })
 }
 
 impl Target<'_> {
@@ -133,7 +96,7 @@ impl Target<'_> {
         let info = link.info().map_err(|error| self.link_error("read the link of", error))?;
         match netlink::xdp_on(self.index)? {
             Some(there) if there.program_id == info.program_id() => Ok(Some(there.mode)),
-            // The interface that this link is on was renamed.
+            // The link is on an interface of another network namespace with the same index.
             _ => self.remove_pin().map(|()| None),
         }
     }

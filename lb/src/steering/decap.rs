@@ -24,7 +24,7 @@ impl Decap {
     /// # Errors
     /// As [`super::Plane::open`] and [`super::Plane::attach`].
     pub fn attach(interface: &str, mode: Option<XdpMode>) -> Result<Self> {
-        let mut object = loader::load_small(object::embedded()?)?;
+        let mut object = loader::load_without(object::embedded()?, &[loader::OF_INGRESS, loader::OF_STEER])?;
         let reasons = object
             .take_map(names::MAP_REASONS)
             .ok_or(Error::Missing { kind: "map", name: names::MAP_REASONS })?;

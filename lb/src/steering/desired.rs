@@ -137,6 +137,11 @@ pub const fn ticks(since_boot: Duration) -> u32 {
     (since_boot.as_nanos() >> TICK_SHIFT) as u32
 }
 
+/// How long that many ticks last; the inverse of [`ticks`], rounded down to whole ticks.
+pub const fn duration(ticks: u32) -> Duration {
+    Duration::from_nanos((ticks as u64) << TICK_SHIFT)
+}
+
 /// Key of a VIP's port.
 pub(super) fn vip_key(address: IpAddr, port: VipPort) -> VipKey {
     let protocol = match port.transport {
@@ -253,6 +258,7 @@ mod tests {
     fn ticks_are_the_clocks_high_bits() {
         assert_eq!(ticks(Duration::from_nanos((1 << TICK_SHIFT) - 1)), 0);
         assert_eq!(ticks(Duration::from_nanos(3 << TICK_SHIFT)), 3);
+        assert_eq!(ticks(duration(12_345)), 12_345);
     }
 
     #[test]

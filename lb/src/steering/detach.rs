@@ -5,9 +5,9 @@ use std::{fs, io, path::Path};
 use lb_abi::names;
 
 use super::{
-    attach::{LINK_PREFIX, interface_of, remove_link},
     error::{Error, Result},
     maps::SHAPES,
+    pins::{LINK_PREFIX, interface_of, remove_link},
 };
 
 /// What a detach did, in order, each a line for people.
@@ -21,7 +21,7 @@ pub struct Detached {
     pub left: Vec<String>,
 }
 
-/// Removes every link, then every map, then the directory. What is not there is not missed.
+/// Removes every link, then every map, then the directory if it may be removed. What is not there is not missed.
 ///
 /// # Errors
 /// The first file that cannot be removed, or a program that does not leave its interface within two seconds;
@@ -58,7 +58,11 @@ pub fn detach(dir: &Path) -> Result<Detached> {
         .filter(|name| !name.starts_with(LINK_PREFIX) && SHAPES.iter().all(|shape| shape.name != *name))
         .collect();
     if detached.left.is_empty() {
-        fs::remove_dir(dir).map_err(Error::file("rmdir", dir))?;
+        match fs::remove_dir(dir) {
+            // The directory was made for us by root, in one that is not ours: an empty one holds nothing.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            removed => removed.map_err(Error::file("rmdir", dir))?,
+        }
     }
     Ok(detached)
 }

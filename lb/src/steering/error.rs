@@ -82,6 +82,14 @@ pub enum Error {
         /// What to mount.
         parent: PathBuf,
     },
+    /// Another process writes these maps.
+    #[error("{dir} belongs to another running lb{by}: one daemon for each directory of pins (--bpf-dir)")]
+    Held {
+        /// Directory of the pins.
+        dir: PathBuf,
+        /// Who has it.
+        by: Holder,
+    },
     /// A file of the pin directory.
     #[error("{call} {path}: {source}")]
     File {
@@ -228,6 +236,17 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// What is lost where programs cannot be loaded.
 pub(super) const LOST_ALL: &str = "no packet is forwarded by XDP, and the kernel chooses the worker";
+
+/// The pid of another daemon, where the kernel tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder(pub Option<u32>);
+
+/// ` (pid 7)`, or nothing.
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.map_or(Ok(()), |pid| write!(f, " (pid {pid})"))
+    }
+}
 
 impl Error {
     /// A map call on the map `map`.

@@ -1,10 +1,13 @@
-//! Which cores take the packets of a listener's interfaces, as sysfs and /proc/interrupts tell.
+//! Which cores take the packets of a listener's interfaces, as rtnetlink, sysfs and /proc/interrupts tell.
+//!
+//! Never asks /sys/class/net: it shows the interfaces of the namespace that mounted it (`nsenter --net` keeps the
+//! mount). Buses and interrupts are the same in every network namespace.
 
 use std::{fs, net::IpAddr, path::Path};
 
 use super::{
     error::Result,
-    netlink,
+    netlink::{self, Link},
     reuseport::{Device, Facts, InterfaceFacts},
 };
 
@@ -17,32 +20,27 @@ use super::{
 /// When the kernel does not list its addresses.
 pub fn gather(address: IpAddr, worker_cores: &[usize]) -> Result<Facts> {
     let addresses = netlink::addresses()?;
-    let mut names = Vec::new();
-    for entry in fs::read_dir("/sys/class/net").into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let Ok(index) = netlink::interface_index(&name) else { continue };
-        let mut here = addresses.iter().filter(|(at, _)| *at == index).map(|(_, address)| *address);
-        let carries = if address.is_unspecified() {
-            here.any(|address| !address.is_loopback())
-        } else {
-            here.any(|here| here == address) || (name == "lo" && address.is_loopback())
-        };
-        if carries {
-            names.push(name);
+    let carries = |link: &Link| {
+        let mut here = addresses.iter().filter(|(at, _)| *at == link.index).map(|(_, address)| *address);
+        if address.is_unspecified() {
+            return here.any(|address| !address.is_loopback());
         }
+        here.any(|here| here == address) || (link.name == "lo" && address.is_loopback())
+    };
+    let mut links = netlink::links()?;
+    match links.iter().any(carries) {
+        true => links.retain(carries),
+        false => links.retain(|link| address.is_unspecified() && link.name == "lo"),
     }
-    if names.is_empty() && address.is_unspecified() {
-        names.push("lo".to_owned());
-    }
-    names.sort_unstable();
+    links.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     let interrupts = fs::read_to_string("/proc/interrupts").unwrap_or_default();
-    let interfaces =
-        names.into_iter().map(|name| InterfaceFacts { device: device(&name, &interrupts), name }).collect();
-    Ok(Facts { worker_cores: worker_cores.to_vec(), interfaces })
+    let facts = |link: Link| InterfaceFacts { device: device(&link, &interrupts), name: link.name };
+    Ok(Facts { worker_cores: worker_cores.to_vec(), interfaces: links.into_iter().map(facts).collect() })
 }
 
-fn device(name: &str, interrupts: &str) -> Device {
-    let device = Path::new("/sys/class/net").join(name).join("device");
+fn device(link: &Link, interrupts: &str) -> Device {
+    let Some((bus, name)) = &link.device else { return Device::Software };
+    let device = Path::new("/sys/bus").join(bus).join("devices").join(name);
     // virtio's own device has no interrupts; the PCI function above it has.
     let numbers = [device.join("msi_irqs"), device.join("../msi_irqs")].into_iter().find_map(|dir| {
         let entries = fs::read_dir(dir).ok()?;
@@ -125,5 +123,47 @@ mod tests {
         assert_eq!(facts.interfaces, [InterfaceFacts { name: "lo".to_owned(), device: Device::Software }]);
         let other = gather(IpAddr::from([127, 0, 0, 77]), &[0]).unwrap();
         assert_eq!(other.interfaces.len(), 1);
+    }
+
+    /// A fresh namespace has the name `eth0` free; the sysfs mounted here shows this machine's own.
+    #[test]
+    fn a_namesake_in_another_namespace_is_not_asked() {
+        if !rustix::process::geteuid().is_root() {
+            assert!(std::env::var_os("CI").is_none(), "not root, and this is CI");
+            return eprintln!("skipped: not root");
+        }
+        let here = netlink::links().unwrap();
+        let taken =
+            here.into_iter().find(|link| link.device.is_some()).map_or("eth0".into(), |link| link.name);
+        let script = format!(
+            "ip link add {taken} type veth peer name lb-peer && ip addr add 192.0.2.9/24 dev {taken} && sleep 5"
+        );
+        let mut child =
+            std::process::Command::new("unshare").args(["--net", "sh", "-c", &script]).spawn().unwrap();
+        let pid = child.id();
+        let facts = std::thread::spawn(move || {
+            let target = fs::read_link(format!("/proc/{}/ns/net", std::process::id())).unwrap();
+            let path = format!("/proc/{pid}/ns/net");
+            while fs::read_link(&path).is_ok_and(|there| there == target) {
+                std::thread::yield_now();
+            }
+            let namespace = fs::File::open(path).unwrap();
+            rustix::thread::move_into_link_name_space(
+                std::os::fd::AsFd::as_fd(&namespace),
+                Some(rustix::thread::LinkNameSpaceType::Network),
+            )
+            .unwrap();
+            loop {
+                let facts = gather(IpAddr::from([192, 0, 2, 9]), &[0]).unwrap();
+                if !facts.interfaces.is_empty() {
+                    return facts;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+        })
+        .join();
+        _ = child.kill();
+        _ = child.wait();
+        assert_eq!(facts.unwrap().interfaces, [InterfaceFacts { name: taken, device: Device::Software }]);
     }
 }

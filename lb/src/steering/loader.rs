@@ -1,6 +1,10 @@
 //! Loads the object, with its maps pinned by name, or adopts the maps that an earlier process pinned.
 
-use std::{fs, io, os::unix::fs::DirBuilderExt as _, path::Path};
+use std::{
+    fs, io,
+    os::{fd::OwnedFd, unix::fs::DirBuilderExt as _},
+    path::Path,
+};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
@@ -12,19 +16,22 @@ use lb_abi::{ABI_VERSION, meta::Meta, names};
 use rustix::io::Errno;
 
 use super::{
-    error::{Error, LOST_ALL, Result, not_permitted},
+    error::{Error, Holder, LOST_ALL, Result, not_permitted},
     maps::{SHAPES, Shape},
     object,
 };
+use crate::sys::lock::{self, LockError};
 
 /// `f_type` of a bpffs. Source: linux/magic.h.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
-/// Maps that a program without tables (`lb_decap`) does not need whole.
-const LARGE: [&str; 5] =
-    [names::MAP_SLOTS, names::MAP_FLOWS, names::MAP_DENY_V4, names::MAP_DENY_V6, names::MAP_STEER_SOCKETS];
+/// Large maps that only `lb_ingress` needs whole: some 60 MiB.
+pub(super) const OF_INGRESS: &[&str] =
+    &[names::MAP_SLOTS, names::MAP_FLOWS, names::MAP_DENY_V4, names::MAP_DENY_V6];
+/// The one that only `lb_steer` needs whole.
+pub(super) const OF_STEER: &[&str] = &[names::MAP_STEER_SOCKETS];
 
-/// Creates or adopts the maps, pinned under `pins`, or unpinned when there is none. Loads no program yet.
+/// Creates or adopts the maps, pinned under `pins` (which is [taken](take_directory)), or unpinned when there is none. Loads no program yet.
 ///
 /// # Errors
 /// Another version's object or pins, a directory outside bpffs, missing capabilities; the maps that were
@@ -34,7 +41,6 @@ pub(super) fn load(bytes: &[u8], pins: Option<&Path>) -> Result<Ebpf> {
     let mut loader = EbpfLoader::new();
     let mut made = Vec::new();
     if let Some(dir) = pins {
-        prepare_directory(dir)?;
         SHAPES.iter().try_for_each(|shape| check_pin(dir, shape))?;
         check_pinned_abi(dir)?;
         for shape in &SHAPES {
@@ -76,11 +82,11 @@ fn check_made(object: &Ebpf, shape: &Shape) -> Result<()> {
     }
 }
 
-/// As [`load`], unpinned, and with the large maps shrunk to one entry.
-pub(super) fn load_small(bytes: &[u8]) -> Result<Ebpf> {
+/// As [`load`], unpinned, and with the maps of other programs shrunk to one entry.
+pub(super) fn load_without(bytes: &[u8], others: &[&[&'static str]]) -> Result<Ebpf> {
     object::check_abi(bytes)?;
     let mut loader = EbpfLoader::new();
-    LARGE.iter().for_each(|name| {
+    others.iter().copied().flatten().for_each(|name| {
         loader.map_max_entries(name, 1);
     });
     loader.load(bytes).map_err(load_error)
@@ -106,6 +112,18 @@ pub(super) fn sk_reuseport<'a>(object: &'a mut Ebpf, name: &'static str) -> Resu
         program.load().map_err(|error| program_error(name, error))?;
     }
     Ok(program)
+}
+
+/// Makes the directory, if it is not there, and locks it.
+///
+/// # Errors
+/// It is not on a bpffs, cannot be made, or another daemon has it.
+pub(super) fn take_directory(dir: &Path) -> Result<OwnedFd> {
+    prepare_directory(dir)?;
+    lock::directory(dir).map_err(|error| match error {
+        LockError::Held(pid) => Error::Held { dir: dir.to_owned(), by: Holder(pid) },
+        LockError::Io(source) => Error::file("open", dir)(source),
+    })
 }
 
 /// Makes the directory, 0700, where pins can live.

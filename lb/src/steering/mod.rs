@@ -14,10 +14,13 @@ mod desired;
 mod detach;
 mod error;
 mod facts;
+mod flows;
 mod loader;
 pub mod maps;
 mod netlink;
 mod object;
+mod patience;
+mod pins;
 mod regions;
 pub mod reuseport;
 mod settle;
@@ -31,6 +34,7 @@ mod transition;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv6Addr, SocketAddr},
+    os::fd::OwnedFd,
     path::PathBuf,
     sync::Arc,
 };
@@ -40,10 +44,11 @@ use lb_abi::{backend::PRESENT, names, steer::SteerCounters};
 
 pub use attach::Attached;
 pub use decap::Decap;
-pub use desired::{Desired, DesiredBackend, DesiredPool, DesiredVip, derive_key, ticks};
+pub use desired::{Desired, DesiredBackend, DesiredPool, DesiredVip, derive_key, duration, ticks};
 pub use detach::{Detached, detach};
 pub use error::{Error, Result};
 pub use facts::gather as gather_steer_facts;
+pub use flows::Flow;
 pub use object::embedded as embedded_object;
 pub use reuseport::{Choice, Facts, Group, SteerMode, choose as choose_steer};
 pub use settle::Phases;
@@ -74,6 +79,8 @@ pub struct Plane {
     attached: BTreeMap<String, Attached>,
     /// Links that no pin holds.
     _links: Vec<FdLink>,
+    /// Of the pin directory: one process writes the maps.
+    _lock: Option<OwnedFd>,
 }
 
 /// What the plane does now.
@@ -102,13 +109,39 @@ impl Plane {
     /// Loads the object and creates or adopts the maps. Programs are loaded when first needed.
     ///
     /// # Errors
-    /// No object in this build, another version's object or pins, no bpffs, missing capabilities.
+    /// No object in this build, another version's object or pins, no bpffs, missing capabilities, another daemon
+    /// on the same pins.
     pub fn open(options: Options) -> Result<Self> {
-        let mut object = loader::load(object::embedded()?, options.pins.as_deref())?;
+        let bytes = object::embedded()?;
+        let lock = options.pins.as_deref().map(loader::take_directory).transpose()?;
+        let object = loader::load(bytes, options.pins.as_deref())?;
+        Self::of(options, object, lock)
+    }
+
+    /// As [`Self::open`], for `lb_steer` alone: unpinned, and without room for a single VIP, which would lock
+    /// some 60 MiB of kernel memory.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_for_steering() -> Result<Self> {
+        let object = loader::load_without(object::embedded()?, &[loader::OF_INGRESS])?;
+        Self::of(Options::default(), object, None)
+    }
+
+    fn of(options: Options, mut object: Ebpf, lock: Option<OwnedFd>) -> Result<Self> {
         let maps = Maps::take(&mut object)?;
         let sync = Sync::adopt(&maps)?;
         let groups = Groups::adopt(&maps)?;
-        Ok(Self { options, object, maps, sync, groups, attached: BTreeMap::new(), _links: Vec::new() })
+        Ok(Self {
+            options,
+            object,
+            maps,
+            sync,
+            groups,
+            attached: BTreeMap::new(),
+            _links: Vec::new(),
+            _lock: lock,
+        })
     }
 
     /// Backends that the maps name: after a restart, what an earlier process called them, and which of them
@@ -134,6 +167,16 @@ impl Plane {
         self._links.extend(link);
         self.attached.insert(interface.to_owned(), attached.clone());
         Ok(attached)
+    }
+
+    /// Takes `lb_ingress` off every interface that an earlier process put it on and this one did not; gives their
+    /// names. To be called when all are attached.
+    ///
+    /// # Errors
+    /// The first pin that cannot be removed.
+    pub fn detach_others(&mut self) -> Result<Vec<String>> {
+        let Some(dir) = &self.options.pins else { return Ok(Vec::new()) };
+        pins::detach_others(dir, self.attached.keys().map(String::as_str))
     }
 
     /// Brings the maps to `desired`. Everything that can be wrong with it is found before the first write.
@@ -213,6 +256,14 @@ impl Plane {
     /// The map that refused.
     pub fn stats(&self) -> Result<Stats> {
         stats::read(&self.maps, &self.sync.vip_names, self.backends().map(|(id, _)| id))
+    }
+
+    /// What is remembered of flows: at most `max` records, and how many more there are. A full table takes a second.
+    ///
+    /// # Errors
+    /// The map that refused.
+    pub fn flows(&self, max: usize) -> Result<(Vec<Flow>, usize)> {
+        flows::read(&self.maps, max)
     }
 
     /// What the plane does now. Reads every slot in use.

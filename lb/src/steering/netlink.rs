@@ -1,5 +1,5 @@
-//! Two questions to the kernel's routing socket: what XDP program an interface carries, and which interface
-//! carries an address. sysfs cannot answer in a network namespace it was not mounted in.
+//! Three questions to the kernel's routing socket: which interfaces there are and on what device, what XDP program
+//! one carries, and which carries an address. sysfs cannot answer in a network namespace it was not mounted in.
 //!
 //! Source: rtnetlink(7), linux/if_link.h (IFLA_XDP), linux/if_addr.h; Linux 6.12.
 
@@ -18,7 +18,10 @@ const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_DUMP: u16 = 0x300;
+const IFLA_IFNAME: u16 = 3;
 const IFLA_XDP: u16 = 43;
+const IFLA_PARENT_DEV_NAME: u16 = 56;
+const IFLA_PARENT_DEV_BUS_NAME: u16 = 57;
 const IFLA_XDP_ATTACHED: u16 = 2;
 const IFLA_XDP_PROG_ID: u16 = 4;
 const XDP_ATTACHED_SKB: u8 = 2;
@@ -33,6 +36,39 @@ const HEADER_BYTES: usize = 16;
 pub(super) struct XdpOnInterface {
     pub(super) mode: XdpMode,
     pub(super) program_id: u32,
+}
+
+/// An interface of this thread's network namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Link {
+    pub(super) index: u32,
+    pub(super) name: String,
+    /// Bus and name of the device behind it, such as `pci` and `0000:00:02.0`; `None`: nothing but software.
+    /// Told since Linux 5.14.
+    pub(super) device: Option<(String, String)>,
+}
+
+/// Every interface.
+pub(super) fn links() -> Result<Vec<Link>> {
+    let mut links = Vec::new();
+    ask(RTM_GETLINK, NLM_F_DUMP, &[0; 16], &mut |kind, message| {
+        if kind == RTM_NEWLINK {
+            links.extend(link_of(message));
+        }
+    })
+    .map_err(|source| Error::Syscall { call: "RTM_GETLINK".to_owned(), source })?;
+    Ok(links)
+}
+
+fn link_of(message: &[u8]) -> Option<Link> {
+    let index = u32::from_ne_bytes(*message.get(4..8)?.first_chunk()?);
+    let attributes = message.get(16..)?;
+    let text = |kind| {
+        let bytes = attribute(attributes, kind)?;
+        std::ffi::CStr::from_bytes_until_nul(bytes).ok()?.to_str().ok().map(str::to_owned)
+    };
+    let device = text(IFLA_PARENT_DEV_BUS_NAME).zip(text(IFLA_PARENT_DEV_NAME));
+    Some(Link { index, name: text(IFLA_IFNAME)?, device })
 }
 
 /// Index of an interface of this thread's network namespace.
@@ -156,6 +192,28 @@ mod tests {
         assert!(interface_index("no-such-one").is_err());
         assert!(xdp_on(u32::MAX >> 1).is_err());
         xdp_on(index).unwrap();
+    }
+
+    #[test]
+    fn links_have_a_name_and_loopback_no_device() {
+        let index = interface_index("lo").unwrap();
+        let links = links().unwrap();
+        let lo = links.iter().find(|link| link.index == index).unwrap();
+        assert_eq!(lo, &Link { index, name: "lo".to_owned(), device: None });
+    }
+
+    #[test]
+    fn a_link_message_names_its_device() {
+        let mut message = vec![0; 16];
+        message[4] = 7;
+        for (kind, text) in [(3u8, "eth0\0\0\0\0"), (57, "pci\0"), (56, "0:2\0")] {
+            let len = if kind == 3 { 9 } else { 8 };
+            message.extend_from_slice(&[len, 0, kind, 0]);
+            message.extend_from_slice(text.as_bytes());
+        }
+        let device = Some(("pci".to_owned(), "0:2".to_owned()));
+        assert_eq!(link_of(&message), Some(Link { index: 7, name: "eth0".to_owned(), device }));
+        assert_eq!(link_of(&message[..20]), None);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use lb_abi::{
     flow::{FlowKey, FlowRecord},
     hash,
     meta::{FLAG_MOVING, Meta},
-    slot::{Phase, Slot, ticks},
+    slot::{Phase, Slot},
     vip::{FLOWS_NONE, VipEntry, VipKey},
 };
 
@@ -24,26 +24,6 @@ use super::{
     transition::{close, may_settle},
 };
 use crate::model::BackendId;
-
-/// From a look through the records that left strays to the next one.
-const SCAN_PAUSE_TICKS: u32 = ticks(10);
-
-/// What a tick remembers for the next.
-pub(super) struct Settle {
-    inserts_refused: u64,
-    /// Tick of the last look through the records that left strays.
-    strays_seen_at: Option<u32>,
-}
-
-impl Settle {
-    pub(super) fn new(inserts_refused: u64) -> Self {
-        Self { inserts_refused, strays_seen_at: None }
-    }
-
-    fn is_pausing(&self, now: u32) -> bool {
-        self.strays_seen_at.is_some_and(|at| now.wrapping_sub(at) < SCAN_PAUSE_TICKS)
-    }
-}
 
 /// What a look through the records found.
 struct Findings {
@@ -93,13 +73,13 @@ impl Sync {
     pub(super) fn tick(&mut self, store: &mut impl Store, now: u32) -> Result<()> {
         let is_moving = self.meta.flags & FLAG_MOVING != 0;
         let refused = store.inserts_refused()?;
-        let refusing = refused != self.settle.inserts_refused;
-        self.settle.inserts_refused = refused;
+        let refusing = refused != self.patience.inserts_refused;
+        self.patience.inserts_refused = refused;
         if !is_moving {
             return self.remove_lingering(store);
         }
         self.close_open(store, refusing, now);
-        if !self.settle.is_pausing(now) {
+        if !self.patience.is_pausing(now) {
             self.settle_closed(store, now)?;
         }
         let moving: usize =
@@ -108,7 +88,7 @@ impl Sync {
             return Ok(());
         }
         self.put_meta(store, Meta { flags: self.meta.flags & !FLAG_MOVING, ..self.meta })?;
-        self.settle.strays_seen_at = None;
+        self.patience.strays_seen_at = None;
         self.remove_lingering(store)
     }
 
@@ -158,7 +138,7 @@ impl Sync {
             return Ok(());
         }
         let Findings { strays, dead } = self.look_through_flows(store, now)?;
-        self.settle.strays_seen_at = (!strays.is_empty()).then_some(now);
+        self.patience.strays_seen_at = (!strays.is_empty()).then_some(now);
         for (region, places) in ready {
             let slots = slots_of(store, region);
             for at in places.into_iter().filter(|at| !strays.contains(&(region, *at))) {

@@ -26,8 +26,8 @@ use super::{
     desired::{Checked, Desired, DesiredVip, mapped, ticks},
     error::{Error, Result},
     maps::SlotArray,
+    patience::Patience,
     regions::{self, Plan, Region},
-    settle::Settle,
     store::Store,
     transition,
 };
@@ -55,7 +55,7 @@ pub(super) struct Sync {
     /// Backends of the desired state; the others that are present linger.
     pub(super) wanted: BTreeSet<BackendId>,
     pub(super) down: BTreeSet<BackendId>,
-    pub(super) settle: Settle,
+    pub(super) patience: Patience,
 }
 
 impl Sync {
@@ -74,7 +74,7 @@ impl Sync {
             // Nothing is said to linger before the first desired state is known.
             wanted: with(PRESENT).collect(),
             down: with(DOWN).collect(),
-            settle: Settle::new(store.inserts_refused()?),
+            patience: Patience::new(store.inserts_refused()?),
             backends,
         })
     }

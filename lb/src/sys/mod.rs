@@ -3,4 +3,5 @@
 pub mod affinity;
 pub mod event;
 pub mod interfaces;
+pub mod lock;
 pub mod pipe;

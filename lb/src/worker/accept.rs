@@ -1,12 +1,10 @@
 //! Takes connections from one listening socket and starts a task for each.
 
-use std::{net::SocketAddr, pin::pin, rc::Rc, time::Duration};
+use std::{pin::pin, rc::Rc, time::Duration};
 
-use super::{api::BoundListener, drive_l7, drive_relay, local::Local};
+use super::{api::BoundListener, connection::Accepted, drive_l7, drive_relay, local::Local};
 use crate::{
     config::Protocol,
-    limits::Permit,
-    metrics::ListenerMetrics,
     model::{ListenerId, reason::CloseReason},
     ring::{Socket, executor, op::Accept},
 };
@@ -14,26 +12,8 @@ use crate::{
 /// Pause after the kernel had no descriptor or memory for a connection.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 
-/// A connection as its driver takes it over; what it holds is given back on drop.
-pub(super) struct Accepted {
-    pub(super) listener: ListenerId,
-    pub(super) client: SocketAddr,
-    pub(super) socket: Socket,
-    local: Rc<Local>,
-    _permit: Permit,
-}
-
-impl Accepted {
-    pub(super) fn metrics(&self) -> &ListenerMetrics {
-        self.local.metrics.listener(self.listener)
-    }
-}
-
-impl Drop for Accepted {
-    fn drop(&mut self) {
-        self.metrics().open.sub(1);
-    }
-}
+/// Connections taken from a backlog when a drain begins; as many may wait there.
+const BACKLOG_MAX: usize = 4096;
 
 /// Accepts until the worker drains.
 pub(super) async fn drive(local: Rc<Local>, bound: BoundListener) {
@@ -41,11 +21,11 @@ pub(super) async fn drive(local: Rc<Local>, bound: BoundListener) {
     let socket = Socket::new(&local.ring, bound.socket);
     // Accepted sockets inherit it.
     let _ = socket2::SockRef::from(&socket).set_tcp_nodelay(true);
+    let listening = socket.clone();
     let mut accept = Accept::new(&local.ring, socket);
     let deadline = local.timers.deadline();
     deadline.set_idle(true);
     loop {
-        // The accept goes first: what the kernel has handed over is served even when the drain has begun.
         let next = deadline.guard(pin!(accept.next())).await;
         match next {
             Ok(Ok(socket)) => admit(&local, bound.listener, socket),
@@ -54,10 +34,21 @@ pub(super) async fn drive(local: Rc<Local>, bound: BoundListener) {
                 local.count(CloseReason::Resources);
                 pause(&local, EXHAUSTED_PAUSE).await;
             }
-            Err(_) => return,
+            Err(_) => break,
         }
         if local.is_draining() {
-            deadline.set(local.now());
+            break;
+        }
+    }
+    // Whoever has a connection already is served: what the ring has accepted, and what waits in the backlog.
+    for socket in accept.finish().await {
+        admit(&local, bound.listener, socket);
+    }
+    let _ = socket2::SockRef::from(&listening).set_nonblocking(true);
+    for _ in 0..BACKLOG_MAX {
+        let Ok((socket, _)) = socket2::SockRef::from(&listening).accept() else { break };
+        if socket.set_nonblocking(true).is_ok() {
+            admit(&local, bound.listener, Socket::new(&local.ring, socket.into()));
         }
     }
 }
@@ -78,13 +69,10 @@ fn admit(local: &Rc<Local>, listener: ListenerId, socket: Socket) {
         Ok(permit) => permit,
         Err(reason) => return local.count(reason),
     };
-    let metrics = local.metrics.listener(listener);
-    metrics.accepted.add(1);
-    metrics.open.add(1);
     if reference.cpu_affinity().is_ok_and(|core| core == local.core) {
-        metrics.accepted_on_core.add(1);
+        local.metrics.listener(listener).accepted_on_core.add(1);
     }
-    let accepted = Accepted { listener, client, socket, local: local.clone(), _permit: permit };
+    let accepted = Accepted::new(local, listener, client, socket, permit);
     match config.protocol {
         Protocol::Http => executor::spawn(drive_l7::drive(local.clone(), accepted)),
         Protocol::Tcp => executor::spawn(drive_relay::drive(local.clone(), accepted)),

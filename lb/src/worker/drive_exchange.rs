@@ -2,6 +2,7 @@
 
 use std::{
     cell::Cell,
+    convert::Infallible,
     future::{Future, poll_fn},
     pin::pin,
     rc::Rc,
@@ -10,11 +11,12 @@ use std::{
 };
 
 use super::{
-    drive_l7::Context,
+    choice::{Choice, InFlight, Reuse, park},
+    connection::Context,
     plan::Plan,
     pump::{Pump, PumpError},
     stream::{Stream, StreamError, send},
-    upstream::{Choice, InFlight, Reuse, Upstream, park},
+    upstream::Upstream,
 };
 use crate::{
     l7::{
@@ -100,7 +102,7 @@ struct Exchange<'a> {
     plan: &'a Rc<Plan>,
     request: &'a RequestHead,
     way: Way,
-    /// A byte of the final response head may have reached the client.
+    /// A byte of the final response may have reached the client, or part of an interim one.
     head_sent: Cell<bool>,
     /// The request was sent to its end.
     uploaded: Cell<bool>,
@@ -130,26 +132,53 @@ impl Exchange<'_> {
         stream: &mut Stream,
         response: &mut ResponseHead,
     ) -> Result<After, Failure> {
-        let local = &self.context.local;
-        let mut reuse = Reuse::Allowed;
-        let (mut upstream, in_flight) = loop {
-            let mut upstream = choice.connect(local, &self.context.deadline, reuse).await?;
-            let in_flight = InFlight::begin(local, &upstream);
-            match self.ask(stream, &mut upstream, response).await {
-                Ok(()) => break (upstream, in_flight),
-                Err(reason) if self.may_retry(&mut upstream, reason) => reuse = Reuse::Forbidden,
-                Err(reason) => return Err(self.failure(reason)),
-            }
-        };
+        stream.yield_buffer();
+        // The receive of the next request; until then it tells when the client goes away.
+        stream.arm();
+        let (mut upstream, in_flight) =
+            self.unless_reset(stream, self.attempts(choice, stream, response)).await?;
         stream.consume(self.request.len());
         let after = self.after(response);
-        if after == After::KeepAlive {
-            stream.arm();
-        }
-        self.forward_response(&mut upstream, response, after).await?;
+        self.unless_reset(stream, self.forward_response(&mut upstream, response, after)).await?;
         drop(in_flight);
         self.park(upstream, response);
         Ok(after)
+    }
+
+    /// Asks one backend after the other until a response begins.
+    async fn attempts(
+        &self,
+        choice: &mut Choice,
+        stream: &Stream,
+        response: &mut ResponseHead,
+    ) -> Result<(Upstream, InFlight<'_>), Failure> {
+        let local = &self.context.local;
+        let mut reuse = Reuse::Allowed;
+        loop {
+            let mut upstream = choice.connect(local, &self.context.deadline, reuse).await?;
+            let in_flight = InFlight::begin(local, &upstream);
+            match self.ask(stream, &mut upstream, response).await {
+                Ok(()) => return Ok((upstream, in_flight)),
+                Err(reason) if self.may_retry(&mut upstream, reason) => reuse = Reuse::Forbidden,
+                Err(reason) => return Err(self.failure(reason)),
+            }
+        }
+    }
+
+    /// `work`, dropped when the client resets its connection meanwhile.
+    async fn unless_reset<T>(
+        &self,
+        client: &Stream,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let mut work = pin!(work);
+        poll_fn(|task| match work.as_mut().poll(task) {
+            Poll::Pending if client.poll_reset(task).is_ready() => {
+                Poll::Ready(Err(self.failure(CloseReason::ClientGone)))
+            }
+            polled => polled,
+        })
+        .await
     }
 
     fn may_retry(&self, upstream: &mut Upstream, reason: CloseReason) -> bool {
@@ -213,7 +242,10 @@ impl Exchange<'_> {
             local.recycle(out);
             self.uploaded.set(true);
             deadline.set(local.after(self.way.timeout));
-            Ok(())
+            // From here on the client has nothing to say but that it goes away.
+            pump.from.arm();
+            poll_fn(|task| pump.from.poll_reset(task)).await;
+            Err(PumpError::Source(CloseReason::ClientGone))
         };
         let answer = async {
             deadline.set(local.after(self.way.timeout));
@@ -228,26 +260,29 @@ impl Exchange<'_> {
         Ok(after)
     }
 
-    /// Drives the upload and the answer until the answer is complete or the upload fails by the client's fault.
+    /// Drives the upload and the answer until the answer is complete or the client has failed. An upload that is
+    /// complete goes on watching the client.
     async fn race(
         &self,
-        upload: impl Future<Output = Result<(), PumpError>>,
+        upload: impl Future<Output = Result<Infallible, PumpError>>,
         answer: impl Future<Output = Result<After, Failure>>,
     ) -> Result<After, Failure> {
         let (mut upload, mut answer) = (pin!(upload), pin!(answer));
         let mut uploading = true;
         poll_fn(|task| {
+            let mut gone = None;
             if uploading {
                 match upload.as_mut().poll(task) {
                     Poll::Pending => {}
                     // A backend that stopped reading may have said why: its answer decides.
-                    Poll::Ready(Ok(()) | Err(PumpError::Sink)) => uploading = false,
-                    Poll::Ready(Err(PumpError::Source(reason))) => {
-                        return Poll::Ready(Err(self.failure(reason)));
-                    }
+                    Poll::Ready(Err(PumpError::Sink)) => uploading = false,
+                    Poll::Ready(Err(PumpError::Source(reason))) => gone = Some(reason),
                 }
             }
-            answer.as_mut().poll(task)
+            match (answer.as_mut().poll(task), gone) {
+                (Poll::Pending, Some(reason)) => Poll::Ready(Err(self.failure(reason))),
+                (polled, _) => polled,
+            }
         })
         .await
     }
@@ -266,8 +301,11 @@ impl Exchange<'_> {
                 if exchange::passes_interim(self.request.version(), interims)? {
                     let mut out = local.buffer();
                     encode_interim(&mut out, from.data(), response);
+                    // Were it given up half-way, no answer of ours could follow.
+                    self.head_sent.set(true);
                     let sent = send(&local.ring, &context.accepted.socket, out, &context.deadline).await;
                     local.recycle(sent.map_err(|_| CloseReason::ClientGone)?);
+                    self.head_sent.set(false);
                 }
                 from.consume(response.len());
                 continue;

@@ -10,12 +10,10 @@
 use std::{net::Shutdown, rc::Rc, time::Duration};
 
 use super::{
-    accept::Accepted,
+    connection::{Accepted, Context},
     drive_exchange::{self, After, Failure},
     local::Local,
-    plan::Plan,
     stream::{Stream, StreamError, send},
-    timer::Deadline,
 };
 use crate::{
     l7::http1::{Body, Parsed, RequestHead, ResponseHead, encode_error},
@@ -28,28 +26,6 @@ const LINGER: Duration = Duration::from_secs(2);
 /// Bytes thrown away while lingering.
 const LINGER_BYTES_MAX: usize = 256 << 10;
 
-/// What the parts of one connection's driver share.
-pub(super) struct Context {
-    pub(super) local: Rc<Local>,
-    pub(super) accepted: Accepted,
-    pub(super) deadline: Deadline,
-}
-
-impl Context {
-    /// The name for a passed deadline: the drain's end where that is why it fired.
-    pub(super) fn expired(&self, otherwise: CloseReason) -> CloseReason {
-        if self.local.is_overdue() { CloseReason::Draining } else { otherwise }
-    }
-
-    pub(super) fn count_response(&self, status: u16, bytes: u64) {
-        let metrics = self.accepted.metrics();
-        if let Some(class) = metrics.responses.get((status / 100).saturating_sub(1) as usize) {
-            class.add(1);
-        }
-        metrics.sent_bytes.add(bytes);
-    }
-}
-
 /// Runs until the client is done, an exchange asks for the end, or the worker drains.
 pub(super) async fn drive(local: Rc<Local>, accepted: Accepted) {
     let _task = local.task();
@@ -59,16 +35,20 @@ pub(super) async fn drive(local: Rc<Local>, accepted: Accepted) {
     let (mut request, mut response) = (RequestHead::default(), ResponseHead::default());
     let mut first = true;
     loop {
-        let plan = context.local.plan();
-        match read_head(&context, &plan, &mut stream, &mut request, first).await {
+        match read_head(&context, &mut stream, &mut request, first).await {
             Ok(true) => {}
             Ok(false) => return,
             Err(reason) => {
-                let _ = answer(&context, reason, request.is_head(), true).await;
+                context.accepted.metrics().received_bytes.add(stream.take_received());
+                // What `request` says is of the last one that was sound.
+                let head_request = stream.data().starts_with(b"HEAD ");
+                let _ = answer(&context, reason, head_request, true).await;
                 return linger(&context, &mut stream).await;
             }
         }
         first = false;
+        // Only now: a connection that waits between requests goes on with the config of its next one.
+        let plan = context.local.plan();
         context.accepted.metrics().requests.add(1);
         let outcome = drive_exchange::drive(&context, &plan, &mut stream, &request, &mut response).await;
         context.accepted.metrics().received_bytes.add(stream.take_received());
@@ -102,21 +82,24 @@ fn must_close(context: &Context, request: &RequestHead, reason: CloseReason) -> 
 /// Waits for a complete head. False: the client ended, or was silent between requests.
 async fn read_head(
     context: &Context,
-    plan: &Plan,
     stream: &mut Stream,
     request: &mut RequestHead,
     first: bool,
 ) -> Result<bool, CloseReason> {
     let (local, deadline) = (&context.local, &context.deadline);
-    let limits = &plan.snapshot.limits;
+    let limits = local.plan().snapshot.limits;
+    let mut reading = HeadProgress::default();
     let mut begun = !stream.data().is_empty();
     if local.is_draining() && !begun && !first {
         return Ok(false);
     }
     deadline.set(local.after(if first || begun { limits.head_timeout } else { limits.idle_timeout }));
     loop {
-        if begun && request.parse(stream.data(), &plan.head_limits)? == Parsed::Complete {
-            return Ok(true);
+        if begun && reading.is_worth_parsing(stream.data(), limits.head_bytes) {
+            if request.parse(stream.data(), &local.plan().head_limits)? == Parsed::Complete {
+                return Ok(true);
+            }
+            stream.yield_buffer();
         }
         // Between requests a drain may end the wait.
         deadline.set_idle(!first && !begun);
@@ -142,6 +125,28 @@ async fn read_head(
                 deadline.set(local.after(limits.head_timeout));
             }
         }
+    }
+}
+
+/// How much of a head was looked at already. Each look reads it from its start: a head that drips in byte by byte
+/// must not cost the square of its length.
+#[derive(Default)]
+struct HeadProgress {
+    parsed: usize,
+}
+
+impl HeadProgress {
+    /// Whether another look may find more than the last one: a line has ended, the head is too long, or as much
+    /// as was looked at has come again.
+    fn is_worth_parsing(&mut self, data: &[u8], bytes_max: usize) -> bool {
+        let fresh = data.get(self.parsed..).unwrap_or_default();
+        let worth = data.len() >= 2 * self.parsed
+            || data.len() >= bytes_max
+            || memchr::memchr(b'\n', fresh).is_some();
+        if worth {
+            self.parsed = data.len();
+        }
+        worth
     }
 }
 
@@ -184,4 +189,23 @@ async fn linger(context: &Context, stream: &mut Stream) {
 /// A response that broke off must not look complete.
 fn reset(context: &Context) {
     let _ = socket2::SockRef::from(&context.accepted.socket).set_linger(Some(Duration::ZERO));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_that_drips_in_is_looked_at_when_it_may_have_changed() {
+        let mut head = b"GET / HTTP/1.1\r\nHost: a\r\nX: ".to_vec();
+        head.resize(30_000, b'x');
+        head.extend_from_slice(b"\r\n\r\n");
+        let mut progress = HeadProgress::default();
+        let looks: Vec<_> =
+            (1..=head.len()).filter(|len| progress.is_worth_parsing(&head[..*len], 32 << 10)).collect();
+        assert!(looks.len() < 30, "{} looks", looks.len());
+        assert_eq!(looks.last(), Some(&head.len()), "the end of the head is never missed");
+        let mut progress = HeadProgress::default();
+        assert!(!(1..200).any(|len| !progress.is_worth_parsing(&vec![b'x'; len * 32], 32)));
+    }
 }

@@ -10,11 +10,12 @@ use std::{
 };
 
 use super::{
-    accept::Accepted,
+    choice::{Choice, InFlight, Reuse},
+    connection::Accepted,
     local::Local,
     stream::{Stream, StreamError},
     timer::Deadline,
-    upstream::{Choice, InFlight, Reuse, Upstream},
+    upstream::Upstream,
 };
 use crate::{
     metrics::Counter,
@@ -85,7 +86,10 @@ async fn relay(
         to: client.clone(),
         counter: &metrics.sent_bytes,
     };
-    let both = both(up.run(CloseReason::ClientGone), down.run(CloseReason::UpstreamClosed)).await;
+    let (client_gone, backend_gone) = (CloseReason::ClientGone, CloseReason::UpstreamClosed);
+    let up = up.run(client_gone, backend_gone, Orphaned::ThrownAway);
+    let down = down.run(backend_gone, client_gone, Orphaned::Refused);
+    let both = both(up, down).await;
     if both.is_err() {
         reset(&client);
         reset(&backend);
@@ -114,6 +118,23 @@ async fn both(
     .await
 }
 
+/// What becomes of bytes whose sink is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Orphaned {
+    /// The relay ends.
+    Refused,
+    /// They are read and forgotten, and the other direction decides how the relay ends. A backend that has
+    /// answered and closed is an ordinary end, and many clients still have a last word for it (TLS: close_notify).
+    /// A close of ours with that word unread would be a reset, and take away what is still on its way to them.
+    ThrownAway,
+}
+
+/// Which side a direction failed on.
+enum Failed {
+    Source(StreamError),
+    Sink(StreamError),
+}
+
 struct Direction<'a> {
     local: &'a Local,
     deadline: &'a Deadline,
@@ -124,8 +145,13 @@ struct Direction<'a> {
 }
 
 impl Direction<'_> {
-    /// `gone`: the reason when the source or the sink breaks.
-    async fn run(mut self, gone: CloseReason) -> Result<(), CloseReason> {
+    /// The reasons: for a source that breaks, and for a sink.
+    async fn run(
+        mut self,
+        source: CloseReason,
+        sink: CloseReason,
+        orphaned: Orphaned,
+    ) -> Result<(), CloseReason> {
         let mut lease = Lease { local: self.local, pipe: None, is_empty: true };
         let mut flow = Flow::new(CAPACITY);
         let mut splices = 0;
@@ -151,8 +177,13 @@ impl Direction<'_> {
                 Action::Done => break Ok(()),
             };
             lease.is_empty = flow.is_pipe_empty();
-            if let Err(error) = step {
-                break Err(self.reason(error, gone));
+            match step {
+                Ok(()) => {}
+                Err(Failed::Sink(StreamError::Broken)) if orphaned == Orphaned::ThrownAway => {
+                    break self.throw_away().await.map_err(|error| self.reason(error, source));
+                }
+                Err(Failed::Source(error)) => break Err(self.reason(error, source)),
+                Err(Failed::Sink(error)) => break Err(self.reason(error, sink)),
             }
             if splices >= SPLICES_PER_STEP {
                 splices = 0;
@@ -171,52 +202,64 @@ impl Direction<'_> {
         }
     }
 
+    /// Reads to the end of the source; does not count as anything moving.
+    async fn throw_away(&mut self) -> Result<(), StreamError> {
+        loop {
+            self.from.consume(self.from.data().len());
+            if self.from.fill(self.deadline).await? == 0 {
+                return Ok(());
+            }
+        }
+    }
+
     /// Something moved: silence starts anew.
     fn moved(&self, len: usize) {
         self.counter.add(len as u64);
         self.deadline.set(self.local.after(self.idle));
     }
 
-    async fn copy(&mut self, flow: &mut Flow) -> Result<(), StreamError> {
-        if self.from.fill(self.deadline).await? == 0 {
+    async fn copy(&mut self, flow: &mut Flow) -> Result<(), Failed> {
+        if self.from.fill(self.deadline).await.map_err(Failed::Source)? == 0 {
             flow.on_end();
             return Ok(());
         }
         let len = self.from.data().len();
-        self.from.forward(&self.to, 0..len, self.deadline).await?;
+        // The source has spoken: the sink has all of its time.
+        self.deadline.set(self.local.after(self.idle));
+        self.from.forward(&self.to, 0..len, self.deadline).await.map_err(Failed::Sink)?;
         flow.on_copied(len);
         self.moved(len);
         Ok(())
     }
 
-    async fn fill(&mut self, flow: &mut Flow, lease: &mut Lease<'_>, most: usize) -> Result<(), StreamError> {
+    async fn fill(&mut self, flow: &mut Flow, lease: &mut Lease<'_>, most: usize) -> Result<(), Failed> {
         let Some(pipe) = &lease.pipe else {
             flow.on_lease(lease.take());
             return Ok(());
         };
-        match pipe.fill(self.from.socket(), most)? {
+        match pipe.fill(self.from.socket(), most).map_err(|error| Failed::Source(error.into()))? {
             Spliced::Bytes(len) => flow.on_filled(len),
             Spliced::Eof => flow.on_end(),
             Spliced::Blocked => {
                 // The pipe is empty: while this direction is silent, others may have it.
                 lease.give_back();
-                self.wait(self.from.socket(), Readiness::Readable).await?;
+                self.wait(self.from.socket(), Readiness::Readable).await.map_err(Failed::Source)?;
                 flow.on_lease(lease.take());
             }
         }
         Ok(())
     }
 
-    async fn drain(&mut self, flow: &mut Flow, lease: &mut Lease<'_>, len: usize) -> Result<(), StreamError> {
-        let Some(pipe) = &lease.pipe else { return Err(std::io::Error::other("bytes in no pipe").into()) };
-        match pipe.drain(&self.to, len)? {
+    async fn drain(&mut self, flow: &mut Flow, lease: &mut Lease<'_>, len: usize) -> Result<(), Failed> {
+        let Some(pipe) = &lease.pipe else { return Err(Failed::Sink(StreamError::Broken)) };
+        match pipe.drain(&self.to, len).map_err(|error| Failed::Sink(error.into()))? {
             Spliced::Bytes(len) => {
                 flow.on_drained(len);
                 self.local.metrics.spliced_bytes.add(len as u64);
                 self.moved(len);
             }
-            Spliced::Eof => return Err(std::io::Error::from(std::io::ErrorKind::WriteZero).into()),
-            Spliced::Blocked => self.wait(&self.to, Readiness::Writable).await?,
+            Spliced::Eof => return Err(Failed::Sink(StreamError::Broken)),
+            Spliced::Blocked => self.wait(&self.to, Readiness::Writable).await.map_err(Failed::Sink)?,
         }
         Ok(())
     }

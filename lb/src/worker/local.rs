@@ -110,6 +110,12 @@ impl Local {
         self.drain.get().is_some()
     }
 
+    /// How long the drain may still take; without one, for ever.
+    pub(super) fn patience_left(&self) -> Duration {
+        let left = |deadline: Instant| deadline.saturating_duration_since(self.now());
+        self.drain.get().map_or(Duration::MAX, left).max(Duration::from_millis(1))
+    }
+
     /// Whether the drain's patience has ended.
     pub(super) fn is_overdue(&self) -> bool {
         self.drain.get().is_some_and(|deadline| self.now() >= deadline)

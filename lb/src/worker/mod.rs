@@ -6,11 +6,13 @@
 //!                       accept ---- admits, then one task per connection:
 //!                         |- drive_relay   bytes both ways, by copy or by splice(2)
 //!                         `- drive_l7      heads, routes, exchanges
-//!                               `- upstream   picks a backend, dials or takes a kept connection
+//!                               `- choice     picks a backend, dials or takes a kept connection
 //! ```
 
 mod accept;
 mod api;
+mod choice;
+mod connection;
 mod drive_exchange;
 mod drive_l7;
 mod drive_relay;

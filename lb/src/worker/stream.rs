@@ -1,6 +1,10 @@
 //! A socket with what it has received and nobody has consumed yet.
 
-use std::{io, ops::Range};
+use std::{
+    io,
+    ops::Range,
+    task::{Context, Poll},
+};
 
 use rustix::io::Errno;
 
@@ -12,6 +16,8 @@ use crate::ring::{
 
 /// What a heap receive takes where the ring has no buffer left.
 const HEAP_BYTES: usize = 16 << 10;
+/// What an empty stream keeps of its own memory.
+const CARRY_KEPT_MAX: usize = 4 << 10;
 
 /// Why a stream operation ended.
 #[derive(Clone, Copy, Debug)]
@@ -85,9 +91,13 @@ impl Stream {
         assert!(len <= self.data().len(), "only received bytes are consumed");
         self.start += len;
         if self.data().is_empty() {
-            self.carry.clear();
             self.chunk = None;
             self.start = 0;
+            self.carry.clear();
+            // An idle connection keeps no memory that one large head, or one receive into the heap, has cost.
+            if self.carry.capacity() > CARRY_KEPT_MAX {
+                self.carry = Vec::new();
+            }
         }
     }
 
@@ -97,6 +107,22 @@ impl Stream {
             // Who filled a buffer before has probably sent more.
             let likely = if self.group == Group::Large { Likely::Waiting } else { Likely::Later };
             self.armed = Some(Op::recv(&self.ring, &self.socket, self.group, likely));
+        }
+    }
+
+    /// Gives the buffer of the ring back where those are scarce: who only waits need not sit on one.
+    pub(super) fn yield_buffer(&mut self) {
+        if self.chunk.as_ref().is_some_and(|chunk| self.ring.is_scarce(chunk.group())) {
+            self.make_contiguous();
+        }
+    }
+
+    /// Ready when the armed receive tells that the peer has reset the connection. The end of its stream is no
+    /// reset: a client may end its side and wait for the answer (RFC 9112, 9.6 does not forbid it).
+    pub(super) fn poll_reset(&self, context: &mut Context<'_>) -> Poll<()> {
+        match self.armed.as_ref().map(|armed| armed.poll_error(context)) {
+            Some(Poll::Ready(Some(error))) if !is_no_buffer(&error) => Poll::Ready(()),
+            _ => Poll::Pending,
         }
     }
 
@@ -114,15 +140,24 @@ impl Stream {
         match outcome {
             Ok(None) => Ok(0),
             Ok(Some(buffer)) => Ok(self.append(buffer)),
-            Err(error) if error.raw_os_error() == Some(Errno::NOBUFS.raw_os_error()) => {
+            Err(error) if is_no_buffer(&error) => {
                 let bytes = deadline.guard(Op::recv_heap(&self.ring, &self.socket, HEAP_BYTES)).await??;
-                self.received += bytes.len() as u64;
-                self.make_contiguous();
-                self.carry.extend_from_slice(&bytes);
-                Ok(bytes.len())
+                Ok(self.append_heap(bytes))
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    fn append_heap(&mut self, bytes: Vec<u8>) -> usize {
+        let len = bytes.len();
+        self.received += len as u64;
+        if self.data().is_empty() {
+            self.carry = bytes;
+        } else {
+            self.make_contiguous();
+            self.carry.extend_from_slice(&bytes);
+        }
+        len
     }
 
     fn append(&mut self, buffer: RxBuf) -> usize {
@@ -165,11 +200,14 @@ impl Stream {
     ) -> Result<(), StreamError> {
         let end = range.end;
         if let Some(chunk) = self.chunk.take() {
-            let absolute = self.start + range.start..self.start + range.end;
+            // Without the chunk there is no data: should this future be dropped here, all is as if consumed.
+            let start = std::mem::take(&mut self.start);
+            let absolute = start + range.start..start + range.end;
             let send = Op::send(&self.ring, to, SendBuf::Received(chunk, absolute));
             let (sent, buffer) = deadline.guard(send).await?;
             if let SendBuf::Received(chunk, _) = buffer {
                 self.chunk = Some(chunk);
+                self.start = start;
             }
             sent?;
         } else {
@@ -179,6 +217,10 @@ impl Stream {
         self.consume(end);
         Ok(())
     }
+}
+
+fn is_no_buffer(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::NOBUFS.raw_os_error())
 }
 
 /// Sends all of `bytes`; the buffer comes back for reuse.

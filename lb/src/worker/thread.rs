@@ -118,14 +118,22 @@ async fn read_mailbox(local: Rc<Local>, mailbox: Arc<Mailbox>, doorbell: Rc<std:
 }
 
 fn run(local: &Rc<Local>) -> io::Result<()> {
+    let served = serve(local);
+    local.drop_keepalive();
+    local.timers.clear();
+    served.and_then(|()| local.ring.shutdown())
+}
+
+fn serve(local: &Local) -> io::Result<()> {
     let mut sweep_at = local.now() + SWEEP_EVERY;
     loop {
         let tasks_left = executor::run(STEPS_PER_TURN);
         if local.is_finished() {
-            break;
+            return Ok(());
         }
-        let wait = if tasks_left { None } else { Some(local.timers.sleep_max(local.now()).min(SWEEP_EVERY)) };
-        local.ring.turn(wait)?;
+        let now = local.now();
+        let sleep = || local.timers.sleep_max(now).min(SWEEP_EVERY).min(local.patience_left());
+        local.ring.turn((!tasks_left).then(sleep))?;
         local.set_now(Instant::now());
         local.timers.advance(local.now());
         count(local);
@@ -137,9 +145,6 @@ fn run(local: &Rc<Local>) -> io::Result<()> {
             local.timers.fire_all();
         }
     }
-    local.drop_keepalive();
-    local.timers.clear();
-    local.ring.shutdown()
 }
 
 fn count(local: &Local) {

@@ -17,6 +17,8 @@ const TICK: Duration = Duration::from_millis(16);
 /// Places of the wheel: one round is 8 s; what is due later goes round again.
 const PLACES: usize = 512;
 const NEVER: u64 = u64::MAX;
+/// Places in one word of [`Wheel::occupied`].
+const WORD: usize = u64::BITS as usize;
 
 struct Entry {
     due: u64,
@@ -32,7 +34,8 @@ struct Wheel {
     now: u64,
     entries: slab::Slab<Entry>,
     places: Box<[Vec<usize>]>,
-    queued: usize,
+    /// A bit per place: whether anything is queued there. Looked at every turn.
+    occupied: [u64; PLACES / WORD],
 }
 
 /// All deadlines of one worker.
@@ -47,7 +50,7 @@ impl Timers {
             now: 0,
             entries: slab::Slab::new(),
             places: (0..PLACES).map(|_| Vec::new()).collect(),
-            queued: 0,
+            occupied: [0; PLACES / WORD],
         })))
     }
 
@@ -67,13 +70,8 @@ impl Timers {
     /// How long the worker may sleep at most from `now` on; at least a tick.
     pub(super) fn sleep_max(&self, now: Instant) -> Duration {
         let wheel = self.0.borrow();
-        if wheel.queued == 0 {
-            return TICK * PLACES as u32;
-        }
-        let ahead = (1..=PLACES as u64)
-            .find(|ahead| !wheel.places[((wheel.now + ahead) % PLACES as u64) as usize].is_empty())
-            .unwrap_or(1);
-        let at = wheel.start + TICK * (wheel.now + ahead + 1) as u32;
+        let Some(ahead) = wheel.next_occupied() else { return TICK * PLACES as u32 };
+        let at = wheel.start + Duration::from_millis((wheel.now + ahead + 1) * TICK.as_millis() as u64);
         at.saturating_duration_since(now).max(Duration::from_millis(1))
     }
 
@@ -114,9 +112,28 @@ impl Wheel {
     }
 
     fn queue(&mut self, key: usize, tick: u64) {
-        self.places[(tick % PLACES as u64) as usize].push(key);
+        let place = (tick % PLACES as u64) as usize;
+        self.places[place].push(key);
+        self.occupied[place / WORD] |= 1 << (place % WORD);
         self.entries[key].queued = tick;
-        self.queued += 1;
+    }
+
+    /// Ticks from now to the next place where anything is queued: 1 ..= PLACES.
+    fn next_occupied(&self) -> Option<u64> {
+        let first = ((self.now + 1) % PLACES as u64) as usize;
+        // The word of `first` comes twice: from there on, and at the end of the round up to it.
+        (0..=self.occupied.len()).find_map(|round| {
+            let word = (first / WORD + round) % self.occupied.len();
+            let from_first = u64::MAX << (first % WORD);
+            let bits = self.occupied[word]
+                & match round {
+                    0 => from_first,
+                    last if last == self.occupied.len() => !from_first,
+                    _ => u64::MAX,
+                };
+            let place = word * WORD + bits.trailing_zeros() as usize;
+            (bits != 0).then(|| ((place + PLACES - first) % PLACES) as u64 + 1)
+        })
     }
 
     fn advance(&mut self, now: Instant, wakers: &mut Vec<Waker>) {
@@ -127,8 +144,8 @@ impl Wheel {
             if self.places[place].is_empty() {
                 continue;
             }
+            self.occupied[place / WORD] &= !(1 << (place % WORD));
             for key in std::mem::take(&mut self.places[place]) {
-                self.queued -= 1;
                 let Some(entry) = self.entries.get_mut(key) else { continue };
                 if entry.queued > self.now {
                     // Either a later round of this place, or a stale place of a moved deadline.
@@ -255,6 +272,51 @@ mod tests {
             timers.advance(start + MS(due) + TICK * 2);
             assert!(deadline.has_fired(), "{due} late");
         }
+    }
+
+    #[test]
+    fn a_jump_of_hours_fires_all_that_is_due_and_nothing_else() {
+        let start = Instant::now();
+        let timers = Timers::new(start);
+        let (soon, late) = (timers.deadline(), timers.deadline());
+        soon.set(start + MS(60_000));
+        late.set(start + MS(10 * 3_600_000));
+        let woken = start + MS(9 * 3_600_000);
+        timers.advance(woken);
+        assert!(soon.has_fired() && !late.has_fired());
+        assert!(timers.sleep_max(woken) <= TICK * (PLACES as u32 + 2), "it looks again every round at least");
+        timers.advance(start + MS(10 * 3_600_000) + TICK * 2);
+        assert!(late.has_fired());
+    }
+
+    #[test]
+    fn sleeps_stay_long_after_years() {
+        let start = Instant::now();
+        let timers = Timers::new(start);
+        // Beyond 2^32 ticks.
+        let now = start + Duration::from_secs(3 * 366 * 86_400);
+        timers.0.borrow_mut().now = now.duration_since(start).as_millis() as u64 / TICK.as_millis() as u64;
+        let deadline = timers.deadline();
+        deadline.set(now + MS(5_000));
+        let sleep = timers.sleep_max(now);
+        assert!(sleep >= MS(5_000) && sleep <= MS(5_000) + TICK * 3, "{sleep:?}");
+    }
+
+    /// 100 000 deadlines that move with every exchange: a move is a store, and a second of the wheel looks at an
+    /// eighth of them.
+    #[test]
+    fn many_deadlines_are_cheap() {
+        let start = Instant::now();
+        let timers = Timers::new(start);
+        let deadlines: Vec<_> = (0..100_000).map(|_| timers.deadline()).collect();
+        for second in 0..60 {
+            let now = start + MS(second * 1_000);
+            deadlines.iter().for_each(|deadline| deadline.set(now + MS(60_000)));
+            timers.advance(now);
+            let queued: usize = timers.0.borrow().places.iter().map(Vec::len).sum();
+            assert_eq!(queued, deadlines.len(), "each stands in one place");
+        }
+        assert!(deadlines.iter().all(|deadline| !deadline.has_fired()));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::HashMap,
     net::IpAddr,
     rc::Rc,
 };
@@ -10,6 +11,7 @@ use lb_abi::{
     backend::BackendEntry,
     counter::FlowEvent,
     flow::{FlowKey, FlowRecord},
+    hop::HopEntry,
     meta::Meta,
     reason::Reason,
     slot::Slot,
@@ -63,6 +65,7 @@ struct Mock<'a> {
     reasons: RefCell<Vec<Reason>>,
     events: RefCell<Vec<FlowEvent>>,
     moved: RefCell<Vec<Moved>>,
+    hops: RefCell<HashMap<u16, HopEntry>>,
 }
 
 impl<'a> Mock<'a> {
@@ -74,6 +77,7 @@ impl<'a> Mock<'a> {
             reasons: RefCell::default(),
             events: RefCell::default(),
             moved: RefCell::default(),
+            hops: RefCell::default(),
         }
     }
 
@@ -151,6 +155,14 @@ impl Env for Mock<'_> {
         self.world.now
     }
 
+    fn hop(&self, backend: u16) -> Option<HopEntry> {
+        self.hops.borrow().get(&backend).copied()
+    }
+
+    fn keep_hop(&self, backend: u16, entry: HopEntry) {
+        self.hops.borrow_mut().insert(backend, entry);
+    }
+
     fn route(&self, ingress: u32, route: &Route) -> std::result::Result<NextHop, Unroutable> {
         assert_eq!(ingress, LB0);
         assert_eq!(route.family, route.destination.family());
@@ -174,7 +186,7 @@ impl Env for Mock<'_> {
         };
         let bytes = [mac, own].concat();
         let addresses = std::array::from_fn(|at| u16::from_ne_bytes([bytes[2 * at], bytes[2 * at + 1]]));
-        Ok(NextHop { interface, addresses })
+        Ok(NextHop { interface, addresses, mtu: MTU })
     }
 
     fn count(&self, reason: Reason) {

@@ -1,7 +1,7 @@
 //! What no table can know alone: references, duplicates, bounds over all, and whether uses fit their pool.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::{IpAddr, SocketAddr},
     ops::Range,
     sync::Arc,
@@ -13,10 +13,9 @@ use super::{
     listener::{ListenerDraft, RouteDraft},
     pool::PoolDraft,
     reader::{At, Fault, Findings, Show},
-    suggest,
     vip::VipDraft,
 };
-use crate::config::{Balance, HostPattern, PathPattern, Protocol, Severity, Transport};
+use crate::config::{Backend, Balance, HostPattern, PathPattern, Protocol, Severity, Transport};
 
 /// Most routes, each counted once per host: a `RouteId` is a u16.
 const ROUTES_MAX: usize = u16::MAX as usize;
@@ -38,25 +37,35 @@ pub(super) fn check(drafts: &Drafts, findings: &Findings<'_>) {
         pools: drafts.pools.iter().map(|pool| (&*pool.name, pool)).collect(),
         listeners: drafts.listeners.iter().map(|listener| (&*listener.name, listener)).collect(),
     };
+    // Beyond the bounds nothing else is looked at: some checks compare each with each.
+    if !checker.bounds(drafts) {
+        return;
+    }
     for vip in &drafts.vips {
         checker.vip(vip);
     }
     checker.vip_keys(&drafts.vips, &drafts.listeners);
+    let routed: HashSet<&str> = routed_listeners(drafts).collect();
     for listener in &drafts.listeners {
-        checker.listener(listener, &drafts.routes);
+        checker.listener(listener, &routed);
     }
     checker.bind_addresses(drafts);
+    checker.loops(drafts);
     for route in &drafts.routes {
         checker.route(route);
     }
     checker.route_conflicts(&drafts.routes);
     checker.pool_uses(drafts);
     checker.unused_pools(drafts);
-    checker.bounds(drafts);
     if let (false, Some(vip)) = (drafts.has_xdp, drafts.vips.first()) {
         let fault = Fault::new("a VIP needs [xdp] with the interfaces that its packets come in by");
         checker.header(Severity::Error, "vip", &vip.name, &vip.span, fault);
     }
+}
+
+/// Names of the listeners that routes name.
+fn routed_listeners(drafts: &Drafts) -> impl Iterator<Item = &str> {
+    drafts.routes.iter().filter_map(|route| Some(&*route.listener.as_ref()?.value))
 }
 
 struct Checker<'d, 'f> {
@@ -75,7 +84,7 @@ impl<'d> Checker<'d, '_> {
         let reference = reference.as_ref()?;
         let pool = self.pools.get(&*reference.value).copied();
         if pool.is_none() {
-            let near = suggest::closest(&reference.value, self.pools.keys().copied());
+            let near = self.findings.near(&reference.value, self.pools.keys().copied());
             self.findings.error(reference, Fault::new("there is no pool of this name").suggest(near));
         }
         pool
@@ -112,7 +121,6 @@ impl<'d> Checker<'d, '_> {
     /// No two VIPs with the same key, and none that takes a listener's packets away.
     fn vip_keys(&self, vips: &[VipDraft], listeners: &[ListenerDraft]) {
         let mut owners: HashMap<(IpAddr, u16, Transport), &str> = HashMap::new();
-        let mut echo = HashSet::new();
         for vip in vips {
             self.own_repeats(vip);
             for (address, port) in vip.addresses.iter().flat_map(|a| vip.ports.iter().map(move |p| (a, p))) {
@@ -125,16 +133,7 @@ impl<'d> Checker<'d, '_> {
                     }
                     _ => {}
                 }
-                echo.insert(address.value);
             }
-        }
-        let keys = owners.len() + echo.len();
-        if let (true, Some(vip)) = (keys > bounds::VIP_KEYS_MAX as usize, vips.first()) {
-            let max = bounds::VIP_KEYS_MAX;
-            let fault = Fault::new(format!(
-                "{keys} keys of address, port and protocol over all VIPs (and one per address for ICMP); {max} is the most"
-            ));
-            self.findings.report("vip", &vip.span, Show::KeyOnly, Severity::Error, fault);
         }
         for (listener, bind) in listeners.iter().flat_map(|l| l.bind.iter().map(move |bind| (l, bind))) {
             if let Some(vip) = owners.get(&(bind.value.ip(), bind.value.port(), Transport::Tcp)) {
@@ -157,20 +156,18 @@ impl<'d> Checker<'d, '_> {
         }
     }
 
-    fn listener(&self, listener: &ListenerDraft, routes: &[RouteDraft]) {
+    fn listener(&self, listener: &ListenerDraft, routed: &HashSet<&str>) {
         self.find_pool(&listener.pool);
         if listener.has_pool {
             return;
         }
-        let is_routed =
-            || routes.iter().any(|route| route.listener.as_ref().is_some_and(|at| at.value == listener.name));
         let name = &listener.name;
         match listener.protocol.as_ref().map(|at| at.value) {
             Some(Protocol::Tcp) => {
                 let fault = Fault::new("missing: must be the name of a pool, where connections go");
                 self.header(Severity::Error, "listener", &format!("{name}.pool"), &listener.span, fault);
             }
-            Some(Protocol::Http) if !is_routed() => {
+            Some(Protocol::Http) if !routed.contains(&*listener.name) => {
                 let fault = Fault::new("has neither routes nor a pool: every request is answered with 404");
                 self.header(Severity::Warning, "listener", name, &listener.span, fault);
             }
@@ -233,12 +230,42 @@ impl<'d> Checker<'d, '_> {
         }
     }
 
+    /// A listener that is its own backend dials itself until no descriptor is left.
+    fn loops(&self, drafts: &Drafts) {
+        let mut uses: BTreeSet<(&str, &str)> = BTreeSet::new();
+        let listeners = drafts.listeners.iter().map(|listener| (Some(&*listener.name), &listener.pool));
+        let routes =
+            drafts.routes.iter().map(|route| (route.listener.as_ref().map(|at| &*at.value), &route.pool));
+        for (listener, pool) in listeners.chain(routes) {
+            uses.extend(listener.zip(pool.as_ref().map(|at| &*at.value)));
+        }
+        for (listener, pool) in uses {
+            let (Some(listener), Some(pool)) = (self.listeners.get(listener), self.pools.get(pool)) else {
+                continue;
+            };
+            for backend in &pool.backends {
+                let Backend { ip, port, .. } = backend.value;
+                let is_own = |bind: &At<SocketAddr>| {
+                    let own = bind.value.ip();
+                    // Of the addresses behind a wildcard, only loopback is known to be ours.
+                    let any = own.is_unspecified() && own.is_ipv4() == ip.is_ipv4() && ip.is_loopback();
+                    (own == ip || any) && port == Some(bind.value.port())
+                };
+                if listener.bind.iter().any(is_own) {
+                    let fault =
+                        Fault::new(format!("is listener.{} itself, which uses this pool", listener.name));
+                    self.findings.error(backend, fault);
+                }
+            }
+        }
+    }
+
     fn route(&self, route: &RouteDraft) {
         self.find_pool(&route.pool);
         let Some(reference) = &route.listener else { return };
         match self.listeners.get(&*reference.value) {
             None => {
-                let near = suggest::closest(&reference.value, self.listeners.keys().copied());
+                let near = self.findings.near(&reference.value, self.listeners.keys().copied());
                 self.findings.error(reference, Fault::new("there is no listener of this name").suggest(near));
             }
             Some(listener) if listener.protocol.as_ref().is_some_and(|at| at.value != Protocol::Http) => {
@@ -287,8 +314,8 @@ impl<'d> Checker<'d, '_> {
         }
     }
 
-    /// Maps and ids have fixed sizes.
-    fn bounds(&self, drafts: &Drafts) {
+    /// Maps and ids have fixed sizes. False where one is too small.
+    fn bounds(&self, drafts: &Drafts) -> bool {
         let vip_pools: HashSet<_> =
             drafts.vips.iter().filter_map(|vip| Some(&vip.pool.as_ref()?.value)).collect();
         let first = |spans: Option<&Range<usize>>| spans.cloned().unwrap_or(0..0);
@@ -298,8 +325,15 @@ impl<'d> Checker<'d, '_> {
         let routes = first(drafts.routes.first().map(|route| &route.span));
         let backends = drafts.pools.iter().map(|pool| pool.backends.len()).sum();
         let binds = drafts.listeners.iter().map(|listener| listener.bind.len()).sum();
+        let keys = |vip: &VipDraft| {
+            vip.addresses.len().saturating_mul(vip.ports.len()).saturating_add(vip.addresses.len())
+        };
+        let keys = drafts.vips.iter().map(keys).fold(0, usize::saturating_add);
         let conditions = drafts.routes.iter().map(|route| route.hosts.len().max(1)).sum();
+        let keys_are = "keys of address, port and protocol over all VIPs (and one per address for ICMP)";
+        let mut is_kept = true;
         for (key, span, what, count, max) in [
+            ("vip", &vips, keys_are, keys, bounds::VIP_KEYS_MAX as usize),
             ("vip", &vips, "VIPs", drafts.vips.len(), bounds::VIPS_MAX as usize),
             ("vip", &vips, "pools behind VIPs", vip_pools.len(), bounds::TABLES_MAX as usize),
             ("pool", &pools, "backends", backends, bounds::BACKENDS_MAX as usize - 1),
@@ -309,7 +343,9 @@ impl<'d> Checker<'d, '_> {
             if count > max {
                 let fault = Fault::new(format!("{count} {what}; {max} is the most"));
                 self.findings.report(key, span, Show::KeyOnly, Severity::Error, fault);
+                is_kept = false;
             }
         }
+        is_kept
     }
 }

@@ -6,6 +6,7 @@
 
 mod address;
 mod check;
+mod findings;
 mod listener;
 mod pattern;
 mod pool;
@@ -28,6 +29,7 @@ use std::{
 
 use toml::de::DeTable;
 
+pub(super) use self::units::show_duration;
 use self::{
     check::Drafts,
     listener::{ListenerDraft, RouteDraft},

@@ -1,6 +1,6 @@
 //! Hosts and paths of routes.
 
-use std::{net::Ipv6Addr, sync::Arc};
+use std::net::Ipv6Addr;
 
 use super::reader::Fault;
 use crate::config::{HostPattern, PathPattern};
@@ -74,10 +74,50 @@ pub(super) fn path(text: &str) -> Result<PathPattern, Fault> {
     if !is_path(path.as_bytes()) {
         return Err(Fault::new("must be a path of RFC 3986, 3.3: escape other characters as in \"%20\""));
     }
-    Ok(match is_prefix {
-        true => PathPattern::Prefix(Arc::from(format!("{path}/"))),
-        false => PathPattern::Exact(path.into()),
-    })
+    let path = if is_prefix { format!("{path}/") } else { path.to_owned() };
+    if let Some(rule) = unlike_normal_form(&path) {
+        return Err(Fault::new(format!(
+            "would never match: requests are routed by their normal form, {rule}"
+        )));
+    }
+    Ok(if is_prefix { PathPattern::Prefix(path.into()) } else { PathPattern::Exact(path.into()) })
+}
+
+/// The rule of the normal form that a path breaks. Whoever routes (`l7::path`) has the form itself; a test in
+/// control holds both together.
+fn unlike_normal_form(path: &str) -> Option<&'static str> {
+    let is_dots = |segment: &str| matches!(segment.split(';').next(), Some("." | ".."));
+    if path.contains("//") {
+        return Some("where a run of \"/\" is one");
+    }
+    if path.split('/').any(is_dots) {
+        return Some("which has no \".\" and \"..\" segments");
+    }
+    let mut previous = None;
+    for (at, _) in path.match_indices('%') {
+        let digits = path.get(at + 1..at + 3)?;
+        let octet = u8::from_str_radix(digits, 16).ok()?;
+        match octet {
+            _ if digits.bytes().any(|digit| digit.is_ascii_lowercase()) => {
+                return Some("where hex digits are upper case");
+            }
+            b'/' | b'\\' => return Some("where an escaped slash or backslash is a slash"),
+            b'-' | b'.' | b'_' | b'~' => return Some("where unreserved characters stand unescaped"),
+            _ if octet.is_ascii_alphanumeric() => return Some("where unreserved characters stand unescaped"),
+            0 => return Some("which has no NUL"),
+            _ => {}
+        }
+        let lead = previous.filter(|(before, _)| before + 3 == at).map(|(_, octet)| octet);
+        // Source: RFC 3629, 3 and 4.
+        if matches!(
+            (lead, octet),
+            (_, 0xc0 | 0xc1 | 0xf5..) | (Some(0xe0), 0x80..=0x9f) | (Some(0xf0), 0x80..=0x8f)
+        ) {
+            return Some("which has no overlong UTF-8");
+        }
+        previous = Some((at, octet));
+    }
+    None
 }
 
 /// Whether these are `/` and `pchar` of RFC 3986, 3.3.
@@ -140,8 +180,32 @@ mod tests {
         assert_eq!(path("/v1/*").unwrap(), prefix("/v1/"));
         assert_eq!(path("/a%20b").unwrap(), exact("/a%20b"));
         for bad in [
-            "", "*", "v1", "/v1*", "/*/x", "/a/*/*", "/a?b", "/a#b", "/a b", "/ä", "/%2", "/%zz", "/\"",
+            "",
+            "*",
+            "v1",
+            "/v1*",
+            "/*/x",
+            "/a/*/*",
+            "/a?b",
+            "/a#b",
+            "/a b",
+            "/ä",
+            "/%2",
+            "/%zz",
+            "/\"",
             "/a\u{7f}",
+            "//a",
+            "/a//*",
+            "/a/./b",
+            "/a/..",
+            "/..;x/*",
+            "/%61",
+            "/%2f",
+            "/%5Cx",
+            "/%e2%82%ac",
+            "/%00",
+            "/%C0%AF",
+            "/%E0%80%80",
         ] {
             assert!(path(bad).is_err(), "{bad:?}");
         }

@@ -4,7 +4,7 @@
 //! problem is in the findings, so that the config as a whole is refused.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
     path::{Component, Path, PathBuf},
@@ -63,13 +63,13 @@ fn workers(value: &Value<'_>) -> Option<Workers> {
 
 pub(super) fn xdp(top: &Table<'_>) -> Option<Xdp> {
     let table = top.table("xdp", &schema::XDP)?;
-    let mut interfaces: Vec<Interface> = Vec::new();
+    let (mut interfaces, mut names) = (Vec::new(), HashSet::new());
     let rule = "an array of interfaces is needed, such as [\"eth0\"]";
     for item in table.required("interfaces", rule).and_then(|value| value.items(rule)).unwrap_or_default() {
         let Some(interface) = interface(&item) else { continue };
-        match interfaces.iter().any(|other| other.name == interface.name) {
-            true => item.fault(Fault::new("this interface is listed already")),
-            false => interfaces.push(interface),
+        match names.insert(interface.name.clone()) {
+            true => interfaces.push(interface),
+            false => item.fault(Fault::new("this interface is listed already")),
         }
     }
     let secret = table.value("secret").and_then(|value| {

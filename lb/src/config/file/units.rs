@@ -66,7 +66,7 @@ fn split(text: &str) -> (&str, &str) {
 }
 
 /// In the largest unit that divides it.
-pub(super) fn show_duration(duration: Duration) -> String {
+pub(in crate::config) fn show_duration(duration: Duration) -> String {
     show(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX), &DURATION_UNITS)
 }
 

@@ -51,6 +51,18 @@ impl Accept {
         poll_fn(|context| self.poll_next(context)).await
     }
 
+    /// Ends the accepting; what the kernel had accepted by then.
+    pub async fn finish(mut self) -> Vec<Socket> {
+        let mut rest = Vec::new();
+        if let Some(key) = self.key {
+            self.ring.cancel(key.user_data());
+        }
+        while self.key.is_some() {
+            rest.extend(self.next().await.ok());
+        }
+        rest
+    }
+
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Socket>> {
         let key = match self.key {
             Some(key) => key,

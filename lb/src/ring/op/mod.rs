@@ -27,7 +27,7 @@ pub use send::{Send, SendBuf};
 
 use super::{
     Ring,
-    slab::{Held, Key, Polled},
+    slab::{Abandoned, Held, Key, Polled},
 };
 
 /// How an operation's completion becomes its output.
@@ -62,6 +62,14 @@ impl<K> Op<K> {
             ring.push(&entry.user_data(key.user_data()));
         }
         Self { ring: ring.clone(), key, taken: false, kind: PhantomData }
+    }
+
+    /// Whether it has failed, and with what, without taking its output. Not ready while it is in flight.
+    pub fn poll_error(&self, context: &mut Context<'_>) -> Poll<Option<io::Error>> {
+        match self.ring.0.slab.borrow_mut().peek(self.key, context.waker()) {
+            Some(result) => Poll::Ready(outcome(result).err()),
+            None => Poll::Pending,
+        }
     }
 
     /// Whether awaiting it would return at once.
@@ -102,12 +110,13 @@ impl<K> std::fmt::Debug for Op<K> {
     }
 }
 
-fn abandon(ring: &Ring, key: Key) {
-    let (flying, results, held) = ring.0.slab.borrow_mut().abandon(key);
+/// Cancels what is in flight, frees what is complete and was not taken.
+pub(super) fn abandon(ring: &Ring, key: Key) {
+    let Abandoned { flying, results, mut held, waker } = ring.0.slab.borrow_mut().abandon(key);
     if flying {
         ring.cancel(key.user_data());
     }
-    let mut held = held;
+    drop(waker);
     for (result, flags) in results {
         let keep = match &held {
             Some(Held::Listener(socket)) => Some(Held::Listener(socket.clone())),

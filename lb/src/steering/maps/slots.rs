@@ -9,17 +9,16 @@ use std::{
 };
 
 use aya::maps::{Map, MapData};
-use lb_abi::{bounds::SLOTS_MAX, names::MAP_SLOTS, slot::Slot};
+use lb_abi::{names::MAP_SLOTS, slot::Slot};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use super::super::error::{Error, Result};
 
-/// Bytes of the map's values; the kernel rounds the mapping up to pages by itself.
-const LEN_BYTES: usize = SLOTS_MAX as usize * size_of::<u64>();
-
 /// The map and its memory. Unmapped on drop; what was stored stays in the map.
 pub struct Slots {
     memory: NonNull<AtomicU64>,
+    /// Slots in it.
+    len: usize,
     /// Keeps the map open for as long as it is mapped.
     _map: MapData,
 }
@@ -33,13 +32,14 @@ impl Slots {
         let Map::Array(data) = map else {
             return Err(Error::Missing { kind: "mapped array", name: MAP_SLOTS });
         };
-        // SAFETY: a new mapping at an address of the kernel's choice; LEN_BYTES is the size of the map's
-        // values, which the loader has checked against the contract (`SHAPES`) for adopted maps and which
-        // the kernel refuses to exceed (EINVAL) for any other.
+        let info = data.info().map_err(Error::map(MAP_SLOTS))?;
+        let len = info.max_entries() as usize;
+        // SAFETY: a new mapping at an address of the kernel's choice, as long as the kernel says that the map's
+        // values are (rounded up to pages by itself); it refuses to exceed them (EINVAL).
         let memory = unsafe {
             mmap(
                 std::ptr::null_mut(),
-                LEN_BYTES,
+                len * size_of::<u64>(),
                 ProtFlags::READ | ProtFlags::WRITE,
                 MapFlags::SHARED,
                 data.fd().as_fd(),
@@ -51,14 +51,14 @@ impl Slots {
             call: format!("mmap of map {MAP_SLOTS}"),
             source: std::io::ErrorKind::AddrNotAvailable.into(),
         })?;
-        Ok(Self { memory, _map: data })
+        Ok(Self { memory, len, _map: data })
     }
 
     /// All slots of all tables.
     pub fn array(&self) -> SlotArray<'_> {
-        // SAFETY: `memory` is page-aligned and maps SLOTS_MAX words until `self` is dropped; every bit
+        // SAFETY: `memory` is page-aligned and maps `len` words until `self` is dropped; every bit
         // pattern is a u64, and both sides access it atomically only (the program by one 64-bit load).
-        SlotArray(unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), SLOTS_MAX as usize) })
+        SlotArray(unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), self.len) })
     }
 }
 
@@ -66,7 +66,7 @@ impl Drop for Slots {
     fn drop(&mut self) {
         // SAFETY: mapped in `map` with this length, and no `SlotArray` outlives `self`. An error would mean
         // a wrong address; the mapping then stays until exit, which harms nobody.
-        let _ = unsafe { munmap(self.memory.as_ptr().cast(), LEN_BYTES) };
+        let _ = unsafe { munmap(self.memory.as_ptr().cast(), self.len * size_of::<u64>()) };
     }
 }
 

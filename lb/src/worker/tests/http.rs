@@ -1,8 +1,8 @@
 //! http listeners.
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
-    net::{Shutdown, SocketAddr, TcpStream},
+    io::{BufReader, Read, Write},
+    net::Shutdown,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -11,126 +11,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Fixture, PATIENCE, backend, closed_port, pattern, wait_until};
+use super::{
+    Fixture, PATIENCE, backend, closed_port, pattern,
+    peers::{Client, http, ok, read_head, read_message, responder},
+    wait_until,
+};
 use crate::{
     config::{Limits, Protocol},
     model::{BackendId, reason::CloseReason},
     worker::Command,
 };
-
-/// A message as the test's own simple reader sees it.
-struct Message {
-    start: String,
-    fields: Vec<String>,
-    body: Vec<u8>,
-}
-
-impl Message {
-    fn has(&self, field: &str) -> bool {
-        self.fields.iter().any(|line| line.eq_ignore_ascii_case(field))
-    }
-}
-
-fn read_head(from: &mut impl BufRead) -> Option<(String, Vec<String>)> {
-    let mut lines = Vec::new();
-    loop {
-        let mut line = String::new();
-        if from.read_line(&mut line).unwrap() == 0 {
-            assert!(lines.is_empty(), "a head that breaks off: {lines:?}");
-            return None;
-        }
-        match line.strip_suffix("\r\n").unwrap() {
-            "" => break,
-            text => lines.push(text.to_owned()),
-        }
-    }
-    Some((lines.remove(0), lines))
-}
-
-/// Reads one message; its body by Content-Length or chunked.
-fn read_message(from: &mut impl BufRead) -> Option<Message> {
-    let (start, fields) = read_head(from)?;
-    let value = |name: &str| {
-        fields.iter().find_map(|line| {
-            let (key, value) = line.split_once(": ")?;
-            key.eq_ignore_ascii_case(name).then(|| value.to_owned())
-        })
-    };
-    let mut body = Vec::new();
-    if let Some(length) = value("content-length") {
-        body.resize(length.parse().unwrap(), 0);
-        from.read_exact(&mut body).unwrap();
-    } else if value("transfer-encoding").is_some() {
-        loop {
-            let mut line = String::new();
-            from.read_line(&mut line).unwrap();
-            let len = usize::from_str_radix(line.trim_end(), 16).unwrap();
-            let start = body.len();
-            body.resize(start + len, 0);
-            from.read_exact(&mut body[start..]).unwrap();
-            let mut end = [0; 2];
-            from.read_exact(&mut end).unwrap();
-            assert_eq!(&end, b"\r\n");
-            if len == 0 {
-                break;
-            }
-        }
-    }
-    Some(Message { start, fields, body })
-}
-
-/// A backend that keeps its connections and answers each request with `respond(request)`.
-fn responder(respond: impl Fn(&Message) -> Vec<u8> + Send + Sync + 'static) -> SocketAddr {
-    backend(move |stream| {
-        let mut reader = BufReader::new(stream.try_clone().unwrap());
-        let mut writer = stream;
-        while let Some(request) = read_message(&mut reader) {
-            if writer.write_all(&respond(&request)).is_err() {
-                return;
-            }
-        }
-    })
-}
-
-fn ok(body: &[u8]) -> Vec<u8> {
-    let mut out = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();
-    out.extend_from_slice(body);
-    out
-}
-
-/// A client's connection with a buffered reader.
-struct Client {
-    reader: BufReader<TcpStream>,
-    writer: TcpStream,
-}
-
-impl Client {
-    fn new(fixture: &Fixture) -> Self {
-        let writer = fixture.connect();
-        Self { reader: BufReader::new(writer.try_clone().unwrap()), writer }
-    }
-
-    fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.writer.write_all(bytes.as_ref()).unwrap();
-    }
-
-    fn receive(&mut self) -> Message {
-        read_message(&mut self.reader).expect("a response")
-    }
-
-    fn get(&mut self, path: &str) -> Message {
-        self.send(format!("GET {path} HTTP/1.1\r\nHost: a.test\r\n\r\n"));
-        self.receive()
-    }
-
-    fn is_closed(&mut self) -> bool {
-        matches!(self.reader.read(&mut [0; 1]), Ok(0))
-    }
-}
-
-fn http(backends: &[SocketAddr]) -> Fixture {
-    Fixture::start(Protocol::Http, backends, Limits::default())
-}
 
 #[test]
 fn connections_are_kept_on_both_sides() {

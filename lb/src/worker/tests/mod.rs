@@ -1,7 +1,11 @@
 //! A whole worker over real sockets on loopback.
 
+mod accept;
+mod edges;
 mod http;
+mod peers;
 mod relay;
+mod storm;
 
 use std::{
     net::{SocketAddr, TcpListener, TcpStream},
@@ -34,36 +38,7 @@ impl Fixture {
     fn start(protocol: Protocol, backends: &[SocketAddr], limits: Limits) -> Self {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
-        let backends = backends
-            .iter()
-            .enumerate()
-            .map(|(at, address)| BackendSnapshot {
-                id: BackendId(at as u16 + 1),
-                name: address.to_string().into(),
-                address: *address,
-                weight: 1,
-            })
-            .collect();
-        let snapshot = Snapshot {
-            generation: Generation(1),
-            limits,
-            listeners: vec![ListenerSnapshot {
-                id: ListenerId(0),
-                name: "test".into(),
-                protocol,
-                bind: vec![address],
-                steer: Steer::Auto,
-                pool: Some(PoolId(0)),
-                routes: Vec::new(),
-            }],
-            pools: vec![PoolSnapshot {
-                id: PoolId(0),
-                name: "test".into(),
-                backends,
-                keepalive: Keepalive::default(),
-            }],
-            routes: Vec::new(),
-        };
+        let snapshot = snapshot(1, protocol, address, backends, limits);
         let health = Arc::new(HealthTable::new(16));
         let admission = Admission::new();
         let handle = Handle::start(Setup {
@@ -107,6 +82,53 @@ impl Fixture {
     }
 }
 
+/// One listener and one pool of `backends`, whose ids begin with 1.
+fn snapshot(
+    generation: u64,
+    protocol: Protocol,
+    address: SocketAddr,
+    backends: &[SocketAddr],
+    limits: Limits,
+) -> Snapshot {
+    let backends = backends
+        .iter()
+        .enumerate()
+        .map(|(at, address)| BackendSnapshot {
+            id: BackendId(at as u16 + 1),
+            name: address.to_string().into(),
+            address: *address,
+            weight: 1,
+        })
+        .collect();
+    Snapshot {
+        generation: Generation(generation),
+        limits,
+        listeners: vec![ListenerSnapshot {
+            id: ListenerId(0),
+            name: "test".into(),
+            protocol,
+            bind: vec![address],
+            steer: Steer::Auto,
+            pool: Some(PoolId(0)),
+            routes: Vec::new(),
+        }],
+        pools: vec![PoolSnapshot {
+            id: PoolId(0),
+            name: "test".into(),
+            backends,
+            keepalive: Keepalive::default(),
+        }],
+        routes: Vec::new(),
+    }
+}
+
+/// Whether io_uring has given this process a kernel thread for work that it could not do inline.
+fn has_kernel_workers() -> bool {
+    std::fs::read_dir("/proc/self/task").unwrap().flatten().any(|task| {
+        std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.starts_with("iou-wrk"))
+    })
+}
+
 fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so() {
@@ -134,7 +156,11 @@ fn backend(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> SocketAddr {
     address
 }
 
-/// An address where nobody listens.
+/// An address where nobody listens, nor will: its port stays bound until the process ends.
 fn closed_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    std::mem::forget(socket);
+    address
 }

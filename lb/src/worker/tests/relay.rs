@@ -1,14 +1,18 @@
 //! tcp listeners.
 
 use std::{
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::{Shutdown, TcpStream},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
     thread,
     time::{Duration, Instant},
 };
 
-use super::{Fixture, PATIENCE, backend, closed_port, pattern, wait_until};
+use super::{Fixture, PATIENCE, backend, closed_port, has_kernel_workers, pattern, wait_until};
 use crate::{
     config::{Limits, Protocol},
     model::{BackendId, reason::CloseReason},
@@ -37,12 +41,6 @@ fn a_relay_keeps_every_byte_and_the_half_close() {
     assert!(fixture.handle.metrics.spliced_bytes.value() > 16 << 20, "bulk left user space");
     assert!(!has_kernel_workers(), "nothing was punted to an io_uring worker thread");
     fixture.stop();
-}
-
-fn has_kernel_workers() -> bool {
-    std::fs::read_dir("/proc/self/task").unwrap().flatten().any(|task| {
-        std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.starts_with("iou-wrk"))
-    })
 }
 
 #[test]
@@ -141,8 +139,134 @@ fn the_end_of_patience_ends_a_drain() {
     client.write_all(b"never ending").unwrap();
     wait_until("the relay runs", || fixture.handle.metrics.backends[1].in_flight.value() == 1);
     let metrics = fixture.handle.metrics.clone();
-    fixture.handle.send(Command::Drain { deadline: Instant::now() + Duration::from_millis(100) });
+    let begun = Instant::now();
+    fixture.handle.send(Command::Drain { deadline: begun + Duration::from_millis(100) });
     fixture.finish();
+    assert!(begun.elapsed() < Duration::from_millis(600), "{:?}", begun.elapsed());
     assert!(client.read(&mut [0; 1]).is_err());
     assert_eq!(metrics.reason(CloseReason::Draining).value(), 1);
+}
+
+/// Makes the close of `stream` a reset.
+fn reset(stream: TcpStream) {
+    socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+#[test]
+fn a_reset_goes_through_and_is_the_fault_of_who_sent_it() {
+    let (told, ends) = mpsc::channel();
+    let address = backend(move |mut stream| {
+        told.send(stream.read_to_end(&mut Vec::new()).map_err(|error| error.kind())).unwrap();
+    });
+    let fixture = Fixture::start(Protocol::Tcp, &[address], Limits::default());
+    let mut client = fixture.connect();
+    client.write_all(b"hello").unwrap();
+    wait_until("the bytes went through", || fixture.handle.metrics.listeners[0].received_bytes.value() == 5);
+    reset(client);
+    assert_eq!(ends.recv_timeout(PATIENCE).unwrap(), Err(ErrorKind::ConnectionReset));
+    assert_eq!(fixture.reason(CloseReason::ClientGone), 1);
+    fixture.stop();
+
+    let address = backend(|mut stream| {
+        stream.read_exact(&mut [0; 5]).unwrap();
+        reset(stream);
+    });
+    let fixture = Fixture::start(Protocol::Tcp, &[address], Limits::default());
+    let mut client = fixture.connect();
+    client.write_all(b"hello").unwrap();
+    assert_eq!(client.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    wait_until("it is counted", || fixture.reason(CloseReason::UpstreamClosed) == 1);
+    assert_eq!(fixture.reason(CloseReason::ClientGone), 0);
+    fixture.stop();
+}
+
+/// What TLS clients do: a last word after the backend has closed. It must cost them nothing of the answer.
+#[test]
+fn a_late_word_to_a_backend_that_is_gone_takes_nothing_from_the_client() {
+    const LEN: usize = 4 << 20;
+    let address = backend(|mut stream| {
+        stream.read_exact(&mut [0; 5]).unwrap();
+        stream.write_all(&pattern(LEN)).unwrap();
+    });
+    let fixture = Fixture::start(Protocol::Tcp, &[address], Limits::default());
+    let mut client = fixture.connect();
+    client.write_all(b"hello").unwrap();
+    // Reads so slowly that most of the answer waits in socket buffers when the backend is gone.
+    let sent = &fixture.handle.metrics.listeners[0].sent_bytes;
+    let mut received = vec![0; 64 << 10];
+    client.read_exact(&mut received).unwrap();
+    while sent.value() < LEN as u64 {
+        let at = received.len();
+        received.resize(at + (64 << 10), 0);
+        client.read_exact(&mut received[at..]).unwrap();
+        thread::sleep(Duration::from_millis(2));
+    }
+    thread::sleep(Duration::from_millis(50));
+    for _ in 0..3 {
+        let _ = client.write_all(b"bye");
+        thread::sleep(Duration::from_millis(30));
+    }
+    let _ = client.read_to_end(&mut received);
+    assert!(received == pattern(LEN), "{} of {LEN} bytes", received.len());
+    drop(client);
+    fixture.stop();
+}
+
+#[test]
+fn a_pipe_with_bytes_in_it_is_never_used_again() {
+    let address = backend(|mut stream| {
+        let mut first = [0; 1];
+        stream.read_exact(&mut first).unwrap();
+        let bytes = if first == *b"g" { pattern(4 << 20) } else { vec![0xee; 16 << 20] };
+        let _ = stream.write_all(&bytes);
+    });
+    let fixture = Fixture::start(Protocol::Tcp, &[address], Limits::default());
+    let metrics = fixture.handle.metrics.clone();
+    for turn in 0..12_u64 {
+        let mut bad = fixture.connect();
+        bad.write_all(b"b").unwrap();
+        // Reads nothing: the pipe fills. Then the relay ends in the middle.
+        wait_until("it has left user space", || metrics.splices_started.value() > 2 * turn);
+        let stuck = || {
+            let before = metrics.spliced_bytes.value();
+            thread::sleep(Duration::from_millis(10));
+            before == metrics.spliced_bytes.value()
+        };
+        wait_until("nothing moves any more", stuck);
+        reset(bad);
+        wait_until("it is gone", || fixture.admission.open() == 0);
+
+        let mut good = fixture.connect();
+        good.write_all(b"g").unwrap();
+        let mut received = Vec::new();
+        good.read_to_end(&mut received).unwrap();
+        assert!(received == pattern(4 << 20), "turn {turn}: bytes of another connection");
+        drop(good);
+        wait_until("it is gone", || fixture.admission.open() == 0);
+        assert_eq!(metrics.splices_started.value(), 2 * turn + 2);
+    }
+    fixture.stop();
+}
+
+#[test]
+fn a_peer_that_does_not_read_costs_a_bounded_amount() {
+    let written = Arc::new(AtomicUsize::new(0));
+    let count = written.clone();
+    let address = backend(move |mut stream| {
+        while stream.write_all(&[7; 64 << 10]).is_ok() {
+            count.fetch_add(64 << 10, Ordering::Relaxed);
+        }
+    });
+    let fixture = Fixture::start(Protocol::Tcp, &[address], Limits::default());
+    let client = fixture.connect();
+    let stuck = || {
+        let before = written.load(Ordering::Relaxed);
+        thread::sleep(Duration::from_millis(100));
+        before > 0 && before == written.load(Ordering::Relaxed)
+    };
+    wait_until("the backend can write no more", stuck);
+    // Four socket buffers (tcp_rmem and tcp_wmem grow to 4 to 6 MiB here) and one pipe.
+    assert!(written.load(Ordering::Relaxed) < 32 << 20, "{written:?} bytes are somewhere");
+    drop(client);
+    fixture.stop();
 }

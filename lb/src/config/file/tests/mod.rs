@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+mod hostile;
+mod readme;
 mod robust;
 mod rules;
 

@@ -1,0 +1,224 @@
+//! `l4-program`: what `lb_ingress` costs per packet, under `BPF_PROG_TEST_RUN`.
+//!
+//! A wrapper restores the packet before each run and gives it the next of n source addresses (see
+//! `ebpf/src/bench.rs`). Two floors are measured the same way in the same round: a program that does nothing, and
+//! one that swaps the Ethernet addresses and sends the packet back. A case's cost is its time less a floor's.
+//! Routes and neighbours are the kernel's own, in a namespace. Rounds interleave all cases; every case counts its
+//! packets by reason, and a round whose counters disagree with the number of runs is void.
+
+use anyhow::{Result, ensure};
+use lb_abi::{
+    counter::FlowEvent,
+    reason::Reason,
+    vip::{FORWARD_IPIP, FORWARD_L2DSR},
+};
+use lb_tests::{
+    packet::{ACK, FIN, Packet, SYN},
+    xdp::world::{FAR_V6, LB0_MAC, NEAR, NEAR_V6, OTHER, ROUTER_MAC},
+};
+
+use super::{
+    Scenario,
+    program_object::{Bench, DENIED_V4, Maps, Program, Slots, directory},
+};
+use crate::{
+    budget::Depth,
+    context::Context,
+    named::Named,
+    sample::{Metric, Sample},
+};
+
+/// The scenario.
+pub(crate) struct L4Program;
+
+const ABOVE_EMPTY: Metric = Metric::cost("above_empty", "ns/packet");
+const ABOVE_SWAP: Metric = Metric::cost("above_swap", "ns/packet");
+/// Wrapper and empty program, in the same round.
+const FLOOR: Metric = Metric::fact("floor", "ns/packet");
+
+/// Runs of the wrapper per measurement.
+const REPEAT: u32 = 100_000;
+const REPEAT_TINY: u32 = 10_000;
+/// Source addresses, in turn, so that a look-up does not find the last packet's cache lines by chance.
+const FLOWS: u32 = 1024;
+/// Half of the flow table.
+const FLOWS_WRITTEN: u32 = 1 << 17;
+
+const XDP_DROP: u32 = 1;
+const XDP_PASS: u32 = 2;
+const XDP_TX: u32 = 3;
+const XDP_REDIRECT: u32 = 4;
+
+/// One kind of packet, and what has to become of it.
+struct Case {
+    name: &'static str,
+    program: Program,
+    packet: Packet,
+    frame: Vec<u8>,
+    maps: Maps,
+    flows: u32,
+    expected: Expected,
+}
+
+struct Expected {
+    verdict: u32,
+    reason: Option<Reason>,
+    event: Option<FlowEvent>,
+}
+
+impl Named for Case {
+    fn name(&self) -> String {
+        self.name.to_owned()
+    }
+}
+
+impl Scenario for L4Program {
+    fn name(&self) -> &'static str {
+        "l4-program"
+    }
+
+    fn description(&self) -> &'static str {
+        "what the XDP program costs per packet, above an empty one and above sending it back"
+    }
+
+    fn run(&self, context: &mut Context<'_>) -> Result<()> {
+        // On a thread of its own: its network namespace ends with it.
+        std::thread::scope(|scope| match scope.spawn(|| measure(context)).join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    }
+}
+
+fn measure(context: &mut Context<'_>) -> Result<()> {
+    let mut bench = Bench::load(&directory())?;
+    let repeat = if context.depth == Depth::Tiny { REPEAT_TINY } else { REPEAT };
+    let (empty, swap) = (floor(Program::Empty, XDP_PASS), floor(Program::Swap, XDP_TX));
+    context.samples.note(format!(
+        "test runs in a network namespace with static neighbours; {FLOWS} source addresses in turn, \
+         {repeat} runs per measurement; a round's floors stand next to each case"
+    ));
+    context.rounds(&cases(), |case| {
+        let empty_ns = once(&mut bench, &empty, repeat)?;
+        let swap_ns = once(&mut bench, &swap, repeat)?;
+        let case_ns = once(&mut bench, case, repeat)?;
+        Ok(Sample::new()
+            .with(ABOVE_EMPTY, case_ns - empty_ns)
+            .with(ABOVE_SWAP, case_ns - swap_ns)
+            .with(FLOOR, empty_ns))
+    })
+}
+
+/// Nanoseconds per run. Void unless every run was counted under the case's reason and flow event.
+fn once(bench: &mut Bench, case: &Case, repeat: u32) -> Result<f64> {
+    if case.program == Program::Ingress {
+        bench.write(&case.maps)?;
+        bench.forget_flows()?;
+    }
+    bench.aim(case.program, &case.packet, &case.frame, case.flows)?;
+    let repeat = if case.flows > FLOWS {
+        // Each flow once, and none twice: what is measured is its first packet.
+        case.flows
+    } else {
+        // Once around, so that caches and flow records are as they stay.
+        bench.run(&case.frame, case.flows)?;
+        repeat
+    };
+    let before = counted(bench, &case.expected)?;
+    let (ns, verdict) = bench.run(&case.frame, repeat)?;
+    let after = counted(bench, &case.expected)?;
+    ensure!(verdict == case.expected.verdict, "{}: verdict {verdict}", case.name);
+    let moved = (after.0 - before.0, after.1 - before.1);
+    let runs = u64::from(repeat);
+    let due = (case.expected.reason.map_or(0, |_| runs), case.expected.event.map_or(0, |_| runs));
+    ensure!(moved == due, "{}: counted {moved:?} packets and flow events of {due:?}", case.name);
+    Ok(ns)
+}
+
+fn counted(bench: &mut Bench, expected: &Expected) -> Result<(u64, u64)> {
+    let reason = expected.reason.map_or(Ok(0), |reason| bench.reason(reason))?;
+    let event = expected.event.map_or(Ok(0), |event| bench.event(event))?;
+    Ok((reason, event))
+}
+
+fn tcp(flags: u8) -> Packet {
+    Packet::tcp("198.51.100.0:40000", "192.0.2.1:80", flags).macs(LB0_MAC, ROUTER_MAC)
+}
+
+fn tcp_v6(flags: u8) -> Packet {
+    Packet::tcp("[2001:db8:ffff::]:40000", "[2001:db8::1]:80", flags).macs(LB0_MAC, ROUTER_MAC)
+}
+
+fn cases() -> Vec<Case> {
+    let udp = Packet::udp("198.51.100.0:40000", "192.0.2.1:53").macs(LB0_MAC, ROUTER_MAC);
+    let other = Packet::tcp("198.51.100.0:40000", "192.0.2.7:80", ACK).macs(LB0_MAC, ROUTER_MAC);
+    let denied = format!("{}:40000", std::net::Ipv4Addr::from(DENIED_V4));
+    let denied = Packet::tcp(&denied, "192.0.2.1:80", ACK).macs(LB0_MAC, ROUTER_MAC);
+    let denied = stopped("denied source", denied, XDP_DROP, Reason::Denied).deny();
+    let mut malformed = stopped("malformed IP header", tcp(ACK), XDP_DROP, Reason::MalformedIp);
+    malformed.frame[malformed.packet.ip_at()] = 0x43;
+    vec![
+        forwarded("4in4, TCP", tcp(ACK)),
+        forwarded("4in4, TCP, SYN", tcp(SYN)),
+        forwarded("4in4, UDP", udp),
+        forwarded("4in4, TCP, deny list on", tcp(ACK)).deny(),
+        forwarded("6in4, TCP", tcp_v6(ACK)),
+        forwarded("6in6, TCP", tcp_v6(ACK)).to(NEAR_V6.id),
+        Case {
+            expected: Expected { verdict: XDP_REDIRECT, ..forwarded("", tcp(ACK)).expected },
+            ..forwarded("6in6, TCP, other interface", tcp_v6(ACK)).to(FAR_V6.id)
+        },
+        forwarded("layer 2, TCP", tcp(ACK)).by(FORWARD_L2DSR),
+        open("4in4, TCP, open slot, record found", tcp(ACK), FLOWS, FlowEvent::Followed),
+        open("4in4, SYN, open slot, record written", tcp(SYN), FLOWS_WRITTEN, FlowEvent::Recorded),
+        stopped("not a VIP", other, XDP_PASS, Reason::NotOurs),
+        Case { flows: 256, ..denied },
+        stopped("impossible TCP flags", tcp(SYN | FIN), XDP_DROP, Reason::MalformedTcp),
+        malformed,
+    ]
+}
+
+fn floor(program: Program, verdict: u32) -> Case {
+    let case = stopped("floor", tcp(ACK), verdict, Reason::NotOurs);
+    Case { program, expected: Expected { reason: None, ..case.expected }, ..case }
+}
+
+fn forwarded(name: &'static str, packet: Packet) -> Case {
+    stopped(name, packet, XDP_TX, Reason::Forwarded)
+}
+
+fn open(name: &'static str, packet: Packet, flows: u32, event: FlowEvent) -> Case {
+    let mut case = forwarded(name, packet);
+    case.maps.slots = Slots::Open { owner: NEAR.id, previous: OTHER.id };
+    case.expected.event = Some(event);
+    Case { flows, ..case }
+}
+
+fn stopped(name: &'static str, packet: Packet, verdict: u32, reason: Reason) -> Case {
+    Case {
+        name,
+        program: Program::Ingress,
+        frame: packet.build(),
+        packet,
+        maps: Maps { forward: FORWARD_IPIP, slots: Slots::Settled(NEAR.id), deny: false },
+        flows: FLOWS,
+        expected: Expected { verdict, reason: Some(reason), event: None },
+    }
+}
+
+impl Case {
+    fn by(mut self, forward: u32) -> Self {
+        self.maps.forward = forward;
+        self
+    }
+
+    fn to(mut self, backend: u16) -> Self {
+        self.maps.slots = Slots::Settled(backend);
+        self
+    }
+
+    fn deny(mut self) -> Self {
+        self.maps.deny = true;
+        self
+    }
+}

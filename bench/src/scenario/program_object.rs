@@ -1,0 +1,279 @@
+//! The object as `l4-program` needs it: loaded at full size in a namespace of this thread, its maps filled for
+//! one case at a time, its programs run behind `bench_wrap`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use aya::{
+    Ebpf, EbpfLoader, Pod, TestRun as _, TestRunOptions,
+    maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, ProgramArray, lpm_trie::Key},
+    programs::{
+        Xdp, XdpMode,
+        xdp::{XdpLink, XdpLinkId},
+    },
+};
+use lb_abi::{
+    ABI_VERSION,
+    backend::{BackendEntry, PRESENT},
+    be::Be16,
+    bench::{self, HEAD_LEN, Plan},
+    bounds::TABLE_LEN,
+    counter::FlowEvent,
+    flow::{FlowKey, FlowRecord},
+    meta::{FLAG_DENY_V4, FLAG_DENY_V6, Meta},
+    names,
+    reason::Reason,
+    slot::{Phase, Slot, ticks},
+    vip::{ECHO, VipEntry, VipKey},
+};
+use lb_tests::{
+    packet::Packet,
+    xdp::{
+        namespace,
+        world::{self, LB0, VIP},
+    },
+};
+
+/// Names the measured programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Program {
+    /// Does nothing.
+    Empty,
+    /// Swaps the Ethernet addresses and sends the packet back.
+    Swap,
+    /// `lb_ingress`.
+    Ingress,
+    /// Counts and drops.
+    Sink,
+}
+
+/// How the slots of the only table stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Slots {
+    /// All settled on a backend.
+    Settled(u16),
+    /// All just opened.
+    Open { owner: u16, previous: u16 },
+}
+
+/// What stands in the maps.
+#[derive(Clone, Debug)]
+pub(crate) struct Maps {
+    /// Flags of port 80/tcp and 53/udp of both VIP addresses.
+    pub(crate) forward: u32,
+    pub(crate) slots: Slots,
+    /// Whether the deny lists are looked at; they cover [`DENIED_V4`].
+    pub(crate) deny: bool,
+}
+
+/// Name of interface [`LB0`].
+const LB0_NAME: &str = "lb0";
+
+/// Sources under which packets are denied.
+pub(crate) const DENIED_V4: [u8; 4] = [203, 0, 113, 0];
+
+/// One loaded object and its wrapper.
+pub(crate) struct Bench {
+    object: Ebpf,
+    wrapper: Ebpf,
+    /// What stands in the table.
+    slots: Option<Slots>,
+    /// `lb_ingress` on `lb0`, while it is there.
+    link: Option<XdpLinkId>,
+    /// `bench_sink` on `lb0`, while it is there.
+    sink_link: Option<XdpLink>,
+}
+
+impl Bench {
+    /// Enters a namespace, which ends with the calling thread, and loads both objects from `directory`.
+    pub(crate) fn load(directory: &Path) -> Result<Self> {
+        namespace::enter()?;
+        let mut object = load(&directory.join("lb.o"))?;
+        let ingress = program(&mut object, names::PROGRAM_INGRESS)?;
+        ingress.load()?;
+        // Natively: only then has lb0 receive queues to pretend a packet from.
+        let link = ingress.attach(LB0_NAME, XdpMode::Driver).context("attaching natively")?;
+        let mut wrapper = load(&directory.join("bench.o"))?;
+        for name in [bench::PROGRAM_WRAP, bench::PROGRAM_EMPTY, bench::PROGRAM_SWAP, bench::PROGRAM_SINK] {
+            program(&mut wrapper, name)?.load().with_context(|| name)?;
+        }
+        let mut this = Self { object, wrapper, slots: None, link: Some(link), sink_link: None };
+        this.furnish()?;
+        Ok(this)
+    }
+
+    /// Fills the maps that are alike for all cases.
+    fn furnish(&mut self) -> Result<()> {
+        let mut backends = array::<BackendEntry>(&mut self.object, names::MAP_BACKENDS)?;
+        for backend in world::BACKENDS {
+            let address = world::address(backend.address);
+            let entry = BackendEntry { address, flags: PRESENT, ..BackendEntry::default() };
+            backends.set(u32::from(backend.id), entry, 0)?;
+        }
+        let mut deny = LpmTrie::<_, [u8; 4], u32>::try_from(map(&mut self.object, names::MAP_DENY_V4)?)?;
+        Ok(deny.insert(&Key::new(24, DENIED_V4), 1, 0)?)
+    }
+
+    /// Fills the maps for a case.
+    pub(crate) fn write(&mut self, maps: &Maps) -> Result<()> {
+        let flags = if maps.deny { FLAG_DENY_V4 | FLAG_DENY_V6 } else { 0 };
+        let meta = Meta { abi: ABI_VERSION, flags, ..world::World::new(0).meta };
+        array::<Meta>(&mut self.object, names::MAP_META)?.set(0, meta, 0)?;
+        self.write_slots(maps.slots)?;
+        let mut vips = HashMap::<_, VipKey, VipEntry>::try_from(map(&mut self.object, names::MAP_VIPS)?)?;
+        for (address, port, protocol, flags) in [
+            ("192.0.2.1", 80, 6, maps.forward),
+            ("192.0.2.1", 53, 17, maps.forward),
+            ("192.0.2.1", 0, 1, ECHO),
+            ("2001:db8::1", 80, 6, maps.forward),
+            ("2001:db8::1", 53, 17, maps.forward),
+            ("2001:db8::1", 0, 58, ECHO),
+        ] {
+            let key = VipKey { address: world::address(address), port: Be16::new(port), protocol, pad: 0 };
+            let entry = VipEntry {
+                vip: VIP,
+                table: 0,
+                table_len: TABLE_LEN,
+                flags,
+                hash_key: world::HASH_KEY,
+                flow_idle_ticks: ticks(3600),
+                pad: 0,
+            };
+            vips.insert(key, entry, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the only table, where it stands otherwise: it has 65 537 slots.
+    fn write_slots(&mut self, wanted: Slots) -> Result<()> {
+        if self.slots == Some(wanted) {
+            return Ok(());
+        }
+        let now = namespace::now_ticks();
+        let Slot(word) = match wanted {
+            Slots::Settled(owner) => Slot::settled(owner, 0, now),
+            Slots::Open { owner, previous } => Slot::new(owner, previous, Phase::Open, 5, now),
+        };
+        let mut slots = array::<u64>(&mut self.object, names::MAP_SLOTS)?;
+        (0..TABLE_LEN).try_for_each(|index| slots.set(index, word, 0))?;
+        self.slots = Some(wanted);
+        Ok(())
+    }
+
+    /// Removes all flow records.
+    pub(crate) fn forget_flows(&mut self) -> Result<()> {
+        let mut flows =
+            HashMap::<_, FlowKey, FlowRecord>::try_from(map(&mut self.object, names::MAP_FLOWS)?)?;
+        let keys: Vec<_> = flows.keys().collect::<std::result::Result<_, _>>()?;
+        keys.iter().try_for_each(|key| Ok(flows.remove(key)?))
+    }
+
+    /// Says what the wrapper restores and calls.
+    pub(crate) fn aim(&mut self, target: Program, packet: &Packet, frame: &[u8], flows: u32) -> Result<()> {
+        ensure!(flows.is_power_of_two(), "{flows} flows are no power of two");
+        let head = *frame.first_chunk::<HEAD_LEN>().context("a frame shorter than its head")?;
+        let source_at = packet.ip_at() + if packet.source().is_ipv4() { 12 } else { 8 + 12 };
+        let source = u32::from_be_bytes(*head[source_at..].first_chunk().context("no source address")?);
+        let plan = Plan {
+            head,
+            frame_len: frame.len() as u32,
+            source_at: source_at as u32,
+            source,
+            flows_mask: flows - 1,
+            turn: 0,
+            pad: 0,
+        };
+        array::<Plan>(&mut self.wrapper, bench::MAP_PLAN)?.set(0, plan, 0)?;
+        let fd = match target {
+            Program::Empty => program(&mut self.wrapper, bench::PROGRAM_EMPTY)?.fd()?.try_clone()?,
+            Program::Swap => program(&mut self.wrapper, bench::PROGRAM_SWAP)?.fd()?.try_clone()?,
+            Program::Sink => program(&mut self.wrapper, bench::PROGRAM_SINK)?.fd()?.try_clone()?,
+            Program::Ingress => program(&mut self.object, names::PROGRAM_INGRESS)?.fd()?.try_clone()?,
+        };
+        let mut programs = ProgramArray::try_from(map(&mut self.wrapper, bench::MAP_PROGRAM)?)?;
+        Ok(programs.set(0, &fd, 0)?)
+    }
+
+    /// Runs the wrapper `repeat` times: nanoseconds per run, as the kernel measures them, and the last verdict.
+    pub(crate) fn run(&mut self, frame: &[u8], repeat: u32) -> Result<(f64, u32)> {
+        // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+        let context = [0, frame.len() as u32, 0, LB0, 0, 0].map(u32::to_ne_bytes).concat();
+        let mut out = vec![0; 4096];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ctx_in: Some(&context),
+            repeat,
+            ..TestRunOptions::new()
+        };
+        let result = program(&mut self.wrapper, bench::PROGRAM_WRAP)?
+            .test_run(options)
+            .context("BPF_PROG_TEST_RUN")?;
+        Ok((result.duration.as_nanos() as f64, result.return_value))
+    }
+
+    /// Puts a program on `lb0` in place of the one that is there; `None`: takes that off.
+    pub(crate) fn stand(&mut self, wanted: Option<Program>) -> Result<()> {
+        if let Some(link) = self.link.take() {
+            program(&mut self.object, names::PROGRAM_INGRESS)?.detach(link)?;
+        }
+        self.sink_link = None;
+        match wanted {
+            Some(Program::Ingress) => {
+                let ingress = program(&mut self.object, names::PROGRAM_INGRESS)?;
+                self.link = Some(ingress.attach(LB0_NAME, XdpMode::Driver)?);
+            }
+            Some(Program::Sink) => self.sink_link = Some(self.sink(LB0_NAME)?),
+            Some(Program::Empty | Program::Swap) | None => {}
+        }
+        Ok(())
+    }
+
+    /// Puts `bench_sink` on an interface for as long as the link is held.
+    pub(crate) fn sink(&mut self, interface: &str) -> Result<XdpLink> {
+        let sink = program(&mut self.wrapper, bench::PROGRAM_SINK)?;
+        let link = sink.attach(interface, XdpMode::Driver)?;
+        Ok(sink.take_link(link)?)
+    }
+
+    /// Packets that `bench_sink` took, wherever it stands.
+    pub(crate) fn sunk(&mut self) -> Result<u64> {
+        let counter = PerCpuArray::<_, u64>::try_from(map(&mut self.wrapper, bench::MAP_SUNK)?)?;
+        Ok(counter.get(&0, 0)?.iter().sum())
+    }
+
+    /// How often a reason was counted, over all cores.
+    pub(crate) fn reason(&mut self, reason: Reason) -> Result<u64> {
+        let counters = PerCpuArray::<_, u64>::try_from(map(&mut self.object, names::MAP_REASONS)?)?;
+        Ok(counters.get(&(reason as u32), 0)?.iter().sum())
+    }
+
+    /// How often a flow event was counted, over all cores.
+    pub(crate) fn event(&mut self, event: FlowEvent) -> Result<u64> {
+        let counters = PerCpuArray::<_, u64>::try_from(map(&mut self.object, names::MAP_FLOW_EVENTS)?)?;
+        Ok(counters.get(&(event as u32), 0)?.iter().sum())
+    }
+}
+
+/// Where `cargo xtask build-ebpf` puts the objects.
+pub(crate) fn directory() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/bpf")
+}
+
+fn load(path: &Path) -> Result<Ebpf> {
+    EbpfLoader::new()
+        .load_file(path)
+        .with_context(|| format!("loading {} (cargo xtask build-ebpf builds it)", path.display()))
+}
+
+fn program<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp> {
+    Ok(object.program_mut(name).context(name)?.try_into()?)
+}
+
+fn map<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::maps::Map> {
+    object.map_mut(name).with_context(|| format!("no map {name}"))
+}
+
+fn array<'a, V: Pod>(object: &'a mut Ebpf, name: &str) -> Result<Array<&'a mut MapData, V>> {
+    Ok(Array::try_from(map(object, name)?)?)
+}

@@ -1,0 +1,55 @@
+//! `GET /v1/show/flows`: what XDP remembers of flows.
+
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+
+use super::{
+    packets::{Flow, FlowList},
+    view::View,
+};
+
+/// `{ "flows": [...], "omitted": n }`: flows through slots that are moving, as those of settled slots are remembered
+/// nowhere. `omitted` is null where the packet path did not answer.
+pub fn render(view: &View, list: Option<&FlowList>) -> Value {
+    let backend = |id| view.backends().find(|(_, backend)| backend.id == id);
+    let vip_of = |at: SocketAddr| {
+        let has = |vip: &crate::config::Vip| {
+            vip.addresses.contains(&at.ip()) && vip.ports.iter().any(|port| port.port == at.port())
+        };
+        view.config.vips.iter().find(|(_, vip)| has(vip)).map(|(name, _)| name)
+    };
+    let row = |flow: &Flow| {
+        let backend = backend(flow.backend);
+        json!({
+            "vip": vip_of(flow.destination),
+            "source": flow.source,
+            "destination": flow.destination,
+            "protocol": match flow.protocol { 6 => "tcp", 17 => "udp", _ => "other" },
+            "backend_id": flow.backend,
+            "backend": backend.map(|(pool, backend)| format!("{pool}/{}", backend.name)),
+            "age_seconds": flow.age.as_secs(),
+            "state": if flow.closing { "closing" } else { "live" },
+        })
+    };
+    let rows: Vec<Value> = list.map_or(&[][..], |list| &list.flows).iter().map(row).collect();
+    json!({ "flows": rows, "omitted": list.map(|list| list.omitted) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::fixture;
+
+    #[test]
+    fn flows_name_their_vip_and_backend() {
+        let view = fixture::view();
+        let list = fixture::flows();
+        let document = render(&view, Some(&list));
+        let rows = &document["flows"];
+        assert_eq!((&rows[0]["vip"], &rows[0]["backend"]), (&json!("dns"), &json!("dns/10.0.1.53")));
+        assert_eq!((&rows[0]["age_seconds"], &rows[0]["state"]), (&json!(12), &json!("closing")));
+        let silent = render(&view, None);
+        assert_eq!(silent, json!({ "flows": [], "omitted": null }), "nobody answered");
+    }
+}

@@ -1,0 +1,207 @@
+//! A [`Config`] as the JSON that means it: the schema of the file. Secrets stand in it by reference, as in the file.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    Backend, Config, Forward, HostPattern, Interface, Listener, PathPattern, Pool, Route, Vip, Workers,
+    file::show_duration,
+};
+
+impl Config {
+    /// Every value that runs, defaults included; keys as in a file, each table keyed by name.
+    pub fn to_json(&self) -> Value {
+        let limits = &self.limits;
+        let mut top = json!({
+            "version": 1,
+            "runtime": { "workers": workers(&self.runtime.workers) },
+            "admin": {
+                "socket": self.admin.socket,
+                "http": self.admin.http.map_or_else(String::new, |address| address.to_string()),
+            },
+            "limits": {
+                "connections": limits.connections,
+                "connections_per_ip": limits.connections_per_ip,
+                "head_timeout": show_duration(limits.head_timeout),
+                "head_bytes": format!("{}B", limits.head_bytes),
+                "head_fields": limits.head_fields,
+                "idle_timeout": show_duration(limits.idle_timeout),
+                "connect_timeout": show_duration(limits.connect_timeout),
+            },
+            "state": { "dir": self.state.dir },
+            "vip": named(&self.vips, vip),
+            "listener": named(&self.listeners, listener),
+            "route": named(&self.routes, route),
+            "pool": named(&self.pools, pool),
+        });
+        if let Some(xdp) = &self.xdp {
+            let mut table = json!({
+                "interfaces": xdp.interfaces.iter().map(interface).collect::<Vec<_>>(),
+                "deny": xdp.deny,
+            });
+            put(&mut table, "secret", xdp.secret.as_ref().map(|path| format!("file:{}", path.display())));
+            top["xdp"] = table;
+        }
+        top
+    }
+}
+
+fn named<T>(tables: &BTreeMap<Arc<str>, T>, show: fn(&T) -> Value) -> Map<String, Value> {
+    tables.iter().map(|(name, table)| (name.to_string(), show(table))).collect()
+}
+
+/// Puts a key that is left out where it has no value.
+fn put(table: &mut Value, key: &str, value: Option<impl serde::Serialize>) {
+    if let Some(value) = value {
+        table[key] = json!(value);
+    }
+}
+
+fn workers(workers: &Workers) -> Value {
+    match workers {
+        Workers::Auto => json!("auto"),
+        Workers::Count(count) => json!(count),
+        Workers::Cores(cores) => json!(cores),
+    }
+}
+
+fn interface(interface: &Interface) -> Value {
+    let mut table = json!({ "name": interface.name });
+    put(&mut table, "mode", interface.mode);
+    table
+}
+
+fn vip(vip: &Vip) -> Value {
+    let mut table = json!({
+        "address": vip.addresses,
+        "ports": vip.ports.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "forward": match vip.forward { Forward::Ipip => "ipip", Forward::L2dsr => "l2dsr" },
+        "pool": vip.pool,
+    });
+    put(&mut table, "flows", vip.flows_none.then_some("none"));
+    table
+}
+
+fn listener(listener: &Listener) -> Value {
+    let mut table = json!({ "bind": listener.bind, "protocol": listener.protocol, "steer": listener.steer });
+    put(&mut table, "pool", listener.pool.as_deref());
+    table
+}
+
+fn route(route: &Route) -> Value {
+    let mut table = json!({ "listener": route.listener, "pool": route.pool });
+    let host = |host: &HostPattern| match host {
+        HostPattern::Exact(host) => host.to_string(),
+        HostPattern::Wildcard(suffix) => format!("*{suffix}"),
+    };
+    let hosts: Vec<String> = route.hosts.iter().map(host).collect();
+    put(&mut table, "host", (!hosts.is_empty()).then_some(hosts));
+    let path = route.path.as_ref().map(|path| match path {
+        PathPattern::Exact(path) => path.to_string(),
+        PathPattern::Prefix(prefix) => format!("{prefix}*"),
+    });
+    put(&mut table, "path", path);
+    put(&mut table, "timeout", route.timeout.map(show_duration));
+    table
+}
+
+fn pool(pool: &Pool) -> Value {
+    let backend = |backend: &Backend| json!({ "address": backend.to_string(), "weight": backend.weight });
+    let mut table = json!({
+        "backends": pool.backends.iter().map(backend).collect::<Vec<_>>(),
+        "keepalive": {
+            "idle": show_duration(pool.keepalive.idle),
+            "per_worker": pool.keepalive.per_worker,
+        },
+    });
+    put(&mut table, "balance", pool.balance);
+    let health = pool.health.map(|health| {
+        json!({
+            "tcp": health.tcp_port.map_or_else(|| "auto".to_owned(), |port| port.to_string()),
+            "every": show_duration(health.every),
+            "timeout": show_duration(health.timeout),
+            "fall": health.fall,
+            "rise": health.rise,
+        })
+    });
+    put(&mut table, "health", health);
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    const WHOLE: &str = r#"
+        version = 1
+        [runtime]
+        workers = [0, 3]
+        [xdp]
+        interfaces = ["eth0", { name = "eth1", mode = "generic" }]
+        deny = ["203.0.113.0/24", "2001:db8::/32"]
+        secret = "file:keys/hash"
+        [admin]
+        socket = "/run/x.sock"
+        http = ""
+        [limits]
+        connections = 7
+        head_bytes = "3000B"
+        idle_timeout = "90s"
+        [state]
+        dir = "/srv/lb"
+        [vip.dns]
+        address = ["192.0.2.53", "2001:db8::53"]
+        ports = ["53/udp", "53/tcp"]
+        forward = "ipip"
+        pool = "dns"
+        flows = "none"
+        [listener.web]
+        bind = ["0.0.0.0:80", "[::]:80"]
+        protocol = "http"
+        steer = "hash"
+        [route.api]
+        listener = "web"
+        host = ["API.example.com", "*.example.org"]
+        path = "/v1/*"
+        pool = "api"
+        timeout = "1500ms"
+        [route.rest]
+        listener = "web"
+        path = "/status"
+        pool = "api"
+        [pool.dns]
+        balance = "maglev"
+        backends = ["10.0.1.53"]
+        health = { tcp = "53", every = "500ms" }
+        [pool.api]
+        backends = ["10.0.0.1:80", { address = "[2001:db8::1]:80", weight = 9 }]
+        health = { tcp = "auto", fall = 5 }
+        keepalive = { idle = "2m", per_worker = 0 }
+    "#;
+
+    /// TOML's inline syntax: JSON's with `=` for `:`.
+    fn toml_of(value: &Value) -> String {
+        match value {
+            Value::Object(table) => {
+                let entries: Vec<_> =
+                    table.iter().map(|(key, value)| format!("{key:?} = {}", toml_of(value))).collect();
+                format!("{{ {} }}", entries.join(", "))
+            }
+            Value::Array(items) => format!("[{}]", items.iter().map(toml_of).collect::<Vec<_>>().join(", ")),
+            value => value.to_string(),
+        }
+    }
+
+    #[test]
+    fn what_is_shown_means_the_same_config() {
+        let config = parse("whole", WHOLE).unwrap().config;
+        let shown = config.to_json();
+        let Value::Object(top) = &shown else { panic!("{shown}") };
+        let text: String = top.iter().map(|(key, value)| format!("{key} = {}\n", toml_of(value))).collect();
+        let again = parse("shown", &text).unwrap_or_else(|problems| panic!("{problems}\n{text}")).config;
+        assert_eq!(again, config, "{text}");
+        assert_eq!(shown["xdp"]["secret"], "file:keys/hash", "a reference, no content");
+    }
+}

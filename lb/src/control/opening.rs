@@ -1,0 +1,154 @@
+//! How the packet path comes up: loaded, asked what it remembers of an earlier run, then filled and attached.
+
+use std::{collections::BTreeSet, path::Path, sync::Arc};
+
+use anyhow::{Context, anyhow};
+
+use super::{
+    desired::{Outer, desired},
+    host, lineage, lock,
+    packet_path::{KernelPath, LOST_STEER, now_ticks},
+    plan::Plan,
+    secret::Secret,
+};
+use crate::{
+    config::{BackendIds, Config, Snapshot, Xdp},
+    model::BackendId,
+    steering::{self, Plane},
+};
+
+/// Programs and maps, loaded or adopted, as an earlier run left them.
+pub(super) struct Loaded {
+    plane: Option<Plane>,
+    warnings: Vec<String>,
+}
+
+/// What came of opening.
+#[derive(Default)]
+pub(super) struct Opened {
+    /// `None`: nothing of the packet path can be had, and nothing but steering was wanted.
+    pub(super) path: Option<KernelPath>,
+    /// What is lost or worth a warning, one sentence each.
+    pub(super) warnings: Vec<String>,
+    /// Backends that an earlier run saw down, among those that are checked.
+    pub(super) down: BTreeSet<BackendId>,
+}
+
+/// Loads what the config has a use for. With `[xdp]`: pinned, in `bpf_dir`, and the state directory is locked. Else
+/// only for `lb_steer`, and gone with the process.
+///
+/// # Errors
+/// `[xdp]` is asked for and cannot be had, as VIPs would be answered by nobody; or another daemon has a directory.
+pub(super) fn load(config: &Config, bpf_dir: &Path) -> anyhow::Result<Loaded> {
+    if config.xdp.is_some() {
+        lock::keep_state(&config.state.dir)?;
+        let plane =
+            permitted().and_then(|()| Ok(Plane::open(steering::Options { pins: Some(bpf_dir.to_owned()) })?));
+        let plane = plane.context("[xdp] cannot be had, so no vip would be forwarded")?;
+        return Ok(Loaded { plane: Some(plane), warnings: Vec::new() });
+    }
+    if config.listeners.is_empty() {
+        return Ok(Loaded { plane: None, warnings: Vec::new() });
+    }
+    Ok(match permitted().and_then(|()| Ok(Plane::open_for_steering()?)) {
+        Ok(plane) => Loaded { plane: Some(plane), warnings: Vec::new() },
+        Err(error) => Loaded { plane: None, warnings: vec![format!("{error:#}: {LOST_STEER}")] },
+    })
+}
+
+fn permitted() -> anyhow::Result<()> {
+    let missing = host::missing_capabilities();
+    match missing.is_empty() {
+        true => Ok(()),
+        false => Err(anyhow!("this process lacks {}", missing.join(", "))),
+    }
+}
+
+impl Loaded {
+    /// Ids under which slots and flow records of an earlier run know backends; the same addresses get them again.
+    pub(super) fn backend_ids(&self, config: &Config) -> BackendIds {
+        let mut ids = BackendIds::new();
+        let Some(plane) = &self.plane else { return ids };
+        let pools: BTreeSet<&Arc<str>> = config.vips.values().map(|vip| &vip.pool).collect();
+        let named = |pool: &&Arc<str>| {
+            let table = lineage::load(&config.state.dir, pool)?;
+            Some((Arc::clone(pool), table.members().iter().map(|member| member.id).collect()))
+        };
+        ids.adopt(plane.backends(), pools.iter().filter_map(named));
+        ids
+    }
+
+    /// Fills the maps and attaches the programs, where there is an `[xdp]`. Backends in `checked` have a health check.
+    ///
+    /// # Errors
+    /// A map, an interface, the secret or the state directory refuses.
+    pub(super) fn forward(
+        self,
+        plan: &Plan,
+        snapshot: &Snapshot,
+        checked: &BTreeSet<BackendId>,
+    ) -> anyhow::Result<Opened> {
+        match (self.plane, &plan.config.xdp) {
+            (Some(plane), Some(xdp)) => forward(plane, plan, xdp, snapshot, checked),
+            (plane, _) => {
+                let path = plane.map(KernelPath::new);
+                Ok(Opened { path, warnings: self.warnings, ..Opened::default() })
+            }
+        }
+    }
+}
+
+/// Maps first, programs last: the first packet that meets a program finds a whole table.
+fn forward(
+    mut plane: Plane,
+    plan: &Plan,
+    xdp: &Xdp,
+    snapshot: &Snapshot,
+    checked: &BTreeSet<BackendId>,
+) -> anyhow::Result<Opened> {
+    let state_dir = &plan.config.state.dir;
+    let secret = match &xdp.secret {
+        Some(path) => {
+            Secret::load(&plan.directory, path).with_context(|| format!("xdp.secret {}", path.display()))
+        }
+        None => Secret::load_or_make(state_dir).with_context(|| format!("secret in {}", state_dir.display())),
+    }?;
+    let outer = Outer::of(xdp).context("getifaddrs")?;
+    let desired = desired(&plan.config, snapshot, secret.key(), outer, state_dir);
+    let down = still_down(&plane, snapshot, checked);
+    plane.sync(&desired, now_ticks())?;
+    plane.set_down(&down, now_ticks())?;
+    let mut warnings = outer.shortages(&plan.config);
+    warnings.extend(host::forwarding_off(xdp.interfaces.iter().map(|interface| &*interface.name)));
+    for (pool, table) in plane.tables() {
+        if let Err(error) = lineage::keep(state_dir, pool, table) {
+            warnings.push(format!(
+                "the table of pool {pool} cannot be kept in {}: {error}; a restart may move more flows than \
+                 necessary",
+                state_dir.display()
+            ));
+        }
+    }
+    for interface in &xdp.interfaces {
+        let attached = plane.attach(&interface.name, interface.mode)?;
+        tracing::info!(interface = %interface.name, mode = ?attached.mode, adopted = attached.replaced, "XDP attached");
+        warnings
+            .extend(attached.fallback.map(|why| format!("{}: XDP in generic mode: {why}", interface.name)));
+    }
+    for interface in plane.detach_others()? {
+        tracing::info!(%interface, "XDP detached: this config does not name the interface");
+    }
+    Ok(Opened { path: Some(KernelPath::new(plane)), warnings, down })
+}
+
+/// Those that an earlier run saw down, where the id still names that address and a check will say when it is back.
+fn still_down(plane: &Plane, snapshot: &Snapshot, checked: &BTreeSet<BackendId>) -> BTreeSet<BackendId> {
+    let known: BTreeSet<_> = plane.backends().filter(|(id, _)| plane.down().contains(id)).collect();
+    let backends = snapshot.pools.iter().flat_map(|pool| &pool.backends);
+    backends
+        .filter(|backend| {
+            checked.contains(&backend.id) && known.contains(&(backend.id, backend.address.ip()))
+        })
+        .map(|backend| backend.id)
+        .collect()
+}

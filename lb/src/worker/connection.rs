@@ -1,0 +1,68 @@
+//! An accepted connection, as the drivers have it.
+
+use std::{net::SocketAddr, rc::Rc};
+
+use super::{local::Local, timer::Deadline};
+use crate::{
+    limits::Permit,
+    metrics::ListenerMetrics,
+    model::{ListenerId, reason::CloseReason},
+    ring::Socket,
+};
+
+/// A connection as its driver takes it over; what it holds is given back on drop.
+pub(super) struct Accepted {
+    pub(super) listener: ListenerId,
+    pub(super) client: SocketAddr,
+    pub(super) socket: Socket,
+    local: Rc<Local>,
+    _permit: Permit,
+}
+
+impl Accepted {
+    /// Counts the connection as open. `permit` is its place among those allowed.
+    pub(super) fn new(
+        local: &Rc<Local>,
+        listener: ListenerId,
+        client: SocketAddr,
+        socket: Socket,
+        permit: Permit,
+    ) -> Self {
+        let accepted = Self { listener, client, socket, local: local.clone(), _permit: permit };
+        accepted.metrics().accepted.add(1);
+        accepted.metrics().open.add(1);
+        accepted
+    }
+
+    pub(super) fn metrics(&self) -> &ListenerMetrics {
+        self.local.metrics.listener(self.listener)
+    }
+}
+
+impl Drop for Accepted {
+    fn drop(&mut self) {
+        self.metrics().open.sub(1);
+    }
+}
+
+/// What the parts of one connection's driver share.
+pub(super) struct Context {
+    pub(super) local: Rc<Local>,
+    pub(super) accepted: Accepted,
+    pub(super) deadline: Deadline,
+}
+
+impl Context {
+    /// The name for a passed deadline: the drain's end where that is why it fired.
+    pub(super) fn expired(&self, otherwise: CloseReason) -> CloseReason {
+        if self.local.is_overdue() { CloseReason::Draining } else { otherwise }
+    }
+
+    pub(super) fn count_response(&self, status: u16, bytes: u64) {
+        let metrics = self.accepted.metrics();
+        if let Some(class) = metrics.responses.get((status / 100).saturating_sub(1) as usize) {
+            class.add(1);
+        }
+        metrics.sent_bytes.add(bytes);
+    }
+}
