@@ -70,4 +70,4 @@ fn pingora(workspace: &Workspace) -> Result<()> {
 }
 
 /// What `ci` keeps alive; with peers that Debian has.
-const ALIVE: &[&[&str]] = &[&["http1-small", "--peers", "lb,nginx"]];
+const ALIVE: &[&[&str]] = &[&["http1-small", "--peers", "lb,nginx"], &["l4-program"]];
