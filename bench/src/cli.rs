@@ -110,7 +110,8 @@ fn all(arguments: &Arguments, chosen: &[&'static dyn Scenario]) -> Result<ExitCo
     let directory = Scratch::make()?;
     let mut found = Vec::new();
     for &scenario in chosen {
-        found.push(one(arguments, depth, scenario, &directory.0)?);
+        let left = budget::REPORT_MAX.saturating_sub(started.elapsed());
+        found.push(one(arguments, depth, scenario, &directory.0, left)?);
         check_interrupted()?;
     }
     let report = Report::new(Machine::look(background, started.elapsed()), found);
@@ -133,8 +134,11 @@ fn one(
     depth: Depth,
     scenario: &'static dyn Scenario,
     directory: &Path,
+    left: Duration,
 ) -> Result<Found> {
     let mut pace = budget::pace(scenario.name(), depth).context("the scenario has no budget")?;
+    // On a slow machine the last scenarios make do with fewer rounds.
+    pace.limit = pace.limit.min(left);
     if let Some(rounds) = arguments.rounds {
         ensure!(rounds > 0, "at least one round");
         pace.rounds = rounds;

@@ -1,6 +1,6 @@
 //! What a report states about the machine it was made on.
 
-use std::{fs, process::Command, time::Duration};
+use std::{fs, path::PathBuf, process::Command, time::Duration};
 
 use serde::Serialize;
 
@@ -59,7 +59,8 @@ fn versions() -> Vec<(String, Option<String>)> {
     let mut versions: Vec<_> =
         peers.into_iter().map(|peer| (peer.name().to_owned(), peer.version())).collect();
     let oha = crate::load::oha_program();
-    for (name, program) in [("h2load", "h2load".into()), ("oha", oha), ("strace", "strace".into())] {
+    let tools = ["h2load", "strace", "perf"].map(|name| (name, PathBuf::from(name)));
+    for (name, program) in tools.into_iter().chain([("oha", oha)]) {
         versions.push((name.to_owned(), first_line(Command::new(program).arg("--version"))));
     }
     versions

@@ -72,14 +72,14 @@ impl Running {
         self.process.signal(signal)
     }
 
-    /// Lines of its access log.
+    /// Lines of its access log that are about requests; HAProxy also writes one about each connection without any.
     ///
     /// # Errors
     /// There is none.
-    pub(crate) fn logged_lines(&self) -> Result<usize> {
+    pub(crate) fn logged_requests(&self) -> Result<usize> {
         let path = self.directory.join("access.log");
         let log = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-        Ok(log.iter().filter(|&&byte| byte == b'\n').count())
+        Ok(String::from_utf8_lossy(&log).lines().filter(|line| line.contains("GET")).count())
     }
 
     /// Ends it and waits for that, so that what it still had to write is written.

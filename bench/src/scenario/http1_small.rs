@@ -76,7 +76,7 @@ fn logged(context: &mut Context<'_>) -> Result<()> {
     for subject in stage.subjects() {
         let running = stage.running_mut(subject)?;
         running.stop()?;
-        let (lines, answered) = (running.logged_lines()? as u64, stage.answered(subject));
+        let (lines, answered) = (running.logged_requests()? as u64, stage.answered(subject));
         if lines != answered {
             let name = subject.name();
             context

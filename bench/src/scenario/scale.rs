@@ -20,7 +20,7 @@ const THROUGHPUT: Metric = Metric::gain("throughput_by_workers", "requests/s").o
 const CORES_FOR_THROUGHPUT: usize = 6;
 const CONNECTIONS: [usize; 3] = [64, 1000, 10_000];
 /// Requests per connection in the shorter of two runs; the longer has so many more.
-const REQUESTS: (u64, u64) = (2, 10);
+const REQUESTS: (u64, u64) = (1, 6);
 const CONNECTIONS_QUICK: [usize; 2] = [64, 1000];
 /// Files that a process has open besides its connections.
 const OTHER_FILES: usize = 300;
