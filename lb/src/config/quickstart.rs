@@ -56,6 +56,8 @@ mod tests {
     fn says_what_a_file_would_say() {
         let text = r#"
             version = 1
+            [runtime]
+            workers = 1
             [admin]
             socket = "/run/user/1000/lb/admin.sock"
             [state]
