@@ -33,7 +33,8 @@ impl Config {
             keepalive: Keepalive::default(),
         };
         Self {
-            runtime: Runtime { workers: Workers::Auto },
+            // Each worker goes round by itself: one alone shows both backends to whoever asks twice.
+            runtime: Runtime { workers: Workers::Count(1) },
             xdp: None,
             state: State { dir: admin_socket.parent().unwrap_or(Path::new(".")).join("state") },
             admin: Admin { socket: admin_socket, http: Some(local(9900)) },
