@@ -22,6 +22,7 @@ use crate::{
     report::{self, Found, Report},
     sample::Samples,
     scenario::{self, Scenario},
+    system::is_alive,
     topology::Wiring,
 };
 
@@ -217,6 +218,9 @@ fn target() -> PathBuf {
     std::env::var_os("LB_BENCH_DIR").map_or_else(|| PathBuf::from("target/bench"), PathBuf::from)
 }
 
+/// What directories of runs are called, before the process id.
+const SCRATCH: &str = "lb-bench-";
+
 /// A directory of this run; removed when dropped.
 struct Scratch(PathBuf);
 
@@ -225,9 +229,21 @@ impl Scratch {
         // In memory where that can be: a disk that is slow has no part in any of this.
         let memory = PathBuf::from("/dev/shm");
         let place = if memory.is_dir() { memory } else { std::env::temp_dir() };
-        let path = place.join(format!("lb-bench-{}", std::process::id()));
+        Self::sweep(&place)?;
+        let path = place.join(format!("{SCRATCH}{}", std::process::id()));
         fs::create_dir_all(&path)?;
         Ok(Self(path))
+    }
+
+    /// Removes what killed runs left.
+    fn sweep(place: &Path) -> Result<()> {
+        for entry in fs::read_dir(place)?.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.strip_prefix(SCRATCH).is_some_and(|pid| !is_alive(pid)) {
+                fs::remove_dir_all(entry.path())?;
+            }
+        }
+        Ok(())
     }
 }
 

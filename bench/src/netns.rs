@@ -15,7 +15,7 @@ use rustix::{
     thread::{LinkNameSpaceType, move_into_link_name_space},
 };
 
-use crate::system::processes;
+use crate::system::{is_alive, processes};
 
 /// Where `ip netns` binds namespaces.
 const DIRECTORY: &str = "/run/netns";
@@ -124,7 +124,7 @@ pub(crate) fn sweep() {
     for entry in entries.flatten() {
         let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
         let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('-')).map(|(pid, _)| pid);
-        if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+        if owner.is_some_and(|pid| !is_alive(pid)) {
             if let Ok(meta) = entry.metadata() {
                 end_processes(meta.ino());
             }

@@ -240,3 +240,16 @@ fn parent(pid: u32) -> Option<u32> {
     // The name in parentheses may hold anything: what follows its last parenthesis is state and parent.
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_is_of_the_family() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        assert!(family(std::process::id()).contains(&child.id()));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}

@@ -22,8 +22,8 @@ const CONNECTIONS: [usize; 3] = [64, 1000, 10_000];
 /// Requests per connection in the shorter of two runs; the longer has so many more.
 const REQUESTS: (u64, u64) = (1, 6);
 const CONNECTIONS_QUICK: [usize; 2] = [64, 1000];
-/// Files that a process has open besides its connections.
-const OTHER_FILES: usize = 300;
+/// Files that a process has open besides, pipes and connections on their way out included.
+const OTHER_FILES: usize = 2000;
 
 /// CPU per request with 1 and 2 workers, and with 64 to 10 000 busy connections.
 pub(crate) struct Scale;
