@@ -1,7 +1,7 @@
 //! The kernel behind the library's traits. The only file with raw pointers.
 
 use core::{
-    mem::{MaybeUninit, size_of},
+    mem::{MaybeUninit, offset_of, size_of},
     ptr,
 };
 
@@ -20,7 +20,7 @@ use lb_abi::{
     be::Be16,
     bounds::WORKERS_MAX,
     counter::{FlowEvent, Traffic},
-    flow::{FlowKey, FlowRecord},
+    flow::{CLOSING, FlowKey, FlowRecord, Inserts},
     hop::HopEntry,
     meta::Meta,
     reason::Reason,
@@ -167,7 +167,34 @@ impl Env for Kernel<'_> {
 
     #[inline(always)]
     fn record(&self, key: &FlowKey, record: FlowRecord) -> Option<()> {
-        maps::FLOWS.insert(key, record, 0).ok()
+        maps::FLOWS.insert(key, record, BPF_NOEXIST).ok()
+    }
+
+    #[inline(always)]
+    fn inserts(&self) -> Inserts {
+        maps::INSERTS.get(0).copied().unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn keep_inserts(&self, inserts: Inserts) {
+        if let Some(kept) = maps::INSERTS.get_ptr_mut(0) {
+            // SAFETY: this core's own entry; XDP programs are not interrupted by one another on a core.
+            unsafe { *kept = inserts };
+        }
+    }
+
+    #[inline(always)]
+    fn refused_at(&self) -> u32 {
+        // SAFETY: an array value on a four-byte address, stored whole by other cores.
+        maps::REFUSED_AT.get_ptr(0).map_or(0, |tick| unsafe { tick.read_volatile() })
+    }
+
+    #[inline(always)]
+    fn keep_refused_at(&self, tick: u32) {
+        if let Some(kept) = maps::REFUSED_AT.get_ptr_mut(0) {
+            // SAFETY: as in `refused_at`.
+            unsafe { kept.write_volatile(tick) };
+        }
     }
 
     #[inline(always)]
@@ -246,6 +273,9 @@ impl Env for Kernel<'_> {
     }
 }
 
+/// Flag of an update that may not replace. Source: `BPF_NOEXIST` of linux/bpf.h.
+const BPF_NOEXIST: u64 = 1;
+
 /// A value of map `FLOWS` as one word: hash map values lie on eight-byte addresses.
 struct Record(*mut u64);
 
@@ -253,9 +283,9 @@ impl FlowCell for Record {
     #[inline(always)]
     fn load(&self) -> FlowRecord {
         // SAFETY: a value of the map, which the kernel keeps mapped while the program runs. Preallocated
-        // elements may be deleted and given to another flow at this moment: then that flow's first record is
-        // overwritten with ours (the kernel's own trade, Documentation/bpf/map_hash.rst, v6.18), and its
-        // epoch and backend are still valid ones.
+        // elements may be given to another flow once they are deleted (Documentation/bpf/map_hash.rst, v6.18):
+        // nothing is ever replaced by an update, and control deletes only what no running program stores to
+        // (`lb::steering::settle`).
         FlowRecord::from_word(unsafe { self.0.read_volatile() })
     }
 
@@ -263,6 +293,18 @@ impl FlowCell for Record {
     fn store(&self, record: FlowRecord) {
         // SAFETY: as in `load`.
         unsafe { self.0.write_volatile(record.to_word()) };
+    }
+
+    #[inline(always)]
+    fn touch(&self, seen: u32) {
+        // SAFETY: as in `load`; four aligned bytes of the value.
+        unsafe { self.0.byte_add(offset_of!(FlowRecord, seen)).cast::<u32>().write_volatile(seen) };
+    }
+
+    #[inline(always)]
+    fn close(&self) {
+        // SAFETY: as in `load`; a byte of the value.
+        unsafe { self.0.byte_add(offset_of!(FlowRecord, state)).cast::<u8>().write_volatile(CLOSING) };
     }
 }
 

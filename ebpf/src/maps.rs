@@ -9,7 +9,7 @@ use lb_abi::{
     backend::BackendEntry,
     bounds,
     counter::{FlowEvent, Traffic},
-    flow::{FlowKey, FlowRecord},
+    flow::{FlowKey, FlowRecord, Inserts},
     hop::HopEntry,
     meta::Meta,
     reason,
@@ -31,6 +31,11 @@ pub(crate) static HOPS: PerCpuArray<HopEntry> = PerCpuArray::with_max_entries(bo
 /// Preallocated (no `BPF_F_NO_PREALLOC`) and not LRU: full means refuse.
 #[map]
 pub(crate) static FLOWS: HashMap<FlowKey, FlowRecord> = HashMap::with_max_entries(bounds::FLOWS_MAX, 0);
+#[map]
+pub(crate) static INSERTS: PerCpuArray<Inserts> = PerCpuArray::with_max_entries(1, 0);
+/// Shared by all cores; written at most once a tick by each, and only while something is refused.
+#[map]
+pub(crate) static REFUSED_AT: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static DENY_V4: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(bounds::DENY_MAX, 0);
 #[map]

@@ -67,6 +67,8 @@ fn loads_and_attaches_at_full_bounds() {
         names::MAP_BACKENDS,
         names::MAP_HOPS,
         names::MAP_FLOWS,
+        names::MAP_INSERTS,
+        names::MAP_REFUSED_AT,
         names::MAP_DENY_V4,
         names::MAP_DENY_V6,
         names::MAP_REASONS,

@@ -22,6 +22,10 @@ pub const MAP_BACKENDS: &str = "BACKENDS";
 pub const MAP_HOPS: &str = "HOPS";
 /// `HashMap<FlowKey, FlowRecord>`.
 pub const MAP_FLOWS: &str = "FLOWS";
+/// `PerCpuArray<Inserts>`, one entry.
+pub const MAP_INSERTS: &str = "INSERTS";
+/// `Array<u32>`, one entry: tick at which a flow last could not be recorded. Written by packets, read by control.
+pub const MAP_REFUSED_AT: &str = "REFUSED_AT";
 /// `LpmTrie<[u8; 4], u32>` of denied sources.
 pub const MAP_DENY_V4: &str = "DENY_V4";
 /// `LpmTrie<[u8; 16], u32>` of denied sources.

@@ -11,7 +11,7 @@ use super::{
     plane::PacketPath,
 };
 use crate::{
-    admin::{Attached, Flow, FlowList, Packets, SteerReport, TableDigest},
+    admin::{Attached, Flow, FlowList, Packets, SlotMove, SteerReport, TableDigest},
     config::{Config, Snapshot, Steer},
     model::{BackendId, WorkerId},
     steering::{self, Choice, Detached, Plane, SteerMode},
@@ -152,6 +152,7 @@ impl KernelPath {
 
     fn packets(&self) -> steering::Result<Packets> {
         let (stats, status) = (self.plane.stats()?, self.plane.status());
+        let now = now_ticks();
         let phases = || status.pools.values().map(|pool| pool.slots);
         Ok(Packets {
             reasons: std::array::from_fn(|at| stats.reasons.get(at).map_or(0, |(_, count)| *count)),
@@ -166,6 +167,9 @@ impl KernelPath {
                 .map(|(pool, table)| TableDigest {
                     pool: pool.as_str().into(),
                     digest: format!("{:016x}", table.digest),
+                    open: table.slots.open as u64,
+                    closed: table.slots.closed as u64,
+                    moves: table.moves.iter().map(|change| slot_move(change, now)).collect(),
                 })
                 .collect(),
             interfaces: status
@@ -199,16 +203,25 @@ impl PacketPath for KernelPath {
 
     fn flows(&mut self) -> Result<FlowList, String> {
         let now = now_ticks();
-        let (found, omitted) = self.plane.flows(FLOWS_SHOWN).map_err(|error| error.to_string())?;
+        let (found, omitted) = self.plane.flows(FLOWS_SHOWN, now).map_err(|error| error.to_string())?;
         let flow = |flow: steering::Flow| Flow {
             source: flow.source,
             destination: flow.destination,
             protocol: flow.protocol,
             backend: flow.backend,
             age: steering::duration(now.wrapping_sub(flow.seen)),
-            closing: flow.closing,
+            state: flow.state.words(),
         };
         Ok(FlowList { flows: found.into_iter().map(flow).collect(), omitted })
+    }
+}
+
+fn slot_move(change: &steering::Move, now: u32) -> SlotMove {
+    SlotMove {
+        why: change.why.clone(),
+        since_seconds: change.since.map(|since| steering::duration(now.wrapping_sub(since)).as_secs()),
+        open: change.open as u64,
+        closed: change.closed as u64,
     }
 }
 

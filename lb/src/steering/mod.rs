@@ -7,8 +7,37 @@
 //!
 //! While a plane exists it is the only writer of the maps beside the programs. Dropping it changes nothing
 //! in the kernel as long as there are pins: packets go on by the last state.
+//!
+//! # Moving a table
+//!
+//! A change of config or health is a list of slots that get another owner, each by one store. `lb_abi::slot` has the
+//! diagram, `lb_ebpf::select` says what packets do and why that is right while anything here happens; here is what
+//! control owes them. [`Sync`] is all of it, over any [`Store`], so that `tests/sim` can run it with cores and clients
+//! on one clock.
+//!
+//! - *Overlapping changes*: `previous` is the owner when the slot was last closed or settled, and stays so however
+//!   often the owner changes while it is open; whom the slot belonged to meanwhile stands in records. A change back
+//!   to `previous` closes the slot: unrecorded flows are its own again (`transition`).
+//! - *Flapping*: owners are a function of the base table and the set of backends that are down, so deaths and returns
+//!   commute. A death leaves nothing to remember: its settled slots settle on the heir at once. A return opens them,
+//!   with the heir as `previous`; the next death closes them on the heir again.
+//! - *Drained and removed backends* serve their flows for as long as those live: they own no slot, linger readable, and
+//!   are forgotten when nothing moves any more. Until then their id means them: no slot, record or running program
+//!   names an id that is given to another backend, and the entry's generation tells two that had it in turn apart.
+//! - *A full table* refuses; nothing that lives is evicted. What is refused goes to `previous`, so no slot closes
+//!   until everything was recordable for a whole window. Records that have ended make room: where nothing is
+//!   recorded any more (closed and settled slots) they are taken away as slots settle, and open slots are swept for
+//!   that (`settle`).
+//! - *Epochs wrap* at 64: before a slot settles every record of another epoch than its own is gone, so there are two
+//!   at most.
+//! - *Death of the daemon*, between any two stores: every word is right by itself, owners and health differ from
+//!   what was wanted at most. The next one adopts what lies there, takes everything that it has not seen happen for
+//!   just happened, and goes on from there. So does one that was refused a write.
+//! - *Clocks*: `now` is read before a step, and a step stores within a grace of that. Windows are longer than the flow
+//!   memory by one.
 
 mod attach;
+mod causes;
 mod decap;
 mod desired;
 mod detach;
@@ -43,18 +72,22 @@ use aya::{Ebpf, programs::links::FdLink};
 use lb_abi::{backend::PRESENT, names, steer::SteerCounters};
 
 pub use attach::Attached;
+pub use causes::Move;
 pub use decap::Decap;
 pub use desired::{Desired, DesiredBackend, DesiredPool, DesiredVip, derive_key, duration, ticks};
 pub use detach::{Detached, detach};
 pub use error::{Error, Result};
 pub use facts::gather as gather_steer_facts;
-pub use flows::Flow;
+pub use flows::{Flow, FlowState};
+pub use maps::SlotArray;
 pub use object::embedded as embedded_object;
 pub use reuseport::{Choice, Facts, Group, SteerMode, choose as choose_steer};
 pub use settle::Phases;
 pub use stats::Stats;
+pub use store::Store;
+pub use sync::Sync;
 
-use self::{maps::Maps, reuseport::Groups, sync::Sync};
+use self::{maps::Maps, reuseport::Groups};
 use crate::{
     balance::maglev::Table,
     config::XdpMode,
@@ -97,12 +130,14 @@ pub struct Status {
 }
 
 /// One pool's table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct PoolStatus {
     /// Of the base table, health not laid over; equal on nodes with the same config and lineage.
     pub digest: u64,
     /// Its slots by phase; counted twice while a VIP brings its own copy.
     pub slots: Phases,
+    /// Why those move that do.
+    pub moves: Vec<Move>,
 }
 
 impl Plane {
@@ -262,8 +297,8 @@ impl Plane {
     ///
     /// # Errors
     /// The map that refused.
-    pub fn flows(&self, max: usize) -> Result<(Vec<Flow>, usize)> {
-        flows::read(&self.maps, max)
+    pub fn flows(&self, max: usize, now_ticks: u32) -> Result<(Vec<Flow>, usize)> {
+        flows::read(&self.sync, &self.maps, max, now_ticks)
     }
 
     /// What the plane does now. Reads every slot in use.
@@ -272,10 +307,14 @@ impl Plane {
         for (region, pool) in &self.sync.regions {
             let Some(table) = self.sync.tables.get(pool) else { continue };
             let slots = self.sync.phases(&self.maps, *region);
-            pools
-                .entry(pool.to_string())
-                .and_modify(|status: &mut PoolStatus| status.slots.add(slots))
-                .or_insert_with(|| PoolStatus { digest: table.digest(), slots });
+            let moves = self.sync.moves(&self.maps, *region);
+            let status = pools.entry(pool.to_string()).or_insert_with(|| PoolStatus {
+                digest: table.digest(),
+                slots: Phases::default(),
+                moves: Vec::new(),
+            });
+            status.slots.add(slots);
+            status.moves.extend(moves);
         }
         let lingering = self.backends().map(|(id, _)| id).filter(|id| !self.sync.wanted.contains(id));
         Status {

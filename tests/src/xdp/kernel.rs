@@ -130,6 +130,7 @@ impl Bench {
     /// Writes a world into empty maps.
     pub fn write(&mut self, world: &World) -> Result<()> {
         self.array::<Meta>(names::MAP_META)?.set(0, world.meta, 0)?;
+        self.array::<u32>(names::MAP_REFUSED_AT)?.set(0, world.refused_at, 0)?;
         let mut slots = self.array::<u64>(names::MAP_SLOTS)?;
         for (index, Slot(word)) in world.slots.iter().enumerate() {
             slots.set(index as u32, word, 0)?;

@@ -10,7 +10,7 @@ use lb_abi::{
     backend::BackendEntry,
     bounds,
     counter::{FlowEvent, Traffic},
-    flow::{FlowKey, FlowRecord},
+    flow::{FlowKey, FlowRecord, Inserts},
     names, reason,
     steer::{SteerCounters, SteerEntry, SteerKey},
     vip::{VipEntry, VipKey},
@@ -28,6 +28,8 @@ pub type Vips = HashMap<MapData, VipKey, VipEntry>;
 pub type Backends = Array<MapData, BackendEntry>;
 /// `FLOWS`.
 pub type Flows = HashMap<MapData, FlowKey, FlowRecord>;
+/// `REFUSED_AT`: one entry.
+pub type RefusedAt = Array<MapData, u32>;
 /// `DENY_V4`.
 pub type DenyV4 = LpmTrie<MapData, [u8; 4], u32>;
 /// `DENY_V6`.
@@ -59,6 +61,8 @@ pub struct Maps {
     pub backends: Backends,
     /// What is remembered of flows.
     pub flows: Flows,
+    /// When a flow last could not be recorded.
+    pub refused_at: RefusedAt,
     /// Denied sources.
     pub deny_v4: DenyV4,
     /// Denied sources.
@@ -93,6 +97,7 @@ impl Maps {
             slots: Slots::map(take(object, names::MAP_SLOTS)?)?,
             backends: typed(object, names::MAP_BACKENDS)?,
             flows: typed(object, names::MAP_FLOWS)?,
+            refused_at: typed(object, names::MAP_REFUSED_AT)?,
             deny_v4: typed(object, names::MAP_DENY_V4)?,
             deny_v6: typed(object, names::MAP_DENY_V6)?,
             reasons: typed(object, names::MAP_REASONS)?,
@@ -125,12 +130,14 @@ pub(super) struct Shape {
 }
 
 /// The shape of every map that is pinned. A pin of another shape is another version's.
-pub(super) const SHAPES: [Shape; 15] = [
+pub(super) const SHAPES: [Shape; 17] = [
     shape::<u32, lb_abi::meta::Meta>(names::MAP_META, 1),
     shape::<VipKey, VipEntry>(names::MAP_VIPS, bounds::VIP_KEYS_MAX),
     shape::<u32, u64>(names::MAP_SLOTS, bounds::SLOTS_MAX),
     shape::<u32, BackendEntry>(names::MAP_BACKENDS, bounds::BACKENDS_MAX),
     shape::<FlowKey, FlowRecord>(names::MAP_FLOWS, bounds::FLOWS_MAX),
+    shape::<u32, Inserts>(names::MAP_INSERTS, 1),
+    shape::<u32, u32>(names::MAP_REFUSED_AT, 1),
     shape::<[u8; 8], u32>(names::MAP_DENY_V4, bounds::DENY_MAX),
     shape::<[u8; 20], u32>(names::MAP_DENY_V6, bounds::DENY_MAX),
     shape::<u32, u64>(names::MAP_REASONS, reason::COUNT),
