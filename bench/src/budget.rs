@@ -48,7 +48,7 @@ const TABLE: &[Row] = &[
     row("http1-churn", 5, 1_200, 100),
     row("tcp-bulk", 5, 1_000, 150),
     row("tcp-churn", 5, 1_200, 80),
-    row("latency", 3, 2_000, 290),
+    row("latency", 5, 1_500, 400),
     row("idle", 3, 0, 120),
     row("scale", 3, 1_000, 290),
     row("reload", 3, 4_000, 70),
