@@ -35,13 +35,14 @@ const KERNELS: [Series; 2] = [Series { name: "6.1" }, Series { name: "6.12" }];
 const LIMIT: Duration = Duration::from_secs(420);
 
 /// What runs there: every program loaded, the rows, real frames, links and listener groups.
-const SUITES: [Suite; 4] = [
+const SUITES: [Suite; 5] = [
     Suite { program: "xdp_object", source: "tests/xdp/object.rs", arguments: &["--test-threads=1"] },
     Suite {
         program: "xdp_rows",
         source: "tests/xdp/rows.rs",
         arguments: &["--test-threads=1", "--skip", "host_rows", "--skip", "bent_rows"],
     },
+    Suite { program: "xdp_probe", source: "tests/xdp/probe.rs", arguments: &["--test-threads=1"] },
     Suite { program: "xdp_wire", source: "tests/xdp/wire.rs", arguments: &["--test-threads=1"] },
     Suite { program: "lb", source: "lb/src/lib.rs", arguments: &["--test-threads=1", "steering::tests::"] },
 ];
