@@ -1,4 +1,7 @@
-//! The kernel behind the library's traits. The only file with raw pointers.
+//! The kernel behind the library's traits. The only file with raw pointers, with those below it.
+
+pub(crate) mod lookup;
+pub(crate) mod probe;
 
 use core::{
     mem::{MaybeUninit, offset_of, size_of},
@@ -25,13 +28,13 @@ use lb_abi::{
     meta::Meta,
     reason::Reason,
     slot::{Slot, TICK_SHIFT},
-    steer::{MODE_CORE, SteerCounters, SteerEntry, SteerKey},
+    steer::{LOAD_LAGGING, MODE_CORE, STEER_LOOKED_UP, STEER_RELIEVE, SteerCounters, SteerEntry, SteerKey},
     vip::{VipEntry, VipKey},
 };
 use lb_ebpf::{
     address::Address,
     env::{Env, FlowCell, NextHop, Route, Unroutable},
-    numbers::Family,
+    numbers::{Family, protocol},
     packet::Packet,
     verdict::Verdict,
 };
@@ -352,6 +355,10 @@ pub(crate) fn steer(ctx: &SkReuseportContext) {
     // SAFETY: as in `Env::vip`.
     let Some(entry) = (unsafe { maps::STEER_LISTENERS.get(&key) }) else { return };
     let Some(counters) = maps::STEER_COUNTERS.get_ptr_mut(entry.listener) else { return };
+    if relieve(ctx, entry) {
+        add_one(&maps::STEER_RELIEVED, entry.listener);
+        return;
+    }
     if entry.mode == MODE_CORE {
         if let Some(worker) = worker_of_core()
             && choose(ctx, entry, worker)
@@ -370,6 +377,31 @@ pub(crate) fn steer(ctx: &SkReuseportContext) {
         // SAFETY: as above.
         unsafe { (*counters).missing += 1 };
     }
+}
+
+/// Gives a new connection whose worker lags to one that does not, and says whether it did. Datagrams stay: each would
+/// be asked for anew, and a flow's would part.
+#[inline(always)]
+fn relieve(ctx: &SkReuseportContext, entry: &SteerEntry) -> bool {
+    if entry.flags & STEER_RELIEVE == 0 || ctx.ip_protocol() != protocol::TCP as u32 {
+        return false;
+    }
+    let hash = ctx.hash();
+    let own = if entry.mode == MODE_CORE { worker_of_core() } else { None };
+    let own = own.unwrap_or_else(|| worker_of_hash(hash, entry.workers));
+    if load(own) < LOAD_LAGGING {
+        return false;
+    }
+    // Others by other bits of the hash: two tries find one among many, and cost nothing when all lag.
+    let (one, two) = (hash.rotate_left(11), hash.rotate_left(21));
+    let other = worker_of_hash(one, entry.workers);
+    let other = if load(other) < LOAD_LAGGING { other } else { worker_of_hash(two, entry.workers) };
+    load(other) < LOAD_LAGGING && choose(ctx, entry, other)
+}
+
+#[inline(always)]
+fn load(worker: u32) -> u32 {
+    maps::STEER_LOADS.get(worker).copied().unwrap_or(0)
 }
 
 /// The address that the group is bound to.
@@ -426,7 +458,12 @@ fn worker_of_hash(hash: u32, workers: u32) -> u32 {
 #[inline(always)]
 fn choose(ctx: &SkReuseportContext, entry: &SteerEntry, worker: u32) -> bool {
     let index = entry.listener.wrapping_mul(WORKERS_MAX).wrapping_add(worker);
-    maps::STEER_SOCKETS.select_reuseport(ctx, index).is_ok()
+    if entry.flags & STEER_LOOKED_UP == 0 {
+        return maps::STEER_SOCKETS.select_reuseport(ctx, index).is_ok();
+    }
+    let (map, mut index) = ((&raw const maps::LOOKUP_SOCKETS).cast_mut().cast(), index);
+    // SAFETY: the context is the kernel's, the map one of those that the helper takes, and the index on our stack.
+    unsafe { helpers::bpf_sk_select_reuseport(ctx.md, map, (&raw mut index).cast(), 0) == 0 }
 }
 
 const _: () = assert!(size_of::<SteerCounters>() == 24 && size_of::<FlowRecord>() == size_of::<u64>());

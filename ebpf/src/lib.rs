@@ -22,6 +22,7 @@ pub mod ingress;
 pub mod numbers;
 pub mod packet;
 pub mod parse;
+pub mod probe;
 pub mod select;
 pub mod verdict;
 

@@ -3,7 +3,7 @@
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     macros::map,
-    maps::{Array, HashMap, LpmTrie, PerCpuArray, ReusePortSockArray},
+    maps::{Array, HashMap, LpmTrie, PerCpuArray, ReusePortSockArray, SockMap},
 };
 use lb_abi::{
     backend::BackendEntry,
@@ -11,7 +11,9 @@ use lb_abi::{
     counter::{FlowEvent, Traffic},
     flow::{FlowKey, FlowRecord, Inserts},
     hop::HopEntry,
+    lookup::LookupEntry,
     meta::Meta,
+    probe::ProbeEntry,
     reason,
     steer::{SteerCounters, SteerEntry, SteerKey},
     vip::{VipEntry, VipKey},
@@ -51,6 +53,15 @@ pub(crate) static VIP_TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entr
 pub(crate) static BACKEND_TRAFFIC: PerCpuArray<Traffic> =
     PerCpuArray::with_max_entries(bounds::BACKENDS_MAX, 0);
 #[map]
+pub(crate) static LOOKUP_PREFIXES: LpmTrie<[u8; 16], LookupEntry> =
+    LpmTrie::with_max_entries(bounds::LOOKUP_PREFIXES_MAX, 0);
+#[map]
+pub(crate) static LOOKUP_SOCKETS: SockMap = SockMap::with_max_entries(bounds::STEER_SOCKETS_MAX, 0);
+#[map]
+pub(crate) static PROBES: Array<ProbeEntry> = Array::with_max_entries(bounds::PROBES_MAX, 0);
+#[map]
+pub(crate) static PROBE_PORTS: Array<u32> = Array::with_max_entries(1 << 16, 0);
+#[map]
 pub(crate) static STEER_LISTENERS: HashMap<SteerKey, SteerEntry> =
     HashMap::with_max_entries(bounds::STEER_LISTENERS_MAX, 0);
 #[map]
@@ -58,6 +69,11 @@ pub(crate) static STEER_SOCKETS: ReusePortSockArray =
     ReusePortSockArray::with_max_entries(bounds::STEER_SOCKETS_MAX, 0);
 #[map]
 pub(crate) static STEER_CORES: Array<u32> = Array::with_max_entries(bounds::CORES_MAX, 0);
+#[map]
+pub(crate) static STEER_LOADS: Array<u32> = Array::with_max_entries(bounds::WORKERS_MAX, 0);
+#[map]
+pub(crate) static STEER_RELIEVED: PerCpuArray<u64> =
+    PerCpuArray::with_max_entries(bounds::STEER_LISTENERS_MAX, 0);
 #[map]
 pub(crate) static STEER_COUNTERS: PerCpuArray<SteerCounters> =
     PerCpuArray::with_max_entries(bounds::STEER_LISTENERS_MAX, 0);

@@ -18,8 +18,12 @@ pub const FLOWS_MAX: u32 = 262_144;
 pub const INSERTS_PER_TICK: u32 = 8192;
 /// Deny-list prefixes per address family.
 pub const DENY_MAX: u32 = 65_536;
+/// Health probes that go a VIP's way: one for each backend.
+pub const PROBES_MAX: u32 = BACKENDS_MAX;
 /// Listener addresses that `lb_steer` serves.
 pub const STEER_LISTENERS_MAX: u32 = 256;
+/// Prefixes that `lb_lookup` knows.
+pub const LOOKUP_PREFIXES_MAX: u32 = 4096;
 /// Workers, that is sockets per listener address.
 pub const WORKERS_MAX: u32 = 256;
 /// Sockets in the reuseport array: listener index * [`WORKERS_MAX`] + worker.

@@ -14,10 +14,12 @@ pub mod counter;
 pub mod flow;
 pub mod hash;
 pub mod hop;
+pub mod lookup;
 pub mod meta;
 pub mod names;
 #[cfg(feature = "user")]
 mod pod;
+pub mod probe;
 pub mod reason;
 pub mod slot;
 pub mod steer;

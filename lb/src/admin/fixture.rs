@@ -80,6 +80,7 @@ fn config() -> Config {
             "web".into(),
             Listener {
                 bind: vec![address(8080)],
+                ranges: Vec::new(),
                 protocol: Protocol::Http,
                 pool: Some("app".into()),
                 steer: Steer::Auto,
@@ -181,6 +182,7 @@ pub(crate) fn packets() -> Packets {
         mode: Steer::Hash,
         why: "the listener says so".into(),
         by_core: 0,
+        relieved: 0,
         by_hash: 9,
         missing: 0,
     };

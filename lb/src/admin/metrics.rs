@@ -281,9 +281,12 @@ fn steer(encoder: &mut Encoder, packets: &Packets) {
         "SYNs that lb_steer placed, by how the worker was chosen.",
     );
     for report in &packets.steer {
-        for (reason, count) in
-            [("core", report.by_core), ("hash", report.by_hash), ("missing", report.missing)]
-        {
+        for (reason, count) in [
+            ("core", report.by_core),
+            ("hash", report.by_hash),
+            ("missing", report.missing),
+            ("relieved", report.relieved),
+        ] {
             let labels: [(&str, &dyn Display); 2] = [("listener", &report.listener), ("reason", &reason)];
             family.sample(&labels, count);
         }

@@ -92,6 +92,8 @@ pub struct SteerReport {
     pub by_hash: u64,
     /// The chosen socket was missing; the kernel chose.
     pub missing: u64,
+    /// Given to another worker, as their own lagged.
+    pub relieved: u64,
 }
 
 /// What is remembered of flows.

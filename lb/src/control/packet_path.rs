@@ -1,14 +1,24 @@
 //! Joins control and steering: hands listener groups to the plane, tells it who is down, reads it for the admin API.
 
-use std::{collections::BTreeSet, net::SocketAddr, os::fd::AsFd, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::AsFd,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use lb_abi::reason::Reason;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{
+    hotplug::Hotplug,
     listeners::Group,
+    loads::Loads,
     neighbours::{self, Neighbours},
     plane::PacketPath,
+    ranges,
 };
 use crate::{
     admin::{Attached, Flow, FlowList, Packets, SlotMove, SteerReport, TableDigest},
@@ -30,6 +40,9 @@ pub(super) struct KernelPath {
     plane: Plane,
     steered: Vec<Steered>,
     neighbours: Neighbours,
+    /// `None`: there is no `[xdp]`.
+    hotplug: Option<Hotplug>,
+    loads: Loads,
 }
 
 struct Steered {
@@ -41,9 +54,20 @@ struct Steered {
 
 impl KernelPath {
     pub(super) fn new(plane: Plane) -> Self {
-        let mut path = Self { plane, steered: Vec::new(), neighbours: Neighbours::default() };
+        let mut path = Self {
+            plane,
+            steered: Vec::new(),
+            neighbours: Neighbours::default(),
+            hotplug: None,
+            loads: Loads::default(),
+        };
         path.nudge_neighbours();
         path
+    }
+
+    /// Looks after interfaces that come and go.
+    pub(super) fn watching(self, hotplug: Hotplug) -> Self {
+        Self { hotplug: Some(hotplug), ..self }
     }
 
     /// XDP finds a backend's Ethernet address only where the kernel knows it already.
@@ -94,16 +118,39 @@ impl KernelPath {
             }
         }
         self.forget_others(&mut lost);
+        self.loads = Loads::find();
         lost
     }
 
+    /// Gives the ranges of listeners to their groups. What is missing, one sentence each.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub(super) fn give_ranges(&mut self, groups: &[Group]) -> steering::Result<Vec<String>> {
+        ranges::give(&mut self.plane, groups)
+    }
+
     fn steer_group(&mut self, steer: Steer, cores: &[usize], group: &Group) -> steering::Result<Choice> {
-        let mut facts = steering::gather_steer_facts(group.address.ip(), cores)?;
+        // Any interface may bring packets for a range.
+        let any = match group.address {
+            SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+            SocketAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
+        };
+        let at = if group.ranges.is_empty() { group.address.ip() } else { any };
+        let mut facts = steering::gather_steer_facts(at, cores)?;
         facts.worker_cores = cores.to_vec();
         let choice = steering::choose_steer(steer, &facts);
         let sockets: Vec<_> = (0..).map(WorkerId).zip(group.sockets.iter().map(AsFd::as_fd)).collect();
-        let group =
-            steering::Group { address: group.address, protocol: TCP, sockets: &sockets, mode: choice.mode };
+        // What a listener says holds, however busy the worker is.
+        let relieves = steer == Steer::Auto;
+        let group = steering::Group {
+            address: group.address,
+            protocol: TCP,
+            sockets: &sockets,
+            mode: choice.mode,
+            relieves,
+            is_looked_up: !group.ranges.is_empty(),
+        };
         self.plane.steer(&group)?;
         Ok(choice)
     }
@@ -139,6 +186,7 @@ impl KernelPath {
                         by_core: 0,
                         by_hash: 0,
                         missing: 0,
+                        relieved: 0,
                     });
                     reports.len() - 1
                 });
@@ -146,6 +194,7 @@ impl KernelPath {
             report.by_core += counted.by_core;
             report.by_hash += counted.by_hash;
             report.missing += counted.missing;
+            report.relieved += self.plane.relieved(steered.address, TCP)?;
         }
         Ok(reports)
     }
@@ -194,6 +243,10 @@ impl PacketPath for KernelPath {
 
     fn tick(&mut self) -> Result<(), String> {
         self.nudge_neighbours();
+        if let Some(hotplug) = &mut self.hotplug {
+            hotplug.look(&mut self.plane);
+        }
+        self.loads.look(&mut self.plane, std::time::Instant::now());
         self.plane.tick(now_ticks()).map_err(|error| error.to_string())
     }
 

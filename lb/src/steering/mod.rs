@@ -43,13 +43,17 @@ mod desired;
 mod detach;
 mod error;
 mod facts;
+mod floor;
 mod flows;
 mod loader;
+mod lookup;
 pub mod maps;
 mod netlink;
 mod object;
 mod patience;
 mod pins;
+mod presence;
+mod probes;
 mod regions;
 pub mod reuseport;
 mod settle;
@@ -79,8 +83,11 @@ pub use detach::{Detached, detach};
 pub use error::{Error, Result};
 pub use facts::gather as gather_steer_facts;
 pub use flows::{Flow, FlowState};
+pub use lookup::{LookupGroup, parking};
 pub use maps::SlotArray;
 pub use object::embedded as embedded_object;
+pub use presence::Presence;
+pub use probes::{ProbePorts, ProbeWay};
 pub use reuseport::{Choice, Facts, Group, SteerMode, choose as choose_steer};
 pub use settle::Phases;
 pub use stats::Stats;
@@ -110,6 +117,10 @@ pub struct Plane {
     sync: Sync,
     groups: Groups,
     attached: BTreeMap<String, Attached>,
+    /// Of `lb_ingress`, once it is loaded.
+    ingress_id: Option<u32>,
+    /// Health probes go the way of traffic, on interfaces that come later, too.
+    has_probes: bool,
     /// Links that no pin holds.
     _links: Vec<FdLink>,
     /// Of the pin directory: one process writes the maps.
@@ -174,6 +185,8 @@ impl Plane {
             sync,
             groups,
             attached: BTreeMap::new(),
+            ingress_id: None,
+            has_probes: false,
             _links: Vec::new(),
             _lock: lock,
         })
@@ -199,8 +212,12 @@ impl Plane {
     pub fn attach(&mut self, interface: &str, mode: Option<XdpMode>) -> Result<Attached> {
         let program = loader::xdp(&mut self.object, names::PROGRAM_INGRESS)?;
         let (attached, link) = attach::attach(program, interface, mode, self.options.pins.as_deref())?;
+        self.ingress_id = program.info().ok().map(|info| info.id());
         self._links.extend(link);
         self.attached.insert(interface.to_owned(), attached.clone());
+        if self.has_probes {
+            probes::attach(&mut self.object, interface)?;
+        }
         Ok(attached)
     }
 
@@ -212,6 +229,18 @@ impl Plane {
     pub fn detach_others(&mut self) -> Result<Vec<String>> {
         let Some(dir) = &self.options.pins else { return Ok(Vec::new()) };
         pins::detach_others(dir, self.attached.keys().map(String::as_str))
+    }
+
+    /// Lets health probes go the way of traffic: hangs the programs for it on every interface that this process attached
+    /// to and wherever a backend is routed to. To be called once.
+    ///
+    /// # Errors
+    /// The verifier's log, the map that refused, or a kernel without clsact queues (module sch_ingress).
+    pub fn open_probes(&mut self, ways: &[ProbeWay]) -> Result<ProbePorts> {
+        let interfaces: Vec<&str> = self.attached.keys().map(String::as_str).collect();
+        let ports = probes::open(&mut self.object, &interfaces, ways)?;
+        self.has_probes = true;
+        Ok(ports)
     }
 
     /// Brings the maps to `desired`. Everything that can be wrong with it is found before the first write.
@@ -267,6 +296,14 @@ impl Plane {
         })
     }
 
+    /// Whether connections to an address are for this host, bound to an interface or routed so.
+    ///
+    /// # Errors
+    /// The kernel does not say.
+    pub fn is_local(&self, address: IpAddr) -> Result<bool> {
+        netlink::is_local(address)
+    }
+
     /// Forgets a listener group; the kernel chooses from now on, as long as its sockets live.
     ///
     /// # Errors
@@ -283,6 +320,24 @@ impl Plane {
     pub fn steer_counters(&self) -> Result<Vec<(SocketAddr, u8, SteerCounters)>> {
         let read = |(address, protocol, index)| Ok((address, protocol, stats::steer(&self.maps, index)?));
         self.groups.iter().map(read).collect()
+    }
+
+    /// How many connections of a group went to another worker than their own, which lagged.
+    ///
+    /// # Errors
+    /// The map that refused.
+    pub fn relieved(&self, address: SocketAddr, protocol: u8) -> Result<u64> {
+        let group = self.groups.iter().find(|(at, of, _)| (*at, *of) == (address, protocol));
+        group.map_or(Ok(0), |(_, _, index)| stats::relieved(&self.maps, index))
+    }
+
+    /// Says how busy a worker was in the last while, of 100.
+    ///
+    /// # Errors
+    /// The map that refused.
+    pub fn set_load(&mut self, worker: WorkerId, load: u32) -> Result<()> {
+        let set = self.maps.steer_loads.set(u32::from(worker.0), load, 0);
+        set.map_err(Error::map(names::MAP_STEER_LOADS))
     }
 
     /// Reads the counters.

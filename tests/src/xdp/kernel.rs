@@ -182,7 +182,9 @@ impl Bench {
         let mut left = Vec::new();
         for entry in flows.iter() {
             let (key, FlowRecord { backend, epoch, state, seen }) = entry?;
-            left.push(Left { key, backend, epoch, state, fresh: seen >= now });
+            // Ticks wrap: on a machine that booted just now, long ago is a large number.
+            let fresh = seen.wrapping_sub(now) < u32::MAX / 2;
+            left.push(Left { key, backend, epoch, state, fresh });
         }
         Ok(left)
     }

@@ -4,13 +4,14 @@ mod slots;
 
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, ReusePortSockArray},
+    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, ReusePortSockArray, SockMap},
 };
 use lb_abi::{
     backend::BackendEntry,
     bounds,
     counter::{FlowEvent, Traffic},
     flow::{FlowKey, FlowRecord, Inserts},
+    lookup::LookupEntry,
     names, reason,
     steer::{SteerCounters, SteerEntry, SteerKey},
     vip::{VipEntry, VipKey},
@@ -49,6 +50,16 @@ pub type SteerCores = Array<MapData, u32>;
 /// `STEER_COUNTERS`, by group.
 pub type SteerCounts = PerCpuArray<MapData, SteerCounters>;
 
+/// `STEER_LOADS`, by worker.
+pub type SteerLoads = Array<MapData, u32>;
+/// `STEER_RELIEVED`, by group.
+pub type SteerRelieved = PerCpuArray<MapData, u64>;
+
+/// `LOOKUP_SOCKETS`, by group and worker.
+pub type LookupSockets = SockMap<MapData>;
+/// `LOOKUP_PREFIXES`.
+pub type LookupPrefixes = LpmTrie<MapData, [u8; 16], LookupEntry>;
+
 /// Every map, open. Dropping it closes them; pinned ones live on.
 pub struct Maps {
     /// What holds for the whole packet path.
@@ -83,6 +94,14 @@ pub struct Maps {
     pub steer_cores: SteerCores,
     /// Choices by group.
     pub steer_counters: SteerCounts,
+    /// Loads by worker. Not pinned: they are of this process.
+    pub steer_loads: SteerLoads,
+    /// Relieved connections by group. Not pinned, either.
+    pub steer_relieved: SteerRelieved,
+    /// Sockets that `lb_lookup` names. Not pinned.
+    pub lookup_sockets: LookupSockets,
+    /// Whose addresses are whose. Not pinned.
+    pub lookup_prefixes: LookupPrefixes,
 }
 
 impl Maps {
@@ -108,6 +127,10 @@ impl Maps {
             steer_sockets: typed(object, names::MAP_STEER_SOCKETS)?,
             steer_cores: typed(object, names::MAP_STEER_CORES)?,
             steer_counters: typed(object, names::MAP_STEER_COUNTERS)?,
+            steer_loads: typed(object, names::MAP_STEER_LOADS)?,
+            steer_relieved: typed(object, names::MAP_STEER_RELIEVED)?,
+            lookup_sockets: typed(object, names::MAP_LOOKUP_SOCKETS)?,
+            lookup_prefixes: typed(object, names::MAP_LOOKUP_PREFIXES)?,
         })
     }
 }
@@ -116,7 +139,8 @@ fn take(object: &mut Ebpf, name: &'static str) -> Result<Map> {
     object.take_map(name).ok_or(Error::Missing { kind: "map", name })
 }
 
-fn typed<M: TryFrom<Map, Error = MapError>>(object: &mut Ebpf, name: &'static str) -> Result<M> {
+/// A map of the object as what it is.
+pub(super) fn typed<M: TryFrom<Map, Error = MapError>>(object: &mut Ebpf, name: &'static str) -> Result<M> {
     M::try_from(take(object, name)?).map_err(Error::map(name))
 }
 
