@@ -34,8 +34,9 @@ const KERNELS: [Series; 2] = [Series { name: "6.1" }, Series { name: "6.12" }];
 /// One guest, from power to its last word; many times what it takes.
 const LIMIT: Duration = Duration::from_secs(420);
 
-/// What runs there: every program loaded, the rows, real frames, links and listener groups.
-const SUITES: [Suite; 5] = [
+/// What runs there: every program loaded, the rows, real frames, links and listener groups, and the daemon where
+/// its way into the kernel depends on the version (clsact or tcx, sk_lookup, pinned links).
+const SUITES: [Suite; 6] = [
     Suite { program: "xdp_object", source: "tests/xdp/object.rs", arguments: &["--test-threads=1"] },
     Suite {
         program: "xdp_rows",
@@ -45,6 +46,11 @@ const SUITES: [Suite; 5] = [
     Suite { program: "xdp_probe", source: "tests/xdp/probe.rs", arguments: &["--test-threads=1"] },
     Suite { program: "xdp_wire", source: "tests/xdp/wire.rs", arguments: &["--test-threads=1"] },
     Suite { program: "lb", source: "lb/src/lib.rs", arguments: &["--test-threads=1", "steering::tests::"] },
+    Suite {
+        program: "e2e",
+        source: "tests/e2e/main.rs",
+        arguments: &["--test-threads=1", "tunnel::a_backend_that", "ranges::a_listener"],
+    },
 ];
 
 /// `vmtest [SERIES]`: all kernels, or one.

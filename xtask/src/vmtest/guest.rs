@@ -18,8 +18,10 @@ pub(crate) struct Suite {
     pub(crate) arguments: &'static [&'static str],
 }
 
-/// Programs that tests start. `ip` above all: busybox has one that knows less.
-const PROGRAMS: [&str; 2] = ["ip", "ethtool"];
+/// Programs that tests start, or ask for before they start. Busybox has some of these names, and knows less.
+const PROGRAMS: [&str; 7] = ["ip", "ethtool", "nsenter", "setpriv", "taskset", "nginx", "curl"];
+/// Where the daemon lies in the guest.
+const DAEMON: &str = "/tests/daemon";
 
 /// Everything but the kernel's modules.
 ///
@@ -51,6 +53,9 @@ pub(crate) fn userland(workspace: &Workspace, place: &Path, suites: &[Suite]) ->
         libraries.extend(libraries_of(Path::new(path))?);
         archive.file(&format!("tests/{program}"), 0o755, stripped(workspace, place, Path::new(path))?);
     }
+    let daemon = workspace.built("debug", "lb");
+    libraries.extend(libraries_of(&daemon)?);
+    archive.file(DAEMON, 0o755, stripped(workspace, place, &daemon)?);
     for library in libraries {
         archive.file(&library, 0o755, read(Path::new(&library))?);
     }
@@ -58,6 +63,8 @@ pub(crate) fn userland(workspace: &Workspace, place: &Path, suites: &[Suite]) ->
     let object = workspace.bpf_object();
     archive.file(&object.to_string_lossy(), 0o644, read(&object)?);
     archive.directory(&workspace.root.join("tests").to_string_lossy());
+    archive.file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\n".to_vec());
+    archive.file("etc/group", 0o644, b"root:x:0:\n".to_vec());
     archive.file("init", 0o755, script(suites).into_bytes());
     Ok(archive)
 }
@@ -68,7 +75,7 @@ fn script(suites: &[Suite]) -> String {
         "#!/bin/sh\n\
          /bin/busybox mkdir -p /busybox\n\
          /bin/busybox --install -s /busybox\n\
-         export PATH=/usr/bin:/bin:/busybox HOME=/root CI=true RUST_BACKTRACE=1\n\
+         export PATH=/usr/bin:/bin:/busybox HOME=/root CI=true RUST_BACKTRACE=1 LB_BIN={DAEMON}\n\
          mount -t proc proc /proc && mount -t sysfs sys /sys && mount -t devtmpfs dev /dev\n\
          mount -t tmpfs tmp /tmp && mount -t tmpfs run /run && mount -t bpf bpf /sys/fs/bpf\n\
          for module in /modules/*.ko; do\n\
