@@ -58,6 +58,12 @@ impl Address {
         [a, b, c, d]
     }
 
+    /// As two words, as they lie in memory.
+    #[inline(always)]
+    pub const fn halves(self) -> [u64; 2] {
+        [self.high, self.low]
+    }
+
     /// As the words of an IPv6 header.
     #[inline(always)]
     pub const fn words(self) -> [u16; 8] {

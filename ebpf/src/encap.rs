@@ -1,4 +1,4 @@
-//! The new front of a packet on its way out: Ethernet, tags, and for IPIP an outer header.
+//! The new front of a packet on its way out: Ethernet, tags, and for IPIP and GUE an outer header.
 //!
 //! Rules of the outer header, for any pair of families:
 //! - traffic class: copied whole, so DSCP shows outside and ECN works (RFC 6040, 4.1 normal mode; RFC 2983);
@@ -14,7 +14,8 @@ use crate::{
     address::Address,
     checksum,
     env::NextHop,
-    numbers::{ETHERNET_LEN, Family, IPV6_LEN, TAG_LEN},
+    gue,
+    numbers::{ETHERNET_LEN, Family, IPV6_LEN, TAG_LEN, UDP_LEN, protocol},
     packet::Packet,
     parse::{Ip, Link},
 };
@@ -36,6 +37,40 @@ pub struct Outer {
     pub destination: Address,
     /// Flow label of IPv6, low 20 bits.
     pub label: u32,
+    /// What stands between it and the packet.
+    pub tunnel: Tunnel,
+}
+
+/// What stands between the outer IP header and the packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tunnel {
+    /// Nothing.
+    Ip,
+    /// A UDP header (see [`gue`]).
+    Udp {
+        /// Its source port.
+        source_port: Be16,
+    },
+}
+
+impl Outer {
+    /// Bytes that it puts before a packet.
+    #[inline(always)]
+    pub const fn overhead(&self) -> usize {
+        match self.tunnel {
+            Tunnel::Ip => self.family.header_len(),
+            Tunnel::Udp { .. } => self.family.header_len() + UDP_LEN,
+        }
+    }
+
+    /// Its protocol number, around a packet of a family.
+    #[inline(always)]
+    pub const fn protocol(&self, inner: Family) -> u8 {
+        match self.tunnel {
+            Tunnel::Ip => inner.protocol(),
+            Tunnel::Udp { .. } => protocol::UDP,
+        }
+    }
 }
 
 /// What happens to the tags that a frame came with.
@@ -50,8 +85,7 @@ pub enum Tags {
 /// Length of the packet with its outer header, from there on; none if no IP packet can be that long.
 #[inline(always)]
 pub fn length(ip: &Ip, outer: Option<&Outer>) -> Option<u16> {
-    let header_len = outer.map_or(0, |outer| outer.family.header_len());
-    ip.length.checked_add(header_len as u16)
+    ip.length.checked_add(outer.map_or(0, Outer::overhead) as u16)
 }
 
 /// One hop for the packet itself, whichever way it is forwarded: its TTL or hop limit goes down by one.
@@ -71,7 +105,7 @@ pub fn age<P: Packet>(packet: &mut P, ip: &Ip) -> Option<()> {
     }
 }
 
-/// Puts the new front before the packet. `length` is [`length`]'s answer.
+/// Puts the new front before the packet, which is as it will leave. `length` is [`length`]'s answer.
 ///
 /// Err: no room in front; the packet may have been moved and is only fit to be dropped.
 #[inline(always)]
@@ -88,17 +122,25 @@ pub fn rewrite<P: Packet>(
         Tags::Keep => link.len,
         Tags::Strip => ETHERNET_LEN,
     };
-    let outer_len = outer.map_or(0, |outer| outer.family.header_len());
-    let delta = link.len as i32 - link_len as i32 - outer_len as i32;
+    let delta = link.len as i32 - link_len as i32 - outer.map_or(0, Outer::overhead) as i32;
+    let udp = match outer {
+        Some(outer @ Outer { tunnel: Tunnel::Udp { source_port }, .. }) => {
+            Some(gue::header(packet, ip, outer, *source_port, length))
+        }
+        _ => None,
+    };
     if delta != 0 {
         packet.move_head(delta).ok_or(Reason::EncapHeadroom)?;
     }
     let family = outer.map_or(ip.family, |outer| outer.family);
     write_link(packet, &hop.addresses, link, link_len, family.ethertype()).ok_or(Reason::EncapHeadroom)?;
-    match outer {
-        Some(outer) => write_outer(packet, link_len, outer, ip, length).ok_or(Reason::EncapHeadroom),
-        None => Ok(()),
+    if let Some(outer) = outer {
+        write_outer(packet, link_len, outer, ip, length).ok_or(Reason::EncapHeadroom)?;
+        if let Some(udp) = udp {
+            packet.store(link_len + outer.family.header_len(), udp).ok_or(Reason::EncapHeadroom)?;
+        }
     }
+    Ok(())
 }
 
 /// Writes an Ethernet header of `link_len` bytes, with as many of the link's tags as that holds.
@@ -126,7 +168,7 @@ pub fn write_link<P: Packet>(
 
 #[inline(always)]
 fn write_outer<P: Packet>(packet: &mut P, at: usize, outer: &Outer, inner: &Ip, length: u16) -> Option<()> {
-    let protocol = inner.family.protocol();
+    let protocol = outer.protocol(inner.family);
     match outer.family {
         Family::V4 => packet.store(at, ipv4(outer, inner.class, protocol, length)),
         Family::V6 => {

@@ -13,14 +13,14 @@ use lb_abi::{
     hash,
     meta::{FLAG_DENY_V4, FLAG_DENY_V6, Meta},
     reason::Reason,
-    vip::{ECHO, FORWARD_IPIP, FORWARD_L2DSR, VipEntry, VipKey},
+    vip::{ECHO, FORWARD_GUE, FORWARD_IPIP, FORWARD_L2DSR, VipEntry, VipKey},
 };
 
 use crate::{
     address::Address,
-    encap::{self, Outer, Tags},
+    encap::{self, Outer, Tags, Tunnel},
     env::{Env, Route},
-    hop, icmp,
+    gue, hop, icmp,
     numbers::Family,
     packet::Packet,
     parse::{Ip, Link, Ports, Shape, Transport},
@@ -103,7 +103,7 @@ fn find<'e, E: Env>(env: &'e E, ip: &Ip, ports: Ports) -> Result<&'e VipEntry, R
     let key =
         VipKey { address: ip.destination.bytes(), port: ports.destination, protocol: ip.protocol, pad: 0 };
     match env.vip(&key) {
-        Some(vip) if vip.flags & (FORWARD_IPIP | FORWARD_L2DSR) != 0 => Ok(vip),
+        Some(vip) if vip.flags & (FORWARD_IPIP | FORWARD_GUE | FORWARD_L2DSR) != 0 => Ok(vip),
         _ => Err(Reason::NotOurs),
     }
 }
@@ -135,16 +135,22 @@ fn forward<P: Packet, E: Env>(
     let choice = select::select(env, vip, &flow, stage, hash)?;
     let bytes = packet.len() as u64;
 
-    let outer = if vip.flags & FORWARD_IPIP != 0 {
-        Some(outer(meta, choice.address, hash).ok_or(Reason::NoRoute)?)
+    let tunnel = if vip.flags & FORWARD_IPIP != 0 {
+        Some(Tunnel::Ip)
+    } else if vip.flags & FORWARD_GUE != 0 {
+        Some(Tunnel::Udp { source_port: gue::source_port(hash) })
     } else {
         None
+    };
+    let outer = match tunnel {
+        Some(tunnel) => Some(outer(meta, choice.address, hash, tunnel).ok_or(Reason::NoRoute)?),
+        None => None,
     };
     let length = encap::length(ip, outer.as_ref()).ok_or(Reason::Mtu)?;
     let family = choice.address.family();
     // By layer 2 the packet keeps its addresses, and the backend is only asked for as a neighbour.
     let (source, protocol) = match &outer {
-        Some(outer) => (outer.source, ip.family.protocol()),
+        Some(outer) => (outer.source, outer.protocol(ip.family)),
         None => (Address::default(), ip.protocol),
     };
     let route = Route { family, source, destination: choice.address, protocol, length };
@@ -163,14 +169,14 @@ fn forward<P: Packet, E: Env>(
 
 /// The outer header toward a backend; none without a source address of its family.
 #[inline(always)]
-fn outer(meta: &Meta, destination: Address, label: u32) -> Option<Outer> {
+fn outer(meta: &Meta, destination: Address, label: u32, tunnel: Tunnel) -> Option<Outer> {
     let family = destination.family();
     let source = match family {
         Family::V4 if meta.outer_v4 != [0; 4] => Address::v4(words(meta.outer_v4)),
         Family::V6 if meta.outer_v6 != [0; 16] => Address::new(meta.outer_v6),
         Family::V4 | Family::V6 => return None,
     };
-    Some(Outer { family, source, destination, label })
+    Some(Outer { family, source, destination, label, tunnel })
 }
 
 #[inline(always)]

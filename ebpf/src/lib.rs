@@ -16,6 +16,7 @@ pub mod checksum;
 pub mod decap;
 pub mod encap;
 pub mod env;
+pub mod gue;
 pub mod hop;
 pub mod icmp;
 pub mod ingress;

@@ -20,12 +20,14 @@ const BODY: u64 = 8 << 20;
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Forward {
     Ipip,
+    Gue,
     L2dsr,
 }
 
 fn config(forward: Forward, backends: [IpAddr; 2]) -> String {
     let forward = match forward {
         Forward::Ipip => "ipip",
+        Forward::Gue => "gue",
         Forward::L2dsr => "l2dsr",
     };
     format!(
@@ -58,6 +60,16 @@ fn ipip_to_ipv6_backends() {
 }
 
 #[test]
+fn gue_to_ipv4_backends() {
+    scene::run(|scene| both_families(scene, Forward::Gue, IpAddr::V4([0; 4].into())));
+}
+
+#[test]
+fn gue_to_ipv6_backends() {
+    scene::run(|scene| both_families(scene, Forward::Gue, IpAddr::V6([0; 16].into())));
+}
+
+#[test]
 fn l2dsr_to_ipv4_backends() {
     scene::run(|scene| both_families(scene, Forward::L2dsr, IpAddr::V4([0; 4].into())));
 }
@@ -77,7 +89,7 @@ fn both_families(scene: &Scene, forward: Forward, like: IpAddr) -> Result<()> {
     }
     let _echo = [UdpEcho::start(b1, &VIPS, 7)?, UdpEcho::start(b2, &VIPS, 7)?];
     let _decap = match forward {
-        Forward::Ipip => vec![Decap::start(scene, b1)?, Decap::start(scene, b2)?],
+        Forward::Ipip | Forward::Gue => vec![Decap::start(scene, b1)?, Decap::start(scene, b2)?],
         Forward::L2dsr => vec![],
     };
     let daemon = Daemon::start(scene, &config(forward, [b1.address(like), b2.address(like)]))?;

@@ -31,6 +31,10 @@ struct Outer {
     destination: IpAddr,
     label: u32,
     class: Option<u8>,
+    /// Of a UDP header (GUE) between it and the packet.
+    port: Option<u16>,
+    /// Whether that has its checksum: over IPv6, where the packet's own checksum is there.
+    summed: bool,
 }
 
 /// A frame in the making.
@@ -120,7 +124,19 @@ impl Packet {
     /// Inside an outer header; the flow label is for IPv6.
     pub fn inside(mut self, source: &str, destination: &str, label: u32) -> Self {
         let (source, destination) = (parse(source), parse(destination));
-        self.outer = Some(Outer { source, destination, label, class: None });
+        self.outer = Some(Outer { source, destination, label, class: None, port: None, summed: true });
+        self
+    }
+
+    /// The outer header is followed by UDP from a port to 6080 (GUE variant 1).
+    pub fn over_udp(mut self, port: u16) -> Self {
+        self.outer = self.outer.map(|outer| Outer { port: Some(port), ..outer });
+        self
+    }
+
+    /// The UDP around it has no checksum over IPv6 either.
+    pub fn unsummed(mut self) -> Self {
+        self.outer = self.outer.map(|outer| Outer { summed: false, ..outer });
         self
     }
 
@@ -189,11 +205,11 @@ impl Packet {
         let packet = match self.outer {
             None => inner,
             Some(outer) => {
-                let protocol = if self.source.is_ipv4() { 4 } else { 41 };
                 let class = outer.class.unwrap_or(self.class);
+                let (protocol, body) = outer.around(self.source.is_ipv4(), inner);
                 let mut packet =
-                    header(outer.source, outer.destination, protocol, 64, class, outer.label, inner.len());
-                packet.extend(inner);
+                    header(outer.source, outer.destination, protocol, 64, class, outer.label, body.len());
+                packet.extend(body);
                 packet
             }
         };
@@ -239,19 +255,39 @@ impl Packet {
             }
         };
         bytes.extend((0..self.payload).map(|at| at as u8));
-        let mut summed = Vec::new();
-        if self.protocol() != 1 {
-            // Pseudo header (RFC 9293, 3.1; RFC 8200, 8.1).
-            summed.extend(octets(self.source.ip()));
-            summed.extend(octets(self.destination.ip()));
-            summed.extend((bytes.len() as u32).to_be_bytes());
-            summed.extend([0, 0, 0, self.protocol()]);
-        }
-        summed.extend(&bytes);
-        let check = checksum(&summed);
+        let check = match self.protocol() {
+            1 => checksum(&bytes),
+            protocol => checksum(&with_pseudo(self.source.ip(), self.destination.ip(), protocol, &bytes)),
+        };
         bytes[check_at..check_at + 2].copy_from_slice(&check.to_be_bytes());
         bytes
     }
+}
+
+impl Outer {
+    /// What stands behind the outer IP header, and its protocol number.
+    fn around(&self, is_v4: bool, inner: Vec<u8>) -> (u8, Vec<u8>) {
+        let Some(port) = self.port else { return (if is_v4 { 4 } else { 41 }, inner) };
+        let mut body = [port, 6080, 8 + inner.len() as u16, 0].map(u16::to_be_bytes).concat();
+        body.extend(inner);
+        if self.summed && self.source.is_ipv6() {
+            let check = match checksum(&with_pseudo(self.source, self.destination, 17, &body)) {
+                0 => 0xffff,
+                check => check,
+            };
+            body[6..8].copy_from_slice(&check.to_be_bytes());
+        }
+        (17, body)
+    }
+}
+
+/// A pseudo header (RFC 9293, 3.1; RFC 8200, 8.1) and what it is for.
+fn with_pseudo(source: IpAddr, destination: IpAddr, protocol: u8, bytes: &[u8]) -> Vec<u8> {
+    let mut summed = [octets(source), octets(destination)].concat();
+    summed.extend((bytes.len() as u32).to_be_bytes());
+    summed.extend([0, 0, 0, protocol]);
+    summed.extend(bytes);
+    summed
 }
 
 /// An IP header before `payload` bytes; IPv4 with don't-fragment and identification 0.

@@ -95,7 +95,7 @@ fn decap_undoes_encap() {
     let mut bench = kernel::Bench::new().expect("the object loads and attaches");
     let now = namespace::now_ticks();
     let cases = rows::round_trips(now);
-    assert_eq!(cases.len(), 8, "both families inside and outside, by either interface");
+    assert_eq!(cases.len(), 16, "both families inside and outside, by either interface, by IPIP and GUE");
     for (world, packet, back) in cases {
         bench.write(&world).expect("maps are written");
         let (verdict, encapsulated) = bench.test_run(Program::Ingress, &packet).expect("lb_ingress runs");

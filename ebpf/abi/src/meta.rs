@@ -10,11 +10,11 @@ pub struct Meta {
     pub flags: u32,
     /// Generation of the config that the maps hold.
     pub generation: u64,
-    /// Outer source address of IPIP in IPv4, network order; zero: none, such packets are dropped as no-route.
+    /// Outer source address of IPIP and GUE in IPv4, network order; zero: none, such packets are dropped as no-route.
     pub outer_v4: [u8; 4],
     /// Zero.
     pub pad: [u8; 4],
-    /// Outer source address of IPIP in IPv6; zero: none.
+    /// The same in IPv6; zero: none.
     pub outer_v6: [u8; 16],
 }
 

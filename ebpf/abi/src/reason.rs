@@ -55,7 +55,7 @@ reasons! {
     MalformedIp = 4, "malformed-ip", Drop;
     /// TCP header is short, has a wrong offset or impossible flags.
     MalformedTcp = 5, "malformed-tcp", Drop;
-    /// UDP header is short or has a wrong length.
+    /// UDP header is short or has a wrong length, or around a tunnel a wrong checksum.
     MalformedUdp = 6, "malformed-udp", Drop;
     /// IPv4 options or IPv6 extension headers on a packet to a VIP.
     IpOptions = 7, "ip-options", Drop;

@@ -76,7 +76,7 @@ fn vip(vip: &Vip) -> Value {
     let mut table = json!({
         "address": vip.addresses,
         "ports": vip.ports.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "forward": match vip.forward { Forward::Ipip => "ipip", Forward::L2dsr => "l2dsr" },
+        "forward": match vip.forward { Forward::Ipip => "ipip", Forward::Gue => "gue", Forward::L2dsr => "l2dsr" },
         "pool": vip.pool,
     });
     put(&mut table, "flows", vip.flows_none.then_some("none"));
@@ -154,7 +154,7 @@ mod tests {
         [vip.dns]
         address = ["192.0.2.53", "2001:db8::53"]
         ports = ["53/udp", "53/tcp"]
-        forward = "ipip"
+        forward = "gue"
         pool = "dns"
         flows = "none"
         [listener.web]

@@ -185,6 +185,8 @@ pub enum Transport {
 pub enum Forward {
     /// Encapsulated in IP of the backend's family.
     Ipip,
+    /// Encapsulated in UDP (GUE variant 1) of the backend's family.
+    Gue,
     /// Unchanged, to the backend's Ethernet address.
     L2dsr,
 }

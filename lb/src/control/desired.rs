@@ -22,7 +22,7 @@ const TCP_FLOW_IDLE: Duration = Duration::from_secs(900);
 /// The same for UDP, as Katran has it.
 const UDP_FLOW_IDLE: Duration = Duration::from_secs(30);
 
-/// Outer sources of IPIP, by family.
+/// Outer sources of IPIP and GUE, by family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Outer {
     v4: Option<Ipv4Addr>,
@@ -51,10 +51,12 @@ impl Outer {
         }
     }
 
-    /// What IPIP cannot reach, one sentence for each VIP.
+    /// What cannot be reached by a tunnel, one sentence for each VIP.
     pub(super) fn shortages(self, config: &Config) -> Vec<String> {
         let mut shortages = Vec::new();
-        for (name, vip) in config.vips.iter().filter(|(_, vip)| vip.forward == Forward::Ipip) {
+        for (name, vip) in
+            config.vips.iter().filter(|(_, vip)| matches!(vip.forward, Forward::Ipip | Forward::Gue))
+        {
             let backends = config.pools.get(&vip.pool).map_or(&[][..], |pool| &pool.backends);
             let lacks = |is_lost: bool, family: &str, wants: fn(&IpAddr) -> bool| {
                 let is_wanted = backends.iter().any(|backend| wants(&backend.ip));

@@ -34,7 +34,7 @@ pub struct Desired {
     pub pools: Vec<DesiredPool>,
     /// Denied sources.
     pub deny: Vec<IpNet>,
-    /// Outer source of IPIP in IPv4; `None`: backends with IPv4 addresses cannot be reached by IPIP.
+    /// Outer source of IPIP and GUE in IPv4; `None`: backends with IPv4 addresses cannot be reached by a tunnel.
     pub outer_v4: Option<Ipv4Addr>,
     /// The same for IPv6.
     pub outer_v6: Option<Ipv6Addr>,

@@ -19,7 +19,7 @@ use lb_abi::{
     bounds::{TABLE_LEN, VIPS_MAX},
     meta::{FLAG_DENY_V4, FLAG_DENY_V6, FLAG_MOVING, Meta},
     slot::{Phase, Slot},
-    vip::{ECHO, FLOWS_NONE, FORWARD_IPIP, FORWARD_L2DSR, VipEntry, VipKey},
+    vip::{ECHO, FLOWS_NONE, FORWARD_GUE, FORWARD_IPIP, FORWARD_L2DSR, VipEntry, VipKey},
 };
 
 use super::{
@@ -310,6 +310,7 @@ impl Sync {
             let Some(region) = plan.of_key.get(key) else { continue };
             let forward = match vip.forward {
                 Forward::Ipip => FORWARD_IPIP,
+                Forward::Gue => FORWARD_GUE,
                 Forward::L2dsr => FORWARD_L2DSR,
             };
             let entry = VipEntry {

@@ -31,7 +31,8 @@ use crate::xdp::{
 
 /// Runs a row.
 pub fn run(row: &Row) -> Result {
-    let mut buffer = vec![0; row.headroom];
+    // What is not written shows.
+    let mut buffer = vec![0xa5; row.headroom];
     buffer.extend(&row.frame);
     let mut packet = Frame::new(&mut buffer, row.headroom, LB0);
     let mock = Mock::new(&row.world);

@@ -126,8 +126,10 @@ pub(super) const XDP_MODES: Choices<XdpMode> =
     Choices { supported: &[("native", XdpMode::Native), ("generic", XdpMode::Generic)], later: &[] };
 
 /// `vip.forward`.
-pub(super) const FORWARDS: Choices<Forward> =
-    Choices { supported: &[("ipip", Forward::Ipip), ("l2dsr", Forward::L2dsr)], later: &["gue", "nat"] };
+pub(super) const FORWARDS: Choices<Forward> = Choices {
+    supported: &[("ipip", Forward::Ipip), ("gue", Forward::Gue), ("l2dsr", Forward::L2dsr)],
+    later: &["nat"],
+};
 
 /// `vip.flows`.
 pub(super) const FLOWS: Choices<()> = Choices { supported: &[("none", ())], later: &[] };

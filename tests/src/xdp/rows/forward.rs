@@ -2,7 +2,7 @@
 
 use lb_abi::{hash, slot::Slot, vip::FORWARD_L2DSR};
 
-use super::{Row, Way, ipip, row, tcp, tcp_v6, udp, udp_v6};
+use super::{Row, Way, frame, gue, ipip, row, tcp, tcp_v6, udp, udp_v6};
 use crate::{
     packet::{ACK, FIN, RST, SYN},
     xdp::{
@@ -12,7 +12,7 @@ use crate::{
 };
 
 pub(super) fn rows(now: u32) -> Vec<Row> {
-    [by_ipip(now), by_layer2(now), tagged(now), lengths(now)].concat()
+    [by_ipip(now), by_gue(now), unsummed(now), by_layer2(now), tagged(now), lengths(now)].concat()
 }
 
 fn by_ipip(now: u32) -> Vec<Row> {
@@ -47,6 +47,50 @@ fn by_ipip(now: u32) -> Vec<Row> {
         sent("class is copied: 6in6", &near_v6, &tcp_v6(ACK).class(0xbb), &NEAR_V6),
         sent("the last hop but one", &near, &tcp(ACK).ttl(2), &NEAR),
         sent("the hash names the slot", &elsewhere, &tcp(ACK), &OTHER),
+    ]
+}
+
+fn by_gue(now: u32) -> Vec<Row> {
+    let near = gue(now);
+    let far = gue(now).owner(FAR.id);
+    let near_v6 = gue(now).owner(NEAR_V6.id);
+    let far_v6 = gue(now).owner(FAR_V6.id);
+    let sent = |name, world: &World, packet: &_, backend| {
+        row(name, world, packet).forwarded(packet, backend, Way::Gue)
+    };
+    let two = |packet: crate::packet::Packet| packet.tag(0x88a8, 200).tag(0x8100, 100);
+    // IPv4 and UDP are 28 bytes, IPv6 and UDP 48.
+    vec![
+        sent("GUE: 4in4, a SYN", &near, &tcp(SYN), &NEAR).new_flow(),
+        sent("GUE: 4in4, out the other interface", &far, &tcp(ACK), &FAR),
+        sent("GUE: 6in4", &near, &tcp_v6(ACK), &NEAR),
+        sent("GUE: 4in6, TCP", &near_v6, &tcp(ACK), &NEAR_V6),
+        sent("GUE: 4in6, UDP, out the other interface", &far_v6, &udp(), &FAR_V6),
+        sent("GUE: 4in6, an odd length", &near_v6, &udp().payload(33), &NEAR_V6),
+        sent("GUE: 6in6, TCP", &near_v6, &tcp_v6(SYN), &NEAR_V6).new_flow(),
+        sent("GUE: 6in6, UDP", &near_v6, &udp_v6(), &NEAR_V6),
+        sent("GUE: class is copied: 6in6", &near_v6, &tcp_v6(ACK).class(0xbb), &NEAR_V6),
+        sent("GUE: the last hop but one", &near_v6, &tcp(ACK).ttl(2), &NEAR_V6),
+        sent("GUE: two tags stay", &near_v6, &two(tcp(ACK)), &NEAR_V6),
+        sent("GUE: two tags go", &far_v6, &two(tcp_v6(ACK)), &FAR_V6),
+        sent("GUE: just fits with 28 bytes more", &near, &udp().payload(1472 - 28), &NEAR),
+        sent("GUE: just fits with 48 bytes more", &near_v6, &udp_v6().payload(1452 - 48), &NEAR_V6),
+    ]
+}
+
+/// Packets whose own headers do not say what they sum to.
+fn unsummed(now: u32) -> Vec<Row> {
+    let near_v6 = gue(now).owner(NEAR_V6.id);
+    let sent = |name, packet: crate::packet::Packet, edit: fn(&mut [u8])| {
+        let mut row = frame(name, &near_v6, edited(&packet, |frame| edit(&mut frame[14..])));
+        row = row.forwarded(&packet, &NEAR_V6, Way::GueUnsummed);
+        edit(&mut row.expected.frame[14 + 48..]);
+        row
+    };
+    vec![
+        sent("GUE: 4in6, UDP without a checksum", udp(), |packet| packet[26..28].fill(0)),
+        sent("GUE: 6in6, UDP without a checksum", udp_v6(), |packet| packet[46..48].fill(0)),
+        sent("GUE: 4in6, UDP shorter than its packet", udp(), |packet| packet[25] -= 4),
     ]
 }
 

@@ -5,7 +5,7 @@ use lb_abi::{
     counter::FlowEvent,
     hash,
     reason::Reason,
-    vip::{DECAP, FORWARD_IPIP},
+    vip::{DECAP, FORWARD_GUE, FORWARD_IPIP},
 };
 use lb_ebpf::verdict::Verdict;
 
@@ -36,16 +36,17 @@ pub fn all(now: u32) -> Vec<Row> {
 pub fn round_trips(now: u32) -> Vec<(World, Vec<u8>, Vec<u8>)> {
     let mut trips = Vec::new();
     for backend in [NEAR, FAR, NEAR_V6, FAR_V6] {
-        for packet in [tcp(SYN), udp_v6()] {
-            let world = ipip(now).owner(backend.id).vip(backend.address, 0, 4, DECAP).vip(
-                backend.address,
-                0,
-                41,
-                DECAP,
-            );
+        let ways = [FORWARD_IPIP, FORWARD_GUE];
+        for (packet, way) in [tcp(SYN), udp_v6()].iter().flat_map(|packet| ways.map(|way| (packet, way))) {
+            let world = World::new(now)
+                .forward(way)
+                .owner(backend.id)
+                .vip(backend.address, 0, 4, DECAP)
+                .vip(backend.address, 0, 41, DECAP)
+                .vip(backend.address, 6080, 17, DECAP);
             let (mac, interface) = backend.neighbour.expect("a backend that can be reached");
             let own = if interface == LB0 { LB0_MAC } else { LB1_MAC };
-            trips.push((world, packet.build(), packet.aged().macs(mac, own).build()));
+            trips.push((world, packet.build(), packet.clone().aged().macs(mac, own).build()));
         }
     }
     trips
@@ -55,6 +56,9 @@ pub fn round_trips(now: u32) -> Vec<(World, Vec<u8>, Vec<u8>)> {
 #[derive(Clone, Copy)]
 enum Way {
     Ipip,
+    Gue,
+    /// As `Gue`, and over IPv6 without a checksum.
+    GueUnsummed,
     Layer2,
 }
 
@@ -113,9 +117,14 @@ impl Row {
         let label = hash::flow(HASH_KEY, &flow(packet));
         let packet = packet.clone().aged();
         let packet = match way {
-            Way::Ipip if backend.address.contains(':') => packet.inside(OUTER_V6, backend.address, label),
-            Way::Ipip => packet.inside(OUTER_V4, backend.address, label),
             Way::Layer2 => packet,
+            _ if backend.address.contains(':') => packet.inside(OUTER_V6, backend.address, label),
+            _ => packet.inside(OUTER_V4, backend.address, label),
+        };
+        let packet = match way {
+            Way::Ipip | Way::Layer2 => packet,
+            Way::Gue => packet.over_udp(0xc000 | label as u16),
+            Way::GueUnsummed => packet.over_udp(0xc000 | label as u16).unsummed(),
         };
         let packet =
             if interface == LB0 { packet.macs(mac, LB0_MAC) } else { packet.macs(mac, LB1_MAC).untagged() };
@@ -174,6 +183,11 @@ fn udp() -> Packet {
 /// UDP to the IPv6 VIP.
 fn udp_v6() -> Packet {
     arriving(Packet::udp("[2001:db8:f::7]:40000", "[2001:db8::1]:53"))
+}
+
+/// Both VIP addresses by GUE.
+fn gue(now: u32) -> World {
+    World::new(now).forward(FORWARD_GUE)
 }
 
 /// Both VIP addresses by IPIP.
