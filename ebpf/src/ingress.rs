@@ -59,28 +59,37 @@ fn walk<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<Outcome, Reason> {
         Shape::Fragment => Err(Reason::Fragment),
         Shape::Options => Err(Reason::IpOptions),
     };
-    match transport {
+    let (vip, flow, stage) = match transport {
         Ok(Transport::Tcp(ports, flags)) => {
-            let vip = find(env, &ip, ports)?;
+            let flow = flow(&ip, ports);
+            let vip = find(env, &flow)?;
             if !flags.possible() {
                 return Err(Reason::MalformedTcp);
             }
-            forward(packet, env, meta, &link, &ip, vip, ports, Stage::of(flags))
+            (vip, flow, Stage::of(flags))
         }
         Ok(Transport::Udp(ports)) => {
-            let vip = find(env, &ip, ports)?;
-            forward(packet, env, meta, &link, &ip, vip, ports, Stage::Datagram)
+            let flow = flow(&ip, ports);
+            (find(env, &flow)?, flow, Stage::Datagram)
         }
-        Ok(Transport::EchoRequest) => match env.vip(&address_key(&ip)) {
-            Some(vip) if vip.flags & ECHO != 0 => {
-                icmp::answer(packet, &link, &ip)?;
-                Ok(Outcome { reason: Reason::Echo, verdict: Verdict::Transmit })
-            }
-            _ => Err(Reason::NotOurs),
-        },
-        Ok(Transport::Other) => Err(Reason::NotOurs),
-        Err(reason) => Err(env.vip(&address_key(&ip)).map_or(Reason::NotOurs, |_| reason)),
-    }
+        Ok(Transport::EchoRequest) => {
+            return match env.vip(&address_key(&ip)) {
+                Some(vip) if vip.flags & ECHO != 0 => {
+                    icmp::answer(packet, &link, &ip)?;
+                    Ok(Outcome { reason: Reason::Echo, verdict: Verdict::Transmit })
+                }
+                _ => Err(Reason::NotOurs),
+            };
+        }
+        Ok(Transport::IcmpError) => {
+            env.vip(&address_key(&ip)).ok_or(Reason::NotOurs)?;
+            let flow = icmp::quoted(packet, &ip)?;
+            (find(env, &flow)?, flow, Stage::Reported)
+        }
+        Ok(Transport::Other) => return Err(Reason::NotOurs),
+        Err(reason) => return Err(env.vip(&address_key(&ip)).map_or(Reason::NotOurs, |_| reason)),
+    };
+    forward(packet, env, meta, &link, &ip, vip, &flow, stage)
 }
 
 #[inline(always)]
@@ -97,11 +106,24 @@ fn address_key(ip: &Ip) -> VipKey {
     VipKey { address: ip.destination.bytes(), port: Be16(0), protocol: ip.family.icmp(), pad: 0 }
 }
 
-/// The forwarding entry of a TCP or UDP packet.
+/// The flow of a TCP or UDP packet.
 #[inline(always)]
-fn find<'e, E: Env>(env: &'e E, ip: &Ip, ports: Ports) -> Result<&'e VipEntry, Reason> {
-    let key =
-        VipKey { address: ip.destination.bytes(), port: ports.destination, protocol: ip.protocol, pad: 0 };
+const fn flow(ip: &Ip, ports: Ports) -> FlowKey {
+    FlowKey {
+        source: ip.source.bytes(),
+        destination: ip.destination.bytes(),
+        source_port: ports.source,
+        destination_port: ports.destination,
+        protocol: ip.protocol,
+        pad: [0; 3],
+    }
+}
+
+/// The forwarding entry of a flow.
+#[inline(always)]
+fn find<'e, E: Env>(env: &'e E, flow: &FlowKey) -> Result<&'e VipEntry, Reason> {
+    let FlowKey { destination, destination_port, protocol, .. } = *flow;
+    let key = VipKey { address: destination, port: destination_port, protocol, pad: 0 };
     match env.vip(&key) {
         Some(vip) if vip.flags & (FORWARD_IPIP | FORWARD_GUE | FORWARD_L2DSR) != 0 => Ok(vip),
         _ => Err(Reason::NotOurs),
@@ -117,22 +139,14 @@ fn forward<P: Packet, E: Env>(
     link: &Link,
     ip: &Ip,
     vip: &VipEntry,
-    ports: Ports,
+    flow: &FlowKey,
     stage: Stage,
 ) -> Result<Outcome, Reason> {
     if ip.ttl <= 1 {
         return Err(Reason::Ttl);
     }
-    let flow = FlowKey {
-        source: ip.source.bytes(),
-        destination: ip.destination.bytes(),
-        source_port: ports.source,
-        destination_port: ports.destination,
-        protocol: ip.protocol,
-        pad: [0; 3],
-    };
-    let hash = hash::flow(vip.hash_key, &flow);
-    let choice = select::select(env, vip, &flow, stage, hash)?;
+    let hash = hash::flow(vip.hash_key, flow);
+    let choice = select::select(env, vip, flow, stage, hash)?;
     let bytes = packet.len() as u64;
 
     let tunnel = if vip.flags & FORWARD_IPIP != 0 {

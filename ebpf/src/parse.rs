@@ -80,6 +80,19 @@ pub enum Shape {
     Fragment,
 }
 
+impl Shape {
+    /// Of an IPv6 packet, by its header's next header.
+    #[inline(always)]
+    pub const fn of_next_header(protocol: u8) -> Self {
+        match protocol {
+            44 => Self::Fragment,
+            // Hop-by-hop, routing, authentication, destination options, mobility, HIP, shim6.
+            0 | 43 | 51 | 60 | 135 | 139 | 140 => Self::Options,
+            _ => Self::Plain,
+        }
+    }
+}
+
 /// What we need of an IP header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ip {
@@ -166,12 +179,7 @@ impl Ip {
         if matches!(source.family(), Family::V4) || matches!(destination.family(), Family::V4) {
             return Err(Reason::MalformedIp);
         }
-        let shape = match protocol {
-            44 => Shape::Fragment,
-            // Hop-by-hop, routing, authentication, destination options, mobility, HIP, shim6.
-            0 | 43 | 51 | 60 | 135 | 139 | 140 => Shape::Options,
-            _ => Shape::Plain,
-        };
+        let shape = Shape::of_next_header(protocol);
         Ok(Self {
             family: Family::V6,
             at,
@@ -204,6 +212,8 @@ pub enum Transport {
     Udp(Ports),
     /// An ICMP or ICMPv6 echo request.
     EchoRequest,
+    /// An ICMP or ICMPv6 error, which quotes the packet that it is about.
+    IcmpError,
     /// Anything else, other ICMP included.
     Other,
 }
@@ -230,13 +240,13 @@ impl Transport {
             }
             Ok(Self::Udp(Ports::new(source, destination)))
         } else if ip.protocol == ip.family.icmp() && length >= 8 {
-            // Type, and code 0.
-            let request = match ip.family {
-                Family::V4 => 8 << 8,
-                Family::V6 => 128 << 8,
-            };
-            let kind = load_u16(packet, at).ok_or(Reason::MalformedIp)?;
-            Ok(if kind == request { Self::EchoRequest } else { Self::Other })
+            let [kind] = packet.load(at).ok_or(Reason::MalformedIp)?;
+            Ok(match (ip.family, kind.to_ne_bytes()) {
+                (Family::V4, [8, 0]) | (Family::V6, [128, 0]) => Self::EchoRequest,
+                // Unreachable (fragmentation needed, too), time exceeded, parameter problem; too big.
+                (Family::V4, [3 | 11 | 12, _]) | (Family::V6, [1..=4, _]) => Self::IcmpError,
+                _ => Self::Other,
+            })
         } else {
             Ok(Self::Other)
         }

@@ -41,6 +41,8 @@ pub enum Stage {
     Running,
     /// UDP, which does not say.
     Datagram,
+    /// An ICMP error about the flow. It follows a record, and neither begins nor changes one.
+    Reported,
 }
 
 impl Stage {
@@ -148,7 +150,9 @@ fn pick_moving<E: Env>(env: &E, vip: &VipEntry, flow: &FlowKey, stage: Stage, sl
         let record = cell.load();
         if record.epoch == slot.epoch() && fresh(record, now, vip.flow_idle_ticks) {
             let (id, next) = follow(env, record, stage, slot, now);
-            cell.store(next);
+            if !matches!(stage, Stage::Reported) {
+                cell.store(next);
+            }
             return Pick::of(id);
         }
     }

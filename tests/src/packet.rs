@@ -19,9 +19,20 @@ pub const ACK: u8 = 0x10;
 /// What a frame carries above IP.
 #[derive(Clone, Debug)]
 enum Transport {
-    Tcp { flags: u8 },
+    Tcp {
+        flags: u8,
+    },
     Udp,
-    Echo { reply: bool },
+    Echo {
+        reply: bool,
+    },
+    /// An ICMP error: type, code and second word, and what it quotes.
+    Error {
+        kind: u8,
+        code: u8,
+        rest: u32,
+        quote: Vec<u8>,
+    },
 }
 
 /// An outer header.
@@ -83,13 +94,25 @@ impl Packet {
         Self::new(source, destination, Transport::Echo { reply: false })
     }
 
+    /// An ICMP error with a type, a code and a second word, which quotes bytes; the ports of both addresses are not
+    /// used.
+    pub fn icmp_error(
+        source: &str,
+        destination: &str,
+        (kind, code, rest): (u8, u8, u32),
+        quote: &[u8],
+    ) -> Self {
+        Self::new(source, destination, Transport::Error { kind, code, rest, quote: quote.to_vec() })
+            .payload(0)
+    }
+
     /// IP protocol number of what is above (inner) IP.
     pub fn protocol(&self) -> u8 {
         match self.transport {
             Transport::Tcp { .. } => 6,
             Transport::Udp => 17,
-            Transport::Echo { .. } if self.source.is_ipv4() => 1,
-            Transport::Echo { .. } => 58,
+            Transport::Echo { .. } | Transport::Error { .. } if self.source.is_ipv4() => 1,
+            Transport::Echo { .. } | Transport::Error { .. } => 58,
         }
     }
 
@@ -170,6 +193,15 @@ impl Packet {
         self
     }
 
+    /// A packet the other way; that to an echo request is its reply.
+    pub fn answered(mut self) -> Self {
+        std::mem::swap(&mut self.source, &mut self.destination);
+        if let Transport::Echo { reply } = &mut self.transport {
+            *reply = true;
+        }
+        self
+    }
+
     /// The answer to this echo request, sent with TTL 64.
     pub fn reply(mut self) -> Self {
         std::mem::swap(&mut self.source, &mut self.destination);
@@ -229,11 +261,11 @@ impl Packet {
     fn transport(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         let v4 = self.source.is_ipv4();
-        let check_at = match self.transport {
+        let check_at = match &self.transport {
             Transport::Tcp { flags } => {
                 bytes.extend(self.source.port().to_be_bytes());
                 bytes.extend(self.destination.port().to_be_bytes());
-                bytes.extend([0, 0, 0, 7, 0, 0, 0, 9, 0x50, flags, 0x20, 0, 0, 0, 0, 0]);
+                bytes.extend([0, 0, 0, 7, 0, 0, 0, 9, 0x50, *flags, 0x20, 0, 0, 0, 0, 0]);
                 16
             }
             Transport::Udp => {
@@ -251,6 +283,12 @@ impl Packet {
                     (false, true) => 129,
                 };
                 bytes.extend([kind, 0, 0, 0, 0x12, 0x34, 0, 1]);
+                2
+            }
+            Transport::Error { kind, code, rest, quote } => {
+                bytes.extend([*kind, *code, 0, 0]);
+                bytes.extend(rest.to_be_bytes());
+                bytes.extend(quote);
                 2
             }
         };

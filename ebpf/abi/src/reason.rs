@@ -90,6 +90,8 @@ reasons! {
     Abi = 21, "abi", Pass;
     /// Outer header taken off, what was inside given to the kernel.
     Decapsulated = 22, "decapsulated", Pass;
+    /// ICMP error to a VIP that does not quote a packet of that VIP.
+    MalformedIcmp = 23, "malformed-icmp", Drop;
 }
 
 /// Entries of map `REASONS`.

@@ -3,6 +3,7 @@
 
 use lb_abi::{
     counter::FlowEvent,
+    flow::FlowKey,
     hash,
     reason::Reason,
     vip::{DECAP, FORWARD_GUE, FORWARD_IPIP},
@@ -20,6 +21,7 @@ use crate::{
     },
 };
 
+mod about;
 mod answer;
 mod decap;
 mod forward;
@@ -28,7 +30,15 @@ mod refuse;
 
 /// All rows, for a world that is at tick `now`.
 pub fn all(now: u32) -> Vec<Row> {
-    [forward::rows(now), moving::rows(now), refuse::rows(now), answer::rows(now), decap::rows(now)].concat()
+    [
+        forward::rows(now),
+        moving::rows(now),
+        refuse::rows(now),
+        answer::rows(now),
+        about::rows(now),
+        decap::rows(now),
+    ]
+    .concat()
 }
 
 /// Worlds in which a frame is encapsulated for a backend that decapsulates: the world, the frame in, and the
@@ -112,9 +122,14 @@ impl Row {
     }
 
     /// Forwarded to a backend, one hop older; tags stay only on the interface the packet came in by.
-    fn forwarded(mut self, packet: &Packet, backend: &Backend, way: Way) -> Self {
+    fn forwarded(self, packet: &Packet, backend: &Backend, way: Way) -> Self {
+        self.forwarded_as(&flow(packet), packet, backend, way)
+    }
+
+    /// The same for a packet that goes the way of a flow.
+    fn forwarded_as(mut self, flow: &FlowKey, packet: &Packet, backend: &Backend, way: Way) -> Self {
         let (mac, interface) = backend.neighbour.expect("a backend that can be reached");
-        let label = hash::flow(HASH_KEY, &flow(packet));
+        let label = hash::flow(HASH_KEY, flow);
         let packet = packet.clone().aged();
         let packet = match way {
             Way::Layer2 => packet,
