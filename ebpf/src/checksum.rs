@@ -39,6 +39,12 @@ impl Sum {
     /// Of nothing.
     pub const ZERO: Self = Self(0);
 
+    /// Of four bytes at a time (RFC 1071, 2 (C)).
+    #[inline(always)]
+    pub const fn of_doubles(sum: u32) -> Self {
+        Self(sum as u64)
+    }
+
     /// And a word.
     #[inline(always)]
     pub const fn word(self, word: u16) -> Self {
@@ -72,6 +78,13 @@ impl Sum {
         let sum = (sum & 0xffff) + (sum >> 16);
         ((sum & 0xffff) + (sum >> 16)) as u16
     }
+}
+
+/// Sum of a pseudo header (RFC 768; RFC 9293, 3.1; RFC 8200, 8.1, whose wider fields sum to the same). `length` is as on
+/// the wire.
+#[inline(always)]
+pub const fn pseudo(source: Address, destination: Address, protocol: u8, length: u16) -> Sum {
+    Sum::ZERO.address(source).address(destination).word((protocol as u16).to_be()).word(length)
 }
 
 #[cfg(test)]

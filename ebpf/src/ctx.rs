@@ -18,7 +18,7 @@ use aya_ebpf::{
 use lb_abi::{
     backend::BackendEntry,
     be::Be16,
-    bounds::WORKERS_MAX,
+    bounds::{ANSWERS_PER_TICK, WORKERS_MAX},
     counter::{FlowEvent, Traffic},
     flow::{FlowKey, FlowRecord},
     hop::HopEntry,
@@ -30,6 +30,7 @@ use lb_abi::{
 };
 use lb_ebpf::{
     address::Address,
+    checksum::Sum,
     env::{Env, FlowCell, NextHop, Route, Unroutable},
     numbers::Family,
     packet::Packet,
@@ -99,9 +100,41 @@ impl Packet for XdpPacket<'_> {
     }
 
     #[inline(always)]
+    fn sum<const LEN: usize>(&self, at: usize) -> Option<Sum> {
+        let start = self.at(at, LEN)?;
+        // What the helper takes at once before Linux 6.13.
+        const PART: usize = 512;
+        const { assert!(LEN.is_multiple_of(4) && LEN <= 3 * PART) };
+        let part = |from: usize, len: usize| {
+            // SAFETY: `at` found `LEN` bytes inside the frame, and these are some of them; the helper only reads.
+            let sum = unsafe {
+                let start = start.add(from).cast();
+                helpers::bpf_csum_diff(ptr::null_mut(), 0, start, len as u32, 0)
+            };
+            Sum::of_doubles(sum as u32)
+        };
+        let mut sum = part(0, if LEN < PART { LEN } else { PART });
+        if LEN > PART {
+            sum = sum.plus(part(PART, if LEN < 2 * PART { LEN - PART } else { PART }));
+        }
+        if LEN > 2 * PART {
+            sum = sum.plus(part(2 * PART, LEN - 2 * PART));
+        }
+        Some(sum)
+    }
+
+    #[inline(always)]
     fn move_head(&mut self, delta: i32) -> Option<()> {
         // SAFETY: the context is the kernel's. Addresses from before are not used again: `at` makes each anew.
         let error = unsafe { helpers::bpf_xdp_adjust_head(self.ctx.ctx, delta) };
+        if error == 0 { Some(()) } else { None }
+    }
+
+    #[inline(always)]
+    fn cut(&mut self, len: usize) -> Option<()> {
+        let delta = len as i32 - self.len() as i32;
+        // SAFETY: as in `move_head`. Cut off is only what is there: a frame is never made longer.
+        let error = unsafe { if delta > 0 { -1 } else { helpers::bpf_xdp_adjust_tail(self.ctx.ctx, delta) } };
         if error == 0 { Some(()) } else { None }
     }
 
@@ -224,9 +257,26 @@ impl Env for Kernel<'_> {
                 Ok(NextHop { interface: params.ifindex, addresses: [a, b, c, d, e, f], mtu })
             }
             BPF_FIB_LKUP_RET_NO_NEIGH => Err(Unroutable::NoNeighbour),
-            BPF_FIB_LKUP_RET_FRAG_NEEDED => Err(Unroutable::TooLong),
+            BPF_FIB_LKUP_RET_FRAG_NEEDED => {
+                // SAFETY: with this answer, too, the helper has overwritten the length with the MTU.
+                Err(Unroutable::TooLong { mtu: unsafe { params.__bindgen_anon_1.mtu_result } })
+            }
             _ => Err(Unroutable::NoRoute),
         }
+    }
+
+    #[inline(always)]
+    fn may_answer(&self) -> bool {
+        let Some(budget) = maps::ANSWERS.get_ptr_mut(0) else { return false };
+        // SAFETY: this core's own entry; XDP programs are not interrupted by one another on a core.
+        let budget = unsafe { &mut *budget };
+        let tick = self.now_ticks();
+        if budget.tick != tick {
+            (budget.tick, budget.spent) = (tick, 0);
+        }
+        let may = budget.spent < ANSWERS_PER_TICK;
+        budget.spent += may as u32;
+        may
     }
 
     #[inline(always)]

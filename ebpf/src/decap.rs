@@ -211,6 +211,10 @@ mod tests {
             Err(Unroutable::NoRoute)
         }
 
+        fn may_answer(&self) -> bool {
+            false
+        }
+
         fn count(&self, _: Reason) {}
 
         fn count_flow(&self, _: FlowEvent) {}

@@ -24,7 +24,8 @@ use lb_abi::{be::Be16, reason::Reason};
 /// Time to live and hop limit of what we send ourselves.
 pub const OUTER_TTL: u8 = 64;
 
-const DONT_FRAGMENT: u16 = 0x4000;
+/// Don't-fragment, in IPv4's word of flags and offset.
+pub const DONT_FRAGMENT: u16 = 0x4000;
 
 /// The outer header of an encapsulated packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,7 +136,8 @@ pub fn rewrite<P: Packet>(
     let family = outer.map_or(ip.family, |outer| outer.family);
     write_link(packet, &hop.addresses, link, link_len, family.ethertype()).ok_or(Reason::EncapHeadroom)?;
     if let Some(outer) = outer {
-        write_outer(packet, link_len, outer, ip, length).ok_or(Reason::EncapHeadroom)?;
+        let protocol = outer.protocol(ip.family);
+        write_ip(packet, link_len, outer, ip.class, protocol, length).ok_or(Reason::EncapHeadroom)?;
         if let Some(udp) = udp {
             packet.store(link_len + outer.family.header_len(), udp).ok_or(Reason::EncapHeadroom)?;
         }
@@ -166,13 +168,20 @@ pub fn write_link<P: Packet>(
     }
 }
 
+/// Writes an IP header for `length` bytes, itself included.
 #[inline(always)]
-fn write_outer<P: Packet>(packet: &mut P, at: usize, outer: &Outer, inner: &Ip, length: u16) -> Option<()> {
-    let protocol = outer.protocol(inner.family);
+pub fn write_ip<P: Packet>(
+    packet: &mut P,
+    at: usize,
+    outer: &Outer,
+    class: u8,
+    protocol: u8,
+    length: u16,
+) -> Option<()> {
     match outer.family {
-        Family::V4 => packet.store(at, ipv4(outer, inner.class, protocol, length)),
+        Family::V4 => packet.store(at, ipv4(outer, class, protocol, length)),
         Family::V6 => {
-            let first = 6 << 12 | (inner.class as u16) << 4 | (outer.label >> 16 & 0xf) as u16;
+            let first = 6 << 12 | (class as u16) << 4 | (outer.label >> 16 & 0xf) as u16;
             let payload = length - IPV6_LEN as u16;
             let next = u16::from_ne_bytes([protocol, OUTER_TTL]);
             packet.store(at, [first.to_be(), (outer.label as u16).to_be(), payload.to_be(), next])?;

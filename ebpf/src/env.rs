@@ -41,6 +41,8 @@ pub trait Env {
     fn keep_hop(&self, backend: u16, entry: HopEntry);
     /// Next hop to a destination, for a packet that came in by interface `ingress`.
     fn route(&self, ingress: u32, route: &Route) -> Result<NextHop, Unroutable>;
+    /// Takes one out of what this core may answer by ICMP errors in the present tick; false: it is spent.
+    fn may_answer(&self) -> bool;
     /// Counts a packet under its reason.
     fn count(&self, reason: Reason);
     /// Counts a flow event.
@@ -91,7 +93,10 @@ pub enum Unroutable {
     /// The next hop's Ethernet address is not known.
     NoNeighbour,
     /// Longer than the way out takes.
-    TooLong,
+    TooLong {
+        /// Longest IP packet that it takes.
+        mtu: u16,
+    },
 }
 
 impl Unroutable {
@@ -101,7 +106,7 @@ impl Unroutable {
         match self {
             Self::NoRoute => Reason::NoRoute,
             Self::NoNeighbour => Reason::NoNeighbour,
-            Self::TooLong => Reason::Mtu,
+            Self::TooLong { .. } => Reason::Mtu,
         }
     }
 }

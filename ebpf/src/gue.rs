@@ -14,7 +14,7 @@ use lb_abi::{be::Be16, reason::Reason};
 
 use crate::{
     address::Address,
-    checksum::Sum,
+    checksum::{Sum, pseudo},
     encap::Outer,
     numbers::{Family, GUE_PORT, UDP_LEN, protocol},
     packet::Packet,
@@ -86,12 +86,6 @@ const fn whole(header: [u16; 4], source: Address, destination: Address, inner: S
         .word(length)
         .word(check)
         .plus(inner)
-}
-
-/// RFC 768 and RFC 9293, 3.1; RFC 8200, 8.1, whose wider fields sum to the same. `length` as on the wire.
-#[inline(always)]
-const fn pseudo(source: Address, destination: Address, protocol: u8, length: u16) -> Sum {
-    Sum::ZERO.address(source).address(destination).word((protocol as u16).to_be()).word(length)
 }
 
 /// What an IP packet sums to if its checksums are right; none if its headers do not say.

@@ -1,19 +1,24 @@
 //! The way to a backend, from the routing table or from what it said a moment ago.
 
-use lb_abi::{hop::HopEntry, reason::Reason};
+use lb_abi::hop::HopEntry;
 
 use crate::{
     env::{Env, NextHop, Route, Unroutable},
     select::Choice,
 };
 
-/// The next hop to a chosen backend; the error is what the packet is dropped for.
+/// The next hop to a chosen backend.
 ///
 /// The routing table is asked once per tick, core and backend, and again for a packet that the last answer does
 /// not cover. Refusals are not kept. So routing rules that tell packets for one backend apart, by what they carry
 /// or by who sent them, are not for us.
 #[inline(always)]
-pub fn to_backend<E: Env>(env: &E, ingress: u32, choice: &Choice, route: &Route) -> Result<NextHop, Reason> {
+pub fn to_backend<E: Env>(
+    env: &E,
+    ingress: u32,
+    choice: &Choice,
+    route: &Route,
+) -> Result<NextHop, Unroutable> {
     let tick = env.now_ticks();
     if let Some(kept) = env.hop(choice.id)
         && kept.tick == tick
@@ -24,7 +29,7 @@ pub fn to_backend<E: Env>(env: &E, ingress: u32, choice: &Choice, route: &Route)
         let HopEntry { interface, addresses, mtu, .. } = kept;
         return Ok(NextHop { interface, addresses, mtu });
     }
-    let hop = env.route(ingress, route).map_err(Unroutable::reason)?;
+    let hop = env.route(ingress, route)?;
     let NextHop { interface, addresses, mtu } = hop;
     let generation = choice.generation;
     env.keep_hop(choice.id, HopEntry { tick, ingress, generation, interface, addresses, mtu, pad: 0 });
@@ -41,6 +46,7 @@ mod tests {
         counter::FlowEvent,
         flow::{FlowKey, FlowRecord},
         meta::Meta,
+        reason::Reason,
         slot::Slot,
         vip::{VipEntry, VipKey},
     };
@@ -127,9 +133,13 @@ mod tests {
                 return Err(Unroutable::NoNeighbour);
             }
             if route.length > MTU {
-                return Err(Unroutable::TooLong);
+                return Err(Unroutable::TooLong { mtu: MTU });
             }
             Ok(NextHop { interface: self.asked.get(), addresses: [7; 6], mtu: MTU })
+        }
+
+        fn may_answer(&self) -> bool {
+            false
         }
 
         fn count(&self, _: Reason) {}
@@ -143,7 +153,7 @@ mod tests {
         Choice { id, address: Address::default(), generation, new_flow: false }
     }
 
-    fn ask(world: &World, ingress: u32, choice: &Choice, length: u16) -> Result<u32, Reason> {
+    fn ask(world: &World, ingress: u32, choice: &Choice, length: u16) -> Result<u32, Unroutable> {
         let (source, destination) = (Address::default(), choice.address);
         let route = Route { family: Family::V6, source, destination, protocol: 4, length };
         to_backend(world, ingress, choice, &route).map(|hop| {
@@ -172,11 +182,11 @@ mod tests {
         let world = World::default();
         let one = choice(1, 1);
         assert_eq!(ask(&world, 9, &one, 100), Ok(1));
-        assert_eq!(ask(&world, 9, &one, MTU + 1), Err(Reason::Mtu));
+        assert_eq!(ask(&world, 9, &one, MTU + 1), Err(Unroutable::TooLong { mtu: MTU }));
         assert_eq!(ask(&world, 9, &one, 100), Ok(1), "a refusal leaves what was kept");
         world.tick.set(1);
         world.refuses.set(true);
-        assert_eq!(ask(&world, 9, &one, 100), Err(Reason::NoNeighbour), "an old answer is no answer");
+        assert_eq!(ask(&world, 9, &one, 100), Err(Unroutable::NoNeighbour), "an old answer is no answer");
         world.refuses.set(false);
         assert_eq!(ask(&world, 9, &one, 100), Ok(4));
     }

@@ -4,13 +4,17 @@
 //! - Errors (unreachable, too big, time exceeded, parameter problem) go to the backend of the flow that they quote:
 //!   it sent the packet that they are about, and nobody else can do anything with them. They follow flow records and
 //!   never leave any.
+//! - Too big: who sends what does not fit the way to its backend is told what would, in the VIP's name. IPv4 without
+//!   don't-fragment is dropped: XDP cannot take packets apart, and such a sender does not listen. So are ICMP itself
+//!   and what exceeds the budget of its core. What runs out of hops is dropped, too: no error of ours says so.
 
 use lb_abi::{be::Be16, flow::FlowKey, reason::Reason};
 
 use crate::{
     address::Address,
-    checksum,
-    encap::OUTER_TTL,
+    checksum::{self, Sum},
+    encap::{self, OUTER_TTL, Outer, Tunnel},
+    env::Env,
     numbers::{Family, IPV4_LEN, IPV6_LEN, protocol},
     packet::Packet,
     parse::{Ip, Link, Shape},
@@ -114,6 +118,96 @@ fn quoted_v6<P: Packet>(packet: &P, at: usize) -> Result<(Address, Address, u8),
         Shape::Plain => Ok((source, destination, protocol)),
         Shape::Options => Err(Reason::IpOptions),
         Shape::Fragment => Err(Reason::Fragment),
+    }
+}
+
+/// Bytes of a packet that an error of ours quotes: with its headers, as much as 576 bytes hold (RFC 1812, 4.3.2.3).
+const QUOTE_V4_LEN: usize = 548;
+/// The same for 1280 bytes (RFC 4443, 2.4 (c)).
+const QUOTE_V6_LEN: usize = 1232;
+/// The least MTU of IPv4 (RFC 791, 3.2).
+const MTU_V4_MIN: u16 = 68;
+/// The least MTU of IPv6 (RFC 8200, 5): no sender goes below.
+const MTU_V6_MIN: u16 = 1280;
+/// Class of IPv4's errors: internetwork control (RFC 1812, 4.3.2.5).
+const CONTROL: u8 = 0xc0;
+
+/// Turns a packet into the error that says that `fits` bytes of it would have got through, and sends it back the way
+/// it came.
+///
+/// Err: it is only fit to be dropped.
+#[inline(always)]
+pub fn too_big<P: Packet, E: Env>(
+    packet: &mut P,
+    env: &E,
+    link: &Link,
+    ip: &Ip,
+    fits: u16,
+) -> Result<(), Reason> {
+    // No error about an error, nor to what is no sender (RFC 1122, 3.2.2; RFC 4443, 2.4 (e)).
+    if ip.protocol == ip.family.icmp() || !is_host(ip.source) {
+        return Err(Reason::Mtu);
+    }
+    let (sum, fits) = match ip.family {
+        Family::V4 => {
+            let [fragment] = packet.load(ip.at + 6).ok_or(Reason::Mtu)?;
+            if u16::from_be(fragment) & encap::DONT_FRAGMENT == 0 || fits < MTU_V4_MIN {
+                return Err(Reason::Mtu);
+            }
+            (quote::<P, QUOTE_V4_LEN>(packet, ip)?, fits)
+        }
+        Family::V6 => (quote::<P, QUOTE_V6_LEN>(packet, ip)?, fits.max(MTU_V6_MIN)),
+    };
+    if ip.length <= fits || !env.may_answer() {
+        return Err(Reason::Mtu);
+    }
+    let before = (ip.family.header_len() + ERROR_LEN) as i32;
+    packet.move_head(-before).ok_or(Reason::EncapHeadroom)?;
+    write_error(packet, link, ip, sum, fits).ok_or(Reason::EncapHeadroom)
+}
+
+/// Sum of what is quoted. Err: the packet is shorter, which only a way out of less than 600 bytes brings about.
+#[inline(always)]
+fn quote<P: Packet, const LEN: usize>(packet: &P, ip: &Ip) -> Result<Sum, Reason> {
+    if (ip.length as usize) < LEN {
+        return Err(Reason::Mtu);
+    }
+    packet.sum::<LEN>(ip.at).ok_or(Reason::Mtu)
+}
+
+/// Writes the headers before the quote, and cuts off what is not quoted.
+#[inline(always)]
+fn write_error<P: Packet>(packet: &mut P, link: &Link, ip: &Ip, quote: Sum, fits: u16) -> Option<()> {
+    let (kind, quote_len, class) = match ip.family {
+        Family::V4 => ([3, 4], QUOTE_V4_LEN, CONTROL),
+        Family::V6 => ([2, 0], QUOTE_V6_LEN, 0),
+    };
+    let header_len = ip.family.header_len();
+    let length = (header_len + ERROR_LEN + quote_len) as u16;
+    let (family, source, destination, protocol) = (ip.family, ip.destination, ip.source, ip.family.icmp());
+    packet.cut(link.len + length as usize)?;
+    let [a, b, c, d, e, f] = link.addresses;
+    encap::write_link(packet, &[d, e, f, a, b, c], link, link.len, family.ethertype())?;
+    let ends = Outer { family, source, destination, label: 0, tunnel: Tunnel::Ip };
+    encap::write_ip(packet, link.len, &ends, class, protocol, length)?;
+    let [kind, fits] = [u16::from_ne_bytes(kind), fits.to_be()];
+    let sum = quote.word(kind).word(fits);
+    let sum = match family {
+        Family::V4 => sum,
+        Family::V6 => {
+            let length = (length - header_len as u16).to_be();
+            sum.plus(checksum::pseudo(source, destination, protocol, length))
+        }
+    };
+    packet.store(link.len + header_len, [kind, !sum.folded(), 0, fits])
+}
+
+/// Whether an address may be an error's destination: neither a group's, nor unspecified, nor a loopback's.
+#[inline(always)]
+const fn is_host(address: Address) -> bool {
+    match address.family() {
+        Family::V4 => !matches!(address.last()[0], 0 | 127 | 224..=255),
+        Family::V6 => address.bytes()[0] != 0xff && address.halves()[0] != 0,
     }
 }
 

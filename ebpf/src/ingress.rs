@@ -19,7 +19,7 @@ use lb_abi::{
 use crate::{
     address::Address,
     encap::{self, Outer, Tags, Tunnel},
-    env::{Env, Route},
+    env::{Env, Route, Unroutable},
     gue, hop, icmp,
     numbers::Family,
     packet::Packet,
@@ -168,7 +168,15 @@ fn forward<P: Packet, E: Env>(
         None => (Address::default(), ip.protocol),
     };
     let route = Route { family, source, destination: choice.address, protocol, length };
-    let hop = hop::to_backend(env, packet.ingress(), &choice, &route)?;
+    let hop = match hop::to_backend(env, packet.ingress(), &choice, &route) {
+        Ok(hop) => hop,
+        Err(Unroutable::TooLong { mtu }) => {
+            let fits = mtu.saturating_sub(length - ip.length);
+            icmp::too_big(packet, env, link, ip, fits)?;
+            return Ok(Outcome { reason: Reason::TooBig, verdict: Verdict::Transmit });
+        }
+        Err(unroutable) => return Err(unroutable.reason()),
+    };
 
     let (tags, verdict) = if hop.interface == packet.ingress() {
         (Tags::Keep, Verdict::Transmit)

@@ -5,8 +5,8 @@
 //! one set of rows is run on both. Order of steps in [`ingress::ingress`]:
 //!
 //! ```text
-//! parse link, IP -> deny list -> parse transport -> VIP -> echo | ttl -> slot -> flow record -> route ->
-//! front -> out
+//! parse link, IP -> deny list -> parse transport -> VIP (of the flow that an ICMP error quotes) -> echo | ttl ->
+//! slot -> flow record -> route -> too big | front -> out
 //! ```
 //! Absent on purpose: allocation, panics, raw pointers, logging, and every look-up a packet does not need.
 #![no_std]

@@ -60,6 +60,7 @@ pub struct Packet {
     transport: Transport,
     ttl: u8,
     class: u8,
+    dont_fragment: bool,
     payload: usize,
 }
 
@@ -75,6 +76,7 @@ impl Packet {
             transport,
             ttl: 61,
             class: 0,
+            dont_fragment: false,
             payload: 32,
         }
     }
@@ -187,6 +189,12 @@ impl Packet {
         self
     }
 
+    /// Don't-fragment, of the (inner) IPv4 header.
+    pub fn dont_fragment(mut self) -> Self {
+        self.dont_fragment = true;
+        self
+    }
+
     /// Bytes above the transport header.
     pub fn payload(mut self, bytes: usize) -> Self {
         self.payload = bytes;
@@ -228,8 +236,8 @@ impl Packet {
             0,
             transport.len(),
         );
-        // An inner header is any host's: it has no reason to set don't-fragment or a flow label.
-        if inner[0] == 0x45 {
+        // An inner header is any host's: it has no reason to set a flow label.
+        if inner[0] == 0x45 && !self.dont_fragment {
             inner[6] = 0;
             seal(&mut inner);
         }

@@ -16,6 +16,8 @@ pub const SLOTS_MAX: u32 = TABLE_LEN * TABLES_MAX;
 pub const FLOWS_MAX: u32 = 262_144;
 /// Deny-list prefixes per address family.
 pub const DENY_MAX: u32 = 65_536;
+/// ICMP errors of our own per core and tick (see [`crate::slot::TICK_SHIFT`]): some 1000 in a second.
+pub const ANSWERS_PER_TICK: u32 = 128;
 /// Listener addresses that `lb_steer` serves.
 pub const STEER_LISTENERS_MAX: u32 = 256;
 /// Workers, that is sockets per listener address.

@@ -20,6 +20,8 @@ pub const MAP_SLOTS: &str = "SLOTS";
 pub const MAP_BACKENDS: &str = "BACKENDS";
 /// `PerCpuArray<HopEntry>` by backend id.
 pub const MAP_HOPS: &str = "HOPS";
+/// `PerCpuArray<Budget>`, one entry: ICMP errors of our own.
+pub const MAP_ANSWERS: &str = "ANSWERS";
 /// `HashMap<FlowKey, FlowRecord>`.
 pub const MAP_FLOWS: &str = "FLOWS";
 /// `LpmTrie<[u8; 4], u32>` of denied sources.

@@ -4,7 +4,7 @@
 use crate::{
     backend::BackendEntry,
     bench::Plan,
-    counter::Traffic,
+    counter::{Budget, Traffic},
     flow::{FlowKey, FlowRecord},
     hop::HopEntry,
     meta::Meta,
@@ -23,6 +23,7 @@ macro_rules! pod {
 
 pod!(
     BackendEntry,
+    Budget,
     FlowKey,
     FlowRecord,
     HopEntry,

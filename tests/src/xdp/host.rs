@@ -67,6 +67,7 @@ struct Mock<'a> {
     events: RefCell<Vec<FlowEvent>>,
     moved: RefCell<Vec<Moved>>,
     hops: RefCell<HashMap<u16, HopEntry>>,
+    answers_left: Cell<u32>,
 }
 
 impl<'a> Mock<'a> {
@@ -79,6 +80,7 @@ impl<'a> Mock<'a> {
             events: RefCell::default(),
             moved: RefCell::default(),
             hops: RefCell::default(),
+            answers_left: Cell::new(world.answers_left),
         }
     }
 
@@ -175,7 +177,7 @@ impl Env for Mock<'_> {
             return Err(Unroutable::NoRoute);
         }
         if route.length > MTU {
-            return Err(Unroutable::TooLong);
+            return Err(Unroutable::TooLong { mtu: MTU });
         }
         let backend = BACKENDS.iter().find(|backend| address(backend.address) == destination);
         let (mac, interface) =
@@ -188,6 +190,14 @@ impl Env for Mock<'_> {
         let bytes = [mac, own].concat();
         let addresses = std::array::from_fn(|at| u16::from_ne_bytes([bytes[2 * at], bytes[2 * at + 1]]));
         Ok(NextHop { interface, addresses, mtu: MTU })
+    }
+
+    fn may_answer(&self) -> bool {
+        let left = self.answers_left.get().checked_sub(1);
+        left.is_some_and(|left| {
+            self.answers_left.set(left);
+            true
+        })
     }
 
     fn count(&self, reason: Reason) {

@@ -135,6 +135,8 @@ pub struct World {
     pub flows: Vec<(FlowKey, FlowRecord)>,
     /// Prefixes of `DENY_V4` and `DENY_V6`.
     pub deny: Vec<(IpAddr, u32)>,
+    /// ICMP errors that may still be sent; on the host only, as the kernel counts them by tick.
+    pub answers_left: u32,
 }
 
 impl World {
@@ -153,7 +155,7 @@ impl World {
                 BackendEntry { address: address(backend.address), flags: backend.flags, generation: 1 };
             (backend.id, entry)
         });
-        Self { now, meta, backends: backends.collect(), ..Self::default() }
+        Self { now, meta, backends: backends.collect(), answers_left: 1, ..Self::default() }
             .slots(Slot::settled(NEAR.id, 0, now))
             .vip("192.0.2.1", 0, 1, ECHO)
             .vip("2001:db8::1", 0, 58, ECHO)

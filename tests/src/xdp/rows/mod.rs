@@ -23,6 +23,7 @@ use crate::{
 
 mod about;
 mod answer;
+mod big;
 mod decap;
 mod forward;
 mod moving;
@@ -36,6 +37,7 @@ pub fn all(now: u32) -> Vec<Row> {
         refuse::rows(now),
         answer::rows(now),
         about::rows(now),
+        big::rows(now),
         decap::rows(now),
     ]
     .concat()
@@ -60,6 +62,11 @@ pub fn round_trips(now: u32) -> Vec<(World, Vec<u8>, Vec<u8>)> {
         }
     }
     trips
+}
+
+/// Packets of every length that is a little too long; more than a core tells of in a tick.
+pub fn too_big(now: u32) -> Vec<Row> {
+    big::of_every_length(now)
 }
 
 /// How a packet gets to its backend.
