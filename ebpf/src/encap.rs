@@ -4,6 +4,8 @@
 //! - traffic class: copied whole, so DSCP shows outside and ECN works (RFC 6040, 4.1 normal mode; RFC 2983);
 //! - IPv4: don't-fragment always set, identification 0 (RFC 6864, 4.1), as the MTU was checked before;
 //! - time to live or hop limit 64;
+//! - source: of IPIP one of a prefix of ours, by the flow hash, so that the backend's NIC spreads its queues by
+//!   addresses alone; of GUE, whose source port does that, always the prefix's first;
 //! - IPv6: flow label from the flow hash (RFC 6438), so that routers and NICs spread flows.
 //!
 //! Tags stay on a frame that leaves by the interface it came in by, and go when it leaves by another: they

@@ -191,14 +191,18 @@ fn forward<P: Packet, E: Env>(
 
 /// The outer header toward a backend; none without a source address of its family.
 #[inline(always)]
-fn outer(meta: &Meta, destination: Address, label: u32, tunnel: Tunnel) -> Option<Outer> {
+fn outer(meta: &Meta, destination: Address, hash: u32, tunnel: Tunnel) -> Option<Outer> {
     let family = destination.family();
-    let source = match family {
-        Family::V4 if meta.outer_v4 != [0; 4] => Address::v4(words(meta.outer_v4)),
-        Family::V6 if meta.outer_v6 != [0; 16] => Address::new(meta.outer_v6),
+    let (first, mask) = match family {
+        Family::V4 if meta.outer_v4 != [0; 4] => (Address::v4(words(meta.outer_v4)), meta.outer_v4_mask),
+        Family::V6 if meta.outer_v6 != [0; 16] => (Address::new(meta.outer_v6), meta.outer_v6_mask),
         Family::V4 | Family::V6 => return None,
     };
-    Some(Outer { family, source, destination, label, tunnel })
+    let source = match tunnel {
+        Tunnel::Ip => first.with_last(hash.to_be() & u32::from_ne_bytes(mask)),
+        Tunnel::Udp { .. } => first,
+    };
+    Some(Outer { family, source, destination, label: hash, tunnel })
 }
 
 #[inline(always)]

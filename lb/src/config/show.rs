@@ -40,6 +40,7 @@ impl Config {
                 "interfaces": xdp.interfaces.iter().map(interface).collect::<Vec<_>>(),
                 "deny": xdp.deny,
             });
+            put(&mut table, "outer_source", (!xdp.outer_source.is_empty()).then_some(&xdp.outer_source));
             put(&mut table, "secret", xdp.secret.as_ref().map(|path| format!("file:{}", path.display())));
             top["xdp"] = table;
         }
@@ -141,6 +142,7 @@ mod tests {
         [xdp]
         interfaces = ["eth0", { name = "eth1", mode = "generic" }]
         deny = ["203.0.113.0/24", "2001:db8::/32"]
+        outer_source = ["198.18.0.0/24", "2001:db8:9::/64"]
         secret = "file:keys/hash"
         [admin]
         socket = "/run/x.sock"

@@ -58,6 +58,8 @@ pub struct Xdp {
     pub interfaces: Vec<Interface>,
     /// Denied sources.
     pub deny: Vec<IpNet>,
+    /// Prefixes that tunnels are sent from, at most one of each family; none: an address of an interface.
+    pub outer_source: Vec<IpNet>,
     /// `secret = "file:PATH"`; `None`: made in the state directory.
     pub secret: Option<PathBuf>,
 }

@@ -111,8 +111,10 @@ impl Sync {
         let meta = Meta {
             abi: ABI_VERSION,
             generation: desired.generation.0,
-            outer_v4: desired.outer_v4.map_or([0; 4], |address| address.octets()),
-            outer_v6: desired.outer_v6.map_or([0; 16], |address| address.octets()),
+            outer_v4: desired.outer_v4.map_or([0; 4], |net| net.network().octets()),
+            outer_v4_mask: desired.outer_v4.map_or([0; 4], |net| varying(net.hostmask().to_bits())),
+            outer_v6: desired.outer_v6.map_or([0; 16], |net| net.network().octets()),
+            outer_v6_mask: desired.outer_v6.map_or([0; 4], |net| varying(net.hostmask().to_bits() as u32)),
             ..self.meta
         };
         self.put_meta(store, meta)
@@ -373,6 +375,11 @@ impl Sync {
         }
         Ok(())
     }
+}
+
+/// The bits of an outer source that vary: no more than 16, which is spread enough for any NIC.
+fn varying(host_mask: u32) -> [u8; 4] {
+    (host_mask & 0xffff).to_be_bytes()
 }
 
 /// The slots of one region.

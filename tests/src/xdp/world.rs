@@ -147,8 +147,8 @@ impl World {
             flags: 0,
             generation: 1,
             outer_v4: OUTER_V4.parse::<Ipv4Addr>().expect("IPv4").octets(),
-            pad: [0; 4],
             outer_v6: address(OUTER_V6),
+            ..Meta::default()
         };
         let backends = BACKENDS.iter().map(|backend| {
             let entry =
@@ -208,6 +208,14 @@ impl World {
     pub fn record(mut self, key: FlowKey, backend: u16, epoch: u8, state: u8, ago: u32) -> Self {
         let record = FlowRecord { backend, epoch, state, seen: self.now.wrapping_sub(ago) };
         self.flows.push((key, record));
+        self
+    }
+
+    /// Outer sources of IPIP that vary in their last bits: these masks'.
+    pub fn varied(mut self, v4: u32, v6: u32) -> Self {
+        let Meta { outer_v4, outer_v6, .. } = &mut self.meta;
+        (*outer_v4, *outer_v6) = ([198, 18, 0, 0], address("2001:db8:9::"));
+        (self.meta.outer_v4_mask, self.meta.outer_v6_mask) = (v4.to_be_bytes(), v6.to_be_bytes());
         self
     }
 

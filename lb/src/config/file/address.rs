@@ -88,6 +88,20 @@ pub(super) fn backend(text: &str) -> Result<(IpAddr, Option<u16>), Fault> {
     }))
 }
 
+/// One of `xdp.outer_source`.
+pub(super) fn tunnel_source(text: &str) -> Result<IpNet, Fault> {
+    let net = prefix(text)?;
+    let address = net.addr();
+    let is_usable = match address {
+        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local() && v4.octets()[0] != 0,
+        IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local() && !v6.is_unspecified(),
+    };
+    if !is_usable || address.is_multicast() || address == IpAddr::from([255; 4]) {
+        return Err(Fault::new("must be a prefix that is routed to this machine, or errors never come back"));
+    }
+    Ok(net)
+}
+
 /// One of `xdp.deny`.
 pub(super) fn prefix(text: &str) -> Result<IpNet, Fault> {
     let rule = "must be a prefix, such as \"203.0.113.0/24\" or \"2001:db8::/32\"";

@@ -4,15 +4,16 @@ use lb_abi::{hash, slot::Slot, vip::FORWARD_L2DSR};
 
 use super::{Row, Way, frame, gue, ipip, row, tcp, tcp_v6, udp, udp_v6};
 use crate::{
-    packet::{ACK, FIN, RST, SYN},
+    packet::{ACK, FIN, RST, SYN, seal},
     xdp::{
         row::edited,
-        world::{FAR, FAR_V6, HASH_KEY, NEAR, NEAR_V6, OTHER, TABLE_LEN, World, flow},
+        world::{FAR, FAR_V6, HASH_KEY, NEAR, NEAR_V6, OTHER, TABLE_LEN, World, address, flow},
     },
 };
 
 pub(super) fn rows(now: u32) -> Vec<Row> {
-    [by_ipip(now), by_gue(now), unsummed(now), by_layer2(now), tagged(now), lengths(now)].concat()
+    [by_ipip(now), varied(now), by_gue(now), unsummed(now), by_layer2(now), tagged(now), lengths(now)]
+        .concat()
 }
 
 fn by_ipip(now: u32) -> Vec<Row> {
@@ -47,6 +48,36 @@ fn by_ipip(now: u32) -> Vec<Row> {
         sent("class is copied: 6in6", &near_v6, &tcp_v6(ACK).class(0xbb), &NEAR_V6),
         sent("the last hop but one", &near, &tcp(ACK).ttl(2), &NEAR),
         sent("the hash names the slot", &elsewhere, &tcp(ACK), &OTHER),
+    ]
+}
+
+/// The outer source is the prefix's first address, and in its last bits the flow's hash.
+fn varied(now: u32) -> Vec<Row> {
+    let few = |world: World| world.varied(0xff, 0xffff);
+    let sent = |name, world: &World, packet: &crate::packet::Packet, backend: &_, way| {
+        let mut row = row(name, world, packet).forwarded(packet, backend, way);
+        let hash = hash::flow(HASH_KEY, &flow(packet)).to_be_bytes();
+        let is_ipip = matches!(way, Way::Ipip);
+        // Behind 14 bytes of Ethernet: IPv4's source at 12, IPv6's at 8.
+        match row.expected.frame[14] >> 4 {
+            4 => row.expected.frame[26..30].copy_from_slice(&[198, 18, 0, if is_ipip { hash[3] } else { 0 }]),
+            _ => {
+                row.expected.frame[22..38].copy_from_slice(&address("2001:db8:9::"));
+                let last = if is_ipip { &hash[2..] } else { &[0, 0] };
+                row.expected.frame[36..38].copy_from_slice(last);
+            }
+        }
+        seal(&mut row.expected.frame[14..]);
+        row
+    };
+    let v6 = few(ipip(now)).owner(NEAR_V6.id);
+    vec![
+        sent("a varied source: 4in4", &few(ipip(now)), &tcp(ACK), &NEAR, Way::Ipip),
+        sent("a varied source: 4in4, another flow", &few(ipip(now)), &udp(), &NEAR, Way::Ipip),
+        sent("a varied source: 6in4", &few(ipip(now)), &tcp_v6(ACK), &NEAR, Way::Ipip),
+        sent("a varied source: 4in6", &v6, &udp(), &NEAR_V6, Way::Ipip),
+        sent("a varied source: 6in6", &v6, &tcp_v6(ACK), &NEAR_V6, Way::Ipip),
+        sent("a varied source is not GUE's", &few(gue(now)), &tcp(ACK), &NEAR, Way::Gue),
     ]
 }
 

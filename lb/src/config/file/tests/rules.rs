@@ -78,6 +78,21 @@ fn process_tables() {
             "xdp.deny[0] = \"203.0.113.9\": must be a prefix, such as \"203.0.113.0/24\" or \"2001:db8::/32\"; did you mean `203.0.113.9/32`?",
         ),
         (
+            "secret = \"file:secrets/hash\"",
+            "outer_source = [\"198.18.0.0/24\", ^\"198.19.0.0/24\"]",
+            "xdp.outer_source[1] = \"198.19.0.0/24\": there is a prefix of this family already",
+        ),
+        (
+            "secret = \"file:secrets/hash\"",
+            "outer_source = [^\"224.0.0.0/24\"]",
+            "xdp.outer_source[0] = \"224.0.0.0/24\": must be a prefix that is routed to this machine, or errors never come back",
+        ),
+        (
+            "secret = \"file:secrets/hash\"",
+            "outer_source = [^\"fe80::/64\"]",
+            "xdp.outer_source[0] = \"fe80::/64\": must be a prefix that is routed to this machine, or errors never come back",
+        ),
+        (
             "\"file:secrets/hash\"",
             "^\"hunter2\"",
             "xdp.secret: a secret is given by reference, as in \"file:secret\"",
