@@ -1,9 +1,6 @@
 //! The kernel behind the library's traits. The only file with raw pointers.
 
-use core::{
-    mem::{MaybeUninit, size_of},
-    ptr,
-};
+use core::{mem::size_of, ptr};
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -22,6 +19,7 @@ use lb_abi::{
     counter::{FlowEvent, Traffic},
     flow::{FlowKey, FlowRecord},
     hop::HopEntry,
+    link::LinkEntry,
     meta::Meta,
     reason::Reason,
     slot::{Slot, TICK_SHIFT},
@@ -223,9 +221,21 @@ impl Env for Kernel<'_> {
     }
 
     #[inline(always)]
+    fn link(&self, interface: u32) -> Option<&LinkEntry> {
+        // SAFETY: as in `vip`.
+        unsafe { maps::LINKS.get(&interface) }
+    }
+
+    #[inline(always)]
     fn route(&self, ingress: u32, route: &Route) -> Result<NextHop, Unroutable> {
-        // SAFETY: integers and byte arrays; all zero is a question about nothing.
-        let mut params: bpf_fib_lookup = unsafe { MaybeUninit::zeroed().assume_init() };
+        // Not on the stack, of which a program has but 512 bytes.
+        let room = maps::QUESTION.get_ptr_mut(0).ok_or(Unroutable::NoRoute)?;
+        // SAFETY: this core's own entry, of this size and alignment; XDP programs are not interrupted by one another on a
+        // core. Integers and byte arrays: all zero is a question about nothing.
+        let params = unsafe {
+            room.write([0; _]);
+            &mut *room.cast::<bpf_fib_lookup>()
+        };
         params.ifindex = ingress;
         params.l4_protocol = route.protocol;
         params.__bindgen_anon_1.tot_len = route.length;
@@ -242,8 +252,8 @@ impl Env for Kernel<'_> {
             }
         }
         let size = size_of::<bpf_fib_lookup>() as i32;
-        // SAFETY: the context is the kernel's, and `params` is `size` bytes of our stack.
-        let answer = unsafe { helpers::bpf_fib_lookup(self.ctx.as_ptr(), &raw mut params, size, 0) };
+        // SAFETY: the context is the kernel's, and `params` is `size` bytes of a map of ours.
+        let answer = unsafe { helpers::bpf_fib_lookup(self.ctx.as_ptr(), &raw mut *params, size, 0) };
         // Negative: a bad question, such as an interface that is gone.
         if answer < 0 {
             return Err(Unroutable::NoRoute);
@@ -254,7 +264,8 @@ impl Env for Kernel<'_> {
                 let [d, e, f] = mac_words(params.smac);
                 // SAFETY: given a length, the helper has overwritten it with the MTU, in host order.
                 let mtu = unsafe { params.__bindgen_anon_1.mtu_result };
-                Ok(NextHop { interface: params.ifindex, addresses: [a, b, c, d, e, f], mtu })
+                let addresses = [a, b, c, d, e, f];
+                Ok(NextHop { interface: params.ifindex, addresses, tags: [0; 2], mtu })
             }
             BPF_FIB_LKUP_RET_NO_NEIGH => Err(Unroutable::NoNeighbour),
             BPF_FIB_LKUP_RET_FRAG_NEEDED => {
@@ -437,4 +448,5 @@ fn choose(ctx: &SkReuseportContext, entry: &SteerEntry, worker: u32) -> bool {
     maps::STEER_SOCKETS.select_reuseport(ctx, index).is_ok()
 }
 
+const _: () = assert!(size_of::<bpf_fib_lookup>() == size_of::<[u64; 8]>());
 const _: () = assert!(size_of::<SteerCounters>() == 24 && size_of::<FlowRecord>() == size_of::<u64>());

@@ -93,7 +93,8 @@ fn walk<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<(), Reason> {
     }
     carry_congestion(packet, at, inner, first, outer.class)?;
     packet.move_head(len as i32).ok_or(Reason::MalformedIp)?;
-    encap::write_link(packet, &link.addresses, &link, link.len, inner.ethertype()).ok_or(Reason::MalformedIp)
+    encap::write_link(packet, &link.addresses, &link.tags, link.len, inner.ethertype())
+        .ok_or(Reason::MalformedIp)
 }
 
 /// A mark set on the way stays on the packet; a marked packet that cannot carry it is dropped (RFC 6040, 4.2).
@@ -137,6 +138,7 @@ mod tests {
         counter::FlowEvent,
         flow::{FlowKey, FlowRecord},
         hop::HopEntry,
+        link::LinkEntry,
         meta::Meta,
         slot::Slot,
         vip::VipEntry,
@@ -206,6 +208,10 @@ mod tests {
         }
 
         fn keep_hop(&self, _: u16, _: HopEntry) {}
+
+        fn link(&self, _: u32) -> Option<&LinkEntry> {
+            None
+        }
 
         fn route(&self, _: u32, _: &Route) -> Result<NextHop, Unroutable> {
             Err(Unroutable::NoRoute)
@@ -281,7 +287,7 @@ mod tests {
             let (source, destination, label) = (end(ends.0), end(ends.1), u32::MAX);
             let outer = Outer { family: outer, source, destination, label, tunnel };
             let length = encap::length(&ip, Some(&outer)).unwrap();
-            let hop = NextHop { interface: 1, addresses: link.addresses, mtu: u16::MAX };
+            let hop = NextHop { interface: 1, addresses: link.addresses, tags: [0; 2], mtu: u16::MAX };
             encap::rewrite(&mut packet, &link, &ip, Some(&outer), length, &hop, Tags::Keep).unwrap();
             prop_assert_eq!(packet.bytes().len(), original.len() + outer.overhead());
             prop_assert_eq!(decap(&mut packet, &Blank(Meta::default())), Verdict::Pass);

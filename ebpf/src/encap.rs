@@ -9,8 +9,7 @@
 //! - IPv6: flow label from the flow hash (RFC 6438), so that routers and NICs spread flows.
 //!
 //! Tags stay on a frame that leaves by the interface it came in by, and go when it leaves by another: they
-//! belong to the link, not to the packet. A way out that is itself a VLAN device is not served: XDP cannot
-//! send through one, and no map names its lower interface and tag yet.
+//! belong to the link, not to the packet. A way out by a VLAN device sets that device's instead.
 
 use crate::{
     address::Address,
@@ -83,6 +82,8 @@ pub enum Tags {
     Keep,
     /// They go.
     Strip,
+    /// They become those of the next hop.
+    Set,
 }
 
 /// Length of the packet with its outer header, from there on; none if no IP packet can be that long.
@@ -121,9 +122,11 @@ pub fn rewrite<P: Packet>(
     hop: &NextHop,
     tags: Tags,
 ) -> Result<(), Reason> {
-    let link_len = match tags {
-        Tags::Keep => link.len,
-        Tags::Strip => ETHERNET_LEN,
+    let (link_len, tags) = match tags {
+        Tags::Keep => (link.len, &link.tags),
+        Tags::Strip => (ETHERNET_LEN, &link.tags),
+        Tags::Set if hop.tags[1] == 0 => (ETHERNET_LEN + TAG_LEN, &hop.tags),
+        Tags::Set => (ETHERNET_LEN + 2 * TAG_LEN, &hop.tags),
     };
     let delta = link.len as i32 - link_len as i32 - outer.map_or(0, Outer::overhead) as i32;
     let udp = match outer {
@@ -136,7 +139,7 @@ pub fn rewrite<P: Packet>(
         packet.move_head(delta).ok_or(Reason::EncapHeadroom)?;
     }
     let family = outer.map_or(ip.family, |outer| outer.family);
-    write_link(packet, &hop.addresses, link, link_len, family.ethertype()).ok_or(Reason::EncapHeadroom)?;
+    write_link(packet, &hop.addresses, tags, link_len, family.ethertype()).ok_or(Reason::EncapHeadroom)?;
     if let Some(outer) = outer {
         let protocol = outer.protocol(ip.family);
         write_ip(packet, link_len, outer, ip.class, protocol, length).ok_or(Reason::EncapHeadroom)?;
@@ -147,12 +150,12 @@ pub fn rewrite<P: Packet>(
     Ok(())
 }
 
-/// Writes an Ethernet header of `link_len` bytes, with as many of the link's tags as that holds.
+/// Writes an Ethernet header of `link_len` bytes, with as many of the tags as that holds.
 #[inline(always)]
 pub fn write_link<P: Packet>(
     packet: &mut P,
     addresses: &[u16; 6],
-    link: &Link,
+    tags: &[u32; 2],
     link_len: usize,
     ethertype: u16,
 ) -> Option<()> {
@@ -161,13 +164,19 @@ pub fn write_link<P: Packet>(
     if link_len == ETHERNET_LEN {
         packet.store(12, ethertype)
     } else if link_len == ETHERNET_LEN + TAG_LEN {
-        packet.store(12, link.tags[0])?;
+        packet.store(12, words(tags[0]))?;
         packet.store(16, ethertype)
     } else {
-        packet.store(12, link.tags[0])?;
-        packet.store(16, link.tags[1])?;
+        packet.store(12, words(tags[0]))?;
+        packet.store(16, words(tags[1]))?;
         packet.store(20, ethertype)
     }
+}
+
+#[inline(always)]
+const fn words(tag: u32) -> [u16; 2] {
+    let [a, b, c, d] = tag.to_ne_bytes();
+    [u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d])]
 }
 
 /// Writes an IP header for `length` bytes, itself included.

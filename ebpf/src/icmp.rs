@@ -187,7 +187,7 @@ fn write_error<P: Packet>(packet: &mut P, link: &Link, ip: &Ip, quote: Sum, fits
     let (family, source, destination, protocol) = (ip.family, ip.destination, ip.source, ip.family.icmp());
     packet.cut(link.len + length as usize)?;
     let [a, b, c, d, e, f] = link.addresses;
-    encap::write_link(packet, &[d, e, f, a, b, c], link, link.len, family.ethertype())?;
+    encap::write_link(packet, &[d, e, f, a, b, c], &link.tags, link.len, family.ethertype())?;
     let ends = Outer { family, source, destination, label: 0, tunnel: Tunnel::Ip };
     encap::write_ip(packet, link.len, &ends, class, protocol, length)?;
     let [kind, fits] = [u16::from_ne_bytes(kind), fits.to_be()];

@@ -167,7 +167,8 @@ fn forward<P: Packet, E: Env>(
         Some(outer) => (outer.source, outer.protocol(ip.family)),
         None => (Address::default(), ip.protocol),
     };
-    let route = Route { family, source, destination: choice.address, protocol, length };
+    let is_tunnel = outer.is_some();
+    let route = Route { family, source, destination: choice.address, protocol, length, is_tunnel };
     let hop = match hop::to_backend(env, packet.ingress(), &choice, &route) {
         Ok(hop) => hop,
         Err(Unroutable::TooLong { mtu }) => {
@@ -183,6 +184,7 @@ fn forward<P: Packet, E: Env>(
     } else {
         (Tags::Strip, Verdict::Redirect { interface: hop.interface })
     };
+    let tags = if hop.is_tagged() { Tags::Set } else { tags };
     encap::age(packet, ip).ok_or(Reason::MalformedIp)?;
     encap::rewrite(packet, link, ip, outer.as_ref(), length, &hop, tags)?;
     env.count_traffic(vip.vip, choice.id, bytes, choice.new_flow);

@@ -19,8 +19,8 @@ const ETHERTYPE_SERVICE_TAG: u16 = 0x88a8;
 pub struct Link {
     /// Destination, then source address.
     pub addresses: [u16; 6],
-    /// The tags as on the wire, from the first one's type on; the unused rest is zero.
-    pub tags: [[u16; 2]; 2],
+    /// The tags, outermost first, each four bytes as on the wire; the unused rest is zero.
+    pub tags: [u32; 2],
     /// Bytes: 14, 18 or 22.
     pub len: usize,
     /// What follows; a third tag counts as what follows.
@@ -33,13 +33,13 @@ impl Link {
     pub fn parse<P: Packet>(packet: &P) -> Result<Self, Reason> {
         let addresses = packet.load::<6>(0).ok_or(Reason::MalformedEthernet)?;
         let ethertype = load_u16(packet, 12).ok_or(Reason::MalformedEthernet)?;
-        let mut link = Self { addresses, tags: [[0; 2]; 2], len: ETHERNET_LEN, ethertype };
+        let mut link = Self { addresses, tags: [0; 2], len: ETHERNET_LEN, ethertype };
         if is_tag(link.ethertype) {
-            link.tags[0] = packet.load(12).ok_or(Reason::MalformedEthernet)?;
+            link.tags[0] = load_tag(packet, 12).ok_or(Reason::MalformedEthernet)?;
             link.ethertype = load_u16(packet, 16).ok_or(Reason::MalformedEthernet)?;
             link.len = ETHERNET_LEN + TAG_LEN;
             if is_tag(link.ethertype) {
-                link.tags[1] = packet.load(16).ok_or(Reason::MalformedEthernet)?;
+                link.tags[1] = load_tag(packet, 16).ok_or(Reason::MalformedEthernet)?;
                 link.ethertype = load_u16(packet, 20).ok_or(Reason::MalformedEthernet)?;
                 link.len = ETHERNET_LEN + 2 * TAG_LEN;
             }
@@ -67,6 +67,13 @@ impl Link {
 #[inline(always)]
 const fn is_tag(ethertype: u16) -> bool {
     ethertype == ETHERTYPE_TAG || ethertype == ETHERTYPE_SERVICE_TAG
+}
+
+#[inline(always)]
+fn load_tag<P: Packet>(packet: &P, at: usize) -> Option<u32> {
+    let [kind, control] = packet.load(at)?;
+    let ([a, b], [c, d]) = (kind.to_ne_bytes(), control.to_ne_bytes());
+    Some(u32::from_ne_bytes([a, b, c, d]))
 }
 
 /// What stands between the IP header and the transport header.

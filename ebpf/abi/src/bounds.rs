@@ -18,6 +18,8 @@ pub const FLOWS_MAX: u32 = 262_144;
 pub const DENY_MAX: u32 = 65_536;
 /// ICMP errors of our own per core and tick (see [`crate::slot::TICK_SHIFT`]): some 1000 in a second.
 pub const ANSWERS_PER_TICK: u32 = 128;
+/// Interfaces that the packet path knows more of than the routing table says.
+pub const LINKS_MAX: u32 = 1024;
 /// Listener addresses that `lb_steer` serves.
 pub const STEER_LISTENERS_MAX: u32 = 256;
 /// Workers, that is sockets per listener address.

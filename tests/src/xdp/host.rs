@@ -12,6 +12,7 @@ use lb_abi::{
     counter::FlowEvent,
     flow::{FlowKey, FlowRecord},
     hop::HopEntry,
+    link::LinkEntry,
     meta::Meta,
     reason::Reason,
     slot::Slot,
@@ -166,8 +167,12 @@ impl Env for Mock<'_> {
         self.hops.borrow_mut().insert(backend, entry);
     }
 
+    fn link(&self, interface: u32) -> Option<&LinkEntry> {
+        self.world.links.iter().find(|(index, _)| *index == interface).map(|(_, entry)| entry)
+    }
+
     fn route(&self, ingress: u32, route: &Route) -> std::result::Result<NextHop, Unroutable> {
-        assert_eq!(ingress, LB0);
+        assert!([LB0, LB1].contains(&ingress));
         assert_eq!(route.family, route.destination.family());
         let destination = route.destination.bytes();
         let [.., third, _] = destination;
@@ -189,7 +194,7 @@ impl Env for Mock<'_> {
         };
         let bytes = [mac, own].concat();
         let addresses = std::array::from_fn(|at| u16::from_ne_bytes([bytes[2 * at], bytes[2 * at + 1]]));
-        Ok(NextHop { interface, addresses, mtu: MTU })
+        Ok(NextHop { interface, addresses, tags: [0; 2], mtu: MTU })
     }
 
     fn may_answer(&self) -> bool {

@@ -5,13 +5,15 @@ use std::{net::IpAddr, path::PathBuf};
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader, Pod, TestRun as _, TestRunOptions,
-    maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, lpm_trie::Key},
+    maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, PerCpuValues, lpm_trie::Key},
     programs::{Xdp, XdpMode},
 };
 use lb_abi::{
     backend::BackendEntry,
     counter::{FlowEvent, Traffic},
     flow::{FlowKey, FlowRecord},
+    hop::HopEntry,
+    link::LinkEntry,
     meta::Meta,
     names,
     reason::Reason,
@@ -154,6 +156,10 @@ impl Bench {
         for (key, record) in &world.flows {
             flows.insert(key, record, 0)?;
         }
+        let mut links = self.hash::<u32, LinkEntry>(names::MAP_LINKS)?;
+        for (index, entry) in &world.links {
+            links.insert(index, entry, 0)?;
+        }
         for (prefix, bits) in &world.deny {
             match prefix {
                 IpAddr::V4(v4) => self.deny_v4()?.insert(&Key::new(*bits, v4.octets()), 1, 0)?,
@@ -163,8 +169,14 @@ impl Bench {
         Ok(())
     }
 
-    /// Empties what a world is written into; arrays are overwritten anyway.
+    /// Empties what a world is written into, and what the programs kept of the way to its backends; other arrays are
+    /// overwritten anyway.
     pub fn clear(&mut self) -> Result<()> {
+        let mut hops = PerCpuArray::<_, HopEntry>::try_from(self.map(names::MAP_HOPS)?)?;
+        for id in 0..=u32::from(NOBODY) {
+            let none = vec![HopEntry::default(); hops.get(&id, 0)?.len()];
+            hops.set(id, PerCpuValues::try_from(none)?, 0)?;
+        }
         let mut vips = self.hash::<VipKey, VipEntry>(names::MAP_VIPS)?;
         for key in vips.keys().collect::<std::result::Result<Vec<_>, _>>()? {
             vips.remove(&key)?;
@@ -172,6 +184,10 @@ impl Bench {
         let mut flows = self.hash::<FlowKey, FlowRecord>(names::MAP_FLOWS)?;
         for key in flows.keys().collect::<std::result::Result<Vec<_>, _>>()? {
             flows.remove(&key)?;
+        }
+        let mut links = self.hash::<u32, LinkEntry>(names::MAP_LINKS)?;
+        for key in links.keys().collect::<std::result::Result<Vec<_>, _>>()? {
+            links.remove(&key)?;
         }
         let mut deny = self.deny_v4()?;
         for key in deny.keys().collect::<std::result::Result<Vec<_>, _>>()? {

@@ -14,6 +14,7 @@ use lb_abi::{
     backend::{BackendEntry, DOWN, PRESENT},
     be::Be16,
     flow::{FlowKey, FlowRecord},
+    link::LinkEntry,
     meta::Meta,
     slot::{Phase, Slot},
     vip::{ECHO, VipEntry, VipKey},
@@ -135,6 +136,8 @@ pub struct World {
     pub flows: Vec<(FlowKey, FlowRecord)>,
     /// Prefixes of `DENY_V4` and `DENY_V6`.
     pub deny: Vec<(IpAddr, u32)>,
+    /// `LINKS`.
+    pub links: Vec<(u32, LinkEntry)>,
     /// ICMP errors that may still be sent; on the host only, as the kernel counts them by tick.
     pub answers_left: u32,
 }
@@ -216,6 +219,12 @@ impl World {
         let Meta { outer_v4, outer_v6, .. } = &mut self.meta;
         (*outer_v4, *outer_v6) = ([198, 18, 0, 0], address("2001:db8:9::"));
         (self.meta.outer_v4_mask, self.meta.outer_v6_mask) = (v4.to_be_bytes(), v6.to_be_bytes());
+        self
+    }
+
+    /// What is known of an interface.
+    pub fn link(mut self, interface: u32, entry: LinkEntry) -> Self {
+        self.links.push((interface, entry));
         self
     }
 

@@ -15,8 +15,8 @@ use crate::{
     xdp::{
         row::{Left, Moved, Place, Program, Result, Row},
         world::{
-            Backend, FAR, FAR_V6, HASH_KEY, LB0, LB0_MAC, LB1, LB1_MAC, NEAR, NEAR_V6, OUTER_V4, OUTER_V6,
-            ROUTER_MAC, VIP, World, flow,
+            BACKENDS, Backend, FAR, FAR_V6, HASH_KEY, LB0, LB0_MAC, LB1, LB1_MAC, NEAR, NEAR_V6, OUTER_V4,
+            OUTER_V6, ROUTER_MAC, VIP, World, flow,
         },
     },
 };
@@ -26,6 +26,7 @@ mod answer;
 mod big;
 mod decap;
 mod forward;
+mod links;
 mod moving;
 mod refuse;
 
@@ -38,6 +39,7 @@ pub fn all(now: u32) -> Vec<Row> {
         answer::rows(now),
         about::rows(now),
         big::rows(now),
+        links::rows(now),
         decap::rows(now),
     ]
     .concat()
@@ -156,6 +158,17 @@ impl Row {
         let bytes = self.frame.len() as u64;
         self.expected.moved = vec![Moved { vip: VIP, backend: backend.id, bytes, new_flows: 0 }];
         self.passed(Reason::Forwarded)
+    }
+
+    /// The same, but by another way out: what becomes of the packet, its Ethernet addresses and its tags.
+    fn by(mut self, verdict: Verdict, packet: &Packet, frame: impl FnOnce(Packet) -> Packet) -> Self {
+        let label = hash::flow(HASH_KEY, &flow(packet));
+        let id = self.expected.moved[0].backend;
+        let backend = BACKENDS.iter().find(|backend| backend.id == id).expect("a backend");
+        let source = if backend.address.contains(':') { OUTER_V6 } else { OUTER_V4 };
+        self.expected.verdict = verdict;
+        self.expected.frame = frame(packet.clone().aged().inside(source, backend.address, label)).build();
+        self
     }
 
     /// And counted as a new flow.
