@@ -70,6 +70,7 @@ fn workers(workers: &Workers) -> Value {
 fn interface(interface: &Interface) -> Value {
     let mut table = json!({ "name": interface.name });
     put(&mut table, "mode", interface.mode);
+    put(&mut table, "gateway", interface.gateway.map(|gateway| gateway.to_string()));
     table
 }
 
@@ -140,7 +141,11 @@ mod tests {
         [runtime]
         workers = [0, 3]
         [xdp]
-        interfaces = ["eth0", { name = "eth1", mode = "generic" }]
+        interfaces = [
+            "eth0",
+            { name = "eth1", mode = "generic", gateway = "10.0.0.254" },
+            { name = "eth2", gateway = "02:00:5e:00:53:fe" },
+        ]
         deny = ["203.0.113.0/24", "2001:db8::/32"]
         outer_source = ["198.18.0.0/24", "2001:db8:9::/64"]
         secret = "file:keys/hash"

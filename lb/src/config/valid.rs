@@ -71,6 +71,28 @@ pub struct Interface {
     pub name: Arc<str>,
     /// `None`: native first, generic where the driver cannot.
     pub mode: Option<XdpMode>,
+    /// Where tunnels go that the routing table has no answer for.
+    pub gateway: Option<Gateway>,
+}
+
+/// A router on the link of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gateway {
+    /// By its IP address; the kernel finds its Ethernet address.
+    Address(IpAddr),
+    /// By its Ethernet address.
+    Ethernet([u8; 6]),
+}
+
+impl std::fmt::Display for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Ethernet([a, b, c, d, e, g]) => {
+                write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+            }
+        }
+    }
 }
 
 /// How an XDP program hangs on an interface.

@@ -6,7 +6,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::lineage;
 use crate::{
-    config::{Config, Forward, PoolSnapshot, Snapshot, Transport, Vip, VipPort, Xdp},
+    config::{Config, Forward, Gateway, PoolSnapshot, Snapshot, Transport, Vip, VipPort, Xdp},
     steering::{Desired, DesiredBackend, DesiredPool, DesiredVip, derive_key},
     sys::interfaces,
 };
@@ -106,7 +106,13 @@ pub(super) fn desired(
         deny: config.xdp.as_ref().map(|xdp| xdp.deny.clone()).unwrap_or_default(),
         outer_v4: outer.v4,
         outer_v6: outer.v6,
+        gateways: gateways(config),
     }
+}
+
+fn gateways(config: &Config) -> BTreeMap<Arc<str>, Gateway> {
+    let interfaces = config.xdp.iter().flat_map(|xdp| &xdp.interfaces);
+    interfaces.filter_map(|interface| Some((interface.name.clone(), interface.gateway?))).collect()
 }
 
 /// A VIP's ports, once for each way of remembering; all under its name, so that they count together.
@@ -169,7 +175,7 @@ mod tests {
         let first = Outer { v4: "10.0.0.1/32".parse().ok(), v6: "2001:db8::1/128".parse().ok() };
         assert_eq!(outer, first);
         assert!(outer.shortages(&view.config).is_empty());
-        let lo = Interface { name: "lo".into(), mode: None };
+        let lo = Interface { name: "lo".into(), mode: None, gateway: None };
         let mut xdp = Xdp { interfaces: vec![lo], deny: vec![], outer_source: vec![], secret: None };
         assert_eq!(Outer::of(&xdp).unwrap().v4, "127.0.0.1/32".parse().ok());
         xdp.outer_source = vec!["198.18.0.0/24".parse().unwrap()];

@@ -53,7 +53,8 @@ impl KernelPath {
             count.map_or(0, |(_, count)| *count)
         });
         if self.neighbours.are_due(unknown) {
-            neighbours::nudge(self.plane.backends().map(|(_, address)| address).collect());
+            let backends = self.plane.backends().map(|(_, address)| address);
+            neighbours::nudge(backends.chain(self.plane.gateways()).collect());
         }
     }
 
@@ -190,6 +191,9 @@ impl PacketPath for KernelPath {
 
     fn tick(&mut self) -> Result<(), String> {
         self.nudge_neighbours();
+        if let Err(error) = self.plane.refresh_links() {
+            tracing::warn!(%error, "what became of interfaces cannot be seen");
+        }
         self.plane.tick(now_ticks()).map_err(|error| error.to_string())
     }
 

@@ -19,7 +19,7 @@ use lb_abi::{
 use super::error::{Error, Result};
 use crate::{
     balance::maglev::{Member, Table},
-    config::{Forward, Transport, VipPort},
+    config::{Forward, Gateway, Transport, VipPort},
     model::{BackendId, Generation},
 };
 
@@ -39,6 +39,8 @@ pub struct Desired {
     pub outer_v4: Option<Ipv4Net>,
     /// The same for IPv6.
     pub outer_v6: Option<Ipv6Net>,
+    /// By interface name: where tunnels go for which the routing table has no answer.
+    pub gateways: BTreeMap<Arc<str>, Gateway>,
 }
 
 /// One `[vip.NAME]`.

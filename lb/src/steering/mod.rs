@@ -15,6 +15,7 @@ mod detach;
 mod error;
 mod facts;
 mod flows;
+mod links;
 mod loader;
 pub mod maps;
 mod netlink;
@@ -54,7 +55,7 @@ pub use reuseport::{Choice, Facts, Group, SteerMode, choose as choose_steer};
 pub use settle::Phases;
 pub use stats::Stats;
 
-use self::{maps::Maps, reuseport::Groups, sync::Sync};
+use self::{links::Links, maps::Maps, reuseport::Groups, sync::Sync};
 use crate::{
     balance::maglev::Table,
     config::XdpMode,
@@ -75,6 +76,7 @@ pub struct Plane {
     object: Ebpf,
     maps: Maps,
     sync: Sync,
+    links: Links,
     groups: Groups,
     attached: BTreeMap<String, Attached>,
     /// Links that no pin holds.
@@ -137,6 +139,7 @@ impl Plane {
             object,
             maps,
             sync,
+            links: Links::default(),
             groups,
             attached: BTreeMap::new(),
             _links: Vec::new(),
@@ -185,6 +188,8 @@ impl Plane {
     /// What is wrong with `desired`, or the map that refused; the maps are valid all the same, and the next
     /// call goes on from there.
     pub fn sync(&mut self, desired: &Desired, now_ticks: u32) -> Result<()> {
+        self.links.set_gateways(&desired.gateways);
+        self.links.refresh(&mut self.maps.links)?;
         self.sync.sync(&mut self.maps, desired, now_ticks)
     }
 
@@ -194,6 +199,20 @@ impl Plane {
     /// The map that refused.
     pub fn set_down(&mut self, down: &BTreeSet<BackendId>, now_ticks: u32) -> Result<()> {
         self.sync.set_down(&mut self.maps, down, now_ticks)
+    }
+
+    /// Gateways whose Ethernet addresses the kernel should know.
+    pub fn gateways(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.links.gateways()
+    }
+
+    /// Sees what became of interfaces: VLAN devices, bonds, the Ethernet addresses of gateways. Call it about once a
+    /// second.
+    ///
+    /// # Errors
+    /// The kernel does not list its interfaces, or the map refused.
+    pub fn refresh_links(&mut self) -> Result<()> {
+        self.links.refresh(&mut self.maps.links)
     }
 
     /// Lets time pass: closes and settles slots, forgets backends that left. Call it about once a second; it

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use ipnet::IpNet;
 
 use super::reader::Fault;
+use crate::config::Gateway;
 
 /// An address that packets can be sent to or taken for: not unspecified, multicast, broadcast or IPv4-mapped.
 pub(super) fn unicast(ip: IpAddr) -> Result<IpAddr, Fault> {
@@ -100,6 +101,25 @@ pub(super) fn tunnel_source(text: &str) -> Result<IpNet, Fault> {
         return Err(Fault::new("must be a prefix that is routed to this machine, or errors never come back"));
     }
     Ok(net)
+}
+
+/// `xdp.interfaces[].gateway`.
+pub(super) fn gateway(text: &str) -> Result<Gateway, Fault> {
+    let rule =
+        "must be the IP or Ethernet address of a router, such as \"10.0.0.1\" or \"02:00:00:00:00:01\"";
+    if let Ok(address) = text.parse::<IpAddr>() {
+        unmapped(address)?;
+        let is_host = !address.is_unspecified() && !address.is_multicast() && !address.is_loopback();
+        return if is_host { Ok(Gateway::Address(address)) } else { Err(Fault::new(rule)) };
+    }
+    let byte =
+        |part: &str| u8::from_str_radix(part, 16).ok().filter(|_| part.len() == 2 && !part.starts_with('+'));
+    let bytes: Option<Vec<u8>> = text.split(':').map(byte).collect();
+    match bytes.and_then(|bytes| <[u8; 6]>::try_from(bytes).ok()) {
+        // Neither a group's nor nobody's.
+        Some(mac) if mac[0] & 1 == 0 && mac != [0; 6] => Ok(Gateway::Ethernet(mac)),
+        _ => Err(Fault::new(rule)),
+    }
 }
 
 /// One of `xdp.deny`.

@@ -86,12 +86,22 @@ pub(super) fn xdp(top: &Table<'_>) -> Option<Xdp> {
 fn interface(value: &Value<'_>) -> Option<Interface> {
     let rule = "an interface is a name, such as \"eth0\", or { name = \"eth0\", mode = \"native\" }";
     if !value.is_table() {
-        return Some(Interface { name: value.parsed(rule, interface_name)?.value.into(), mode: None });
+        return Some(Interface {
+            name: value.parsed(rule, interface_name)?.value.into(),
+            mode: None,
+            gateway: None,
+        });
     }
     let table = value.table(&schema::INTERFACE)?;
     let mode = table.value("mode").and_then(|value| value.choice(&schema::XDP_MODES));
     let name = table.required("name", "an interface needs its name")?.parsed(rule, interface_name)?;
-    Some(Interface { name: name.value.into(), mode: mode.map(|at| at.value) })
+    let rule = "must be the IP or Ethernet address of a router, such as \"10.0.0.1\"";
+    let gateway = table.value("gateway").and_then(|value| value.parsed(rule, address::gateway));
+    Some(Interface {
+        name: name.value.into(),
+        mode: mode.map(|at| at.value),
+        gateway: gateway.map(|at| at.value),
+    })
 }
 
 /// The kernel's own rule: `dev_valid_name`, net/core/dev.c.

@@ -56,7 +56,7 @@ pub(super) const XDP: Keys =
     Keys { supported: &["interfaces", "deny", "outer_source", "secret"], later: &[] };
 
 /// One of `xdp.interfaces`, written as a table.
-pub(super) const INTERFACE: Keys = Keys { supported: &["name", "mode"], later: &[] };
+pub(super) const INTERFACE: Keys = Keys { supported: &["name", "mode", "gateway"], later: &[] };
 
 /// `[admin]`.
 pub(super) const ADMIN: Keys = Keys { supported: &["socket", "http"], later: &[] };

@@ -11,6 +11,7 @@ use lb_abi::{
     bounds,
     counter::{FlowEvent, Traffic},
     flow::{FlowKey, FlowRecord},
+    link::LinkEntry,
     names, reason,
     steer::{SteerCounters, SteerEntry, SteerKey},
     vip::{VipEntry, VipKey},
@@ -28,6 +29,8 @@ pub type Vips = HashMap<MapData, VipKey, VipEntry>;
 pub type Backends = Array<MapData, BackendEntry>;
 /// `FLOWS`.
 pub type Flows = HashMap<MapData, FlowKey, FlowRecord>;
+/// `LINKS`, by interface index.
+pub type Links = HashMap<MapData, u32, LinkEntry>;
 /// `DENY_V4`.
 pub type DenyV4 = LpmTrie<MapData, [u8; 4], u32>;
 /// `DENY_V6`.
@@ -59,6 +62,8 @@ pub struct Maps {
     pub backends: Backends,
     /// What is remembered of flows.
     pub flows: Flows,
+    /// What is known of interfaces.
+    pub links: Links,
     /// Denied sources.
     pub deny_v4: DenyV4,
     /// Denied sources.
@@ -93,6 +98,7 @@ impl Maps {
             slots: Slots::map(take(object, names::MAP_SLOTS)?)?,
             backends: typed(object, names::MAP_BACKENDS)?,
             flows: typed(object, names::MAP_FLOWS)?,
+            links: typed(object, names::MAP_LINKS)?,
             deny_v4: typed(object, names::MAP_DENY_V4)?,
             deny_v6: typed(object, names::MAP_DENY_V6)?,
             reasons: typed(object, names::MAP_REASONS)?,

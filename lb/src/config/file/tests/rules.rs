@@ -58,6 +58,16 @@ fn process_tables() {
             "xdp.interfaces[1].mode = \"native \": must be one of \"native\", \"generic\"; did you mean `native`?",
         ),
         (
+            "mode = \"generic\"",
+            "gateway = ^\"01:00:5e:00:00:01\"",
+            "xdp.interfaces[1].gateway = \"01:00:5e:00:00:01\": must be the IP or Ethernet address of a router, such as \"10.0.0.1\" or \"02:00:00:00:00:01\"",
+        ),
+        (
+            "mode = \"generic\"",
+            "gateway = ^\"0.0.0.0\"",
+            "xdp.interfaces[1].gateway = \"0.0.0.0\": must be the IP or Ethernet address of a router, such as \"10.0.0.1\" or \"02:00:00:00:00:01\"",
+        ),
+        (
             "name = \"eth1\", mode",
             "name = \"eth1\", ^moed",
             "xdp.interfaces[1].moed: unknown key; did you mean `mode`?",
