@@ -81,6 +81,12 @@ impl Packet for XdpPacket<'_> {
     }
 
     #[inline(always)]
+    fn total_len(&self) -> usize {
+        // SAFETY: the context is the kernel's.
+        (unsafe { helpers::bpf_xdp_get_buff_len(self.ctx.ctx) }) as usize
+    }
+
+    #[inline(always)]
     fn load<const N: usize>(&self, at: usize) -> Option<[u16; N]> {
         let start = self.at(at, 2 * N)?;
         // SAFETY: `at` found 2 N bytes inside the frame, and the verifier checks that it did. Any bytes are
@@ -130,7 +136,7 @@ impl Packet for XdpPacket<'_> {
 
     #[inline(always)]
     fn cut(&mut self, len: usize) -> Option<()> {
-        let delta = len as i32 - self.len() as i32;
+        let delta = len as i32 - self.total_len() as i32;
         // SAFETY: as in `move_head`. Cut off is only what is there: a frame is never made longer.
         let error = unsafe { if delta > 0 { -1 } else { helpers::bpf_xdp_adjust_tail(self.ctx.ctx, delta) } };
         if error == 0 { Some(()) } else { None }

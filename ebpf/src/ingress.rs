@@ -147,7 +147,7 @@ fn forward<P: Packet, E: Env>(
     }
     let hash = hash::flow(vip.hash_key, flow);
     let choice = select::select(env, vip, flow, stage, hash)?;
-    let bytes = packet.len() as u64;
+    let bytes = packet.len_of(ip.at + ip.length as usize) as u64;
 
     let tunnel = if vip.flags & FORWARD_IPIP != 0 {
         Some(Tunnel::Ip)

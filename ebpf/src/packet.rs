@@ -9,8 +9,20 @@ use crate::checksum::Sum;
 /// taken apart and put together again byte by byte. All offsets are from the present first byte;
 /// [`Packet::move_head`] shifts them.
 pub trait Packet {
-    /// Bytes from the Ethernet header to the end.
+    /// Bytes from the Ethernet header on that lie together: all of them, or of a jumbo frame those in its first buffer.
+    /// Only these are read and written.
     fn len(&self) -> usize;
+
+    /// Bytes of the frame in all its buffers. Dearer than [`Packet::len`].
+    fn total_len(&self) -> usize;
+
+    /// Bytes of the frame in all its buffers, if it is known to have at least `known`; looks at other buffers only if
+    /// the first one does not hold as many.
+    #[inline(always)]
+    fn len_of(&self, known: usize) -> usize {
+        let len = self.len();
+        if known <= len { len } else { self.total_len() }
+    }
 
     /// True for a frame without bytes.
     #[inline(always)]
@@ -64,6 +76,10 @@ impl<'a> Frame<'a> {
 impl Packet for Frame<'_> {
     fn len(&self) -> usize {
         self.end - self.start
+    }
+
+    fn total_len(&self) -> usize {
+        self.len()
     }
 
     fn load<const N: usize>(&self, at: usize) -> Option<[u16; N]> {

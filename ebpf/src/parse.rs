@@ -145,7 +145,7 @@ impl Ip {
         if version >> 4 != 4
             || header_len < IPV4_LEN
             || (length as usize) < header_len
-            || at + length as usize > packet.len()
+            || at + length as usize > packet.len_of(at + length as usize)
         {
             return Err(Reason::MalformedIp);
         }
@@ -179,7 +179,7 @@ impl Ip {
         let [protocol, ttl] = next.to_ne_bytes();
         let length = u16::from_be(payload) as usize + IPV6_LEN;
         // Jumbograms (RFC 2675) do not fit the length either: no XDP frame is that long.
-        if first >> 12 != 6 || length > u16::MAX as usize || at + length > packet.len() {
+        if first >> 12 != 6 || length > u16::MAX as usize || at + length > packet.len_of(at + length) {
             return Err(Reason::MalformedIp);
         }
         // Mapped addresses never belong on the wire (RFC 6890, 2.2.3), and would alias IPv4 keys.

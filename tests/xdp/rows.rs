@@ -142,6 +142,21 @@ fn errors_are_rationed() {
     assert!(told <= ANSWERS_PER_TICK * ticks * cores, "{told} of {runs} told in {ticks} ticks");
 }
 
+/// A frame of several buffers is parsed, wrapped and counted like any other, over an interface whose MTU is large.
+#[test]
+fn jumbo_frames() {
+    if let Some(why) = kernel::unavailable() {
+        eprintln!("skipped: {why}");
+        return;
+    }
+    let mut bench = kernel::Bench::new().expect("the object loads and attaches");
+    let large = Command::new("ip").args(["link", "set", "lb0", "mtu", "9000"]).status();
+    assert!(large.expect("ip runs").success(), "lb0 takes a large MTU with XDP on it");
+    for row in rows::jumbo(namespace::now_ticks()) {
+        row.check(bench.run(&row).expect("the row runs")).unwrap_or_else(|why| panic!("{why}"));
+    }
+}
+
 /// The answer of the routing table is kept for a tick, not for ever: nobody has to tell the packet path.
 #[test]
 fn a_neighbour_that_changes_is_seen_within_a_tick() {

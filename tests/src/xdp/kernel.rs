@@ -115,7 +115,7 @@ impl Bench {
         // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
         let (data, end) = (GARBAGE.len() as u32, (GARBAGE.len() + frame.len()) as u32);
         let context = [data, end, 0, LB0, 0, 0].map(u32::to_ne_bytes).concat();
-        let mut out = vec![0; 4096];
+        let mut out = vec![0; 16 << 10];
         let data_in = [&GARBAGE[..], frame].concat();
         let options = TestRunOptions {
             data_in: Some(&data_in),

@@ -29,7 +29,7 @@ pub(super) fn of_every_length(now: u32) -> Vec<Row> {
 }
 
 /// The error about a packet, from its VIP: 548 bytes are quoted of IPv4, 1232 of IPv6.
-fn error(asked: &Packet, fits: u32) -> Packet {
+pub(super) fn error(asked: &Packet, fits: u32) -> Packet {
     let (source, destination) = (asked.destination().to_string(), asked.source().to_string());
     let ip = &asked.build()[asked.ip_at()..];
     let packet = match asked.source().is_ipv4() {

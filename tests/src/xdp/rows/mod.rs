@@ -71,6 +71,24 @@ pub fn too_big(now: u32) -> Vec<Row> {
     big::of_every_length(now)
 }
 
+/// Rows of long frames, for an MTU of 9000.
+pub fn jumbo(now: u32) -> Vec<Row> {
+    let v6 = gue(now).owner(NEAR_V6.id);
+    let long = udp_v6().payload(8952 - 48);
+    let longer = udp_v6().payload(8953 - 48);
+    let cut = |packet: &Packet, bytes: usize| {
+        let mut frame = packet.build();
+        frame.truncate(frame.len() - bytes);
+        frame
+    };
+    vec![
+        row("jumbo: GUE, just fits", &v6, &long).forwarded(&long, &NEAR_V6, Way::Gue),
+        row("jumbo: IPIP", &ipip(now), &long).forwarded(&long, &NEAR, Way::Ipip),
+        row("jumbo: too big", &v6, &longer).transmitted(Reason::TooBig, big::error(&longer, 8952).build()),
+        frame("jumbo: a byte short", &v6, cut(&long, 1)).dropped(Reason::MalformedIp),
+    ]
+}
+
 /// How a packet gets to its backend.
 #[derive(Clone, Copy)]
 enum Way {
