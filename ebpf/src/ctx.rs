@@ -4,7 +4,7 @@ pub(crate) mod lookup;
 pub(crate) mod probe;
 
 use core::{
-    mem::{MaybeUninit, offset_of, size_of},
+    mem::{offset_of, size_of},
     ptr,
 };
 
@@ -21,10 +21,11 @@ use aya_ebpf::{
 use lb_abi::{
     backend::BackendEntry,
     be::Be16,
-    bounds::WORKERS_MAX,
+    bounds::{ANSWERS_PER_TICK, WORKERS_MAX},
     counter::{FlowEvent, Traffic},
     flow::{CLOSING, FlowKey, FlowRecord, Inserts},
     hop::HopEntry,
+    link::LinkEntry,
     meta::Meta,
     reason::Reason,
     slot::{Slot, TICK_SHIFT},
@@ -33,6 +34,7 @@ use lb_abi::{
 };
 use lb_ebpf::{
     address::Address,
+    checksum::Sum,
     env::{Env, FlowCell, NextHop, Route, Unroutable},
     numbers::{Family, protocol},
     packet::Packet,
@@ -85,6 +87,12 @@ impl Packet for XdpPacket<'_> {
     }
 
     #[inline(always)]
+    fn total_len(&self) -> usize {
+        // SAFETY: the context is the kernel's.
+        (unsafe { helpers::bpf_xdp_get_buff_len(self.ctx.ctx) }) as usize
+    }
+
+    #[inline(always)]
     fn load<const N: usize>(&self, at: usize) -> Option<[u16; N]> {
         let start = self.at(at, 2 * N)?;
         // SAFETY: `at` found 2 N bytes inside the frame, and the verifier checks that it did. Any bytes are
@@ -102,9 +110,41 @@ impl Packet for XdpPacket<'_> {
     }
 
     #[inline(always)]
+    fn sum<const LEN: usize>(&self, at: usize) -> Option<Sum> {
+        let start = self.at(at, LEN)?;
+        // What the helper takes at once before Linux 6.13.
+        const PART: usize = 512;
+        const { assert!(LEN.is_multiple_of(4) && LEN <= 3 * PART) };
+        let part = |from: usize, len: usize| {
+            // SAFETY: `at` found `LEN` bytes inside the frame, and these are some of them; the helper only reads.
+            let sum = unsafe {
+                let start = start.add(from).cast();
+                helpers::bpf_csum_diff(ptr::null_mut(), 0, start, len as u32, 0)
+            };
+            Sum::of_doubles(sum as u32)
+        };
+        let mut sum = part(0, if LEN < PART { LEN } else { PART });
+        if LEN > PART {
+            sum = sum.plus(part(PART, if LEN < 2 * PART { LEN - PART } else { PART }));
+        }
+        if LEN > 2 * PART {
+            sum = sum.plus(part(2 * PART, LEN - 2 * PART));
+        }
+        Some(sum)
+    }
+
+    #[inline(always)]
     fn move_head(&mut self, delta: i32) -> Option<()> {
         // SAFETY: the context is the kernel's. Addresses from before are not used again: `at` makes each anew.
         let error = unsafe { helpers::bpf_xdp_adjust_head(self.ctx.ctx, delta) };
+        if error == 0 { Some(()) } else { None }
+    }
+
+    #[inline(always)]
+    fn cut(&mut self, len: usize) -> Option<()> {
+        let delta = len as i32 - self.total_len() as i32;
+        // SAFETY: as in `move_head`. Cut off is only what is there: a frame is never made longer.
+        let error = unsafe { if delta > 0 { -1 } else { helpers::bpf_xdp_adjust_tail(self.ctx.ctx, delta) } };
         if error == 0 { Some(()) } else { None }
     }
 
@@ -220,9 +260,21 @@ impl Env for Kernel<'_> {
     }
 
     #[inline(always)]
+    fn link(&self, interface: u32) -> Option<&LinkEntry> {
+        // SAFETY: as in `vip`.
+        unsafe { maps::LINKS.get(&interface) }
+    }
+
+    #[inline(always)]
     fn route(&self, ingress: u32, route: &Route) -> Result<NextHop, Unroutable> {
-        // SAFETY: integers and byte arrays; all zero is a question about nothing.
-        let mut params: bpf_fib_lookup = unsafe { MaybeUninit::zeroed().assume_init() };
+        // Not on the stack, of which a program has but 512 bytes.
+        let room = maps::QUESTION.get_ptr_mut(0).ok_or(Unroutable::NoRoute)?;
+        // SAFETY: this core's own entry, of this size and alignment; XDP programs are not interrupted by one another on a
+        // core. Integers and byte arrays: all zero is a question about nothing.
+        let params = unsafe {
+            room.write([0; _]);
+            &mut *room.cast::<bpf_fib_lookup>()
+        };
         params.ifindex = ingress;
         params.l4_protocol = route.protocol;
         params.__bindgen_anon_1.tot_len = route.length;
@@ -239,8 +291,8 @@ impl Env for Kernel<'_> {
             }
         }
         let size = size_of::<bpf_fib_lookup>() as i32;
-        // SAFETY: the context is the kernel's, and `params` is `size` bytes of our stack.
-        let answer = unsafe { helpers::bpf_fib_lookup(self.ctx.as_ptr(), &raw mut params, size, 0) };
+        // SAFETY: the context is the kernel's, and `params` is `size` bytes of a map of ours.
+        let answer = unsafe { helpers::bpf_fib_lookup(self.ctx.as_ptr(), &raw mut *params, size, 0) };
         // Negative: a bad question, such as an interface that is gone.
         if answer < 0 {
             return Err(Unroutable::NoRoute);
@@ -251,12 +303,30 @@ impl Env for Kernel<'_> {
                 let [d, e, f] = mac_words(params.smac);
                 // SAFETY: given a length, the helper has overwritten it with the MTU, in host order.
                 let mtu = unsafe { params.__bindgen_anon_1.mtu_result };
-                Ok(NextHop { interface: params.ifindex, addresses: [a, b, c, d, e, f], mtu })
+                let addresses = [a, b, c, d, e, f];
+                Ok(NextHop { interface: params.ifindex, addresses, tags: [0; 2], mtu })
             }
             BPF_FIB_LKUP_RET_NO_NEIGH => Err(Unroutable::NoNeighbour),
-            BPF_FIB_LKUP_RET_FRAG_NEEDED => Err(Unroutable::TooLong),
+            BPF_FIB_LKUP_RET_FRAG_NEEDED => {
+                // SAFETY: with this answer, too, the helper has overwritten the length with the MTU.
+                Err(Unroutable::TooLong { mtu: unsafe { params.__bindgen_anon_1.mtu_result } })
+            }
             _ => Err(Unroutable::NoRoute),
         }
+    }
+
+    #[inline(always)]
+    fn may_answer(&self) -> bool {
+        let Some(budget) = maps::ANSWERS.get_ptr_mut(0) else { return false };
+        // SAFETY: this core's own entry; XDP programs are not interrupted by one another on a core.
+        let budget = unsafe { &mut *budget };
+        let tick = self.now_ticks();
+        if budget.tick != tick {
+            (budget.tick, budget.spent) = (tick, 0);
+        }
+        let may = budget.spent < ANSWERS_PER_TICK;
+        budget.spent += may as u32;
+        may
     }
 
     #[inline(always)]
@@ -466,4 +536,5 @@ fn choose(ctx: &SkReuseportContext, entry: &SteerEntry, worker: u32) -> bool {
     unsafe { helpers::bpf_sk_select_reuseport(ctx.md, map, (&raw mut index).cast(), 0) == 0 }
 }
 
+const _: () = assert!(size_of::<bpf_fib_lookup>() == size_of::<[u64; 8]>());
 const _: () = assert!(size_of::<SteerCounters>() == 24 && size_of::<FlowRecord>() == size_of::<u64>());

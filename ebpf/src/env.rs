@@ -5,6 +5,7 @@ use lb_abi::{
     counter::FlowEvent,
     flow::{CLOSING, FlowKey, FlowRecord, Inserts},
     hop::HopEntry,
+    link::LinkEntry,
     meta::Meta,
     reason::Reason,
     slot::Slot,
@@ -52,8 +53,12 @@ pub trait Env {
     fn hop(&self, backend: u16) -> Option<HopEntry>;
     /// Keeps an answer of [`Env::route`] for a backend.
     fn keep_hop(&self, backend: u16, entry: HopEntry);
+    /// What is known of an interface, by index.
+    fn link(&self, interface: u32) -> Option<&LinkEntry>;
     /// Next hop to a destination, for a packet that came in by interface `ingress`.
     fn route(&self, ingress: u32, route: &Route) -> Result<NextHop, Unroutable>;
+    /// Takes one out of what this core may answer by ICMP errors in the present tick; false: it is spent.
+    fn may_answer(&self) -> bool;
     /// Counts a packet under its reason.
     fn count(&self, reason: Reason);
     /// Counts a flow event.
@@ -92,6 +97,8 @@ pub struct Route {
     pub protocol: u8,
     /// Its length from the IP header on, checked against the MTU of the way out.
     pub length: u16,
+    /// Any router may carry it: it is addressed to the backend. Else the backend must be a neighbour.
+    pub is_tunnel: bool,
 }
 
 /// Where a frame goes next.
@@ -101,8 +108,18 @@ pub struct NextHop {
     pub interface: u32,
     /// Ethernet destination, then source, as words of the wire.
     pub addresses: [u16; 6],
+    /// Tags that the frame gets, as in [`LinkEntry::tags`]; none: it keeps or loses its own.
+    pub tags: [u32; 2],
     /// Longest IP packet that the way out takes.
     pub mtu: u16,
+}
+
+impl NextHop {
+    /// Whether the frame gets tags.
+    #[inline(always)]
+    pub const fn is_tagged(&self) -> bool {
+        self.tags[0] != 0
+    }
 }
 
 /// Why there is no next hop.
@@ -113,7 +130,10 @@ pub enum Unroutable {
     /// The next hop's Ethernet address is not known.
     NoNeighbour,
     /// Longer than the way out takes.
-    TooLong,
+    TooLong {
+        /// Longest IP packet that it takes.
+        mtu: u16,
+    },
 }
 
 impl Unroutable {
@@ -123,7 +143,7 @@ impl Unroutable {
         match self {
             Self::NoRoute => Reason::NoRoute,
             Self::NoNeighbour => Reason::NoNeighbour,
-            Self::TooLong => Reason::Mtu,
+            Self::TooLong { .. } => Reason::Mtu,
         }
     }
 }

@@ -8,9 +8,10 @@ use aya_ebpf::{
 use lb_abi::{
     backend::BackendEntry,
     bounds,
-    counter::{FlowEvent, Traffic},
+    counter::{Budget, FlowEvent, Traffic},
     flow::{FlowKey, FlowRecord, Inserts},
     hop::HopEntry,
+    link::LinkEntry,
     lookup::LookupEntry,
     meta::Meta,
     probe::ProbeEntry,
@@ -30,6 +31,13 @@ pub(crate) static SLOTS: Array<u64> = Array::with_max_entries(bounds::SLOTS_MAX,
 pub(crate) static BACKENDS: Array<BackendEntry> = Array::with_max_entries(bounds::BACKENDS_MAX, 0);
 #[map]
 pub(crate) static HOPS: PerCpuArray<HopEntry> = PerCpuArray::with_max_entries(bounds::BACKENDS_MAX, 0);
+#[map]
+pub(crate) static LINKS: HashMap<u32, LinkEntry> = HashMap::with_max_entries(bounds::LINKS_MAX, 0);
+/// Room for a question to the routing table, and its answer.
+#[map]
+pub(crate) static QUESTION: PerCpuArray<[u64; 8]> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static ANSWERS: PerCpuArray<Budget> = PerCpuArray::with_max_entries(1, 0);
 /// Preallocated (no `BPF_F_NO_PREALLOC`) and not LRU: full means refuse.
 #[map]
 pub(crate) static FLOWS: HashMap<FlowKey, FlowRecord> = HashMap::with_max_entries(bounds::FLOWS_MAX, 0);

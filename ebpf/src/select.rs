@@ -87,6 +87,8 @@ pub enum Stage {
     Running,
     /// UDP, which does not say.
     Datagram,
+    /// An ICMP error about the flow. It follows a record, and neither begins nor changes one.
+    Reported,
 }
 
 impl Stage {
@@ -236,7 +238,7 @@ fn follow<E: Env>(
     // A reopened flow stays where it was if its new owner takes nothing.
     let stays = matches!(home, Standing::Up) && !(reopened && owner_up);
     if stays || !owner_up {
-        if record.seen != now {
+        if record.seen != now && !matches!(stage, Stage::Reported) {
             cell.touch(now);
         }
         // Nobody takes over: the record stays as it is, for when its backend returns; the packet is the owner's loss.
@@ -251,6 +253,9 @@ fn follow<E: Env>(
         Standing::Down => FlowEvent::RepickedDown,
         Standing::Absent => FlowEvent::RepickedGone,
     });
+    if matches!(stage, Stage::Reported) {
+        return Pick::of(owner);
+    }
     let state = if is_closing { CLOSING } else { 0 };
     cell.store(FlowRecord { backend: owner, epoch: record.epoch, state, seen: now });
     Pick::of(owner)
@@ -277,7 +282,7 @@ fn begin<E: Env>(
         Stage::Opening => true,
         // Whoever had it before was heard of within the idle time, or is heard of no more.
         Stage::Datagram => !is_window_open(env, vip, slot, now),
-        Stage::Answering | Stage::Closing | Stage::Running => false,
+        Stage::Answering | Stage::Closing | Stage::Running | Stage::Reported => false,
     };
     let id = match previous {
         Standing::Up if !opens => slot.previous(),

@@ -9,6 +9,7 @@ use lb_abi::{
     flow::{FlowKey, FlowRecord, Inserts},
     hash,
     hop::HopEntry,
+    link::LinkEntry,
     meta::Meta,
     reason::Reason,
     slot::{Phase, Slot},
@@ -128,6 +129,14 @@ impl Env for Core<'_> {
             return flows.insert(key, record);
         }
         None
+    }
+
+    fn link(&self, _: u32) -> Option<&LinkEntry> {
+        None
+    }
+
+    fn may_answer(&self) -> bool {
+        false
     }
 
     fn inserts(&self) -> Inserts {

@@ -11,7 +11,7 @@ use lb_abi::{
     bounds::INSERTS_PER_TICK,
     counter::FlowEvent,
     reason::Reason,
-    vip::{FORWARD_IPIP, FORWARD_L2DSR},
+    vip::{FORWARD_GUE, FORWARD_IPIP, FORWARD_L2DSR},
 };
 use lb_tests::{
     packet::{ACK, FIN, Packet, SYN},
@@ -214,6 +214,9 @@ fn cases() -> Vec<Case> {
             expected: Expected { verdict: XDP_REDIRECT, ..forwarded("", tcp(ACK)).expected },
             ..forwarded("6in6, TCP, other interface", tcp_v6(ACK)).to(FAR_V6.id)
         },
+        forwarded("GUE, 4in4, TCP", tcp(ACK)).by(FORWARD_GUE),
+        forwarded("GUE, 4in6, TCP", tcp(ACK)).by(FORWARD_GUE).to(NEAR_V6.id),
+        forwarded("GUE, 6in6, TCP", tcp_v6(ACK)).by(FORWARD_GUE).to(NEAR_V6.id),
         forwarded("layer 2, TCP", tcp(ACK)).by(FORWARD_L2DSR),
         open("4in4, TCP, open slot, record found", tcp(ACK), FlowEvent::Followed),
         Case {

@@ -20,6 +20,10 @@ pub const INSERTS_PER_TICK: u32 = 8192;
 pub const DENY_MAX: u32 = 65_536;
 /// Health probes that go a VIP's way: one for each backend.
 pub const PROBES_MAX: u32 = BACKENDS_MAX;
+/// ICMP errors of our own per core and tick (see [`crate::slot::TICK_SHIFT`]): some 1000 in a second.
+pub const ANSWERS_PER_TICK: u32 = 128;
+/// Interfaces that the packet path knows more of than the routing table says.
+pub const LINKS_MAX: u32 = 1024;
 /// Listener addresses that `lb_steer` serves.
 pub const STEER_LISTENERS_MAX: u32 = 256;
 /// Prefixes that `lb_lookup` knows.

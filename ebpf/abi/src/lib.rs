@@ -14,6 +14,7 @@ pub mod counter;
 pub mod flow;
 pub mod hash;
 pub mod hop;
+pub mod link;
 pub mod lookup;
 pub mod meta;
 pub mod names;

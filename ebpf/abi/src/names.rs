@@ -26,6 +26,10 @@ pub const MAP_SLOTS: &str = "SLOTS";
 pub const MAP_BACKENDS: &str = "BACKENDS";
 /// `PerCpuArray<HopEntry>` by backend id.
 pub const MAP_HOPS: &str = "HOPS";
+/// `HashMap<u32, LinkEntry>` by interface index.
+pub const MAP_LINKS: &str = "LINKS";
+/// `PerCpuArray<Budget>`, one entry: ICMP errors of our own.
+pub const MAP_ANSWERS: &str = "ANSWERS";
 /// `HashMap<FlowKey, FlowRecord>`.
 pub const MAP_FLOWS: &str = "FLOWS";
 /// `PerCpuArray<Inserts>`, one entry.

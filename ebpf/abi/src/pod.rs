@@ -4,9 +4,10 @@
 use crate::{
     backend::BackendEntry,
     bench::Plan,
-    counter::Traffic,
+    counter::{Budget, Traffic},
     flow::{FlowKey, FlowRecord, Inserts},
     hop::HopEntry,
+    link::LinkEntry,
     lookup::LookupEntry,
     meta::Meta,
     probe::ProbeEntry,
@@ -25,10 +26,12 @@ macro_rules! pod {
 
 pod!(
     BackendEntry,
+    Budget,
     FlowKey,
     FlowRecord,
     HopEntry,
     Inserts,
+    LinkEntry,
     LookupEntry,
     Meta,
     Plan,

@@ -154,7 +154,7 @@ fn vips(view: &View, packets: Option<&Packets>) -> Vec<Value> {
             "vip": name,
             "address": vip.addresses,
             "ports": ports.collect::<Vec<_>>(),
-            "forward": match vip.forward { Forward::Ipip => "ipip", Forward::L2dsr => "l2dsr" },
+            "forward": match vip.forward { Forward::Ipip => "ipip", Forward::Gue => "gue", Forward::L2dsr => "l2dsr" },
             "pool": vip.pool,
             "packets": traffic.map(|t| t.packets),
             "bytes": traffic.map(|t| t.bytes),

@@ -58,6 +58,8 @@ pub struct Xdp {
     pub interfaces: Vec<Interface>,
     /// Denied sources.
     pub deny: Vec<IpNet>,
+    /// Prefixes that tunnels are sent from, at most one of each family; none: an address of an interface.
+    pub outer_source: Vec<IpNet>,
     /// `secret = "file:PATH"`; `None`: made in the state directory.
     pub secret: Option<PathBuf>,
 }
@@ -69,6 +71,28 @@ pub struct Interface {
     pub name: Arc<str>,
     /// `None`: native first, generic where the driver cannot.
     pub mode: Option<XdpMode>,
+    /// Where tunnels go that the routing table has no answer for.
+    pub gateway: Option<Gateway>,
+}
+
+/// A router on the link of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gateway {
+    /// By its IP address; the kernel finds its Ethernet address.
+    Address(IpAddr),
+    /// By its Ethernet address.
+    Ethernet([u8; 6]),
+}
+
+impl std::fmt::Display for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Ethernet([a, b, c, d, e, g]) => {
+                write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+            }
+        }
+    }
 }
 
 /// How an XDP program hangs on an interface.
@@ -185,6 +209,8 @@ pub enum Transport {
 pub enum Forward {
     /// Encapsulated in IP of the backend's family.
     Ipip,
+    /// Encapsulated in UDP (GUE variant 1) of the backend's family.
+    Gue,
     /// Unchanged, to the backend's Ethernet address.
     L2dsr,
 }

@@ -2,7 +2,7 @@
 //!
 //! A backend behind `ipip` or `l2dsr` is of use only if it takes our packets apart and holds the VIP; its own address
 //! may answer all the same. So a check goes to the VIP's address, on the backend, where the VIP has the checked port
-//! and an address of the backend's family. Else it goes to the backend's own address.
+//! and an address of the backend's family. Else, and behind `gue`, it goes to the backend's own address.
 
 use std::net::IpAddr;
 
@@ -41,6 +41,8 @@ fn outer_of(forward: Forward, to: IpAddr, outer: Outer) -> Option<Option<IpAddr>
     match forward {
         Forward::Ipip => outer.source(to).map(Some),
         Forward::L2dsr => Some(None),
+        // lb_probe_out writes no UDP header: such a check goes to the backend's own address.
+        Forward::Gue => None,
     }
 }
 

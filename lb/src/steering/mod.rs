@@ -45,6 +45,7 @@ mod error;
 mod facts;
 mod floor;
 mod flows;
+mod links;
 mod loader;
 mod lookup;
 pub mod maps;
@@ -94,7 +95,7 @@ pub use stats::Stats;
 pub use store::Store;
 pub use sync::Sync;
 
-use self::{maps::Maps, reuseport::Groups};
+use self::{links::Links, maps::Maps, reuseport::Groups};
 use crate::{
     balance::maglev::Table,
     config::XdpMode,
@@ -115,6 +116,7 @@ pub struct Plane {
     object: Ebpf,
     maps: Maps,
     sync: Sync,
+    links: Links,
     groups: Groups,
     attached: BTreeMap<String, Attached>,
     /// Of `lb_ingress`, once it is loaded.
@@ -183,6 +185,7 @@ impl Plane {
             object,
             maps,
             sync,
+            links: Links::default(),
             groups,
             attached: BTreeMap::new(),
             ingress_id: None,
@@ -249,6 +252,8 @@ impl Plane {
     /// What is wrong with `desired`, or the map that refused; the maps are valid all the same, and the next
     /// call goes on from there.
     pub fn sync(&mut self, desired: &Desired, now_ticks: u32) -> Result<()> {
+        self.links.set_gateways(&desired.gateways);
+        self.links.refresh(&mut self.maps.links)?;
         self.sync.sync(&mut self.maps, desired, now_ticks)
     }
 
@@ -258,6 +263,20 @@ impl Plane {
     /// The map that refused.
     pub fn set_down(&mut self, down: &BTreeSet<BackendId>, now_ticks: u32) -> Result<()> {
         self.sync.set_down(&mut self.maps, down, now_ticks)
+    }
+
+    /// Gateways whose Ethernet addresses the kernel should know.
+    pub fn gateways(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.links.gateways()
+    }
+
+    /// Sees what became of interfaces: VLAN devices, bonds, the Ethernet addresses of gateways. Call it about once a
+    /// second.
+    ///
+    /// # Errors
+    /// The kernel does not list its interfaces, or the map refused.
+    pub fn refresh_links(&mut self) -> Result<()> {
+        self.links.refresh(&mut self.maps.links)
     }
 
     /// Lets time pass: closes and settles slots, forgets backends that left. Call it about once a second; it

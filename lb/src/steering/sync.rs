@@ -19,7 +19,7 @@ use lb_abi::{
     bounds::{TABLE_LEN, VIPS_MAX},
     meta::{FLAG_DENY_V4, FLAG_DENY_V6, FLAG_MOVING, Meta},
     slot::{Phase, Slot},
-    vip::{ECHO, FLOWS_NONE, FORWARD_IPIP, FORWARD_L2DSR, VipEntry, VipKey},
+    vip::{ECHO, FLOWS_NONE, FORWARD_GUE, FORWARD_IPIP, FORWARD_L2DSR, VipEntry, VipKey},
 };
 
 use super::{
@@ -153,8 +153,10 @@ impl Sync {
         let meta = Meta {
             abi: ABI_VERSION,
             generation: desired.generation.0,
-            outer_v4: desired.outer_v4.map_or([0; 4], |address| address.octets()),
-            outer_v6: desired.outer_v6.map_or([0; 16], |address| address.octets()),
+            outer_v4: desired.outer_v4.map_or([0; 4], |net| net.network().octets()),
+            outer_v4_mask: desired.outer_v4.map_or([0; 4], |net| varying(net.hostmask().to_bits())),
+            outer_v6: desired.outer_v6.map_or([0; 16], |net| net.network().octets()),
+            outer_v6_mask: desired.outer_v6.map_or([0; 4], |net| varying(net.hostmask().to_bits() as u32)),
             ..self.meta
         };
         self.put_meta(store, meta)
@@ -395,6 +397,7 @@ impl Sync {
             let Some(region) = plan.of_key.get(key) else { continue };
             let forward = match vip.forward {
                 Forward::Ipip => FORWARD_IPIP,
+                Forward::Gue => FORWARD_GUE,
                 Forward::L2dsr => FORWARD_L2DSR,
             };
             let entry = VipEntry {
@@ -459,6 +462,11 @@ impl Sync {
         }
         Ok(())
     }
+}
+
+/// The bits of an outer source that vary: no more than 16, which is spread enough for any NIC.
+fn varying(host_mask: u32) -> [u8; 4] {
+    (host_mask & 0xffff).to_be_bytes()
 }
 
 /// The slots of one region.

@@ -12,6 +12,7 @@ use lb_abi::{
     counter::FlowEvent,
     flow::{FlowKey, FlowRecord, Inserts},
     hop::HopEntry,
+    link::LinkEntry,
     meta::Meta,
     reason::Reason,
     slot::Slot,
@@ -31,7 +32,8 @@ use crate::xdp::{
 
 /// Runs a row.
 pub fn run(row: &Row) -> Result {
-    let mut buffer = vec![0; row.headroom];
+    // What is not written shows.
+    let mut buffer = vec![0xa5; row.headroom];
     buffer.extend(&row.frame);
     let mut packet = Frame::new(&mut buffer, row.headroom, LB0);
     let mock = Mock::new(&row.world);
@@ -67,6 +69,7 @@ struct Mock<'a> {
     events: RefCell<Vec<FlowEvent>>,
     moved: RefCell<Vec<Moved>>,
     hops: RefCell<HashMap<u16, HopEntry>>,
+    answers_left: Cell<u32>,
 }
 
 impl<'a> Mock<'a> {
@@ -80,6 +83,7 @@ impl<'a> Mock<'a> {
             events: RefCell::default(),
             moved: RefCell::default(),
             hops: RefCell::default(),
+            answers_left: Cell::new(world.answers_left),
         }
     }
 
@@ -175,8 +179,12 @@ impl Env for Mock<'_> {
         self.hops.borrow_mut().insert(backend, entry);
     }
 
+    fn link(&self, interface: u32) -> Option<&LinkEntry> {
+        self.world.links.iter().find(|(index, _)| *index == interface).map(|(_, entry)| entry)
+    }
+
     fn route(&self, ingress: u32, route: &Route) -> std::result::Result<NextHop, Unroutable> {
-        assert_eq!(ingress, LB0);
+        assert!([LB0, LB1].contains(&ingress));
         assert_eq!(route.family, route.destination.family());
         let destination = route.destination.bytes();
         let [.., third, _] = destination;
@@ -186,7 +194,7 @@ impl Env for Mock<'_> {
             return Err(Unroutable::NoRoute);
         }
         if route.length > MTU {
-            return Err(Unroutable::TooLong);
+            return Err(Unroutable::TooLong { mtu: MTU });
         }
         let backend = BACKENDS.iter().find(|backend| address(backend.address) == destination);
         let (mac, interface) =
@@ -198,7 +206,15 @@ impl Env for Mock<'_> {
         };
         let bytes = [mac, own].concat();
         let addresses = std::array::from_fn(|at| u16::from_ne_bytes([bytes[2 * at], bytes[2 * at + 1]]));
-        Ok(NextHop { interface, addresses, mtu: MTU })
+        Ok(NextHop { interface, addresses, tags: [0; 2], mtu: MTU })
+    }
+
+    fn may_answer(&self) -> bool {
+        let left = self.answers_left.get().checked_sub(1);
+        left.is_some_and(|left| {
+            self.answers_left.set(left);
+            true
+        })
     }
 
     fn count(&self, reason: Reason) {

@@ -14,6 +14,7 @@ use lb_abi::{
     backend::{BackendEntry, DOWN, PRESENT},
     be::Be16,
     flow::{FlowKey, FlowRecord},
+    link::LinkEntry,
     meta::Meta,
     slot::{GRACE_TICKS, Phase, Slot},
     vip::{ECHO, VipEntry, VipKey},
@@ -141,6 +142,10 @@ pub struct World {
     pub spent: u32,
     /// Prefixes of `DENY_V4` and `DENY_V6`.
     pub deny: Vec<(IpAddr, u32)>,
+    /// `LINKS`.
+    pub links: Vec<(u32, LinkEntry)>,
+    /// ICMP errors that may still be sent; on the host only, as the kernel counts them by tick.
+    pub answers_left: u32,
 }
 
 impl World {
@@ -151,8 +156,8 @@ impl World {
             flags: 0,
             generation: 1,
             outer_v4: OUTER_V4.parse::<Ipv4Addr>().expect("IPv4").octets(),
-            pad: [0; 4],
             outer_v6: address(OUTER_V6),
+            ..Meta::default()
         };
         let backends = BACKENDS.iter().map(|backend| {
             let entry =
@@ -160,7 +165,7 @@ impl World {
             (backend.id, entry)
         });
         let refused_at = now.wrapping_sub(OVER);
-        Self { now, meta, backends: backends.collect(), refused_at, ..Self::default() }
+        Self { now, meta, backends: backends.collect(), refused_at, answers_left: 1, ..Self::default() }
             .slots(Slot::settled(NEAR.id, 0, now))
             .vip("192.0.2.1", 0, 1, ECHO)
             .vip("2001:db8::1", 0, 58, ECHO)
@@ -213,6 +218,20 @@ impl World {
     pub fn record(mut self, key: FlowKey, backend: u16, epoch: u8, state: u8, ago: u32) -> Self {
         let record = FlowRecord { backend, epoch, state, seen: self.now.wrapping_sub(ago) };
         self.flows.push((key, record));
+        self
+    }
+
+    /// Outer sources of IPIP that vary in their last bits: these masks'.
+    pub fn varied(mut self, v4: u32, v6: u32) -> Self {
+        let Meta { outer_v4, outer_v6, .. } = &mut self.meta;
+        (*outer_v4, *outer_v6) = ([198, 18, 0, 0], address("2001:db8:9::"));
+        (self.meta.outer_v4_mask, self.meta.outer_v6_mask) = (v4.to_be_bytes(), v6.to_be_bytes());
+        self
+    }
+
+    /// What is known of an interface.
+    pub fn link(mut self, interface: u32, entry: LinkEntry) -> Self {
+        self.links.push((interface, entry));
         self
     }
 

@@ -29,7 +29,7 @@ impl VipDraft {
             table.required("address", addresses_rule).and_then(|value| value.items(addresses_rule));
         let ports_rule = "must be an array of ports, such as [\"53/udp\", \"53/tcp\"]";
         let ports = table.required("ports", ports_rule).and_then(|value| value.items(ports_rule));
-        let forward = table.required("forward", "must be \"ipip\" or \"l2dsr\"");
+        let forward = table.required("forward", "must be \"ipip\", \"gue\" or \"l2dsr\"");
         let flows = table.value("flows").and_then(|value| value.choice(&schema::FLOWS));
         Self {
             name,

@@ -11,6 +11,7 @@ use lb_abi::{
     bounds,
     counter::{FlowEvent, Traffic},
     flow::{FlowKey, FlowRecord, Inserts},
+    link::LinkEntry,
     lookup::LookupEntry,
     names, reason,
     steer::{SteerCounters, SteerEntry, SteerKey},
@@ -31,6 +32,8 @@ pub type Backends = Array<MapData, BackendEntry>;
 pub type Flows = HashMap<MapData, FlowKey, FlowRecord>;
 /// `REFUSED_AT`: one entry.
 pub type RefusedAt = Array<MapData, u32>;
+/// `LINKS`, by interface index.
+pub type Links = HashMap<MapData, u32, LinkEntry>;
 /// `DENY_V4`.
 pub type DenyV4 = LpmTrie<MapData, [u8; 4], u32>;
 /// `DENY_V6`.
@@ -74,6 +77,8 @@ pub struct Maps {
     pub flows: Flows,
     /// When a flow last could not be recorded.
     pub refused_at: RefusedAt,
+    /// What is known of interfaces.
+    pub links: Links,
     /// Denied sources.
     pub deny_v4: DenyV4,
     /// Denied sources.
@@ -117,6 +122,7 @@ impl Maps {
             backends: typed(object, names::MAP_BACKENDS)?,
             flows: typed(object, names::MAP_FLOWS)?,
             refused_at: typed(object, names::MAP_REFUSED_AT)?,
+            links: typed(object, names::MAP_LINKS)?,
             deny_v4: typed(object, names::MAP_DENY_V4)?,
             deny_v6: typed(object, names::MAP_DENY_V6)?,
             reasons: typed(object, names::MAP_REASONS)?,

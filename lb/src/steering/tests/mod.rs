@@ -124,8 +124,9 @@ fn desired(backends: u16) -> Desired {
             lineage: None,
         }],
         deny: vec!["203.0.113.0/24".parse().unwrap(), "2001:db8:bad::/48".parse().unwrap()],
-        outer_v4: Some([192, 0, 2, 1].into()),
+        outer_v4: "192.0.2.1/32".parse().ok(),
         outer_v6: None,
+        gateways: Default::default(),
     }
 }
 
