@@ -12,7 +12,7 @@ use aya_ebpf::{
         xdp_action,
     },
     helpers::generated as helpers,
-    maps::{PerCpuArray, lpm_trie::Key},
+    maps::PerCpuArray,
     programs::{SkReuseportContext, XdpContext},
 };
 use lb_abi::{
@@ -20,8 +20,11 @@ use lb_abi::{
     be::Be16,
     bounds::WORKERS_MAX,
     counter::{FlowEvent, Traffic},
+    directory::{Bucket, PortRanges, VipSlot},
     flow::{FlowKey, FlowRecord},
-    hop::HopEntry,
+    guard::{BUCKET_LEN, GuardBucket},
+    hop::{HOP_TICK_SHIFT, HopEntry},
+    lengths::{DENY_V4, DENY_V6, Lengths},
     meta::Meta,
     reason::Reason,
     slot::{Slot, TICK_SHIFT},
@@ -30,7 +33,9 @@ use lb_abi::{
 };
 use lb_ebpf::{
     address::Address,
-    env::{Env, FlowCell, NextHop, Route, Unroutable},
+    directory::{self, Place, Wanted},
+    env::{Env, FlowCell, NextHop, Route, Unroutable, Words},
+    guard,
     numbers::Family,
     packet::Packet,
     verdict::Verdict,
@@ -99,6 +104,36 @@ impl Packet for XdpPacket<'_> {
     }
 
     #[inline(always)]
+    fn load_doubles<const N: usize>(&self, at: usize) -> Option<[u32; N]> {
+        let start = self.at(at, 4 * N)?;
+        // SAFETY: as in `load`, but for the alignment, which is not asked for.
+        Some(unsafe { start.cast::<[u32; N]>().read_unaligned() })
+    }
+
+    #[inline(always)]
+    fn load_quads<const N: usize>(&self, at: usize) -> Option<[u64; N]> {
+        let start = self.at(at, 8 * N)?;
+        // SAFETY: as in `load_doubles`.
+        Some(unsafe { start.cast::<[u64; N]>().read_unaligned() })
+    }
+
+    #[inline(always)]
+    fn store_doubles<const N: usize>(&mut self, at: usize, doubles: [u32; N]) -> Option<()> {
+        let start = self.at(at, 4 * N)?;
+        // SAFETY: as in `store`, but for the alignment, which is not asked for.
+        unsafe { start.cast::<[u32; N]>().write_unaligned(doubles) };
+        Some(())
+    }
+
+    #[inline(always)]
+    fn store_quads<const N: usize>(&mut self, at: usize, quads: [u64; N]) -> Option<()> {
+        let start = self.at(at, 8 * N)?;
+        // SAFETY: as in `store_doubles`.
+        unsafe { start.cast::<[u64; N]>().write_unaligned(quads) };
+        Some(())
+    }
+
+    #[inline(always)]
     fn move_head(&mut self, delta: i32) -> Option<()> {
         // SAFETY: the context is the kernel's. Addresses from before are not used again: `at` makes each anew.
         let error = unsafe { helpers::bpf_xdp_adjust_head(self.ctx.ctx, delta) };
@@ -130,13 +165,19 @@ impl Env for Kernel<'_> {
     }
 
     #[inline(always)]
-    fn denied_v4(&self, source: [u8; 4]) -> bool {
-        maps::DENY_V4.get(Key::new(32, source)).is_some()
+    fn gates(&self, word: u32) -> u64 {
+        // SAFETY: as in `slot`.
+        maps::GATES.get_ptr_mut(word).map_or(0, |word| unsafe { word.read_volatile() })
     }
 
     #[inline(always)]
-    fn denied_v6(&self, source: [u8; 16]) -> bool {
-        maps::DENY_V6.get(Key::new(128, source)).is_some()
+    fn guard(&self, bucket: u32) -> Option<impl Words> {
+        maps::GUARD.get_ptr_mut(bucket).map(Listed)
+    }
+
+    #[inline(always)]
+    fn lengths(&self, index: u32) -> Option<&Lengths> {
+        maps::LENGTHS.get(index)
     }
 
     #[inline(always)]
@@ -144,6 +185,48 @@ impl Env for Kernel<'_> {
         // SAFETY: control replaces entries whole, and the kernel keeps the old one until the program ends
         // (RCU).
         unsafe { maps::VIPS.get(key) }
+    }
+
+    #[inline(always)]
+    fn vip_bucket(&self, bucket: u32) -> Bucket {
+        let Some(word) = maps::VIP_BUCKETS.get_ptr_mut(bucket) else { return Bucket::UNKNOWN };
+        // SAFETY: as in `slot`.
+        Bucket(unsafe { word.read_volatile() })
+    }
+
+    #[inline(always)]
+    fn vip_ranges(&self, index: u32) -> Option<&PortRanges> {
+        // As entries are written, and read.
+        if index == 0 { None } else { maps::VIP_RANGES.get(index) }
+    }
+
+    #[inline(always)]
+    fn locate(&self, wanted: Wanted) -> Place {
+        let (high, low) = wanted.address.halves();
+        Place(lb_locate(high, low, (wanted.port.0 as u64) << 8 | wanted.protocol as u64))
+    }
+
+    #[inline(always)]
+    fn vip_flags(&self, address: Address) -> Option<u32> {
+        let (high, low) = address.halves();
+        let found = lb_vip_flags(high, low);
+        if found == 0 { None } else { Some(found as u32) }
+    }
+
+    #[inline(always)]
+    fn listed(&self, list: usize, source: Address) -> guard::Verdict {
+        let (high, low) = source.halves();
+        match lb_listed(list as u64, high, low) {
+            1 => guard::Verdict::Allow,
+            2 => guard::Verdict::Deny,
+            _ => guard::Verdict::Unlisted,
+        }
+    }
+
+    #[inline(always)]
+    fn vip_slot(&self, index: u16) -> Option<&VipSlot> {
+        // Control writes an entry before its index stands in a bucket, and not again while a program may read it.
+        maps::VIP_ENTRIES.get(index as u32)
     }
 
     #[inline(always)]
@@ -174,6 +257,12 @@ impl Env for Kernel<'_> {
     fn now_ticks(&self) -> u32 {
         // SAFETY: a helper without arguments.
         (unsafe { helpers::bpf_ktime_get_coarse_ns() } >> TICK_SHIFT) as u32
+    }
+
+    #[inline(always)]
+    fn hop_ticks(&self) -> u32 {
+        // SAFETY: a helper without arguments, which the verifier replaces by one load.
+        (unsafe { helpers::bpf_jiffies64() } >> HOP_TICK_SHIFT) as u32
     }
 
     #[inline(always)]
@@ -243,6 +332,54 @@ impl Env for Kernel<'_> {
     fn count_traffic(&self, vip: u32, backend: u16, bytes: u64, new_flow: bool) {
         add_traffic(&maps::VIP_TRAFFIC, vip, bytes, new_flow);
         add_traffic(&maps::BACKEND_TRAFFIC, backend as u32, bytes, new_flow);
+    }
+}
+
+// What few packets need and the verifier would otherwise look through once for each way that leads there: global
+// functions, which take and give numbers, are verified alone (Documentation/bpf, `btf_func_linkage`, since 5.6).
+
+/// [`directory::locate`]; `what` is port and protocol.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn lb_locate(high: u64, low: u64, what: u64) -> u64 {
+    let address = Address::of_halves(high, low);
+    with_maps(|maps| directory::locate(maps, Wanted::new(address, Be16((what >> 8) as u16), what as u8)).0)
+}
+
+/// [`directory::flags_of`], with bit 32 set; 0: none.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn lb_vip_flags(high: u64, low: u64) -> u64 {
+    let address = Address::of_halves(high, low);
+    with_maps(|maps| directory::flags_of(maps, address).map_or(0, |flags| 1 << 32 | flags as u64))
+}
+
+/// [`guard::verdict`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn lb_listed(list: u64, high: u64, low: u64) -> u64 {
+    let list = if list == DENY_V4 as u64 { DENY_V4 } else { DENY_V6 };
+    with_maps(|maps| guard::verdict(maps, list, Address::of_halves(high, low)) as u64)
+}
+
+/// A kernel for who asks nothing but maps.
+#[inline(always)]
+fn with_maps(ask: impl FnOnce(&Kernel<'_>) -> u64) -> u64 {
+    let nothing = XdpContext::new(ptr::null_mut());
+    ask(&Kernel { ctx: &nothing })
+}
+
+/// A value of map `GUARD`.
+struct Listed(*mut GuardBucket);
+
+impl Words for Listed {
+    #[inline(always)]
+    fn word(&self, at: usize) -> u64 {
+        if at >= BUCKET_LEN {
+            return 0;
+        }
+        // SAFETY: one of the value's words, as just checked; control stores them whole. Volatile as in `slot`.
+        unsafe { self.0.cast::<u64>().add(at).read_volatile() }
     }
 }
 

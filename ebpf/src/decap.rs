@@ -55,9 +55,9 @@ fn walk<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<(), Reason> {
         protocol::IPV6 => Family::V6,
         _ => return Err(Reason::NotOurs),
     };
-    let key = VipKey { address: outer.destination.bytes(), port: Be16(0), protocol: outer.protocol, pad: 0 };
+    let key = VipKey { address: outer.destination.bytes(), port: Be16(0), protocol: outer.protocol, host_bits: 0 };
     let handled = any || env.vip(&key).is_some_and(|entry| entry.flags & DECAP != 0);
-    if !handled || !matches!(outer.shape, Shape::Plain) || link.to_group() {
+    if !handled || !matches!(outer.shape, Shape::Plain) || link.to_group {
         return Err(Reason::NotOurs);
     }
     let at = link.len + family.header_len();
@@ -71,9 +71,10 @@ fn walk<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<(), Reason> {
     {
         return Err(Reason::MalformedIp);
     }
+    let addresses = Link::addresses(packet)?;
     carry_congestion(packet, at, inner, first, outer.class)?;
     packet.move_head(family.header_len() as i32).ok_or(Reason::MalformedIp)?;
-    encap::write_link(packet, &link.addresses, &link, link.len, inner.ethertype()).ok_or(Reason::MalformedIp)
+    encap::write_link(packet, &addresses, &link, link.len, inner.ethertype()).ok_or(Reason::MalformedIp)
 }
 
 /// A mark set on the way stays on the packet; a marked packet that cannot carry it is dropped (RFC 6040, 4.2).
@@ -147,14 +148,6 @@ mod tests {
     impl Env for Blank {
         fn meta(&self) -> Option<&Meta> {
             Some(&self.0)
-        }
-
-        fn denied_v4(&self, _: [u8; 4]) -> bool {
-            false
-        }
-
-        fn denied_v6(&self, _: [u8; 16]) -> bool {
-            false
         }
 
         fn vip(&self, _: &VipKey) -> Option<&VipEntry> {
@@ -252,7 +245,7 @@ mod tests {
             let outer =
                 Outer { family: outer, source: end(ends.0), destination: end(ends.1), label: u32::MAX };
             let length = encap::length(&ip, Some(&outer)).unwrap();
-            let hop = NextHop { interface: 1, addresses: link.addresses, mtu: u16::MAX };
+            let hop = NextHop { interface: 1, addresses: Link::addresses(&packet).unwrap(), mtu: u16::MAX };
             encap::rewrite(&mut packet, &link, &ip, Some(&outer), length, &hop, Tags::Keep).unwrap();
             prop_assert_eq!(packet.bytes().len(), original.len() + outer.family.header_len());
             prop_assert_eq!(decap(&mut packet, &Blank(Meta::default())), Verdict::Pass);

@@ -3,15 +3,23 @@
 use lb_abi::{
     backend::BackendEntry,
     counter::FlowEvent,
+    directory::{Bucket, PortRanges, VipSlot},
     flow::{FlowKey, FlowRecord},
+    guard::GuardBucket,
     hop::HopEntry,
+    lengths::Lengths,
     meta::Meta,
     reason::Reason,
     slot::Slot,
     vip::{VipEntry, VipKey},
 };
 
-use crate::{address::Address, numbers::Family};
+use crate::{
+    address::Address,
+    directory::{self, NO_DIRECTORY, Place, Wanted},
+    guard,
+    numbers::Family,
+};
 
 /// Maps, routes, clock and counters.
 ///
@@ -19,12 +27,63 @@ use crate::{address::Address, numbers::Family};
 pub trait Env {
     /// The one entry of `META`.
     fn meta(&self) -> Option<&Meta>;
-    /// Whether a prefix of `DENY_V4` covers the source.
-    fn denied_v4(&self, source: [u8; 4]) -> bool;
-    /// Whether a prefix of `DENY_V6` covers the source.
-    fn denied_v6(&self, source: [u8; 16]) -> bool;
-    /// The VIP of an address, port and protocol.
+    /// A word of `GATES`.
+    #[inline(always)]
+    fn gates(&self, _word: u32) -> u64 {
+        0
+    }
+    /// A bucket of `GUARD`.
+    #[inline(always)]
+    fn guard(&self, _bucket: u32) -> Option<impl Words> {
+        None::<GuardBucket>
+    }
+    /// An entry of `LENGTHS`.
+    #[inline(always)]
+    fn lengths(&self, _index: u32) -> Option<&Lengths> {
+        None
+    }
+    /// The VIP of an address, port and protocol, from map `VIPS`: a hash-map look-up. Packets are looked up by
+    /// [`crate::directory::find`], which comes here only where the directory does not say.
     fn vip(&self, key: &VipKey) -> Option<&VipEntry>;
+    /// A bucket of the VIP directory, read as one word.
+    #[inline(always)]
+    fn vip_bucket(&self, _bucket: u32) -> Bucket {
+        NO_DIRECTORY
+    }
+    /// A set of port ranges of the VIP directory; none for 0.
+    #[inline(always)]
+    fn vip_ranges(&self, _index: u32) -> Option<&PortRanges> {
+        None
+    }
+    /// As [`crate::directory::locate`]: in the kernel a function of its own, which the verifier looks at once.
+    #[inline(always)]
+    fn locate(&self, wanted: Wanted) -> Place
+    where
+        Self: Sized,
+    {
+        directory::locate(self, wanted)
+    }
+    /// As [`crate::directory::flags_of`], the same.
+    #[inline(always)]
+    fn vip_flags(&self, address: Address) -> Option<u32>
+    where
+        Self: Sized,
+    {
+        directory::flags_of(self, address)
+    }
+    /// As [`crate::guard::verdict`], the same.
+    #[inline(always)]
+    fn listed(&self, list: usize, source: Address) -> guard::Verdict
+    where
+        Self: Sized,
+    {
+        guard::verdict(self, list, source)
+    }
+    /// An entry of the VIP directory.
+    #[inline(always)]
+    fn vip_slot(&self, _index: u16) -> Option<&VipSlot> {
+        None
+    }
     /// The slot at an index of the whole array, read as one word.
     fn slot(&self, index: u32) -> Option<Slot>;
     /// The backend with an id, whether it is present or not.
@@ -33,8 +92,14 @@ pub trait Env {
     fn flow(&self, key: &FlowKey) -> Option<impl FlowCell>;
     /// Writes a record over none or an old one. None: the table is full and nothing was written.
     fn record(&self, key: &FlowKey, record: FlowRecord) -> Option<()>;
-    /// Ticks of the coarse monotonic clock (see [`lb_abi::slot::TICK_SHIFT`]). Cheap: no hardware clock is read.
+    /// Ticks of the coarse monotonic clock (see [`lb_abi::slot::TICK_SHIFT`]). No hardware clock is
+    /// read, but a helper is called: a settled packet never asks.
     fn now_ticks(&self) -> u32;
+    /// The clock of [`Env::keep_hop`]'s answers (see [`lb_abi::hop::HOP_TICK_SHIFT`]): one load.
+    #[inline(always)]
+    fn hop_ticks(&self) -> u32 {
+        self.now_ticks()
+    }
     /// What [`Env::keep_hop`] last kept for a backend on this core.
     fn hop(&self, backend: u16) -> Option<HopEntry>;
     /// Keeps an answer of [`Env::route`] for a backend.
@@ -47,6 +112,19 @@ pub trait Env {
     fn count_flow(&self, event: FlowEvent);
     /// Counts a forwarded packet for a VIP (by counter index) and a backend (by id).
     fn count_traffic(&self, vip: u32, backend: u16, bytes: u64, new_flow: bool);
+}
+
+/// Words that control may store to at any time; each is read whole.
+pub trait Words {
+    /// One of them; 0 beyond the end.
+    fn word(&self, at: usize) -> u64;
+}
+
+impl Words for GuardBucket {
+    #[inline(always)]
+    fn word(&self, at: usize) -> u64 {
+        self.get(at).copied().unwrap_or(0)
+    }
 }
 
 /// A record in its place in the table. Loads and stores are whole words, so that no core sees half a change.

@@ -14,7 +14,7 @@ use crate::{
 /// or by who sent them, are not for us.
 #[inline(always)]
 pub fn to_backend<E: Env>(env: &E, ingress: u32, choice: &Choice, route: &Route) -> Result<NextHop, Reason> {
-    let tick = env.now_ticks();
+    let tick = env.hop_ticks();
     if let Some(kept) = env.hop(choice.id)
         && kept.tick == tick
         && kept.ingress == ingress
@@ -72,14 +72,6 @@ mod tests {
     impl Env for World {
         fn meta(&self) -> Option<&Meta> {
             None
-        }
-
-        fn denied_v4(&self, _: [u8; 4]) -> bool {
-            false
-        }
-
-        fn denied_v6(&self, _: [u8; 16]) -> bool {
-            false
         }
 
         fn vip(&self, _: &VipKey) -> Option<&VipEntry> {
@@ -140,7 +132,7 @@ mod tests {
     }
 
     fn choice(id: u16, generation: u32) -> Choice {
-        Choice { id, address: Address::default(), generation, new_flow: false }
+        Choice { id, address: Address::default(), generation, is_local: false, new_flow: false }
     }
 
     fn ask(world: &World, ingress: u32, choice: &Choice, length: u16) -> Result<u32, Reason> {

@@ -18,8 +18,8 @@ use crate::{
 /// Swapping addresses changes no checksum, so only type and TTL are folded in; a request whose checksum was
 /// wrong gets a reply whose checksum is wrong.
 #[inline(always)]
-pub fn answer<P: Packet>(packet: &mut P, link: &Link, ip: &Ip) -> Result<(), Reason> {
-    let [a, b, c, d, e, f] = link.addresses;
+pub fn answer<P: Packet>(packet: &mut P, ip: &Ip) -> Result<(), Reason> {
+    let [a, b, c, d, e, f] = Link::addresses(packet)?;
     packet.store(0, [d, e, f, a, b, c]).ok_or(Reason::MalformedEthernet)?;
     match ip.family {
         Family::V4 => answer_v4(packet, ip),

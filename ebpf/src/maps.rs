@@ -3,14 +3,17 @@
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     macros::map,
-    maps::{Array, HashMap, LpmTrie, PerCpuArray, ReusePortSockArray},
+    maps::{Array, HashMap, PerCpuArray, ReusePortSockArray},
 };
 use lb_abi::{
     backend::BackendEntry,
     bounds,
     counter::{FlowEvent, Traffic},
+    directory::{PortRanges, VipSlot},
     flow::{FlowKey, FlowRecord},
+    guard::{GATE_WORDS, GuardBucket},
     hop::HopEntry,
+    lengths::{LISTS, Lengths},
     meta::Meta,
     reason,
     steer::{SteerCounters, SteerEntry, SteerKey},
@@ -21,6 +24,14 @@ use lb_abi::{
 pub(crate) static META: Array<Meta> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static VIPS: HashMap<VipKey, VipEntry> = HashMap::with_max_entries(bounds::VIP_KEYS_MAX, 0);
+/// Written by control through a memory mapping: one 64-bit store publishes an entry.
+#[map]
+pub(crate) static VIP_BUCKETS: Array<u64> = Array::with_max_entries(bounds::VIP_BUCKETS, BPF_F_MMAPABLE);
+/// Mappable, as only then its values begin on a page and each is one cache line.
+#[map]
+pub(crate) static VIP_ENTRIES: Array<VipSlot> = Array::with_max_entries(bounds::VIP_INDEXES, BPF_F_MMAPABLE);
+#[map]
+pub(crate) static VIP_RANGES: Array<PortRanges> = Array::with_max_entries(bounds::VIP_RANGES, 0);
 /// Written by control through a memory mapping: one 64-bit store per changed slot.
 #[map]
 pub(crate) static SLOTS: Array<u64> = Array::with_max_entries(bounds::SLOTS_MAX, BPF_F_MMAPABLE);
@@ -31,10 +42,14 @@ pub(crate) static HOPS: PerCpuArray<HopEntry> = PerCpuArray::with_max_entries(bo
 /// Preallocated (no `BPF_F_NO_PREALLOC`) and not LRU: full means refuse.
 #[map]
 pub(crate) static FLOWS: HashMap<FlowKey, FlowRecord> = HashMap::with_max_entries(bounds::FLOWS_MAX, 0);
+/// Written by control through a memory mapping, like `SLOTS`.
 #[map]
-pub(crate) static DENY_V4: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(bounds::DENY_MAX, 0);
+pub(crate) static GATES: Array<u64> = Array::with_max_entries(GATE_WORDS, BPF_F_MMAPABLE);
+/// The same; a bucket is one cache line.
 #[map]
-pub(crate) static DENY_V6: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(bounds::DENY_MAX, 0);
+pub(crate) static GUARD: Array<GuardBucket> = Array::with_max_entries(bounds::GUARD_BUCKETS, BPF_F_MMAPABLE);
+#[map]
+pub(crate) static LENGTHS: Array<Lengths> = Array::with_max_entries(2 * LISTS as u32, 0);
 #[map]
 pub(crate) static REASONS: PerCpuArray<u64> = PerCpuArray::with_max_entries(reason::COUNT, 0);
 #[map]

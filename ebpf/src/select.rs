@@ -13,7 +13,7 @@
 //! lives if its epoch is the slot's and its last packet is no older than the VIP's flow idle time.
 
 use lb_abi::{
-    backend::{BackendEntry, DOWN, PRESENT},
+    backend::{BackendEntry, DOWN, LOCAL, PRESENT},
     counter::FlowEvent,
     flow::{CLOSING, FlowKey, FlowRecord},
     hash,
@@ -25,7 +25,7 @@ use lb_abi::{
 use crate::{
     address::Address,
     env::{Env, FlowCell},
-    parse::TcpFlags,
+    parse::{Ports, TcpFlags},
 };
 
 /// What a packet says about its flow.
@@ -44,10 +44,12 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// Of a possible set of flags.
+    /// Of a set of flags; none of an impossible one.
     #[inline(always)]
-    pub const fn of(flags: TcpFlags) -> Self {
-        if flags.0 & (TcpFlags::FIN | TcpFlags::RST) != 0 {
+    pub const fn of(flags: TcpFlags) -> Option<Self> {
+        Some(if !flags.possible() {
+            return None;
+        } else if flags.0 & (TcpFlags::FIN | TcpFlags::RST) != 0 {
             Self::Closing
         } else if flags.0 & TcpFlags::SYN == 0 {
             Self::Running
@@ -55,7 +57,7 @@ impl Stage {
             Self::Opening
         } else {
             Self::Answering
-        }
+        })
     }
 
     /// Whether a packet without a record may begin one.
@@ -74,6 +76,8 @@ pub struct Choice {
     pub address: Address,
     /// Which backend of that id.
     pub generation: u32,
+    /// It is this box itself.
+    pub is_local: bool,
     /// Counted as a new flow.
     pub new_flow: bool,
 }
@@ -101,12 +105,48 @@ fn is_up<E: Env>(env: &E, id: u16) -> bool {
     standing(env.backend(id)) == Standing::Up
 }
 
+/// A packet's flow, in registers: the key of its record is made only where a record is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// Source address.
+    pub source: Address,
+    /// Destination address.
+    pub destination: Address,
+    /// Both ports.
+    pub ports: Ports,
+    /// IP protocol.
+    pub protocol: u8,
+}
+
+impl Flow {
+    /// Its hash under a VIP's key: as [`hash::flow`] of its key.
+    #[inline(always)]
+    pub fn hash(&self, key: [u64; 2]) -> u32 {
+        let (source, destination) = (self.source.halves(), self.destination.halves());
+        let ports = self.ports.source.0 as u32 | (self.ports.destination.0 as u32) << 16;
+        hash::spread(key, source.into(), destination.into(), ports, self.protocol)
+    }
+
+    /// Key of its record.
+    #[inline(always)]
+    pub fn key(&self) -> FlowKey {
+        FlowKey {
+            source: self.source.bytes(),
+            destination: self.destination.bytes(),
+            source_port: self.ports.source,
+            destination_port: self.ports.destination,
+            protocol: self.protocol,
+            pad: [0; 3],
+        }
+    }
+}
+
 /// Picks the backend of a packet whose flow hashes to `hash`.
 #[inline(always)]
 pub fn select<E: Env>(
     env: &E,
     vip: &VipEntry,
-    flow: &FlowKey,
+    flow: &Flow,
     stage: Stage,
     hash: u32,
 ) -> Result<Choice, Reason> {
@@ -114,13 +154,14 @@ pub fn select<E: Env>(
     let slot = env.slot(index).ok_or(Reason::NoBackend)?;
     let still = matches!(slot.phase(), Phase::Settled) || vip.flags & FLOWS_NONE != 0;
     let Pick { id, recorded } =
-        if still { Pick::of(slot.owner()) } else { pick_moving(env, vip, flow, stage, slot) };
+        if still { Pick::of(slot.owner()) } else { pick_moving(env, vip, &flow.key(), stage, slot) };
     let entry = env.backend(id);
     match (standing(entry), entry) {
         (Standing::Up, Some(entry)) => Ok(Choice {
             id,
             address: Address::new(entry.address),
             generation: entry.generation,
+            is_local: entry.flags & LOCAL != 0,
             new_flow: matches!(stage, Stage::Opening) || (matches!(stage, Stage::Datagram) && recorded),
         }),
         (Standing::Down, _) => Err(Reason::BackendDown),
@@ -245,12 +286,13 @@ mod tests {
 
     #[test]
     fn stages() {
-        assert_eq!(Stage::of(TcpFlags(0x02)), Stage::Opening);
-        assert_eq!(Stage::of(TcpFlags(0xc2)), Stage::Opening);
-        assert_eq!(Stage::of(TcpFlags(0x12)), Stage::Answering);
-        assert_eq!(Stage::of(TcpFlags(0x11)), Stage::Closing);
-        assert_eq!(Stage::of(TcpFlags(0x14)), Stage::Closing);
-        assert_eq!(Stage::of(TcpFlags(0x18)), Stage::Running);
+        assert_eq!(Stage::of(TcpFlags(0x02)), Some(Stage::Opening));
+        assert_eq!(Stage::of(TcpFlags(0xc2)), Some(Stage::Opening));
+        assert_eq!(Stage::of(TcpFlags(0x12)), Some(Stage::Answering));
+        assert_eq!(Stage::of(TcpFlags(0x11)), Some(Stage::Closing));
+        assert_eq!(Stage::of(TcpFlags(0x14)), Some(Stage::Closing));
+        assert_eq!(Stage::of(TcpFlags(0x18)), Some(Stage::Running));
+        assert_eq!(Stage::of(TcpFlags(0x03)), None);
     }
 
     #[test]

@@ -5,8 +5,10 @@ use crate::{
     backend::BackendEntry,
     bench::Plan,
     counter::Traffic,
+    directory::{PortRanges, VipSlot},
     flow::{FlowKey, FlowRecord},
     hop::HopEntry,
+    lengths::Lengths,
     meta::Meta,
     steer::{SteerCounters, SteerEntry, SteerKey},
     vip::{VipEntry, VipKey},
@@ -26,12 +28,15 @@ pod!(
     FlowKey,
     FlowRecord,
     HopEntry,
+    Lengths,
     Meta,
     Plan,
+    PortRanges,
     SteerCounters,
     SteerEntry,
     SteerKey,
     Traffic,
     VipEntry,
-    VipKey
+    VipKey,
+    VipSlot
 );

@@ -22,6 +22,7 @@ macro_rules! reasons {
             }
 
             /// What happens to the packet.
+            #[inline(always)]
             pub const fn fate(self) -> Fate {
                 match self { $(Self::$variant => Fate::$fate,)+ }
             }
@@ -90,6 +91,8 @@ reasons! {
     Abi = 21, "abi", Pass;
     /// Outer header taken off, what was inside given to the kernel.
     Decapsulated = 22, "decapsulated", Pass;
+    /// Sent to a backend that is this box itself: the kernel has it untouched.
+    Local = 23, "local", Pass;
 }
 
 /// Entries of map `REASONS`.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Backend, Config, Forward, HostPattern, Interface, Listener, PathPattern, Pool, Route, Vip, Workers,
+    Backend, Config, Forward, HostPattern, Interface, Listener, PathPattern, Pool, Route, Sources, Vip, Workers,
     file::show_duration,
 };
 
@@ -38,7 +38,8 @@ impl Config {
         if let Some(xdp) = &self.xdp {
             let mut table = json!({
                 "interfaces": xdp.interfaces.iter().map(interface).collect::<Vec<_>>(),
-                "deny": xdp.deny,
+                "deny": sources(&xdp.deny),
+                "allow": sources(&xdp.allow),
             });
             put(&mut table, "secret", xdp.secret.as_ref().map(|path| format!("file:{}", path.display())));
             top["xdp"] = table;
@@ -66,6 +67,11 @@ fn workers(workers: &Workers) -> Value {
     }
 }
 
+fn sources(sources: &Sources) -> Value {
+    let nets = sources.nets.iter().map(ToString::to_string);
+    nets.chain(sources.files.iter().map(|path| format!("file:{}", path.display()))).collect()
+}
+
 fn interface(interface: &Interface) -> Value {
     let mut table = json!({ "name": interface.name });
     put(&mut table, "mode", interface.mode);
@@ -74,13 +80,18 @@ fn interface(interface: &Interface) -> Value {
 
 fn vip(vip: &Vip) -> Value {
     let mut table = json!({
-        "address": vip.addresses,
+        "address": vip_addresses(vip),
         "ports": vip.ports.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "forward": match vip.forward { Forward::Ipip => "ipip", Forward::L2dsr => "l2dsr" },
         "pool": vip.pool,
     });
     put(&mut table, "flows", vip.flows_none.then_some("none"));
     table
+}
+
+fn vip_addresses(vip: &Vip) -> Vec<String> {
+    let addresses = vip.addresses.iter().map(ToString::to_string);
+    addresses.chain(vip.prefixes.iter().map(ToString::to_string)).collect()
 }
 
 fn listener(listener: &Listener) -> Value {
@@ -140,7 +151,8 @@ mod tests {
         workers = [0, 3]
         [xdp]
         interfaces = ["eth0", { name = "eth1", mode = "generic" }]
-        deny = ["203.0.113.0/24", "2001:db8::/32"]
+        deny = ["203.0.113.0/24", "2001:db8::/32", "file:lists/denied.txt"]
+        allow = ["203.0.113.7/32"]
         secret = "file:keys/hash"
         [admin]
         socket = "/run/x.sock"
@@ -152,8 +164,8 @@ mod tests {
         [state]
         dir = "/srv/lb"
         [vip.dns]
-        address = ["192.0.2.53", "2001:db8::53"]
-        ports = ["53/udp", "53/tcp"]
+        address = ["192.0.2.53", "2001:db8::53", "198.51.100.0/25"]
+        ports = ["53/udp", "53/tcp", "8000-8100/tcp", "0/udp"]
         forward = "ipip"
         pool = "dns"
         flows = "none"

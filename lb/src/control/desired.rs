@@ -100,7 +100,11 @@ pub(super) fn desired(
         generation: snapshot.generation,
         vips: config.vips.iter().flat_map(|(name, vip)| vips(name, vip, secret)).collect(),
         pools: snapshot.pools.iter().filter(used).map(pool).collect(),
-        deny: config.xdp.as_ref().map(|xdp| xdp.deny.clone()).unwrap_or_default(),
+        // What stands elsewhere than in the config is added by who reads it.
+        deny: Arc::default(),
+        allow: Arc::default(),
+        local: <_>::default(),
+        guard_key: derive_key(secret, "guard", ""),
         outer_v4: outer.v4,
         outer_v6: outer.v6,
     }
@@ -119,6 +123,7 @@ fn vips(name: &Arc<str>, vip: &Vip, secret: [u64; 2]) -> Vec<DesiredVip> {
     let desired = |((flows_none, flow_idle), ports)| DesiredVip {
         name: name.clone(),
         addresses: vip.addresses.clone(),
+        prefixes: vip.prefixes.clone(),
         ports,
         forward: vip.forward,
         pool: vip.pool.clone(),
@@ -141,7 +146,7 @@ mod tests {
         let Some(vip) = config.vips.get_mut("dns") else { panic!("no vip") };
         vip.flows_none = false;
         vip.ports = [(53, Transport::Udp), (53, Transport::Tcp), (443, Transport::Udp)]
-            .map(|(port, transport)| VipPort { port, transport })
+            .map(|(port, transport)| VipPort::one(port, transport))
             .into();
         let desired = desired(&config, &view.snapshot, [1, 2], Outer::default(), Path::new("/nonexistent"));
         let shape: Vec<_> =
@@ -166,7 +171,7 @@ mod tests {
         assert_eq!(outer, Outer { v4: Some([10, 0, 0, 1].into()), v6: "2001:db8::1".parse().ok() });
         assert!(outer.shortages(&view.config).is_empty());
         let lo = Interface { name: "lo".into(), mode: None };
-        let outer = Outer::of(&Xdp { interfaces: vec![lo], deny: vec![], secret: None }).unwrap();
+        let outer = Outer::of(&Xdp { interfaces: vec![lo], deny: <_>::default(), allow: <_>::default(), secret: None }).unwrap();
         assert_eq!(outer.v4, Some(Ipv4Addr::LOCALHOST));
     }
 }

@@ -19,6 +19,7 @@ mod routing;
 mod run;
 mod secret;
 mod signals;
+mod sources;
 mod workers;
 
 pub use decap::decap;

@@ -10,11 +10,13 @@ use super::{
     packet_path::{KernelPath, LOST_STEER, now_ticks},
     plan::Plan,
     secret::Secret,
+    sources,
 };
 use crate::{
     config::{BackendIds, Config, Snapshot, Xdp},
     model::BackendId,
-    steering::{self, Plane},
+    steering::{self, Desired, Plane},
+    sys::interfaces,
 };
 
 /// Programs and maps, loaded or adopted, as an earlier run left them.
@@ -114,7 +116,13 @@ fn forward(
         None => Secret::load_or_make(state_dir).with_context(|| format!("secret in {}", state_dir.display())),
     }?;
     let outer = Outer::of(xdp).context("getifaddrs")?;
-    let desired = desired(&plan.config, snapshot, secret.key(), outer, state_dir);
+    let list = |key: &str, list| sources::read(&plan.directory, list).with_context(|| format!("xdp.{key}"));
+    let desired = Desired {
+        deny: list("deny", &xdp.deny)?,
+        allow: list("allow", &xdp.allow)?,
+        local: interfaces::all_addresses().context("getifaddrs")?.into_iter().collect(),
+        ..desired(&plan.config, snapshot, secret.key(), outer, state_dir)
+    };
     let down = still_down(&plane, snapshot, checked);
     plane.sync(&desired, now_ticks())?;
     plane.set_down(&down, now_ticks())?;

@@ -30,6 +30,7 @@ mod sync;
 #[cfg(test)]
 mod tests;
 mod transition;
+mod wide;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -119,7 +120,7 @@ impl Plane {
     }
 
     /// As [`Self::open`], for `lb_steer` alone: unpinned, and without room for a single VIP, which would lock
-    /// some 60 MiB of kernel memory.
+    /// some 80 MiB of kernel memory.
     ///
     /// # Errors
     /// As [`Self::open`].

@@ -13,7 +13,7 @@ use lb_abi::{
     hash,
     meta::{FLAG_MOVING, Meta},
     slot::{Phase, Slot},
-    vip::{FLOWS_NONE, VipEntry, VipKey},
+    vip::FLOWS_NONE,
 };
 
 use super::{
@@ -22,6 +22,7 @@ use super::{
     store::Store,
     sync::{Sync, slots_of},
     transition::{close, may_settle},
+    wide::Finder,
 };
 use crate::model::BackendId;
 
@@ -153,8 +154,13 @@ impl Sync {
     fn look_through_flows(&self, store: &impl Store, now: u32) -> Result<Findings> {
         let mut strays = BTreeSet::new();
         let mut dead = Vec::new();
+        let finder = Finder::new(&self.vips);
+        let vip_of = |flow: &FlowKey| {
+            let entry = finder.find(flow.destination, flow.destination_port, flow.protocol)?;
+            (entry.table_len == TABLE_LEN).then_some(entry)
+        };
         store.for_each_flow(&mut |key, record| {
-            let Some(entry) = self.vip_of(key) else { return dead.push(*key) };
+            let Some(entry) = vip_of(key) else { return dead.push(*key) };
             let region = Region::of_slot(entry.table);
             let at = hash::slot(hash::flow(entry.hash_key, key), entry.table_len) as usize;
             let slot = slots_of(store, region).load(at);
@@ -172,17 +178,6 @@ impl Sync {
     fn is_stray(&self, record: &FlowRecord, slot: Slot) -> bool {
         let backend = BackendId(record.backend);
         record.epoch == slot.epoch() && record.backend != slot.owner() && self.serves(backend)
-    }
-
-    /// The VIP that a recorded flow goes to.
-    fn vip_of(&self, flow: &FlowKey) -> Option<&VipEntry> {
-        let key = VipKey {
-            address: flow.destination,
-            port: flow.destination_port,
-            protocol: flow.protocol,
-            pad: 0,
-        };
-        self.vips.get(&key).filter(|entry| entry.table_len == TABLE_LEN)
     }
 
     /// Backends that left the config, once no slot and no record can name them.

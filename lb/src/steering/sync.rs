@@ -15,9 +15,10 @@ use std::{
 use ipnet::IpNet;
 use lb_abi::{
     ABI_VERSION,
-    backend::{BackendEntry, DOWN, PRESENT},
+    backend::{BackendEntry, DOWN, LOCAL, PRESENT},
     bounds::{TABLE_LEN, VIPS_MAX},
-    meta::{FLAG_DENY_V4, FLAG_DENY_V6, FLAG_MOVING, Meta},
+    lengths::{DENY_V4, DENY_V6, LISTS, Lengths, VIP_V4, VIP_V6},
+    meta::{FLAG_DENY_V4, FLAG_DENY_V6, FLAG_MOVING, FLAG_WIDE_VIPS, Meta},
     slot::{Phase, Slot},
     vip::{ECHO, FLOWS_NONE, FORWARD_IPIP, FORWARD_L2DSR, VipEntry, VipKey},
 };
@@ -25,11 +26,11 @@ use lb_abi::{
 use super::{
     desired::{Checked, Desired, DesiredVip, mapped, ticks},
     error::{Error, Result},
-    maps::SlotArray,
+    maps::{Lists, SlotArray},
     patience::Patience,
     regions::{self, Plan, Region},
     store::Store,
-    transition,
+    transition, wide,
 };
 use crate::{
     balance::maglev::{DownSet, Table},
@@ -45,7 +46,8 @@ pub(super) struct Sync {
     pub(super) vips: BTreeMap<VipKey, VipEntry>,
     pub(super) backends: BTreeMap<BackendId, BackendEntry>,
     pub(super) meta: Meta,
-    deny: BTreeSet<IpNet>,
+    /// The key and lists that the maps hold, once known: denied, then allowed.
+    guard: Option<([u64; 2], Arc<[IpNet]>, Arc<[IpNet]>)>,
     /// Pool of each region in use, as far as known.
     pub(super) regions: BTreeMap<Region, Arc<str>>,
     /// Base tables of the pools in use.
@@ -67,7 +69,8 @@ impl Sync {
         Ok(Self {
             vips: store.vips()?,
             meta: store.meta()?,
-            deny: store.deny()?,
+            // It cannot be read back; what the maps hold beyond the desired state is found there word by word.
+            guard: None,
             regions: BTreeMap::new(),
             tables: BTreeMap::new(),
             vip_names: BTreeMap::new(),
@@ -89,7 +92,7 @@ impl Sync {
         let indexes = self.vip_indexes(&checked)?;
         let tables = self.build_tables(&checked);
 
-        let renamed = self.put_backends(store, &checked.backends)?;
+        let renamed = self.put_backends(store, &checked.backends, &desired.local)?;
         self.tables = tables;
         self.regions.extend(plan.pools.clone());
         self.put_tables(store, &plan, &renamed, now)?;
@@ -103,11 +106,12 @@ impl Sync {
             self.move_region(store, *copy, &renamed, now)?;
         }
 
+        self.put_wide(store, &checked)?;
         self.remove_vips(store, &checked)?;
         self.vip_names = indexes;
         self.regions = plan.pools;
         self.wanted = checked.backends.keys().copied().collect();
-        self.put_deny(store, desired)?;
+        self.put_guard(store, desired)?;
         let meta = Meta {
             abi: ABI_VERSION,
             generation: desired.generation.0,
@@ -195,9 +199,11 @@ impl Sync {
         &mut self,
         store: &mut impl Store,
         wanted: &BTreeMap<BackendId, IpAddr>,
+        local: &BTreeSet<IpAddr>,
     ) -> Result<BTreeSet<BackendId>> {
         let mut renamed = BTreeSet::new();
         for (&id, &address) in wanted {
+            let local = if local.contains(&address) { LOCAL } else { 0 };
             let address = mapped(address);
             let down = if self.down.contains(&id) { DOWN } else { 0 };
             let old = self.backends.get(&id).copied();
@@ -206,7 +212,7 @@ impl Sync {
                 renamed.insert(id);
             }
             let generation = old.map_or(0, |entry| entry.generation.wrapping_add(u32::from(!same)));
-            self.put_backend(store, id, BackendEntry { address, flags: PRESENT | down, generation })?;
+            self.put_backend(store, id, BackendEntry { address, flags: PRESENT | down | local, generation })?;
         }
         Ok(renamed)
     }
@@ -319,6 +325,7 @@ impl Sync {
                 flags: forward | if vip.flows_none { FLOWS_NONE } else { 0 },
                 hash_key: vip.hash_key,
                 flow_idle_ticks: ticks(vip.flow_idle).saturating_add(1),
+                last_port: vip.last_port(key),
                 pad: 0,
             };
             self.put_vip(store, *key, entry)?;
@@ -346,23 +353,53 @@ impl Sync {
         Ok(())
     }
 
-    /// The flag goes up after the first prefix is there; it comes down before the last one goes.
-    fn put_deny(&mut self, store: &mut impl Store, desired: &Desired) -> Result<()> {
-        let wanted: BTreeSet<IpNet> = desired.deny.iter().map(IpNet::trunc).collect();
-        for net in wanted.difference(&self.deny) {
-            store.put_deny(net)?;
+    /// What is new is there before packets are told to look for it; what is gone goes after they no longer do.
+    fn put_guard(&mut self, store: &mut impl Store, desired: &Desired) -> Result<()> {
+        let Desired { deny, allow, guard_key, .. } = desired;
+        let wanted = (*guard_key, deny.clone(), allow.clone());
+        if self.guard.as_ref() == Some(&wanted) {
+            return Ok(());
         }
+        self.guard = None;
+        let lists = Lists::of(*guard_key, deny, allow);
+        let others = Meta { flags: self.meta.flags & !(FLAG_DENY_V4 | FLAG_DENY_V6), ..self.meta };
+        if others.guard_key != *guard_key {
+            // Words of another key mean nothing, and would only take room.
+            self.put_meta(store, Meta { guard_key: *guard_key, ..others })?;
+            store.expel_sources(&Lists::default());
+        }
+        store.admit_sources(&lists)?;
+        let lengths = self.put_lengths(store, [DENY_V4, DENY_V6], lists.lengths())?;
         let flag = |flag: u32, is_v4: bool| {
-            if wanted.iter().any(|net| net.addr().is_ipv4() == is_v4) { flag } else { 0 }
+            if deny.iter().any(|net| net.addr().is_ipv4() == is_v4) { flag } else { 0 }
         };
-        let others = self.meta.flags & !(FLAG_DENY_V4 | FLAG_DENY_V6);
-        let flags = others | flag(FLAG_DENY_V4, true) | flag(FLAG_DENY_V6, false);
-        self.put_meta(store, Meta { flags, ..self.meta })?;
-        for net in self.deny.difference(&wanted) {
-            store.remove_deny(net)?;
-        }
-        self.deny = wanted;
+        let flags = others.flags | flag(FLAG_DENY_V4, true) | flag(FLAG_DENY_V6, false);
+        self.put_meta(store, Meta { flags, lengths, ..self.meta })?;
+        store.expel_sources(&lists);
+        self.guard = Some(wanted);
         Ok(())
+    }
+
+    /// Tells packets of keys beyond exact ones, when these are there; before others go.
+    fn put_wide(&mut self, store: &mut impl Store, checked: &Checked<'_>) -> Result<()> {
+        let keys = || checked.keys.keys().chain(checked.echo.keys());
+        let lengths = self.put_lengths(store, [VIP_V4, VIP_V6], &wide::lengths(keys())?)?;
+        let flag = if wide::is_wide(keys()) { FLAG_WIDE_VIPS } else { 0 };
+        self.put_meta(store, Meta { flags: self.meta.flags & !FLAG_WIDE_VIPS | flag, lengths, ..self.meta })
+    }
+
+    /// Writes the lengths of two lists. Gives back which copies of all lists are to be read then.
+    fn put_lengths(
+        &self,
+        store: &mut impl Store,
+        lists: [usize; 2],
+        wanted: &[Lengths; 2],
+    ) -> Result<[u8; LISTS]> {
+        let mut copies = self.meta.lengths;
+        for (list, wanted) in lists.into_iter().zip(wanted) {
+            copies[list] = store.put_lengths(list, copies[list], wanted)?;
+        }
+        Ok(copies)
     }
 
     pub(super) fn put_meta(&mut self, store: &mut impl Store, meta: Meta) -> Result<()> {

@@ -52,7 +52,7 @@ pub(super) const TLS: Keys =
 pub(super) const RUNTIME: Keys = Keys { supported: &["workers"], later: &[] };
 
 /// `[xdp]`.
-pub(super) const XDP: Keys = Keys { supported: &["interfaces", "deny", "secret"], later: &[] };
+pub(super) const XDP: Keys = Keys { supported: &["interfaces", "deny", "allow", "secret"], later: &[] };
 
 /// One of `xdp.interfaces`, written as a table.
 pub(super) const INTERFACE: Keys = Keys { supported: &["name", "mode"], later: &[] };

@@ -23,12 +23,23 @@ use crate::{
 mod answer;
 mod decap;
 mod forward;
+mod guard;
 mod moving;
 mod refuse;
+mod vips;
 
 /// All rows, for a world that is at tick `now`.
 pub fn all(now: u32) -> Vec<Row> {
-    [forward::rows(now), moving::rows(now), refuse::rows(now), answer::rows(now), decap::rows(now)].concat()
+    [
+        forward::rows(now),
+        vips::rows(now),
+        moving::rows(now),
+        guard::rows(now),
+        refuse::rows(now),
+        answer::rows(now),
+        decap::rows(now),
+    ]
+    .concat()
 }
 
 /// Worlds in which a frame is encapsulated for a backend that decapsulates: the world, the frame in, and the
@@ -125,6 +136,13 @@ impl Row {
         let bytes = self.frame.len() as u64;
         self.expected.moved = vec![Moved { vip: VIP, backend: backend.id, bytes, new_flows: 0 }];
         self.passed(Reason::Forwarded)
+    }
+
+    /// Passed to this box itself as the backend.
+    fn to_itself(mut self, backend: &Backend) -> Self {
+        let bytes = self.frame.len() as u64;
+        self.expected.moved = vec![Moved { vip: VIP, backend: backend.id, bytes, new_flows: 0 }];
+        self.passed(Reason::Local)
     }
 
     /// And counted as a new flow.

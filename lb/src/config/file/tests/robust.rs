@@ -61,7 +61,7 @@ fn the_schema_holds_every_name_of_the_design() {
     };
     has(&TOP, "version runtime xdp admin limits vip listener tls route pool node state log upgrade health");
     has(&RUNTIME, "workers");
-    has(&XDP, "interfaces deny secret");
+    has(&XDP, "interfaces deny allow secret");
     has(&INTERFACE, "name mode");
     has(&ADMIN, "socket http");
     has(

@@ -78,6 +78,11 @@ fn process_tables() {
             "xdp.deny[0] = \"203.0.113.9\": must be a prefix, such as \"203.0.113.0/24\" or \"2001:db8::/32\"; did you mean `203.0.113.9/32`?",
         ),
         (
+            "\"203.0.113.0/24\"",
+            "^\"file:../denied\"",
+            "xdp.deny[0] = \"file:../denied\": must be a file beneath the directory of this config: a relative path without \".\" and \"..\"",
+        ),
+        (
             "\"file:secrets/hash\"",
             "^\"hunter2\"",
             "xdp.secret: a secret is given by reference, as in \"file:secret\"",
@@ -148,8 +153,18 @@ fn vips() {
         ("\"2001:db8::53\"]", "^\"ff02::1\"]", "vip.dns.address[1] = \"ff02::1\": must be a unicast address"),
         (
             "\"2001:db8::53\"]",
-            "^\"192.0.2.0/24\"]",
-            "vip.dns.address[1] = \"192.0.2.0/24\": prefixes as VIPs are not supported yet; give single addresses",
+            "^\"192.0.2.1/24\"]",
+            "vip.dns.address[1] = \"192.0.2.1/24\": has bits set behind its length; did you mean `192.0.2.0/24`?",
+        ),
+        (
+            "\"2001:db8::53\"]",
+            "^\"192.0.2.1/32\"]",
+            "vip.dns.address[1] = \"192.0.2.1/32\": is a single address; did you mean `192.0.2.1`?",
+        ),
+        (
+            "\"2001:db8::53\"]",
+            "^\"224.0.0.0/4\"]",
+            "vip.dns.address[1] = \"224.0.0.0/4\": must be unicast addresses",
         ),
         (
             "\"2001:db8::53\"]",
@@ -188,8 +203,23 @@ fn vips() {
         ),
         (
             "\"53/udp\"",
-            "^\"50-60/udp\"",
-            "vip.dns.ports[0] = \"50-60/udp\": port ranges and any-port VIPs are not supported yet",
+            "^\"60-50/udp\"",
+            "vip.dns.ports[0] = \"60-50/udp\": must be a range from a lower port to a higher one, such as \"8000-8100/tcp\"",
+        ),
+        (
+            "\"53/udp\"",
+            "^\"*/udp\"",
+            "vip.dns.ports[0] = \"*/udp\": must be a port and its protocol, such as \"53/udp\"; did you mean `0/udp`?",
+        ),
+        (
+            "\"53/udp\"",
+            "^\"1-65535/udp\"",
+            "vip.dns.ports[0] = \"1-65535/udp\": must be a port and its protocol, such as \"53/udp\"; did you mean `0/udp`?",
+        ),
+        (
+            "\"53/udp\"",
+            "\"50-60/udp\", ^\"60-70/udp\"",
+            "vip.dns.ports[1] = \"60-70/udp\": overlaps the range 50-60/udp of the same address",
         ),
         (
             "\"53/udp\"",
@@ -217,6 +247,12 @@ fn vips() {
             "[vip.dns]\naddress = [\"192.0.2.53\", \"2001:db8::53\"]",
             "^[vip.dns]",
             "vip.dns.address: missing: must be an array of addresses, such as [\"192.0.2.53\"]",
+        ),
+        (
+            "[vip.dns]",
+            "[vip.other]\naddress = [\"192.0.2.53\"]\nports = [\"8000-8100/tcp\"]\nforward = \"ipip\"\npool = \"dns\"\n\
+             [vip.third]\naddress = [\"192.0.2.53\"]\nports = [^\"8100-8200/tcp\"]\nforward = \"ipip\"\npool = \"dns\"\n[vip.dns]",
+            "vip.third.ports[0] = \"8100-8200/tcp\": overlaps the range 8000-8100/tcp of vip.other of the same address",
         ),
         (
             "[vip.dns]",
