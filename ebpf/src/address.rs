@@ -51,6 +51,12 @@ impl Address {
         [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
     }
 
+    /// As two words of the machine's byte order.
+    #[inline(always)]
+    pub const fn quads(self) -> [u64; 2] {
+        [self.high, self.low]
+    }
+
     /// The last four bytes: the IPv4 address, if it is one.
     #[inline(always)]
     pub const fn last(self) -> [u8; 4] {

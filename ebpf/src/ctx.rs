@@ -1,5 +1,7 @@
 //! The kernel behind the library's traits. The only file with raw pointers.
 
+pub(crate) mod nat;
+
 use core::{
     mem::{MaybeUninit, size_of},
     ptr,
@@ -23,6 +25,7 @@ use lb_abi::{
     flow::{FlowKey, FlowRecord},
     hop::HopEntry,
     meta::Meta,
+    names::CALL_NAT,
     reason::Reason,
     slot::{Slot, TICK_SHIFT},
     steer::{MODE_CORE, SteerCounters, SteerEntry, SteerKey},
@@ -46,14 +49,25 @@ const AF_INET6: u8 = 10;
 
 /// What the kernel is told for a verdict.
 #[inline(always)]
-pub(crate) fn action(verdict: Verdict) -> u32 {
+pub(crate) fn action(ctx: &XdpContext, verdict: Verdict) -> u32 {
     match verdict {
         Verdict::Pass => xdp_action::XDP_PASS,
+        Verdict::Translate => translate(ctx),
         Verdict::Drop => xdp_action::XDP_DROP,
         Verdict::Transmit => xdp_action::XDP_TX,
         // SAFETY: a helper without pointers. It answers XDP_REDIRECT, or XDP_ABORTED for flags, which are 0.
         Verdict::Redirect { interface } => unsafe { helpers::bpf_redirect(interface, 0) as u32 },
     }
+}
+
+/// Calls `lb_nat`, which does not return. Where it is missing, which the loader does not let happen, nothing is
+/// translated and the kernel has the packet.
+#[inline(always)]
+fn translate(ctx: &XdpContext) -> u32 {
+    // SAFETY: the context is the kernel's, and the called program is of the same kind.
+    unsafe { maps::PROGRAMS.tail_call(ctx, CALL_NAT) };
+    add_one(&maps::REASONS, Reason::Abi as u32);
+    xdp_action::XDP_PASS
 }
 
 /// The frame of an XDP context.

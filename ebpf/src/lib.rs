@@ -19,6 +19,7 @@ pub mod env;
 pub mod hop;
 pub mod icmp;
 pub mod ingress;
+pub mod nat;
 pub mod numbers;
 pub mod packet;
 pub mod parse;

@@ -18,7 +18,7 @@ use aya_ebpf::{
     programs::{SkReuseportContext, XdpContext},
 };
 use lb_abi::ABI_VERSION;
-use lb_ebpf::{decap, ingress};
+use lb_ebpf::{decap, ingress, nat};
 
 use crate::ctx::{Kernel, XdpPacket};
 
@@ -35,14 +35,22 @@ static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 #[xdp]
 fn lb_ingress(ctx: XdpContext) -> u32 {
     let kernel = Kernel::new(&ctx);
-    ctx::action(ingress::ingress(&mut XdpPacket::new(&ctx), &kernel))
+    ctx::action(&ctx, ingress::ingress(&mut XdpPacket::new(&ctx), &kernel))
+}
+
+/// Translated flows; called by `lb_ingress`, attached nowhere.
+#[xdp]
+fn lb_nat(ctx: XdpContext) -> u32 {
+    let kernel = Kernel::new(&ctx);
+    let Some(passage) = ctx::nat::passage() else { return XDP_PASS };
+    ctx::action(&ctx, nat::nat(&mut XdpPacket::new(&ctx), &kernel, passage))
 }
 
 /// The far end of IPIP, on the interface of a backend without a tunnel device.
 #[xdp]
 fn lb_decap(ctx: XdpContext) -> u32 {
     let kernel = Kernel::new(&ctx);
-    ctx::action(decap::decap(&mut XdpPacket::new(&ctx), &kernel))
+    ctx::action(&ctx, decap::decap(&mut XdpPacket::new(&ctx), &kernel))
 }
 
 /// Lets everything pass: see `lb_abi::names::PROGRAM_PASS`.

@@ -1,9 +1,9 @@
 //! Map statics. Names, keys and values are the contract of `lb_abi::names`.
 
 use aya_ebpf::{
-    bindings::BPF_F_MMAPABLE,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
-    maps::{Array, HashMap, LpmTrie, PerCpuArray, ReusePortSockArray},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, ReusePortSockArray},
 };
 use lb_abi::{
     backend::BackendEntry,
@@ -12,10 +12,12 @@ use lb_abi::{
     flow::{FlowKey, FlowRecord},
     hop::HopEntry,
     meta::Meta,
+    nat::{NatEntry, NatEvent, NatPool},
     reason,
     steer::{SteerCounters, SteerEntry, SteerKey},
     vip::{VipEntry, VipKey},
 };
+use lb_ebpf::nat::Passage;
 
 #[map]
 pub(crate) static META: Array<Meta> = Array::with_max_entries(1, 0);
@@ -31,6 +33,27 @@ pub(crate) static HOPS: PerCpuArray<HopEntry> = PerCpuArray::with_max_entries(bo
 /// Preallocated (no `BPF_F_NO_PREALLOC`) and not LRU: full means refuse.
 #[map]
 pub(crate) static FLOWS: HashMap<FlowKey, FlowRecord> = HashMap::with_max_entries(bounds::FLOWS_MAX, 0);
+#[map]
+pub(crate) static PROGRAMS: ProgramArray = ProgramArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static NAT_OPENING: LruHashMap<FlowKey, NatEntry> =
+    LruHashMap::with_max_entries(bounds::NAT_OPENING_MAX, 0);
+/// Not preallocated: whole it would be 150 MiB, for a box that may translate nothing.
+#[map]
+pub(crate) static NAT_FLOWS: HashMap<FlowKey, NatEntry> =
+    HashMap::with_max_entries(bounds::NAT_FLOWS_MAX, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static NAT_POOLS: Array<NatPool> = Array::with_max_entries(bounds::VIPS_MAX, 0);
+#[map]
+pub(crate) static NAT_SOURCES: Array<[u8; 16]> = Array::with_max_entries(bounds::NAT_SOURCES_MAX, 0);
+#[map]
+pub(crate) static NAT_POSITION: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
+/// The program's own: nobody else reads it.
+#[map]
+pub(crate) static NAT_PASSAGE: PerCpuArray<Passage> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static NAT_EVENTS: PerCpuArray<u64> =
+    PerCpuArray::with_max_entries(NatEvent::ALL.len() as u32, 0);
 #[map]
 pub(crate) static DENY_V4: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(bounds::DENY_MAX, 0);
 #[map]

@@ -8,6 +8,7 @@ mod harness;
 mod health;
 mod http;
 mod lifecycle;
+mod nat;
 mod quickstart;
 mod relay;
 mod steering;

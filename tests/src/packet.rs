@@ -22,6 +22,7 @@ enum Transport {
     Tcp { flags: u8 },
     Udp,
     Echo { reply: bool },
+    Error { kind: u8, code: u8, quote: Vec<u8> },
 }
 
 /// An outer header.
@@ -79,13 +80,27 @@ impl Packet {
         Self::new(source, destination, Transport::Echo { reply: false })
     }
 
+    /// An ICMP error that quotes the first `bytes` of another packet, from its IP header on; the ports of both
+    /// addresses are not used.
+    pub fn error(
+        source: &str,
+        destination: &str,
+        [kind, code]: [u8; 2],
+        quoted: &Self,
+        bytes: usize,
+    ) -> Self {
+        let mut quote = quoted.build().split_off(quoted.ip_at());
+        quote.truncate(bytes);
+        Self::new(source, destination, Transport::Error { kind, code, quote })
+    }
+
     /// IP protocol number of what is above (inner) IP.
     pub fn protocol(&self) -> u8 {
         match self.transport {
             Transport::Tcp { .. } => 6,
             Transport::Udp => 17,
-            Transport::Echo { .. } if self.source.is_ipv4() => 1,
-            Transport::Echo { .. } => 58,
+            Transport::Echo { .. } | Transport::Error { .. } if self.source.is_ipv4() => 1,
+            Transport::Echo { .. } | Transport::Error { .. } => 58,
         }
     }
 
@@ -133,6 +148,13 @@ impl Packet {
     /// Time to live or hop limit.
     pub fn ttl(mut self, ttl: u8) -> Self {
         self.ttl = ttl;
+        self
+    }
+
+    /// With other ends: addresses and ports.
+    pub fn ends(mut self, source: &str, destination: &str) -> Self {
+        self.source = source.parse().expect("source address and port");
+        self.destination = destination.parse().expect("destination address and port");
         self
     }
 
@@ -213,8 +235,8 @@ impl Packet {
     fn transport(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         let v4 = self.source.is_ipv4();
-        let check_at = match self.transport {
-            Transport::Tcp { flags } => {
+        let check_at = match &self.transport {
+            &Transport::Tcp { flags } => {
                 bytes.extend(self.source.port().to_be_bytes());
                 bytes.extend(self.destination.port().to_be_bytes());
                 bytes.extend([0, 0, 0, 7, 0, 0, 0, 9, 0x50, flags, 0x20, 0, 0, 0, 0, 0]);
@@ -227,7 +249,12 @@ impl Packet {
                 bytes.extend([0, 0]);
                 6
             }
-            Transport::Echo { reply } => {
+            Transport::Error { kind, code, quote } => {
+                bytes.extend([*kind, *code, 0, 0, 0, 0, 0, 0]);
+                bytes.extend(quote);
+                2
+            }
+            &Transport::Echo { reply } => {
                 let kind = match (v4, reply) {
                     (true, false) => 8,
                     (true, true) => 0,
@@ -238,7 +265,9 @@ impl Packet {
                 2
             }
         };
-        bytes.extend((0..self.payload).map(|at| at as u8));
+        if !matches!(self.transport, Transport::Error { .. }) {
+            bytes.extend((0..self.payload).map(|at| at as u8));
+        }
         let mut summed = Vec::new();
         if self.protocol() != 1 {
             // Pseudo header (RFC 9293, 3.1; RFC 8200, 8.1).
@@ -248,7 +277,11 @@ impl Packet {
             summed.extend([0, 0, 0, self.protocol()]);
         }
         summed.extend(&bytes);
-        let check = checksum(&summed);
+        let check = match (checksum(&summed), &self.transport) {
+            // Zero would mean that there is none (RFC 768).
+            (0, Transport::Udp) => 0xffff,
+            (check, _) => check,
+        };
         bytes[check_at..check_at + 2].copy_from_slice(&check.to_be_bytes());
         bytes
     }

@@ -48,10 +48,12 @@ fn loads_and_attaches_at_full_bounds() {
     need_object!();
     namespace::enter().unwrap();
     let mut ebpf = Ebpf::load_file(kernel::object()).unwrap();
-    for (name, interface) in [(names::PROGRAM_INGRESS, "lb0"), (names::PROGRAM_DECAP, "lb1")] {
+    for (name, interface) in [(names::PROGRAM_INGRESS, "lb0"), (names::PROGRAM_DECAP, "lb1"), (names::PROGRAM_NAT, "")] {
         let program: &mut Xdp = ebpf.program_mut(name).unwrap().try_into().unwrap();
         program.load().unwrap();
-        program.attach(interface, XdpMode::Driver).unwrap();
+        if !interface.is_empty() {
+            program.attach(interface, XdpMode::Driver).unwrap();
+        }
         let info = program.info().unwrap();
         println!(
             "{name}: {:?} bytes, {:?} verified",
@@ -67,6 +69,13 @@ fn loads_and_attaches_at_full_bounds() {
         names::MAP_BACKENDS,
         names::MAP_HOPS,
         names::MAP_FLOWS,
+        names::MAP_PROGRAMS,
+        names::MAP_NAT_OPENING,
+        names::MAP_NAT_FLOWS,
+        names::MAP_NAT_POOLS,
+        names::MAP_NAT_SOURCES,
+        names::MAP_NAT_POSITION,
+        names::MAP_NAT_EVENTS,
         names::MAP_DENY_V4,
         names::MAP_DENY_V6,
         names::MAP_REASONS,

@@ -1,5 +1,7 @@
 //! Where a packet is sent.
 
+use crate::be::Be16;
+
 /// Entry of map `BACKENDS`, by backend id.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -10,6 +12,10 @@ pub struct BackendEntry {
     pub flags: u32,
     /// Bumped whenever the id is given to another backend.
     pub generation: u32,
+    /// Port that translated packets go to, network order; 0: the VIP's.
+    pub port: Be16,
+    /// Zero.
+    pub pad: u16,
 }
 
 /// The entry names a backend. Zero: nobody wrote it, a slot that names it is counted as no-backend.
@@ -17,4 +23,4 @@ pub const PRESENT: u32 = 1 << 0;
 /// Health says it takes nothing; its flows are re-picked.
 pub const DOWN: u32 = 1 << 1;
 
-const _: () = assert!(size_of::<BackendEntry>() == 24);
+const _: () = assert!(size_of::<BackendEntry>() == 28);

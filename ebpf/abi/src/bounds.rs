@@ -14,6 +14,13 @@ pub const TABLES_MAX: u32 = 64;
 pub const SLOTS_MAX: u32 = TABLE_LEN * TABLES_MAX;
 /// Flow records; they exist only for slots that are moving. Preallocated, never evicted: full means refuse.
 pub const FLOWS_MAX: u32 = 262_144;
+/// Entries of half-open translated flows, two for each. The oldest give way, so a flood ends nobody's established flow.
+pub const NAT_OPENING_MAX: u32 = 65_536;
+/// Entries of established translated flows, two for each. Not preallocated, as most boxes translate nothing; never
+/// evicted: full means that a flow stays half-open.
+pub const NAT_FLOWS_MAX: u32 = 1_048_576;
+/// Addresses that sources are translated to, over all VIPs.
+pub const NAT_SOURCES_MAX: u32 = 1024;
 /// Deny-list prefixes per address family.
 pub const DENY_MAX: u32 = 65_536;
 /// Listener addresses that `lb_steer` serves.

@@ -16,6 +16,7 @@ pub mod hash;
 pub mod hop;
 pub mod meta;
 pub mod names;
+pub mod nat;
 #[cfg(feature = "user")]
 mod pod;
 pub mod reason;
@@ -24,4 +25,4 @@ pub mod steer;
 pub mod vip;
 
 /// Version of every layout and meaning in this crate.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;

@@ -8,6 +8,7 @@ use crate::{
     flow::{FlowKey, FlowRecord},
     hop::HopEntry,
     meta::Meta,
+    nat::{NatEntry, NatPool},
     steer::{SteerCounters, SteerEntry, SteerKey},
     vip::{VipEntry, VipKey},
 };
@@ -27,6 +28,8 @@ pod!(
     FlowRecord,
     HopEntry,
     Meta,
+    NatEntry,
+    NatPool,
     Plan,
     SteerCounters,
     SteerEntry,

@@ -90,6 +90,12 @@ reasons! {
     Abi = 21, "abi", Pass;
     /// Outer header taken off, what was inside given to the kernel.
     Decapsulated = 22, "decapsulated", Pass;
+    /// A backend's reply, translated back and sent to the client.
+    NatReturned = 23, "nat-returned", Forward;
+    /// An ICMP error about a translated flow, translated with it.
+    NatError = 24, "nat-error", Forward;
+    /// For a translating VIP, or for an address that sources are translated to, and of no flow that is known.
+    NatUnknown = 25, "nat-unknown", Drop;
 }
 
 /// Entries of map `REASONS`.

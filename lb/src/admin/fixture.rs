@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    packets::{Flow, FlowList, Packets, SteerReport},
+    packets::{Flow, FlowList, FlowState, Packets, SteerReport},
     view::{View, WorkerView},
 };
 use crate::{
@@ -74,6 +74,7 @@ fn config() -> Config {
                 forward: Forward::Ipip,
                 pool: "dns".into(),
                 flows_none: true,
+                nat_source: vec![],
             },
         )]),
         listeners: BTreeMap::from([(
@@ -161,7 +162,7 @@ pub(crate) fn view() -> View {
     }
 }
 
-/// One flow, to the VIP of [`view`].
+/// Two flows, to the VIP of [`view`].
 pub(crate) fn flows() -> FlowList {
     let flow = Flow {
         source: ([198, 51, 100, 7], 40_000).into(),
@@ -169,9 +170,15 @@ pub(crate) fn flows() -> FlowList {
         protocol: 17,
         backend: BackendId(3),
         age: Duration::from_millis(12_900),
-        closing: true,
+        state: FlowState::Closing,
+        translated: None,
     };
-    FlowList { flows: vec![flow], omitted: 0 }
+    let translated = Flow {
+        state: FlowState::HalfOpen,
+        translated: Some(([10, 0, 9, 1], 1024).into()),
+        ..flow
+    };
+    FlowList { flows: vec![flow, translated], omitted: 0 }
 }
 
 /// A packet path that steers one listener by hash.

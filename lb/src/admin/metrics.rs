@@ -7,6 +7,7 @@ use std::fmt::Display;
 
 use lb_abi::{
     counter::{FlowEvent, Traffic},
+    nat::NatEvent,
     reason::Reason,
 };
 
@@ -214,6 +215,18 @@ fn xdp(encoder: &mut Encoder, packets: &Packets) {
     for (event, count) in FlowEvent::ALL.iter().zip(packets.flow_events) {
         family.sample(&[("reason", &event.name())], count);
     }
+    let mut family = encoder.family(
+        "lb_xdp_nat_events_total",
+        Kind::Counter,
+        "What happened to translated flows: opened, established, and so on.",
+    );
+    for (event, count) in NatEvent::ALL.iter().zip(packets.nat.events) {
+        family.sample(&[("reason", &event.name())], count);
+    }
+    family.sample(&[("reason", &"expired")], packets.nat.expired);
+    encoder
+        .family("lb_xdp_nat_flows", Kind::Gauge, "Translated flows that are established.")
+        .sample(&[], packets.nat.flows);
     encoder
         .family("lb_xdp_open_slots", Kind::Gauge, "Slots that just changed owner.")
         .sample(&[], packets.slots_open);
@@ -293,6 +306,8 @@ mod tests {
         view.health.set(BackendId(2), false);
         let mut packets = fixture::packets();
         packets.reasons[Reason::Mtu as usize] = 11;
+        packets.nat.events[NatEvent::Opened as usize] = 21;
+        packets.nat.flows = 22;
         packets.vips.push(("dns".into(), Traffic { packets: 4, bytes: 400, new_flows: 1 }));
         packets.backends.push((BackendId(3), Traffic { packets: 4, bytes: 400, new_flows: 1 }));
         let samples = checker::parse(&render(&view, Some(&packets)));
@@ -305,6 +320,8 @@ mod tests {
             (r#"lb_health_backend_up{pool="app",backend="127.0.0.1:9001"}"#, 1.0),
             (r#"lb_health_backend_up{pool="app",backend="127.0.0.1:9002"}"#, 0.0),
             (r#"lb_xdp_packets_total{reason="mtu"}"#, 11.0),
+            (r#"lb_xdp_nat_events_total{reason="opened"}"#, 21.0),
+            (r#"lb_xdp_nat_flows"#, 22.0),
             (r#"lb_xdp_vip_bytes_total{vip="dns"}"#, 400.0),
             (r#"lb_xdp_backend_packets_total{pool="dns",backend="10.0.1.53"}"#, 4.0),
             (r#"lb_steer_connections_total{listener="web",reason="hash"}"#, 9.0),

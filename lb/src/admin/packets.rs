@@ -4,6 +4,7 @@ use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use lb_abi::{
     counter::{FlowEvent, Traffic},
+    nat::NatEvent,
     reason::Reason,
 };
 use serde::Serialize;
@@ -32,6 +33,8 @@ pub struct Packets {
     pub slots_closed: u64,
     /// Tables.
     pub tables: Vec<TableDigest>,
+    /// Translated flows.
+    pub nat: NatReport,
     /// Listener groups under `lb_steer`.
     pub steer: Vec<SteerReport>,
 }
@@ -75,6 +78,17 @@ pub struct SteerReport {
     pub missing: u64,
 }
 
+/// Counts of translated flows.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NatReport {
+    /// Established, when last looked through.
+    pub flows: u64,
+    /// Removed as they had expired, since this process began.
+    pub expired: u64,
+    /// By [`NatEvent`], in its order.
+    pub events: [u64; NatEvent::ALL.len()],
+}
+
 /// What is remembered of flows.
 #[derive(Clone, Debug, Default)]
 pub struct FlowList {
@@ -84,7 +98,7 @@ pub struct FlowList {
     pub omitted: usize,
 }
 
-/// One flow; remembered only while its slot of a table is moving.
+/// One flow; remembered while its slot of a table is moving, or as it is translated.
 #[derive(Clone, Copy, Debug)]
 pub struct Flow {
     /// Client.
@@ -97,8 +111,22 @@ pub struct Flow {
     pub backend: BackendId,
     /// Since its last packet.
     pub age: Duration,
+    /// Where it stands.
+    pub state: FlowState,
+    /// What the backend takes for the client, where the flow is translated.
+    pub translated: Option<SocketAddr>,
+}
+
+/// Where a flow stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FlowState {
+    /// Translated, and its client has not shown that it hears the backend.
+    HalfOpen,
+    /// Going on.
+    Live,
     /// A FIN or RST was seen.
-    pub closing: bool,
+    Closing,
 }
 
 /// A question to the owner of the packet path, with where to answer.

@@ -13,7 +13,7 @@ use super::{
     view::View,
 };
 use crate::{
-    config::{Forward, HostMatch, PathMatch, Transport},
+    config::{HostMatch, PathMatch, Transport},
     metrics::{ListenerMetrics, WorkerMetrics},
     model::reason::{CloseReason, Fault},
 };
@@ -99,7 +99,7 @@ impl What {
             ],
             Self::Drops => &["plane", "reason", "count", "blame", "meaning"],
             Self::Generations => &["generation", "state", "digest", "source"],
-            Self::Flows => &["vip", "source", "destination", "protocol", "backend", "age_seconds", "state"],
+            Self::Flows => &["vip", "source", "destination", "protocol", "backend", "translated", "age_seconds", "state"],
             Self::Config => &[],
         }
     }
@@ -154,7 +154,7 @@ fn vips(view: &View, packets: Option<&Packets>) -> Vec<Value> {
             "vip": name,
             "address": vip.addresses,
             "ports": ports.collect::<Vec<_>>(),
-            "forward": match vip.forward { Forward::Ipip => "ipip", Forward::L2dsr => "l2dsr" },
+            "forward": vip.forward.name(),
             "pool": vip.pool,
             "packets": traffic.map(|t| t.packets),
             "bytes": traffic.map(|t| t.bytes),

@@ -76,9 +76,11 @@ fn vip(vip: &Vip) -> Value {
     let mut table = json!({
         "address": vip.addresses,
         "ports": vip.ports.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "forward": match vip.forward { Forward::Ipip => "ipip", Forward::L2dsr => "l2dsr" },
+        "forward": vip.forward.name(),
         "pool": vip.pool,
     });
+    let sources: Vec<String> = vip.nat_source.iter().map(ToString::to_string).collect();
+    put(&mut table, "nat_source", (!sources.is_empty()).then_some(sources));
     put(&mut table, "flows", vip.flows_none.then_some("none"));
     table
 }

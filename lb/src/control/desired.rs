@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use ipnet::{IpAddrRange, IpNet, Ipv4AddrRange, Ipv6AddrRange};
+
 use super::lineage;
 use crate::{
     config::{Config, Forward, PoolSnapshot, Snapshot, Transport, Vip, VipPort, Xdp},
@@ -42,6 +44,21 @@ impl Outer {
         Ok(outer)
     }
 
+    /// What comes for a source of translated flows and belongs to none is dropped: no address for anything else.
+    fn taken(self, config: &Config) -> Vec<String> {
+        let own = [self.v4.map(IpAddr::V4), self.v6.map(IpAddr::V6)];
+        let mut taken = Vec::new();
+        for (name, vip) in &config.vips {
+            for address in own.iter().flatten().filter(|own| vip.nat_source.iter().any(|net| net.contains(*own))) {
+                taken.push(format!(
+                    "vip {name}: nat_source contains {address}, an address of this host: whatever else speaks to it \
+                     is dropped (nat-unknown)"
+                ));
+            }
+        }
+        taken
+    }
+
     fn add(&mut self, address: IpAddr) {
         match address {
             IpAddr::V4(v4) => self.v4 = self.v4.or(Some(v4)),
@@ -51,9 +68,9 @@ impl Outer {
         }
     }
 
-    /// What IPIP cannot reach, one sentence for each VIP.
+    /// What IPIP cannot reach, one sentence for each VIP; and what translation takes away.
     pub(super) fn shortages(self, config: &Config) -> Vec<String> {
-        let mut shortages = Vec::new();
+        let mut shortages = self.taken(config);
         for (name, vip) in config.vips.iter().filter(|(_, vip)| vip.forward == Forward::Ipip) {
             let backends = config.pools.get(&vip.pool).map_or(&[][..], |pool| &pool.backends);
             let lacks = |is_lost: bool, family: &str, wants: fn(&IpAddr) -> bool| {
@@ -82,6 +99,8 @@ pub(super) fn desired(
     state_dir: &Path,
 ) -> Desired {
     let used = |pool: &&PoolSnapshot| config.vips.values().any(|vip| vip.pool == pool.name);
+    let translated =
+        |pool: &Arc<str>| config.vips.values().any(|vip| vip.forward == Forward::Nat && vip.pool == *pool);
     let pool = |pool: &PoolSnapshot| DesiredPool {
         name: pool.name.clone(),
         table_key: derive_key(secret, "table", &pool.name),
@@ -91,6 +110,8 @@ pub(super) fn desired(
             .map(|backend| DesiredBackend {
                 id: backend.id,
                 address: backend.address.ip(),
+                // Elsewhere the port says nothing to packets, and must not tell tables apart.
+                port: Some(backend.address.port()).filter(|port| translated(&pool.name) && *port != 0),
                 weight: backend.weight,
             })
             .collect(),
@@ -114,7 +135,9 @@ fn vips(name: &Arc<str>, vip: &Vip, secret: [u64; 2]) -> Vec<DesiredVip> {
             Transport::Tcp => TCP_FLOW_IDLE,
             Transport::Udp => UDP_FLOW_IDLE,
         };
-        by_memory.entry((vip.is_flowless(port), idle)).or_default().push(port);
+        // Translation has a memory of its own.
+        let is_flowless = vip.is_flowless(port) || vip.forward == Forward::Nat;
+        by_memory.entry((is_flowless, idle)).or_default().push(port);
     }
     let desired = |((flows_none, flow_idle), ports)| DesiredVip {
         name: name.clone(),
@@ -122,11 +145,20 @@ fn vips(name: &Arc<str>, vip: &Vip, secret: [u64; 2]) -> Vec<DesiredVip> {
         ports,
         forward: vip.forward,
         pool: vip.pool.clone(),
+        nat_source: vip.nat_source.iter().flat_map(|net| addresses(*net)).collect(),
         flows_none,
         flow_idle,
         hash_key: derive_key(secret, "flow", name),
     };
     by_memory.into_iter().map(desired).collect()
+}
+
+/// Every address of a prefix: what is routed to us needs none for the network itself and none for broadcasts.
+fn addresses(net: IpNet) -> IpAddrRange {
+    match net {
+        IpNet::V4(net) => IpAddrRange::V4(Ipv4AddrRange::new(net.network(), net.broadcast())),
+        IpNet::V6(net) => IpAddrRange::V6(Ipv6AddrRange::new(net.network(), net.broadcast())),
+    }
 }
 
 #[cfg(test)]
@@ -151,6 +183,25 @@ mod tests {
         assert_eq!(desired.pools.len(), 1, "pool app has no vip");
         assert_eq!(desired.pools[0].backends[0].id.0, 3);
         assert_ne!(desired.pools[0].table_key, desired.vips[0].hash_key);
+    }
+
+    #[test]
+    fn a_translating_vip_has_sources_ports_and_no_flow_records() {
+        let view = fixture::view();
+        let (mut config, mut snapshot) = ((*view.config).clone(), (*view.snapshot).clone());
+        let Some(vip) = config.vips.get_mut("dns") else { panic!("no vip") };
+        vip.forward = Forward::Nat;
+        vip.nat_source = vec!["10.0.9.0/30".parse().unwrap(), "10.0.9.9/32".parse().unwrap()];
+        let Some(pool) = snapshot.pools.iter_mut().find(|pool| &*pool.name == "dns") else { panic!("no pool") };
+        pool.backends[0].address.set_port(5353);
+        let desired = desired(&config, &snapshot, [1, 2], Outer::default(), Path::new("/nonexistent"));
+        assert!(desired.vips.iter().all(|vip| vip.flows_none));
+        let last: Vec<_> = desired.vips[0].nat_source.iter().map(ToString::to_string).collect();
+        assert_eq!(last, ["10.0.9.0", "10.0.9.1", "10.0.9.2", "10.0.9.3", "10.0.9.9"]);
+        assert_eq!(desired.pools[0].backends[0].port, Some(5353));
+        let outer = Outer { v4: Some([10, 0, 9, 9].into()), v6: None };
+        let shortages = outer.shortages(&config);
+        assert!(shortages[0].contains("nat_source contains 10.0.9.9"), "{shortages:?}");
     }
 
     #[test]

@@ -11,10 +11,10 @@ use super::{
     plane::PacketPath,
 };
 use crate::{
-    admin::{Attached, Flow, FlowList, Packets, SteerReport, TableDigest},
+    admin::{Attached, Flow, FlowList, FlowState, NatReport, Packets, SteerReport, TableDigest},
     config::{Config, Snapshot, Steer},
     model::{BackendId, WorkerId},
-    steering::{self, Choice, Detached, Plane, SteerMode},
+    steering::{self, Choice, Detached, NatState, NatStats, Plane, SteerMode},
 };
 
 /// Number of TCP.
@@ -150,6 +150,11 @@ impl KernelPath {
         Ok(reports)
     }
 
+    fn nat_report(&self) -> steering::Result<NatReport> {
+        let NatStats { flows, expired, events } = self.plane.nat_stats()?;
+        Ok(NatReport { flows, expired, events })
+    }
+
     fn packets(&self) -> steering::Result<Packets> {
         let (stats, status) = (self.plane.stats()?, self.plane.status());
         let phases = || status.pools.values().map(|pool| pool.slots);
@@ -178,6 +183,7 @@ impl KernelPath {
                     fallback: attached.fallback,
                 })
                 .collect(),
+            nat: self.nat_report()?,
             steer: self.steer_reports()?,
         })
     }
@@ -199,16 +205,36 @@ impl PacketPath for KernelPath {
 
     fn flows(&mut self) -> Result<FlowList, String> {
         let now = now_ticks();
-        let (found, omitted) = self.plane.flows(FLOWS_SHOWN).map_err(|error| error.to_string())?;
+        let (found, mut omitted) = self.plane.flows(FLOWS_SHOWN).map_err(|error| error.to_string())?;
+        let room = FLOWS_SHOWN - found.len().min(FLOWS_SHOWN);
+        let (translated, more) = self.plane.nat_flows(room).map_err(|error| error.to_string())?;
+        omitted += more;
+        // Another core's clock may be a tick ahead of ours.
+        let age = |seen: u32| steering::duration(u32::try_from(now.wrapping_sub(seen) as i32).unwrap_or(0));
         let flow = |flow: steering::Flow| Flow {
             source: flow.source,
             destination: flow.destination,
             protocol: flow.protocol,
             backend: flow.backend,
-            age: steering::duration(now.wrapping_sub(flow.seen)),
-            closing: flow.closing,
+            age: age(flow.seen),
+            state: if flow.closing { FlowState::Closing } else { FlowState::Live },
+            translated: None,
         };
-        Ok(FlowList { flows: found.into_iter().map(flow).collect(), omitted })
+        let nat_flow = |flow: steering::NatFlow| Flow {
+            source: flow.client,
+            destination: flow.vip,
+            protocol: flow.protocol,
+            backend: flow.backend,
+            age: age(flow.seen),
+            state: match flow.state {
+                NatState::HalfOpen => FlowState::HalfOpen,
+                NatState::Established => FlowState::Live,
+                NatState::Closing => FlowState::Closing,
+            },
+            translated: Some(flow.source),
+        };
+        let flows = found.into_iter().map(flow).chain(translated.into_iter().map(nat_flow)).collect();
+        Ok(FlowList { flows, omitted })
     }
 }
 

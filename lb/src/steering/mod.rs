@@ -17,6 +17,7 @@ mod facts;
 mod flows;
 mod loader;
 pub mod maps;
+mod nat;
 mod netlink;
 mod object;
 mod patience;
@@ -49,6 +50,7 @@ pub use detach::{Detached, detach};
 pub use error::{Error, Result};
 pub use facts::gather as gather_steer_facts;
 pub use flows::Flow;
+pub use nat::{NatFlow, NatState, NatStats};
 pub use object::embedded as embedded_object;
 pub use reuseport::{Choice, Facts, Group, SteerMode, choose as choose_steer};
 pub use settle::Phases;
@@ -162,11 +164,24 @@ impl Plane {
     /// # Errors
     /// The verifier's log, a mode that cannot be had, an interface that is taken or not there.
     pub fn attach(&mut self, interface: &str, mode: Option<XdpMode>) -> Result<Attached> {
+        self.place_nat()?;
         let program = loader::xdp(&mut self.object, names::PROGRAM_INGRESS)?;
         let (attached, link) = attach::attach(program, interface, mode, self.options.pins.as_deref())?;
         self._links.extend(link);
         self.attached.insert(interface.to_owned(), attached.clone());
         Ok(attached)
+    }
+
+    /// Puts `lb_nat` where `lb_ingress` calls it. An earlier process's one is replaced without a gap; the pinned map
+    /// keeps it when this process ends.
+    fn place_nat(&mut self) -> Result<()> {
+        let failed = |source| Error::Program {
+            action: format!("place {}", names::PROGRAM_NAT),
+            source: Box::new(source),
+        };
+        let program = loader::xdp(&mut self.object, names::PROGRAM_NAT)?;
+        let fd = program.fd().map_err(failed)?;
+        self.maps.programs.set(names::CALL_NAT, fd, 0).map_err(Error::map(names::MAP_PROGRAMS))
     }
 
     /// Takes `lb_ingress` off every interface that an earlier process put it on and this one did not; gives their
@@ -264,6 +279,22 @@ impl Plane {
     /// The map that refused.
     pub fn flows(&self, max: usize) -> Result<(Vec<Flow>, usize)> {
         flows::read(&self.maps, max)
+    }
+
+    /// Translated flows: at most `max`, and how many more there are. A full table takes a second.
+    ///
+    /// # Errors
+    /// The map that refused.
+    pub fn nat_flows(&self, max: usize) -> Result<(Vec<NatFlow>, usize)> {
+        nat::flows(&self.maps, max)
+    }
+
+    /// Counts of translated flows.
+    ///
+    /// # Errors
+    /// The map that refused.
+    pub fn nat_stats(&self) -> Result<NatStats> {
+        Ok(NatStats { events: stats::nat_events(&self.maps)?, ..self.sync.nat_stats() })
     }
 
     /// What the plane does now. Reads every slot in use.

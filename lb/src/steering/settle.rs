@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lb_abi::{
     backend::{BackendEntry, PRESENT},
+    be::Be16,
     bounds::TABLE_LEN,
     flow::{FlowKey, FlowRecord},
     hash,
@@ -71,6 +72,7 @@ impl Phases {
 impl Sync {
     /// Lets time pass. Cheap while nothing moves; call it about once a second.
     pub(super) fn tick(&mut self, store: &mut impl Store, now: u32) -> Result<()> {
+        self.expire_nat(store, now)?;
         let is_moving = self.meta.flags & FLAG_MOVING != 0;
         let refused = store.inserts_refused()?;
         let refusing = refused != self.patience.inserts_refused;
@@ -193,7 +195,7 @@ impl Sync {
             .filter(|(id, entry)| entry.flags & PRESENT != 0 && !self.wanted.contains(id));
         for (id, entry) in lingering.map(|(id, entry)| (*id, *entry)).collect::<Vec<_>>() {
             // The generation stays, so that the id's next backend has another one.
-            self.put_backend(store, id, BackendEntry { address: [0; 16], flags: 0, ..entry })?;
+            self.put_backend(store, id, BackendEntry { address: [0; 16], flags: 0, port: Be16(0), ..entry })?;
         }
         Ok(())
     }

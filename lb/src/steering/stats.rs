@@ -6,6 +6,7 @@ use aya::maps::{MapData, PerCpuArray};
 use lb_abi::{
     counter::{FlowEvent, Traffic},
     names,
+    nat::NatEvent,
     reason::Reason,
     steer::SteerCounters,
 };
@@ -68,6 +69,16 @@ pub(super) fn read(
         vips: vips.collect::<Result<_>>()?,
         backends: backends.collect::<Result<_>>()?,
     })
+}
+
+/// Events of translated flows.
+pub(super) fn nat_events(maps: &Maps) -> Result<[u64; NatEvent::ALL.len()]> {
+    let mut events = [0; NatEvent::ALL.len()];
+    for (event, count) in NatEvent::ALL.iter().zip(&mut events) {
+        let values = maps.nat_events.get(&(*event as u32), 0).map_err(Error::map(names::MAP_NAT_EVENTS))?;
+        *count = values.iter().sum();
+    }
+    Ok(events)
 }
 
 /// Verdicts alone, for a host that only decapsulates.

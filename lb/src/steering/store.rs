@@ -13,17 +13,19 @@ use lb_abi::{
     flow::{FlowKey, FlowRecord},
     meta::Meta,
     names,
+    nat::{NatEntry, NatPool},
     vip::{VipEntry, VipKey},
 };
 
 use super::{
     error::{Error, Result},
-    maps::{Maps, SlotArray},
+    maps::{Maps, Place, SlotArray},
+    nat::NatStore,
 };
 use crate::model::BackendId;
 
 /// What sync reads and writes. Every write is visible to packets when the call returns.
-pub(super) trait Store {
+pub(super) trait Store: NatStore {
     fn vips(&self) -> Result<BTreeMap<VipKey, VipEntry>>;
     fn put_vip(&mut self, key: &VipKey, entry: &VipEntry) -> Result<()>;
     fn remove_vip(&mut self, key: &VipKey) -> Result<()>;
@@ -153,6 +155,46 @@ impl Store for Maps {
             .map_err(aya::maps::MapError::from)
             .and_then(|zero| self.vip_traffic.set(index, zero, 0))
             .map_err(failed)
+    }
+}
+
+impl NatStore for Maps {
+    fn nat_pools(&self) -> Result<BTreeMap<u32, NatPool>> {
+        let pools = (0..).zip(self.nat_pools.iter()).filter(|(_, pool)| pool.as_ref().is_ok_and(|pool| pool.count > 0) || pool.is_err());
+        pools.map(|(vip, pool)| Ok((vip, pool.map_err(Error::map(names::MAP_NAT_POOLS))?))).collect()
+    }
+
+    fn put_nat_pool(&mut self, vip: u32, pool: &NatPool) -> Result<()> {
+        self.nat_pools.set(vip, pool, 0).map_err(Error::map(names::MAP_NAT_POOLS))
+    }
+
+    fn nat_sources(&self) -> Result<Vec<[u8; 16]>> {
+        self.nat_sources.iter().collect::<std::result::Result<_, _>>().map_err(Error::map(names::MAP_NAT_SOURCES))
+    }
+
+    fn put_nat_source(&mut self, index: u32, source: &[u8; 16]) -> Result<()> {
+        self.nat_sources.set(index, source, 0).map_err(Error::map(names::MAP_NAT_SOURCES))
+    }
+
+    fn nat_cores(&self) -> Result<u32> {
+        let per_core = self.nat_events.get(&0, 0).map_err(Error::map(names::MAP_NAT_EVENTS))?;
+        Ok(per_core.len() as u32)
+    }
+
+    fn nat_read(&self, place: &mut Place, count: usize) -> Result<(Vec<(FlowKey, NatEntry)>, bool)> {
+        self.nat_flows.read(place, count)
+    }
+
+    fn nat_read_opening(&self, place: &mut Place, count: usize) -> Result<(Vec<(FlowKey, NatEntry)>, bool)> {
+        self.nat_opening.read(place, count)
+    }
+
+    fn nat_get(&self, key: &FlowKey) -> Result<Option<NatEntry>> {
+        self.nat_flows.get(key)
+    }
+
+    fn nat_remove(&mut self, key: &FlowKey) -> Result<()> {
+        self.nat_flows.remove(key)
     }
 }
 

@@ -16,16 +16,18 @@ use ipnet::IpNet;
 use lb_abi::{
     ABI_VERSION,
     backend::{BackendEntry, DOWN, PRESENT},
+    be::Be16,
     bounds::{TABLE_LEN, VIPS_MAX},
     meta::{FLAG_DENY_V4, FLAG_DENY_V6, FLAG_MOVING, Meta},
     slot::{Phase, Slot},
-    vip::{ECHO, FLOWS_NONE, FORWARD_IPIP, FORWARD_L2DSR, VipEntry, VipKey},
+    vip::{ECHO, FLOWS_NONE, FORWARD_IPIP, FORWARD_L2DSR, FORWARD_NAT, NAT_SOURCE, VipEntry, VipKey},
 };
 
 use super::{
     desired::{Checked, Desired, DesiredVip, mapped, ticks},
     error::{Error, Result},
     maps::SlotArray,
+    nat::Nat,
     patience::Patience,
     regions::{self, Plan, Region},
     store::Store,
@@ -56,6 +58,7 @@ pub(super) struct Sync {
     pub(super) wanted: BTreeSet<BackendId>,
     pub(super) down: BTreeSet<BackendId>,
     pub(super) patience: Patience,
+    pub(super) nat: Nat,
 }
 
 impl Sync {
@@ -75,6 +78,7 @@ impl Sync {
             wanted: with(PRESENT).collect(),
             down: with(DOWN).collect(),
             patience: Patience::new(store.inserts_refused()?),
+            nat: Nat::adopt(store)?,
             backends,
         })
     }
@@ -98,6 +102,8 @@ impl Sync {
                 store.reset_vip_traffic(index)?;
             }
         }
+        let index_of: BTreeMap<&str, u32> = indexes.iter().map(|(index, name)| (&**name, *index)).collect();
+        self.put_nat(store, &checked, |vip| index_of.get(&*vip.name).copied().unwrap_or(0))?;
         self.put_vips(store, &checked, &plan, &indexes)?;
         for (_, copy) in &plan.copies {
             self.move_region(store, *copy, &renamed, now)?;
@@ -194,19 +200,19 @@ impl Sync {
     fn put_backends(
         &mut self,
         store: &mut impl Store,
-        wanted: &BTreeMap<BackendId, IpAddr>,
+        wanted: &BTreeMap<BackendId, (IpAddr, Be16)>,
     ) -> Result<BTreeSet<BackendId>> {
         let mut renamed = BTreeSet::new();
-        for (&id, &address) in wanted {
+        for (&id, &(address, port)) in wanted {
             let address = mapped(address);
             let down = if self.down.contains(&id) { DOWN } else { 0 };
             let old = self.backends.get(&id).copied();
-            let same = old.is_none_or(|entry| entry.address == address);
+            let same = old.is_none_or(|entry| entry.address == address && entry.port == port);
             if !same {
                 renamed.insert(id);
             }
             let generation = old.map_or(0, |entry| entry.generation.wrapping_add(u32::from(!same)));
-            self.put_backend(store, id, BackendEntry { address, flags: PRESENT | down, generation })?;
+            self.put_backend(store, id, BackendEntry { address, flags: PRESENT | down, generation, port, pad: 0 })?;
         }
         Ok(renamed)
     }
@@ -311,6 +317,7 @@ impl Sync {
             let forward = match vip.forward {
                 Forward::Ipip => FORWARD_IPIP,
                 Forward::L2dsr => FORWARD_L2DSR,
+                Forward::Nat => FORWARD_NAT,
             };
             let entry = VipEntry {
                 vip: index(vip),
@@ -322,6 +329,9 @@ impl Sync {
                 pad: 0,
             };
             self.put_vip(store, *key, entry)?;
+        }
+        for (key, vip) in &checked.sources {
+            self.put_vip(store, *key, VipEntry { vip: index(vip), flags: NAT_SOURCE, ..VipEntry::default() })?;
         }
         for (key, vip) in &checked.echo {
             self.put_vip(store, *key, VipEntry { vip: index(vip), flags: ECHO, ..VipEntry::default() })?;
@@ -338,7 +348,9 @@ impl Sync {
     }
 
     fn remove_vips(&mut self, store: &mut impl Store, checked: &Checked<'_>) -> Result<()> {
-        let is_wanted = |key: &VipKey| checked.keys.contains_key(key) || checked.echo.contains_key(key);
+        let is_wanted = |key: &VipKey| {
+            checked.keys.contains_key(key) || checked.echo.contains_key(key) || checked.sources.contains_key(key)
+        };
         for key in self.vips.keys().copied().filter(|key| !is_wanted(key)).collect::<Vec<_>>() {
             store.remove_vip(&key)?;
             self.vips.remove(&key);

@@ -6,6 +6,7 @@
 pub mod host;
 pub mod kernel;
 pub mod namespace;
+pub mod nat;
 pub mod row;
 pub mod rows;
 pub mod tap;

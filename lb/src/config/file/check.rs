@@ -11,11 +11,12 @@ use lb_abi::bounds;
 
 use super::{
     listener::{ListenerDraft, RouteDraft},
+    nat,
     pool::PoolDraft,
     reader::{At, Fault, Findings, Show},
     vip::VipDraft,
 };
-use crate::config::{Backend, Balance, HostPattern, PathPattern, Protocol, Severity, Transport};
+use crate::config::{Backend, Balance, Forward, HostPattern, PathPattern, Protocol, Severity, Transport};
 
 /// Most routes, each counted once per host: a `RouteId` is a u16.
 const ROUTES_MAX: usize = u16::MAX as usize;
@@ -45,6 +46,7 @@ pub(super) fn check(drafts: &Drafts, findings: &Findings<'_>) {
         checker.vip(vip);
     }
     checker.vip_keys(&drafts.vips, &drafts.listeners);
+    nat::check_all(drafts, findings);
     let routed: HashSet<&str> = routed_listeners(drafts).collect();
     for listener in &drafts.listeners {
         checker.listener(listener, &routed);
@@ -91,9 +93,13 @@ impl<'d> Checker<'d, '_> {
     }
 
     fn vip(&self, vip: &VipDraft) {
-        let Some(pool) = self.find_pool(&vip.pool) else { return };
+        let pool = self.find_pool(&vip.pool);
+        nat::check(vip, pool, self.findings);
+        let Some(pool) = pool else { return };
+        let translates = vip.forward.as_ref().is_some_and(|at| at.value == Forward::Nat);
         for backend in &pool.backends {
-            if let Some(other) =
+            if !translates
+                && let Some(other) =
                 vip.ports.iter().find(|at| backend.value.port.is_some_and(|p| p != at.value.port))
             {
                 let message = format!(

@@ -79,8 +79,8 @@ pub(super) const STATE: Keys = Keys { supported: &["dir"], later: &[] };
 
 /// `[vip.NAME]`.
 pub(super) const VIP: Keys = Keys {
-    supported: &["address", "ports", "forward", "pool", "flows"],
-    later: &["hash", "nat_source", "quic", "sources", "on_down"],
+    supported: &["address", "ports", "forward", "pool", "flows", "nat_source"],
+    later: &["hash", "quic", "sources", "on_down"],
 };
 
 /// `[listener.NAME]`.
@@ -126,8 +126,10 @@ pub(super) const XDP_MODES: Choices<XdpMode> =
     Choices { supported: &[("native", XdpMode::Native), ("generic", XdpMode::Generic)], later: &[] };
 
 /// `vip.forward`.
-pub(super) const FORWARDS: Choices<Forward> =
-    Choices { supported: &[("ipip", Forward::Ipip), ("l2dsr", Forward::L2dsr)], later: &["gue", "nat"] };
+pub(super) const FORWARDS: Choices<Forward> = Choices {
+    supported: &[("ipip", Forward::Ipip), ("l2dsr", Forward::L2dsr), ("nat", Forward::Nat)],
+    later: &["gue"],
+};
 
 /// `vip.flows`.
 pub(super) const FLOWS: Choices<()> = Choices { supported: &[("none", ())], later: &[] };

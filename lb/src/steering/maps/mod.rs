@@ -1,21 +1,25 @@
 //! Typed handles on the maps of the contract. A map has the same name here as in the kernel half.
 
+mod nat;
 mod slots;
 
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, ReusePortSockArray},
+    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, ProgramArray, ReusePortSockArray},
 };
 use lb_abi::{
     backend::BackendEntry,
     bounds,
     counter::{FlowEvent, Traffic},
     flow::{FlowKey, FlowRecord},
-    names, reason,
+    names,
+    nat::{NatEntry, NatEvent, NatPool},
+    reason,
     steer::{SteerCounters, SteerEntry, SteerKey},
     vip::{VipEntry, VipKey},
 };
 
+pub use nat::{NatFlows, Place};
 pub use slots::{SlotArray, Slots};
 
 use super::error::{Error, Result};
@@ -28,6 +32,12 @@ pub type Vips = HashMap<MapData, VipKey, VipEntry>;
 pub type Backends = Array<MapData, BackendEntry>;
 /// `FLOWS`.
 pub type Flows = HashMap<MapData, FlowKey, FlowRecord>;
+/// `NAT_POOLS`, by VIP index.
+pub type NatPools = Array<MapData, NatPool>;
+/// `NAT_SOURCES`.
+pub type NatSources = Array<MapData, [u8; 16]>;
+/// `NAT_EVENTS`, by event.
+pub type NatEvents = PerCpuArray<MapData, u64>;
 /// `DENY_V4`.
 pub type DenyV4 = LpmTrie<MapData, [u8; 4], u32>;
 /// `DENY_V6`.
@@ -59,6 +69,18 @@ pub struct Maps {
     pub backends: Backends,
     /// What is remembered of flows.
     pub flows: Flows,
+    /// What `lb_ingress` calls.
+    pub programs: ProgramArray<MapData>,
+    /// Translated flows that are half-open.
+    pub nat_opening: NatFlows,
+    /// Translated flows that are established.
+    pub nat_flows: NatFlows,
+    /// Which sources a VIP's flows are given.
+    pub nat_pools: NatPools,
+    /// Addresses that sources are translated to.
+    pub nat_sources: NatSources,
+    /// What became of translated flows.
+    pub nat_events: NatEvents,
     /// Denied sources.
     pub deny_v4: DenyV4,
     /// Denied sources.
@@ -93,6 +115,12 @@ impl Maps {
             slots: Slots::map(take(object, names::MAP_SLOTS)?)?,
             backends: typed(object, names::MAP_BACKENDS)?,
             flows: typed(object, names::MAP_FLOWS)?,
+            programs: typed(object, names::MAP_PROGRAMS)?,
+            nat_opening: NatFlows::of(take(object, names::MAP_NAT_OPENING)?, names::MAP_NAT_OPENING)?,
+            nat_flows: NatFlows::of(take(object, names::MAP_NAT_FLOWS)?, names::MAP_NAT_FLOWS)?,
+            nat_pools: typed(object, names::MAP_NAT_POOLS)?,
+            nat_sources: typed(object, names::MAP_NAT_SOURCES)?,
+            nat_events: typed(object, names::MAP_NAT_EVENTS)?,
             deny_v4: typed(object, names::MAP_DENY_V4)?,
             deny_v6: typed(object, names::MAP_DENY_V6)?,
             reasons: typed(object, names::MAP_REASONS)?,
@@ -125,12 +153,19 @@ pub(super) struct Shape {
 }
 
 /// The shape of every map that is pinned. A pin of another shape is another version's.
-pub(super) const SHAPES: [Shape; 15] = [
+pub(super) const SHAPES: [Shape; 22] = [
     shape::<u32, lb_abi::meta::Meta>(names::MAP_META, 1),
     shape::<VipKey, VipEntry>(names::MAP_VIPS, bounds::VIP_KEYS_MAX),
     shape::<u32, u64>(names::MAP_SLOTS, bounds::SLOTS_MAX),
     shape::<u32, BackendEntry>(names::MAP_BACKENDS, bounds::BACKENDS_MAX),
     shape::<FlowKey, FlowRecord>(names::MAP_FLOWS, bounds::FLOWS_MAX),
+    shape::<u32, u32>(names::MAP_PROGRAMS, 1),
+    shape::<FlowKey, NatEntry>(names::MAP_NAT_OPENING, bounds::NAT_OPENING_MAX),
+    shape::<FlowKey, NatEntry>(names::MAP_NAT_FLOWS, bounds::NAT_FLOWS_MAX),
+    shape::<u32, NatPool>(names::MAP_NAT_POOLS, bounds::VIPS_MAX),
+    shape::<u32, [u8; 16]>(names::MAP_NAT_SOURCES, bounds::NAT_SOURCES_MAX),
+    shape::<u32, u32>(names::MAP_NAT_POSITION, 1),
+    shape::<u32, u64>(names::MAP_NAT_EVENTS, NatEvent::ALL.len() as u32),
     shape::<[u8; 8], u32>(names::MAP_DENY_V4, bounds::DENY_MAX),
     shape::<[u8; 20], u32>(names::MAP_DENY_V6, bounds::DENY_MAX),
     shape::<u32, u64>(names::MAP_REASONS, reason::COUNT),

@@ -19,6 +19,8 @@ use crate::{
 /// Flow memory of the VIPs here, ticks (one more than the duration).
 const IDLE: u32 = 101;
 
+mod nat;
+
 /// Maps in memory, that check at every write what a packet could meet.
 struct Fake {
     vips: BTreeMap<VipKey, VipEntry>,
@@ -29,6 +31,7 @@ struct Fake {
     flows: BTreeMap<Vec<u8>, (FlowKey, FlowRecord)>,
     refused: u64,
     resets: Vec<u32>,
+    nat: nat::Maps,
 }
 
 impl Default for Fake {
@@ -42,6 +45,7 @@ impl Default for Fake {
             flows: BTreeMap::new(),
             refused: 0,
             resets: Vec::new(),
+            nat: nat::Maps::default(),
         }
     }
 }
@@ -141,6 +145,7 @@ fn vip(name: &str, last: u8, pool: &str) -> DesiredVip {
         ports: vec![VipPort { port: 80, transport: Transport::Tcp }],
         forward: Forward::Ipip,
         pool: pool.into(),
+        nat_source: vec![],
         flows_none: false,
         flow_idle: std::time::Duration::from_nanos(u64::from(IDLE - 1) << lb_abi::slot::TICK_SHIFT),
         hash_key: [u64::from(last), 2],
@@ -149,7 +154,7 @@ fn vip(name: &str, last: u8, pool: &str) -> DesiredVip {
 
 fn pool(name: &str, ids: impl IntoIterator<Item = u16>) -> DesiredPool {
     let backend =
-        |id: u16| DesiredBackend { id: BackendId(id), address: [10, 0, 0, id as u8].into(), weight: 1 };
+        |id: u16| DesiredBackend { id: BackendId(id), address: [10, 0, 0, id as u8].into(), port: None, weight: 1 };
     DesiredPool {
         name: name.into(),
         table_key: [3, 4],

@@ -100,6 +100,7 @@ fn desired(backends: u16) -> Desired {
         } else {
             [0xfd00, 0, 0, 0, 0, 0, 0, id].into()
         },
+        port: None,
         weight: 1,
     };
     Desired {
@@ -113,6 +114,7 @@ fn desired(backends: u16) -> Desired {
             ],
             forward: Forward::Ipip,
             pool: "dns".into(),
+            nat_source: vec![],
             flows_none: false,
             flow_idle: Duration::from_secs(1),
             hash_key: [1, 2],

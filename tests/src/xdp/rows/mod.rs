@@ -12,7 +12,7 @@ use lb_ebpf::verdict::Verdict;
 use crate::{
     packet::{Packet, SYN},
     xdp::{
-        row::{Left, Moved, Place, Program, Result, Row},
+        row::{Left, Moved, NatLeft, Place, Program, Result, Row},
         world::{
             Backend, FAR, FAR_V6, HASH_KEY, LB0, LB0_MAC, LB1, LB1_MAC, NEAR, NEAR_V6, OUTER_V4, OUTER_V6,
             ROUTER_MAC, VIP, World, flow,
@@ -24,11 +24,12 @@ mod answer;
 mod decap;
 mod forward;
 mod moving;
+mod nat;
 mod refuse;
 
 /// All rows, for a world that is at tick `now`.
 pub fn all(now: u32) -> Vec<Row> {
-    [forward::rows(now), moving::rows(now), refuse::rows(now), answer::rows(now), decap::rows(now)].concat()
+    [forward::rows(now), moving::rows(now), refuse::rows(now), answer::rows(now), decap::rows(now), nat::rows(now)].concat()
 }
 
 /// Worlds in which a frame is encapsulated for a backend that decapsulates: the world, the frame in, and the
@@ -74,6 +75,12 @@ fn frame(name: &'static str, world: &World, frame: Vec<u8>) -> Row {
         events: Vec::new(),
         moved: Vec::new(),
         records: records.collect(),
+        nat: NatLeft {
+            opening: world.nat.opening.clone(),
+            flows: world.nat.flows.clone(),
+            events: Vec::new(),
+        }
+        .normal(world.now),
     };
     Row {
         name,

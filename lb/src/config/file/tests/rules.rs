@@ -202,7 +202,6 @@ fn vips() {
             "vip.dns.ports[1] = \"53/tcp\": this port is listed already",
         ),
         ("\"ipip\"", "^\"gue\"", "vip.dns.forward = \"gue\": not supported yet"),
-        ("\"ipip\"", "^\"nat\"", "vip.dns.forward = \"nat\": not supported yet"),
         (
             "flows = \"none\"",
             "flows = ^\"nnoe\"",
