@@ -178,13 +178,13 @@ impl Sim {
             Stage::Answered => match self.send(at, ACK) {
                 // For UDP it may have been forgotten, and have begun anew.
                 Ok(now_given) if now_given == given && self.has_entry(&given, is_tcp) => {
-                    self.become_(at, Stage::Open);
+                    self.enter(at, Stage::Open);
                     self.established += 1;
                 }
                 Ok(now_given) => {
                     assert!(!is_tcp, "an ACK went through and established nothing");
                     self.clients[at].given = now_given;
-                    self.become_(at, Stage::Asked);
+                    self.enter(at, Stage::Asked);
                 }
                 Err(reason) => {
                     assert!(matches!(reason, Reason::NatUnknown | Reason::NatPortsExhausted), "{reason:?}");
@@ -196,7 +196,7 @@ impl Sim {
         }
     }
 
-    fn become_(&mut self, at: usize, stage: Stage) {
+    fn enter(&mut self, at: usize, stage: Stage) {
         let now = self.now();
         (self.clients[at].stage, self.clients[at].active) = (stage, now);
     }
@@ -216,7 +216,7 @@ impl Sim {
             Ok(given) => {
                 self.clients[at].given = given;
                 self.opened += 1;
-                self.become_(at, Stage::Asked);
+                self.enter(at, Stage::Asked);
             }
             Err(reason) => assert_eq!(reason, Reason::NatPortsExhausted),
         }
@@ -238,15 +238,15 @@ impl Sim {
             // It forgot that it was connected: the server is who must tell it.
             2 => {
                 assert_eq!(self.send(at, SYN), Ok(given));
-                self.become_(at, Stage::Open);
+                self.enter(at, Stage::Open);
             }
             3..=6 => {
                 assert_eq!(self.answer(is_tcp, &given, ACK), Ok(()), "an answer to {given}");
-                self.become_(at, Stage::Open);
+                self.enter(at, Stage::Open);
             }
             _ => {
                 assert_eq!(self.send(at, ACK), Ok(given));
-                self.become_(at, Stage::Open);
+                self.enter(at, Stage::Open);
             }
         }
     }
