@@ -23,6 +23,7 @@ use lb_abi::{
     flow::{FlowKey, FlowRecord},
     hop::HopEntry,
     meta::Meta,
+    quic::{QuicEntry, QuicEvent, Server},
     reason::Reason,
     slot::{Slot, TICK_SHIFT},
     steer::{MODE_CORE, SteerCounters, SteerEntry, SteerKey},
@@ -158,6 +159,23 @@ impl Env for Kernel<'_> {
     #[inline(always)]
     fn backend(&self, id: u16) -> Option<&BackendEntry> {
         maps::BACKENDS.get(id as u32)
+    }
+
+    #[inline(always)]
+    fn quic(&self, vip: u32) -> Option<&QuicEntry> {
+        maps::QUIC.get(vip)
+    }
+
+    #[inline(always)]
+    fn quic_server(&self, id: u16) -> Option<Server> {
+        let word = maps::QUIC_SERVERS.get_ptr_mut(id as u32)?;
+        // SAFETY: as in `slot`; control writes the word by a syscall that copies it whole.
+        Some(Server::from_word(unsafe { word.read_volatile() }))
+    }
+
+    #[inline(always)]
+    fn count_quic(&self, event: QuicEvent) {
+        add_one(&maps::QUIC_EVENTS, event as u32);
     }
 
     #[inline(always)]

@@ -6,6 +6,7 @@ use lb_abi::{
     flow::{FlowKey, FlowRecord},
     hop::HopEntry,
     meta::Meta,
+    quic::{QuicEntry, QuicEvent, Server},
     reason::Reason,
     slot::Slot,
     vip::{VipEntry, VipKey},
@@ -29,6 +30,19 @@ pub trait Env {
     fn slot(&self, index: u32) -> Option<Slot>;
     /// The backend with an id, whether it is present or not.
     fn backend(&self, id: u16) -> Option<&BackendEntry>;
+    /// What leads QUIC datagrams to the VIP with a counter index. Surroundings without QUIC have none.
+    #[inline(always)]
+    fn quic(&self, _vip: u32) -> Option<&QuicEntry> {
+        None
+    }
+    /// Who has a server id, read as one word.
+    #[inline(always)]
+    fn quic_server(&self, _id: u16) -> Option<Server> {
+        None
+    }
+    /// Counts what led a datagram.
+    #[inline(always)]
+    fn count_quic(&self, _event: QuicEvent) {}
     /// The flow's record, if there is one of any epoch and age.
     fn flow(&self, key: &FlowKey) -> Option<impl FlowCell>;
     /// Writes a record over none or an old one. None: the table is full and nothing was written.

@@ -18,13 +18,14 @@ use lb_abi::{
 
 use crate::{
     address::Address,
+    choose,
     encap::{self, Outer, Tags},
     env::{Env, Route},
-    hop, icmp,
+    fragment, hop, icmp,
     numbers::Family,
     packet::Packet,
     parse::{Ip, Link, Ports, Shape, Transport},
-    select::{self, Stage},
+    select::Stage,
     verdict::{Outcome, Verdict},
 };
 
@@ -59,28 +60,35 @@ fn walk<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<Outcome, Reason> {
         Shape::Fragment => Err(Reason::Fragment),
         Shape::Options => Err(Reason::IpOptions),
     };
-    match transport {
+    let (vip, ports, stage) = match transport {
         Ok(Transport::Tcp(ports, flags)) => {
             let vip = find(env, &ip, ports)?;
             if !flags.possible() {
                 return Err(Reason::MalformedTcp);
             }
-            forward(packet, env, meta, &link, &ip, vip, ports, Stage::of(flags))
+            (vip, ports, Stage::of(flags))
         }
-        Ok(Transport::Udp(ports)) => {
-            let vip = find(env, &ip, ports)?;
-            forward(packet, env, meta, &link, &ip, vip, ports, Stage::Datagram)
+        Ok(Transport::Udp(ports)) => (find(env, &ip, ports)?, ports, Stage::Datagram),
+        Ok(Transport::EchoRequest) => {
+            return match env.vip(&address_key(&ip)) {
+                Some(vip) if vip.flags & ECHO != 0 => {
+                    icmp::answer(packet, &link, &ip)?;
+                    Ok(Outcome { reason: Reason::Echo, verdict: Verdict::Transmit })
+                }
+                _ => Err(Reason::NotOurs),
+            };
         }
-        Ok(Transport::EchoRequest) => match env.vip(&address_key(&ip)) {
-            Some(vip) if vip.flags & ECHO != 0 => {
-                icmp::answer(packet, &link, &ip)?;
-                Ok(Outcome { reason: Reason::Echo, verdict: Verdict::Transmit })
-            }
-            _ => Err(Reason::NotOurs),
-        },
-        Ok(Transport::Other) => Err(Reason::NotOurs),
-        Err(reason) => Err(env.vip(&address_key(&ip)).map_or(Reason::NotOurs, |_| reason)),
-    }
+        Ok(Transport::Other) => return Err(Reason::NotOurs),
+        Err(reason) => {
+            let vip = match reason {
+                Reason::Fragment => fragment::vip(packet, env, &ip),
+                _ => None,
+            };
+            let stopped = || env.vip(&address_key(&ip)).map_or(Reason::NotOurs, |_| reason);
+            (vip.ok_or_else(stopped)?, fragment::PORTS, fragment::STAGE)
+        }
+    };
+    forward(packet, env, meta, &link, &ip, vip, ports, stage)
 }
 
 #[inline(always)]
@@ -132,7 +140,7 @@ fn forward<P: Packet, E: Env>(
         pad: [0; 3],
     };
     let hash = hash::flow(vip.hash_key, &flow);
-    let choice = select::select(env, vip, &flow, stage, hash)?;
+    let choice = choose::choose(packet, env, ip, vip, &flow, stage, hash)?;
     let bytes = packet.len() as u64;
 
     let outer = if vip.flags & FORWARD_IPIP != 0 {

@@ -5,23 +5,26 @@
 //! one set of rows is run on both. Order of steps in [`ingress::ingress`]:
 //!
 //! ```text
-//! parse link, IP -> deny list -> parse transport -> VIP -> echo | ttl -> slot -> flow record -> route ->
-//! front -> out
+//! parse link, IP -> deny list -> parse transport -> VIP -> echo | ttl -> connection id | slot -> flow record ->
+//! route -> front -> out
 //! ```
 //! Absent on purpose: allocation, panics, raw pointers, logging, and every look-up a packet does not need.
 #![no_std]
 
 pub mod address;
 pub mod checksum;
+pub mod choose;
 pub mod decap;
 pub mod encap;
 pub mod env;
+pub mod fragment;
 pub mod hop;
 pub mod icmp;
 pub mod ingress;
 pub mod numbers;
 pub mod packet;
 pub mod parse;
+pub mod quic;
 pub mod select;
 pub mod verdict;
 

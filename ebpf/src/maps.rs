@@ -12,6 +12,7 @@ use lb_abi::{
     flow::{FlowKey, FlowRecord},
     hop::HopEntry,
     meta::Meta,
+    quic::{QuicEntry, QuicEvent},
     reason,
     steer::{SteerCounters, SteerEntry, SteerKey},
     vip::{VipEntry, VipKey},
@@ -28,6 +29,13 @@ pub(crate) static SLOTS: Array<u64> = Array::with_max_entries(bounds::SLOTS_MAX,
 pub(crate) static BACKENDS: Array<BackendEntry> = Array::with_max_entries(bounds::BACKENDS_MAX, 0);
 #[map]
 pub(crate) static HOPS: PerCpuArray<HopEntry> = PerCpuArray::with_max_entries(bounds::BACKENDS_MAX, 0);
+#[map]
+pub(crate) static QUIC: Array<QuicEntry> = Array::with_max_entries(bounds::VIPS_MAX, 0);
+#[map]
+pub(crate) static QUIC_SERVERS: Array<u64> = Array::with_max_entries(bounds::QUIC_SERVERS_MAX, 0);
+#[map]
+pub(crate) static QUIC_EVENTS: PerCpuArray<u64> =
+    PerCpuArray::with_max_entries(QuicEvent::ALL.len() as u32, 0);
 /// Preallocated (no `BPF_F_NO_PREALLOC`) and not LRU: full means refuse.
 #[map]
 pub(crate) static FLOWS: HashMap<FlowKey, FlowRecord> = HashMap::with_max_entries(bounds::FLOWS_MAX, 0);

@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 use lb_abi::{
     counter::FlowEvent,
     reason::Reason,
-    vip::{FORWARD_IPIP, FORWARD_L2DSR},
+    vip::{FORWARD_IPIP, FORWARD_L2DSR, HASH_SOURCE, QUIC},
 };
 use lb_tests::{
     packet::{ACK, FIN, Packet, SYN},
@@ -19,7 +19,7 @@ use lb_tests::{
 
 use super::{
     Scenario,
-    program_object::{Bench, DENIED_V4, Maps, Program, Slots, directory},
+    program_object::{Bench, DENIED_V4, Maps, Program, Slots, directory, short_header},
 };
 use crate::{
     budget::Depth,
@@ -149,6 +149,11 @@ fn tcp_v6(flags: u8) -> Packet {
     Packet::tcp("[2001:db8:ffff::]:40000", "[2001:db8::1]:80", flags).macs(LB0_MAC, ROUTER_MAC)
 }
 
+/// A short header with an id that names a server.
+fn quic() -> Packet {
+    Packet::udp("198.51.100.0:40000", "192.0.2.1:53").macs(LB0_MAC, ROUTER_MAC).content(&short_header())
+}
+
 fn cases() -> Vec<Case> {
     let udp = Packet::udp("198.51.100.0:40000", "192.0.2.1:53").macs(LB0_MAC, ROUTER_MAC);
     let other = Packet::tcp("198.51.100.0:40000", "192.0.2.7:80", ACK).macs(LB0_MAC, ROUTER_MAC);
@@ -162,6 +167,9 @@ fn cases() -> Vec<Case> {
         forwarded("4in4, TCP, SYN", tcp(SYN)),
         forwarded("4in4, UDP", udp),
         forwarded("4in4, TCP, deny list on", tcp(ACK)).deny(),
+        forwarded("4in4, TCP, by source", tcp(ACK)).by(FORWARD_IPIP | HASH_SOURCE),
+        // No slot leads anywhere: only the id does.
+        forwarded("4in4, QUIC, known id", quic()).by(FORWARD_IPIP | QUIC).to(0),
         forwarded("6in4, TCP", tcp_v6(ACK)),
         forwarded("6in6, TCP", tcp_v6(ACK)).to(NEAR_V6.id),
         Case {

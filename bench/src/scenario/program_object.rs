@@ -22,6 +22,7 @@ use lb_abi::{
     flow::{FlowKey, FlowRecord},
     meta::{FLAG_DENY_V4, FLAG_DENY_V6, Meta},
     names,
+    quic::{Id, QuicEntry, Server},
     reason::Reason,
     slot::{Phase, Slot, ticks},
     vip::{ECHO, VipEntry, VipKey},
@@ -110,6 +111,11 @@ impl Bench {
             let entry = BackendEntry { address, flags: PRESENT, ..BackendEntry::default() };
             backends.set(u32::from(backend.id), entry, 0)?;
         }
+        let mut entry = QuicEntry { configs: 1, ..QuicEntry::default() };
+        (entry.keys[0], entry.pools[0]) = (world::HASH_KEY, 1);
+        array::<QuicEntry>(&mut self.object, names::MAP_QUIC)?.set(VIP, entry, 0)?;
+        let server = Server { backend: world::NEAR.id, generation: 0, pool: 1 };
+        array::<u64>(&mut self.object, names::MAP_QUIC_SERVERS)?.set(SERVER.into(), server.to_word(), 0)?;
         let mut deny = LpmTrie::<_, [u8; 4], u32>::try_from(map(&mut self.object, names::MAP_DENY_V4)?)?;
         Ok(deny.insert(&Key::new(24, DENIED_V4), 1, 0)?)
     }
@@ -253,6 +259,15 @@ impl Bench {
         let counters = PerCpuArray::<_, u64>::try_from(map(&mut self.object, names::MAP_FLOW_EVENTS)?)?;
         Ok(counters.get(&(event as u32), 0)?.iter().sum())
     }
+}
+
+/// Server id of the nearest backend.
+const SERVER: u16 = 7;
+
+/// What a QUIC datagram begins with whose id names that server.
+pub(crate) fn short_header() -> Vec<u8> {
+    let id = Id::new(world::HASH_KEY, 0, SERVER, [1, 2, 3, 4, 5]).to_bytes();
+    [&[0x40][..], &id].concat()
 }
 
 /// Where `cargo xtask build-ebpf` puts the objects.

@@ -6,6 +6,8 @@ pub const VIP_KEYS_MAX: u32 = 4096;
 pub const VIPS_MAX: u32 = 512;
 /// Backends over all pools that XDP knows. Id 0 is never given out: a zeroed slot names no backend.
 pub const BACKENDS_MAX: u32 = 4096;
+/// Server ids in QUIC connection ids, 0 included, which is nobody's: as many as there are backends.
+pub const QUIC_SERVERS_MAX: u32 = BACKENDS_MAX;
 /// Slots of one pool's table: a prime, so that Maglev's permutations reach every slot (Maglev, NSDI'16, 3.4).
 pub const TABLE_LEN: u32 = 65_537;
 /// Tables, one per pool with a VIP.

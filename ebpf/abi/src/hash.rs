@@ -14,7 +14,7 @@ pub fn sip13<const N: usize>(key: [u64; 2], words: [u64; N]) -> u64 {
 /// SipHash-1-3 of `words` and then the last one to seven bytes of an input of `len` bytes, in the low end of
 /// `rest`: with the length they fill its last word.
 #[inline(always)]
-fn sip13_with_rest<const N: usize>(key: [u64; 2], words: [u64; N], rest: u64, len: usize) -> u64 {
+pub(crate) fn sip13_with_rest<const N: usize>(key: [u64; 2], words: [u64; N], rest: u64, len: usize) -> u64 {
     let mut v0 = key[0] ^ 0x736f_6d65_7073_6575;
     let mut v1 = key[1] ^ 0x646f_7261_6e64_6f6d;
     let mut v2 = key[0] ^ 0x6c79_6765_6e65_7261;
@@ -62,11 +62,18 @@ pub fn flow(key: [u64; 2], flow: &FlowKey) -> u32 {
     } else {
         sip13_with_rest(key, [source[0], source[1], destination[0], destination[1]], rest, 37)
     };
+    fold(hash)
+}
+
+/// Both halves of a hash in one.
+#[inline(always)]
+pub(crate) const fn fold(hash: u64) -> u32 {
     (hash ^ (hash >> 32)) as u32
 }
 
+/// An address as two little-endian words.
 #[inline(always)]
-const fn halves(address: &[u8; 16]) -> [u64; 2] {
+pub(crate) const fn halves(address: &[u8; 16]) -> [u64; 2] {
     let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *address;
     [u64::from_le_bytes([a, b, c, d, e, f, g, h]), u64::from_le_bytes([i, j, k, l, m, n, o, p])]
 }

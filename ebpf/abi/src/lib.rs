@@ -18,10 +18,12 @@ pub mod meta;
 pub mod names;
 #[cfg(feature = "user")]
 mod pod;
+pub mod quic;
 pub mod reason;
 pub mod slot;
 pub mod steer;
+pub mod subject;
 pub mod vip;
 
 /// Version of every layout and meaning in this crate.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;

@@ -20,6 +20,12 @@ pub const MAP_SLOTS: &str = "SLOTS";
 pub const MAP_BACKENDS: &str = "BACKENDS";
 /// `PerCpuArray<HopEntry>` by backend id.
 pub const MAP_HOPS: &str = "HOPS";
+/// `Array<QuicEntry>` by VIP index.
+pub const MAP_QUIC: &str = "QUIC";
+/// `Array<u64>` of [`crate::quic::Server`], by server id.
+pub const MAP_QUIC_SERVERS: &str = "QUIC_SERVERS";
+/// `PerCpuArray<u64>` by [`crate::quic::QuicEvent`].
+pub const MAP_QUIC_EVENTS: &str = "QUIC_EVENTS";
 /// `HashMap<FlowKey, FlowRecord>`.
 pub const MAP_FLOWS: &str = "FLOWS";
 /// `LpmTrie<[u8; 4], u32>` of denied sources.

@@ -8,6 +8,7 @@ use crate::{
     flow::{FlowKey, FlowRecord},
     hop::HopEntry,
     meta::Meta,
+    quic::QuicEntry,
     steer::{SteerCounters, SteerEntry, SteerKey},
     vip::{VipEntry, VipKey},
 };
@@ -28,6 +29,7 @@ pod!(
     HopEntry,
     Meta,
     Plan,
+    QuicEntry,
     SteerCounters,
     SteerEntry,
     SteerKey,

@@ -51,6 +51,24 @@ pub const ECHO: u32 = 1 << 3;
 /// For `lb_decap`, under key (outer destination, port 0, protocol 4 or 41): take the outer header off. Where
 /// `META` is zero it takes off every one.
 pub const DECAP: u32 = 1 << 4;
+/// The slot is chosen by the source address alone (see [`crate::subject`]), and fragments are forwarded.
+pub const HASH_SOURCE: u32 = 1 << 16;
+/// The slot is chosen by the destination port alone.
+pub const HASH_PORT: u32 = 1 << 17;
+/// Datagrams are led by their connection id first (see [`crate::quic`]).
+pub const QUIC: u32 = 1 << 18;
+
+/// [`VipKey::protocol`] of the VIP that takes an address's fragments, under the transport protocol as port.
+/// The number is IPv6's fragment header's (IANA), which no transport has.
+pub const FRAGMENTS: u8 = 44;
+
+impl VipKey {
+    /// Where the VIP stands that takes fragments of a transport protocol to an address, if one does.
+    #[inline(always)]
+    pub const fn fragments(address: [u8; 16], protocol: u8) -> Self {
+        Self { address, port: Be16::new(protocol as u16), protocol: FRAGMENTS, pad: 0 }
+    }
+}
 
 const _: () = assert!(size_of::<VipKey>() == 20);
 const _: () = assert!(size_of::<VipEntry>() == 40);

@@ -50,7 +50,8 @@ fn address(port: u16) -> SocketAddr {
 }
 
 fn config() -> Config {
-    let backend = |port| Backend { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), port: Some(port), weight: 1 };
+    let backend =
+        |port| Backend { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), port: Some(port), weight: 1, server_id: None };
     let health = Health {
         tcp_port: None,
         every: Duration::from_secs(2),
@@ -59,7 +60,7 @@ fn config() -> Config {
         rise: 2,
     };
     let pool = |backends, health| Pool { balance: None, backends, health, keepalive: Keepalive::default() };
-    let dns = Backend { ip: IpAddr::V4(Ipv4Addr::new(10, 0, 1, 53)), port: None, weight: 1 };
+    let dns = Backend { ip: IpAddr::V4(Ipv4Addr::new(10, 0, 1, 53)), port: None, weight: 1, server_id: None };
     Config {
         runtime: Runtime { workers: Workers::Count(2) },
         xdp: None,
@@ -74,6 +75,8 @@ fn config() -> Config {
                 forward: Forward::Ipip,
                 pool: "dns".into(),
                 flows_none: true,
+                hash: HashBy::Flow,
+                quic: None,
             },
         )]),
         listeners: BTreeMap::from([(
@@ -164,6 +167,7 @@ pub(crate) fn view() -> View {
 /// One flow, to the VIP of [`view`].
 pub(crate) fn flows() -> FlowList {
     let flow = Flow {
+        group_of: None,
         source: ([198, 51, 100, 7], 40_000).into(),
         destination: ([192, 0, 2, 53], 53).into(),
         protocol: 17,

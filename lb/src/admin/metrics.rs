@@ -7,6 +7,7 @@ use std::fmt::Display;
 
 use lb_abi::{
     counter::{FlowEvent, Traffic},
+    quic::QuicEvent,
     reason::Reason,
 };
 
@@ -212,6 +213,14 @@ fn xdp(encoder: &mut Encoder, packets: &Packets) {
     let mut family =
         encoder.family("lb_xdp_flow_events_total", Kind::Counter, "What happened in moving slots.");
     for (event, count) in FlowEvent::ALL.iter().zip(packets.flow_events) {
+        family.sample(&[("reason", &event.name())], count);
+    }
+    let mut family = encoder.family(
+        "lb_xdp_quic_datagrams_total",
+        Kind::Counter,
+        "Datagrams to QUIC VIPs by what led them: the connection id, or the hash and why.",
+    );
+    for (event, count) in QuicEvent::ALL.iter().zip(packets.quic_events) {
         family.sample(&[("reason", &event.name())], count);
     }
     encoder

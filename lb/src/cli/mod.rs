@@ -14,11 +14,11 @@ use std::{
 use clap::Parser;
 use serde_json::{Value, json};
 
-use self::args::{Asking, Check, Cli, Command, Decap, Detach, Run, Show};
+use self::args::{Asking, Check, Cli, Command, Decap, Detach, QuicId, Run, Show};
 use crate::{
     admin::{self, What},
     config,
-    control::{self, Options, Paths},
+    control::{self, Options, Paths, quic_id},
 };
 
 /// Refused or invalid. Usage errors end with 2, by clap.
@@ -33,6 +33,7 @@ pub fn main() -> ExitCode {
         Command::Show(show) => show_list(&show),
         Command::Detach(detach) => detach_all(&detach),
         Command::Decap(decap) => decapsulate(&decap),
+        Command::QuicId(id) => connection_id(&id),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -112,6 +113,16 @@ fn detach_all(detach: &Detach) -> Result<(), String> {
 fn decapsulate(decap: &Decap) -> Result<(), String> {
     logging::start(&decap.log)?;
     control::decap(&decap.interface).map_err(whole)
+}
+
+fn connection_id(id: &QuicId) -> Result<(), String> {
+    let QuicId { key, read, server, first: [first], nonce } = id;
+    let said = match read {
+        Some(read) => quic_id::read(key, read),
+        None => quic_id::make(key, *first, server.unwrap_or(0), *nonce),
+    };
+    print(format_args!("{}\n", said.map_err(whole)?));
+    Ok(())
 }
 
 fn socket(asking: &Asking) -> PathBuf {

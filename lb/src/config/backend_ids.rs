@@ -145,7 +145,7 @@ mod tests {
 
     fn id(ids: &BackendIds, port: u16) -> Option<BackendId> {
         let ip = [127, 0, 0, 1].into();
-        ids.id("demo", &Backend { ip, port: Some(port), weight: 9 })
+        ids.id("demo", &Backend { ip, port: Some(port), weight: 9, server_id: None })
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A [`Config`] as the JSON that means it: the schema of the file. Secrets stand in it by reference, as in the file.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use serde_json::{Map, Value, json};
 
@@ -40,7 +40,7 @@ impl Config {
                 "interfaces": xdp.interfaces.iter().map(interface).collect::<Vec<_>>(),
                 "deny": xdp.deny,
             });
-            put(&mut table, "secret", xdp.secret.as_ref().map(|path| format!("file:{}", path.display())));
+            put(&mut table, "secret", xdp.secret.as_deref().map(file_reference));
             top["xdp"] = table;
         }
         top
@@ -56,6 +56,10 @@ fn put(table: &mut Value, key: &str, value: Option<impl serde::Serialize>) {
     if let Some(value) = value {
         table[key] = json!(value);
     }
+}
+
+fn file_reference(path: &Path) -> String {
+    format!("file:{}", path.display())
 }
 
 fn workers(workers: &Workers) -> Value {
@@ -79,6 +83,12 @@ fn vip(vip: &Vip) -> Value {
         "forward": match vip.forward { Forward::Ipip => "ipip", Forward::L2dsr => "l2dsr" },
         "pool": vip.pool,
     });
+    put(&mut table, "hash", Some(vip.hash));
+    let quic = vip.quic.as_ref().map(|quic| {
+        let keys = quic.keys.iter().map(|(config, file)| (config.to_string(), file_reference(file)));
+        json!({ "keys": keys.collect::<BTreeMap<_, _>>() })
+    });
+    put(&mut table, "quic", quic);
     put(&mut table, "flows", vip.flows_none.then_some("none"));
     table
 }
@@ -107,7 +117,11 @@ fn route(route: &Route) -> Value {
 }
 
 fn pool(pool: &Pool) -> Value {
-    let backend = |backend: &Backend| json!({ "address": backend.to_string(), "weight": backend.weight });
+    let backend = |backend: &Backend| {
+        let mut table = json!({ "address": backend.to_string(), "weight": backend.weight });
+        put(&mut table, "server_id", backend.server_id);
+        table
+    };
     let mut table = json!({
         "backends": pool.backends.iter().map(backend).collect::<Vec<_>>(),
         "keepalive": {
@@ -157,6 +171,8 @@ mod tests {
         forward = "ipip"
         pool = "dns"
         flows = "none"
+        hash = "source"
+        quic = { keys = { 0 = "file:keys/quic-0", 6 = "file:keys/quic-6" } }
         [listener.web]
         bind = ["0.0.0.0:80", "[::]:80"]
         protocol = "http"
@@ -173,7 +189,7 @@ mod tests {
         pool = "api"
         [pool.dns]
         balance = "maglev"
-        backends = ["10.0.1.53"]
+        backends = [{ address = "10.0.1.53", server_id = 4095 }]
         health = { tcp = "53", every = "500ms" }
         [pool.api]
         backends = ["10.0.0.1:80", { address = "[2001:db8::1]:80", weight = 9 }]

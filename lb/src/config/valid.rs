@@ -143,6 +143,17 @@ pub struct Vip {
     pub pool: Arc<str>,
     /// `flows = "none"`: never remember.
     pub flows_none: bool,
+    /// What packets are told apart by.
+    pub hash: HashBy,
+    /// Datagrams are QUIC's, and led by connection id where that names a server.
+    pub quic: Option<Quic>,
+}
+
+/// `vip.quic`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Quic {
+    /// `keys`: files of the keys that ids are checked by, by config id (0 to 6); never empty.
+    pub keys: BTreeMap<u8, PathBuf>,
 }
 
 impl Vip {
@@ -178,6 +189,20 @@ pub enum Transport {
     Tcp,
     /// 17.
     Udp,
+}
+
+/// `vip.hash`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HashBy {
+    /// Addresses, ports and protocol: each flow by itself.
+    #[default]
+    #[serde(rename = "5-tuple")]
+    Flow,
+    /// Source address: all flows of a client together, its fragments too.
+    Source,
+    /// Destination port: all flows to it together.
+    DestinationPort,
 }
 
 /// `vip.forward`.
@@ -290,6 +315,8 @@ pub struct Backend {
     pub port: Option<u16>,
     /// Share of new work, 1 ..= 1000.
     pub weight: u16,
+    /// What QUIC connection ids call it, 1 ..= 4095; no two backends have the same.
+    pub server_id: Option<u16>,
 }
 
 impl std::fmt::Display for Backend {

@@ -103,6 +103,7 @@ pub(super) fn desired(
         deny: config.xdp.as_ref().map(|xdp| xdp.deny.clone()).unwrap_or_default(),
         outer_v4: outer.v4,
         outer_v6: outer.v6,
+        ..Desired::default()
     }
 }
 
@@ -123,6 +124,7 @@ fn vips(name: &Arc<str>, vip: &Vip, secret: [u64; 2]) -> Vec<DesiredVip> {
         forward: vip.forward,
         pool: vip.pool.clone(),
         flows_none,
+        hash: vip.hash,
         flow_idle,
         hash_key: derive_key(secret, "flow", name),
     };

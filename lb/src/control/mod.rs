@@ -14,6 +14,8 @@ mod paths;
 mod plan;
 mod plane;
 mod prober;
+mod quic;
+pub mod quic_id;
 #[cfg(test)]
 mod routing;
 mod run;

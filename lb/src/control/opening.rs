@@ -9,12 +9,13 @@ use super::{
     host, lineage, lock,
     packet_path::{KernelPath, LOST_STEER, now_ticks},
     plan::Plan,
+    quic,
     secret::Secret,
 };
 use crate::{
     config::{BackendIds, Config, Snapshot, Xdp},
     model::BackendId,
-    steering::{self, Plane},
+    steering::{self, Desired, Plane},
 };
 
 /// Programs and maps, loaded or adopted, as an earlier run left them.
@@ -114,7 +115,9 @@ fn forward(
         None => Secret::load_or_make(state_dir).with_context(|| format!("secret in {}", state_dir.display())),
     }?;
     let outer = Outer::of(xdp).context("getifaddrs")?;
+    let quic = quic::desired(&plan.config, snapshot, &plan.directory)?;
     let desired = desired(&plan.config, snapshot, secret.key(), outer, state_dir);
+    let desired = Desired { quic, ..desired };
     let down = still_down(&plane, snapshot, checked);
     plane.sync(&desired, now_ticks())?;
     plane.set_down(&down, now_ticks())?;

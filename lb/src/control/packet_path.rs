@@ -156,6 +156,7 @@ impl KernelPath {
         Ok(Packets {
             reasons: std::array::from_fn(|at| stats.reasons.get(at).map_or(0, |(_, count)| *count)),
             flow_events: std::array::from_fn(|at| stats.flow_events.get(at).map_or(0, |(_, count)| *count)),
+            quic_events: std::array::from_fn(|at| stats.quic_events.get(at).map_or(0, |(_, count)| *count)),
             vips: stats.vips.into_iter().collect(),
             backends: stats.backends.into_iter().collect(),
             slots_open: phases().map(|slots| slots.open as u64).sum(),
@@ -201,6 +202,7 @@ impl PacketPath for KernelPath {
         let now = now_ticks();
         let (found, omitted) = self.plane.flows(FLOWS_SHOWN).map_err(|error| error.to_string())?;
         let flow = |flow: steering::Flow| Flow {
+            group_of: flow.group_of,
             source: flow.source,
             destination: flow.destination,
             protocol: flow.protocol,

@@ -16,10 +16,13 @@ use lb_abi::{
     vip::VipKey,
 };
 
-use super::error::{Error, Result};
+use super::{
+    error::{Error, Result},
+    quic::DesiredQuic,
+};
 use crate::{
     balance::maglev::{Member, Table},
-    config::{Forward, Transport, VipPort},
+    config::{Forward, HashBy, Transport, VipPort},
     model::{BackendId, Generation},
 };
 
@@ -34,6 +37,8 @@ pub struct Desired {
     pub pools: Vec<DesiredPool>,
     /// Denied sources.
     pub deny: Vec<IpNet>,
+    /// QUIC connection ids.
+    pub quic: DesiredQuic,
     /// Outer source of IPIP in IPv4; `None`: backends with IPv4 addresses cannot be reached by IPIP.
     pub outer_v4: Option<Ipv4Addr>,
     /// The same for IPv6.
@@ -55,6 +60,8 @@ pub struct DesiredVip {
     pub pool: Arc<str>,
     /// Never remember flows.
     pub flows_none: bool,
+    /// What packets are told apart by.
+    pub hash: HashBy,
     /// How long a flow without packets is remembered.
     pub flow_idle: Duration,
     /// Keys the flow hash; must not change while the VIP lives. See [`derive_key`].
@@ -188,6 +195,7 @@ impl Desired {
             checked.pools.insert(&vip.pool, pool);
             checked.add_keys(vip)?;
         }
+        checked.add_fragments();
         let pools: Vec<&DesiredPool> = checked.pools.values().copied().collect();
         pools.into_iter().try_for_each(|pool| checked.add_backends(pool))?;
         bound("vips", self.vips.len(), VIPS_MAX)?;
@@ -214,6 +222,20 @@ impl<'a> Checked<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Fragments go to a VIP that hashes by source and has all the ports there are of an address and protocol.
+    fn add_fragments(&mut self) {
+        let mut users: BTreeMap<VipKey, Vec<&'a DesiredVip>> = BTreeMap::new();
+        for (key, vip) in &self.keys {
+            users.entry(VipKey::fragments(key.address, key.protocol)).or_default().push(vip);
+        }
+        for (key, vips) in users {
+            let Some((first, others)) = vips.split_first() else { continue };
+            if first.hash == HashBy::Source && others.iter().all(|vip| vip.name == first.name) {
+                self.keys.insert(key, first);
+            }
+        }
     }
 
     fn add_backends(&mut self, pool: &DesiredPool) -> Result<()> {
@@ -271,6 +293,7 @@ mod tests {
             forward: Forward::Ipip,
             pool: "dns".into(),
             flows_none: false,
+            hash: HashBy::Flow,
             flow_idle: Duration::from_secs(1),
             hash_key: [0, 0],
         };

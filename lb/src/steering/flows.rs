@@ -1,15 +1,26 @@
 //! What is remembered of flows, for people.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
 
-use lb_abi::flow::{CLOSING, FlowKey, FlowRecord};
+use lb_abi::{
+    flow::{CLOSING, FlowKey, FlowRecord},
+    subject,
+};
 
 use super::{error::Result, store::Store};
 use crate::model::BackendId;
 
 /// One record of `FLOWS`. There are records only for flows through slots that are moving.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flow {
+    /// Name of the VIP, where all flows of a client, or all to a port, are remembered as one; of a single flow the
+    /// destination says it. In a group only the client is real (protocol [`subject::SOURCE`]), or only the
+    /// destination's port ([`subject::PORT`]).
+    pub group_of: Option<Arc<str>>,
     /// Client.
     pub source: SocketAddr,
     /// VIP.
@@ -25,23 +36,33 @@ pub struct Flow {
 }
 
 /// The first `max` records that the map gives, and how many more there are.
-pub(super) fn read(store: &impl Store, max: usize) -> Result<(Vec<Flow>, usize)> {
+pub(super) fn read(
+    store: &impl Store,
+    vip_names: &BTreeMap<u32, Arc<str>>,
+    max: usize,
+) -> Result<(Vec<Flow>, usize)> {
     let (mut flows, mut omitted) = (Vec::new(), 0);
     store.for_each_flow(&mut |key, record| match flows.len() < max {
-        true => flows.push(flow(key, record)),
+        true => flows.push(flow(key, record, vip_names)),
         false => omitted += 1,
     })?;
     Ok((flows, omitted))
 }
 
-fn flow(key: &FlowKey, record: &FlowRecord) -> Flow {
+fn flow(key: &FlowKey, record: &FlowRecord, vip_names: &BTreeMap<u32, Arc<str>>) -> Flow {
     let address = |octets, port| {
         let ip: IpAddr = Ipv6Addr::from(octets).to_canonical();
         SocketAddr::new(ip, port)
     };
+    let (source_port, destination_port) = match key.protocol {
+        subject::SOURCE => (0, 0),
+        subject::PORT => (0, key.source_port.host()),
+        _ => (key.source_port.host(), key.destination_port.host()),
+    };
     Flow {
-        source: address(key.source, key.source_port.host()),
-        destination: address(key.destination, key.destination_port.host()),
+        group_of: subject::vip_of_group(key).and_then(|index| vip_names.get(&index).cloned()),
+        source: address(key.source, source_port),
+        destination: address(key.destination, destination_port),
         protocol: key.protocol,
         backend: BackendId(record.backend),
         seen: record.seen,
@@ -51,7 +72,10 @@ fn flow(key: &FlowKey, record: &FlowRecord) -> Flow {
 
 #[cfg(test)]
 mod tests {
-    use lb_abi::be::Be16;
+    use lb_abi::{
+        be::Be16,
+        vip::{HASH_PORT, HASH_SOURCE, VipEntry},
+    };
 
     use super::*;
 
@@ -60,9 +84,27 @@ mod tests {
         let mut key = FlowKey { source_port: Be16::new(40_000), protocol: 6, ..FlowKey::default() };
         key.source[10..].copy_from_slice(&[0xff, 0xff, 192, 0, 2, 1]);
         key.destination = "2001:db8::1".parse::<Ipv6Addr>().unwrap().octets();
-        let flow = flow(&key, &FlowRecord { backend: 7, epoch: 1, state: CLOSING, seen: 9 });
+        let record = FlowRecord { backend: 7, epoch: 1, state: CLOSING, seen: 9 };
+        let flow = flow(&key, &record, &BTreeMap::new());
         assert_eq!(flow.source.to_string(), "192.0.2.1:40000");
         assert_eq!(flow.destination.to_string(), "[2001:db8::1]:0");
         assert_eq!((flow.backend, flow.seen, flow.closing), (BackendId(7), 9, true));
+        assert_eq!(flow.group_of, None);
+    }
+
+    #[test]
+    fn a_group_names_its_vip_and_what_is_common_to_it() {
+        let names = BTreeMap::from([(3, Arc::from("web"))]);
+        let mut whole =
+            FlowKey { source_port: Be16::new(9), destination_port: Be16::new(5060), ..FlowKey::default() };
+        whole.source = Ipv6Addr::LOCALHOST.octets();
+        for (flags, source, destination) in
+            [(HASH_SOURCE, "[::1]:0", "[::]:0"), (HASH_PORT, "[::]:0", "[::]:5060")]
+        {
+            let vip = VipEntry { vip: 3, flags, ..VipEntry::default() };
+            let shown = flow(&subject::of(&vip, &whole), &FlowRecord::default(), &names);
+            assert_eq!((&*shown.source.to_string(), &*shown.destination.to_string()), (source, destination));
+            assert_eq!(shown.group_of.as_deref(), Some("web"));
+        }
     }
 }

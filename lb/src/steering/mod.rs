@@ -21,6 +21,8 @@ mod netlink;
 mod object;
 mod patience;
 mod pins;
+mod places;
+mod quic;
 mod regions;
 pub mod reuseport;
 mod settle;
@@ -50,6 +52,7 @@ pub use error::{Error, Result};
 pub use facts::gather as gather_steer_facts;
 pub use flows::Flow;
 pub use object::embedded as embedded_object;
+pub use quic::{DesiredQuic, DesiredQuicVip, DesiredServer};
 pub use reuseport::{Choice, Facts, Group, SteerMode, choose as choose_steer};
 pub use settle::Phases;
 pub use stats::Stats;
@@ -263,7 +266,7 @@ impl Plane {
     /// # Errors
     /// The map that refused.
     pub fn flows(&self, max: usize) -> Result<(Vec<Flow>, usize)> {
-        flows::read(&self.maps, max)
+        flows::read(&self.maps, &self.sync.vip_names, max)
     }
 
     /// What the plane does now. Reads every slot in use.

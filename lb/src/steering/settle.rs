@@ -8,16 +8,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lb_abi::{
     backend::{BackendEntry, PRESENT},
-    bounds::TABLE_LEN,
     flow::{FlowKey, FlowRecord},
-    hash,
     meta::{FLAG_MOVING, Meta},
     slot::{Phase, Slot},
-    vip::{FLOWS_NONE, VipEntry, VipKey},
+    vip::FLOWS_NONE,
 };
 
 use super::{
     error::Result,
+    places::{Place, Places},
     regions::Region,
     store::Store,
     sync::{Sync, slots_of},
@@ -153,10 +152,9 @@ impl Sync {
     fn look_through_flows(&self, store: &impl Store, now: u32) -> Result<Findings> {
         let mut strays = BTreeSet::new();
         let mut dead = Vec::new();
+        let places = Places::new(&self.vips);
         store.for_each_flow(&mut |key, record| {
-            let Some(entry) = self.vip_of(key) else { return dead.push(*key) };
-            let region = Region::of_slot(entry.table);
-            let at = hash::slot(hash::flow(entry.hash_key, key), entry.table_len) as usize;
+            let Some(Place { entry, region, at }) = places.of(key) else { return dead.push(*key) };
             let slot = slots_of(store, region).load(at);
             let is_expired = now.wrapping_sub(record.seen) as i32 > entry.flow_idle_ticks as i32;
             if is_expired || slot.phase() == Phase::Settled {
@@ -172,17 +170,6 @@ impl Sync {
     fn is_stray(&self, record: &FlowRecord, slot: Slot) -> bool {
         let backend = BackendId(record.backend);
         record.epoch == slot.epoch() && record.backend != slot.owner() && self.serves(backend)
-    }
-
-    /// The VIP that a recorded flow goes to.
-    fn vip_of(&self, flow: &FlowKey) -> Option<&VipEntry> {
-        let key = VipKey {
-            address: flow.destination,
-            port: flow.destination_port,
-            protocol: flow.protocol,
-            pad: 0,
-        };
-        self.vips.get(&key).filter(|entry| entry.table_len == TABLE_LEN)
     }
 
     /// Backends that left the config, once no slot and no record can name them.

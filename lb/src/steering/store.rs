@@ -13,6 +13,7 @@ use lb_abi::{
     flow::{FlowKey, FlowRecord},
     meta::Meta,
     names,
+    quic::{QuicEntry, Server},
     vip::{VipEntry, VipKey},
 };
 
@@ -36,6 +37,10 @@ pub(super) trait Store {
     fn deny(&self) -> Result<BTreeSet<IpNet>>;
     fn put_deny(&mut self, net: &IpNet) -> Result<()>;
     fn remove_deny(&mut self, net: &IpNet) -> Result<()>;
+    /// Server ids that name a backend.
+    fn quic_servers(&self) -> Result<BTreeMap<u16, Server>>;
+    fn put_quic_server(&mut self, id: u16, server: Server) -> Result<()>;
+    fn put_quic_vip(&mut self, index: u32, entry: &QuicEntry) -> Result<()>;
     /// Every record there is; ones written or removed meanwhile may be missed.
     fn for_each_flow(&self, each: &mut dyn FnMut(&FlowKey, &FlowRecord)) -> Result<()>;
     /// One that is gone already is no error.
@@ -113,6 +118,26 @@ impl Store for Maps {
             IpNet::V4(net) => self.deny_v4.remove(&key_v4(net)).map_err(Error::map(names::MAP_DENY_V4)),
             IpNet::V6(net) => self.deny_v6.remove(&key_v6(net)).map_err(Error::map(names::MAP_DENY_V6)),
         }
+    }
+
+    fn quic_servers(&self) -> Result<BTreeMap<u16, Server>> {
+        let mut servers = BTreeMap::new();
+        for (id, word) in (0u16..).zip(self.quic_servers.iter()) {
+            let server = Server::from_word(word.map_err(Error::map(names::MAP_QUIC_SERVERS))?);
+            if server != Server::default() {
+                servers.insert(id, server);
+            }
+        }
+        Ok(servers)
+    }
+
+    fn put_quic_server(&mut self, id: u16, server: Server) -> Result<()> {
+        let failed = Error::map(names::MAP_QUIC_SERVERS);
+        self.quic_servers.set(u32::from(id), server.to_word(), 0).map_err(failed)
+    }
+
+    fn put_quic_vip(&mut self, index: u32, entry: &QuicEntry) -> Result<()> {
+        self.quic.set(index, entry, 0).map_err(Error::map(names::MAP_QUIC))
     }
 
     fn for_each_flow(&self, each: &mut dyn FnMut(&FlowKey, &FlowRecord)) -> Result<()> {

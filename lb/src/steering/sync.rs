@@ -19,7 +19,8 @@ use lb_abi::{
     bounds::{TABLE_LEN, VIPS_MAX},
     meta::{FLAG_DENY_V4, FLAG_DENY_V6, FLAG_MOVING, Meta},
     slot::{Phase, Slot},
-    vip::{ECHO, FLOWS_NONE, FORWARD_IPIP, FORWARD_L2DSR, VipEntry, VipKey},
+    subject::GROUPS,
+    vip::{ECHO, FLOWS_NONE, FORWARD_IPIP, FORWARD_L2DSR, HASH_PORT, HASH_SOURCE, QUIC, VipEntry, VipKey},
 };
 
 use super::{
@@ -27,16 +28,19 @@ use super::{
     error::{Error, Result},
     maps::SlotArray,
     patience::Patience,
+    quic::Quic,
     regions::{self, Plan, Region},
     store::Store,
     transition,
 };
 use crate::{
     balance::maglev::{DownSet, Table},
-    config::Forward,
+    config::{Forward, HashBy},
     model::BackendId,
 };
 
+/// IP protocol number of UDP.
+const UDP: u8 = 17;
 /// Slots per region.
 const LEN: usize = TABLE_LEN as usize;
 
@@ -56,6 +60,7 @@ pub(super) struct Sync {
     pub(super) wanted: BTreeSet<BackendId>,
     pub(super) down: BTreeSet<BackendId>,
     pub(super) patience: Patience,
+    pub(super) quic: Quic,
 }
 
 impl Sync {
@@ -75,6 +80,7 @@ impl Sync {
             wanted: with(PRESENT).collect(),
             down: with(DOWN).collect(),
             patience: Patience::new(store.inserts_refused()?),
+            quic: Quic::adopt(store)?,
             backends,
         })
     }
@@ -84,6 +90,7 @@ impl Sync {
     pub(super) fn sync(&mut self, store: &mut impl Store, desired: &Desired, now: u32) -> Result<()> {
         let checked = desired.check()?;
         self.check_hash_keys(&checked)?;
+        self.check_quic(&desired.quic)?;
         let pool_of = checked.keys.iter().map(|(key, vip)| (*key, vip.pool.clone())).collect();
         let plan = regions::plan(&self.regions_of_keys(), &self.regions, &pool_of)?;
         let indexes = self.vip_indexes(&checked)?;
@@ -98,7 +105,8 @@ impl Sync {
                 store.reset_vip_traffic(index)?;
             }
         }
-        self.put_vips(store, &checked, &plan, &indexes)?;
+        self.put_quic(store, &desired.quic, &indexes)?;
+        self.put_vips(store, desired, &checked, &plan, &indexes)?;
         for (_, copy) in &plan.copies {
             self.move_region(store, *copy, &renamed, now)?;
         }
@@ -107,6 +115,7 @@ impl Sync {
         self.vip_names = indexes;
         self.regions = plan.pools;
         self.wanted = checked.backends.keys().copied().collect();
+        self.remove_quic(store, &desired.quic)?;
         self.put_deny(store, desired)?;
         let meta = Meta {
             abi: ABI_VERSION,
@@ -149,6 +158,9 @@ impl Sync {
             let live = self.vips.get(key).filter(|entry| entry.table_len > 0);
             if live.is_some_and(|entry| entry.hash_key != vip.hash_key) {
                 return Err(Error::HashKeyChanged { vip: vip.name.to_string() });
+            }
+            if live.is_some_and(|entry| entry.flags & GROUPS != groups(vip.hash)) {
+                return Err(Error::HashChanged { vip: vip.name.to_string() });
             }
         }
         Ok(())
@@ -300,6 +312,7 @@ impl Sync {
     fn put_vips(
         &mut self,
         store: &mut impl Store,
+        desired: &Desired,
         checked: &Checked<'_>,
         plan: &Plan,
         indexes: &BTreeMap<u32, Arc<str>>,
@@ -316,7 +329,10 @@ impl Sync {
                 vip: index(vip),
                 table: region.first_slot(),
                 table_len: TABLE_LEN,
-                flags: forward | if vip.flows_none { FLOWS_NONE } else { 0 },
+                flags: forward
+                    | groups(vip.hash)
+                    | if reads_ids(key, vip, desired) { QUIC } else { 0 }
+                    | if vip.flows_none { FLOWS_NONE } else { 0 },
                 hash_key: vip.hash_key,
                 flow_idle_ticks: ticks(vip.flow_idle).saturating_add(1),
                 pad: 0,
@@ -372,6 +388,20 @@ impl Sync {
         }
         Ok(())
     }
+}
+
+/// What a VIP's packets are told apart by, as its entry says it.
+fn groups(hash: HashBy) -> u32 {
+    match hash {
+        HashBy::Flow => 0,
+        HashBy::Source => HASH_SOURCE,
+        HashBy::DestinationPort => HASH_PORT,
+    }
+}
+
+/// Whether datagrams to a key are led by connection id. A fragment has none.
+fn reads_ids(key: &VipKey, vip: &DesiredVip, desired: &Desired) -> bool {
+    key.protocol == UDP && desired.quic.vips.contains_key(&vip.name)
 }
 
 /// The slots of one region.

@@ -9,10 +9,12 @@ use std::{
 
 use lb_abi::{
     backend::BackendEntry,
+    bounds::QUIC_SERVERS_MAX,
     counter::FlowEvent,
     flow::{FlowKey, FlowRecord},
     hop::HopEntry,
     meta::Meta,
+    quic::{POOLS_MAX, QuicEntry, QuicEvent, Server},
     reason::Reason,
     slot::Slot,
     vip::{VipEntry, VipKey},
@@ -53,6 +55,7 @@ pub fn run(row: &Row) -> Result {
         frame,
         reasons: mock.reasons.into_inner(),
         events,
+        quic: mock.quic.into_inner(),
         moved: mock.moved.into_inner(),
         records,
     }
@@ -64,6 +67,7 @@ struct Mock<'a> {
     flows: RefCell<Vec<(FlowKey, Rc<Cell<u64>>)>>,
     reasons: RefCell<Vec<Reason>>,
     events: RefCell<Vec<FlowEvent>>,
+    quic: RefCell<Vec<QuicEvent>>,
     moved: RefCell<Vec<Moved>>,
     hops: RefCell<HashMap<u16, HopEntry>>,
 }
@@ -76,6 +80,7 @@ impl<'a> Mock<'a> {
             flows: RefCell::new(flows.collect()),
             reasons: RefCell::default(),
             events: RefCell::default(),
+            quic: RefCell::default(),
             moved: RefCell::default(),
             hops: RefCell::default(),
         }
@@ -132,6 +137,21 @@ impl Env for Mock<'_> {
         // As in an array map: who is not written is there, and zero.
         const NONE: BackendEntry = BackendEntry { address: [0; 16], flags: 0, generation: 0 };
         Some(self.world.backends.iter().find(|(other, _)| *other == id).map_or(&NONE, |(_, entry)| entry))
+    }
+
+    fn quic(&self, vip: u32) -> Option<&QuicEntry> {
+        // As in an array map.
+        const NONE: QuicEntry = QuicEntry { keys: [[0; 2]; 8], pools: [0; POOLS_MAX], configs: 0, pad: 0 };
+        Some(self.world.quic.iter().find(|(other, _)| *other == vip).map_or(&NONE, |(_, entry)| entry))
+    }
+
+    fn quic_server(&self, id: u16) -> Option<Server> {
+        let server = self.world.servers.iter().find(|(other, _)| *other == id).map(|(_, server)| *server);
+        (u32::from(id) < QUIC_SERVERS_MAX).then(|| server.unwrap_or_default())
+    }
+
+    fn count_quic(&self, event: QuicEvent) {
+        self.quic.borrow_mut().push(event);
     }
 
     fn flow(&self, key: &FlowKey) -> Option<impl FlowCell> {

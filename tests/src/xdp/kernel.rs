@@ -14,6 +14,7 @@ use lb_abi::{
     flow::{FlowKey, FlowRecord},
     meta::Meta,
     names,
+    quic::{QuicEntry, QuicEvent},
     reason::Reason,
     slot::Slot,
     vip::{VipEntry, VipKey},
@@ -55,6 +56,7 @@ pub struct Bench {
 struct Counters {
     reasons: Vec<u64>,
     events: Vec<u64>,
+    quic: Vec<u64>,
     vip: Traffic,
     backends: Vec<Traffic>,
 }
@@ -88,12 +90,14 @@ impl Bench {
         let records = self.records(row.world.now)?;
         self.clear()?;
         let reasons = Reason::ALL.iter().zip(before.reasons.iter().zip(&after.reasons));
+        let quic = QuicEvent::ALL.iter().zip(before.quic.iter().zip(&after.quic));
         let events = FlowEvent::ALL.iter().zip(before.events.iter().zip(&after.events));
         Ok(row::Result {
             verdict,
             frame,
             reasons: reasons.flat_map(repeated).collect(),
             events: events.flat_map(repeated).collect(),
+            quic: quic.flat_map(repeated).collect(),
             moved: moved(&before, &after)?,
             records,
         })
@@ -142,6 +146,14 @@ impl Bench {
         for (key, entry) in &world.vips {
             vips.insert(key, entry, 0)?;
         }
+        let mut quic = self.array::<QuicEntry>(names::MAP_QUIC)?;
+        for (index, entry) in &world.quic {
+            quic.set(*index, entry, 0)?;
+        }
+        let mut servers = self.array::<u64>(names::MAP_QUIC_SERVERS)?;
+        for (id, server) in &world.servers {
+            servers.set(u32::from(*id), server.to_word(), 0)?;
+        }
         let mut flows = self.hash::<FlowKey, FlowRecord>(names::MAP_FLOWS)?;
         for (key, record) in &world.flows {
             flows.insert(key, record, 0)?;
@@ -189,10 +201,11 @@ impl Bench {
     fn counters(&mut self) -> Result<Counters> {
         let reasons = self.sums(names::MAP_REASONS, Reason::ALL.len())?;
         let events = self.sums(names::MAP_FLOW_EVENTS, FlowEvent::ALL.len())?;
+        let quic = self.sums(names::MAP_QUIC_EVENTS, QuicEvent::ALL.len())?;
         let vip = self.traffic(names::MAP_VIP_TRAFFIC, VIP)?;
         let backends = (0..=u32::from(NOBODY)).map(|id| self.traffic(names::MAP_BACKEND_TRAFFIC, id));
         let backends = backends.collect::<Result<_>>()?;
-        Ok(Counters { reasons, events, vip, backends })
+        Ok(Counters { reasons, events, quic, vip, backends })
     }
 
     fn sums(&mut self, name: &str, len: usize) -> Result<Vec<u64>> {

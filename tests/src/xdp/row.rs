@@ -1,6 +1,6 @@
 //! One case, and how it is judged.
 
-use lb_abi::{counter::FlowEvent, flow::FlowKey, reason::Reason};
+use lb_abi::{counter::FlowEvent, flow::FlowKey, quic::QuicEvent, reason::Reason};
 use lb_ebpf::verdict::Verdict;
 
 use crate::{packet::Packet, xdp::world::World};
@@ -62,6 +62,8 @@ pub struct Result {
     pub reasons: Vec<Reason>,
     /// Every flow event counted, in index order.
     pub events: Vec<FlowEvent>,
+    /// What led datagrams of QUIC VIPs, in index order.
+    pub quic: Vec<QuicEvent>,
     /// Traffic counted.
     pub moved: Vec<Moved>,
     /// Records, in key order.
@@ -108,8 +110,8 @@ impl Row {
 }
 
 fn show(result: &Result) -> String {
-    let Result { verdict, frame, reasons, events, moved, records } = result;
-    format!("{verdict:?} {reasons:?} {events:?} {moved:?} {records:?}\n            {}", hex(frame))
+    let Result { verdict, frame, reasons, events, quic, moved, records } = result;
+    format!("{verdict:?} {reasons:?} {events:?} {quic:?} {moved:?} {records:?}\n            {}", hex(frame))
 }
 
 fn hex(bytes: &[u8]) -> String {

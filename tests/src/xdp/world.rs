@@ -14,9 +14,12 @@ use lb_abi::{
     backend::{BackendEntry, DOWN, PRESENT},
     be::Be16,
     flow::{FlowKey, FlowRecord},
+    hash,
     meta::Meta,
+    quic::{QuicEntry, Server},
     slot::{Phase, Slot},
-    vip::{ECHO, VipEntry, VipKey},
+    subject,
+    vip::{ECHO, FRAGMENTS, VipEntry, VipKey},
 };
 
 use crate::packet::{Mac, Packet};
@@ -131,6 +134,10 @@ pub struct World {
     pub slots: [Slot; TABLE_LEN as usize],
     /// `BACKENDS`.
     pub backends: Vec<(u16, BackendEntry)>,
+    /// `QUIC`, by VIP index.
+    pub quic: Vec<(u32, QuicEntry)>,
+    /// `QUIC_SERVERS`, by server id.
+    pub servers: Vec<(u16, Server)>,
     /// `FLOWS`.
     pub flows: Vec<(FlowKey, FlowRecord)>,
     /// Prefixes of `DENY_V4` and `DENY_V6`.
@@ -173,6 +180,22 @@ impl World {
         };
         self.vips.retain(|(old, _)| *old != key);
         self.vips.push((key, entry));
+        self
+    }
+
+    /// Fragments to both VIP addresses, of TCP and UDP.
+    pub fn fragments(mut self, flags: u32) -> Self {
+        for (vip, protocol) in [("192.0.2.1", 6), ("192.0.2.1", 17), ("2001:db8::1", 6), ("2001:db8::1", 17)]
+        {
+            self = self.vip(vip, protocol, FRAGMENTS, flags);
+        }
+        self
+    }
+
+    /// Only the slot of a subject is owned by this backend.
+    pub fn owner_of(mut self, subject: &FlowKey, owner: u16) -> Self {
+        let slot = hash::slot(subject::hash(HASH_KEY, subject), TABLE_LEN);
+        self.slots[slot as usize] = Slot::settled(owner, 0, self.now);
         self
     }
 

@@ -12,6 +12,7 @@ use lb_abi::bounds;
 use super::{
     listener::{ListenerDraft, RouteDraft},
     pool::PoolDraft,
+    quic,
     reader::{At, Fault, Findings, Show},
     vip::VipDraft,
 };
@@ -55,6 +56,7 @@ pub(super) fn check(drafts: &Drafts, findings: &Findings<'_>) {
         checker.route(route);
     }
     checker.route_conflicts(&drafts.routes);
+    quic::check(drafts, findings);
     checker.pool_uses(drafts);
     checker.unused_pools(drafts);
     if let (false, Some(vip)) = (drafts.has_xdp, drafts.vips.first()) {
@@ -121,6 +123,7 @@ impl<'d> Checker<'d, '_> {
     /// No two VIPs with the same key, and none that takes a listener's packets away.
     fn vip_keys(&self, vips: &[VipDraft], listeners: &[ListenerDraft]) {
         let mut owners: HashMap<(IpAddr, u16, Transport), &str> = HashMap::new();
+        self.fragments(vips);
         for vip in vips {
             self.own_repeats(vip);
             for (address, port) in vip.addresses.iter().flat_map(|a| vip.ports.iter().map(move |p| (a, p))) {
@@ -141,6 +144,33 @@ impl<'d> Checker<'d, '_> {
                 let fault =
                     Fault::new(format!("vip.{vip} takes these packets before listener.{name} sees any"));
                 self.findings.error(bind, fault);
+            }
+        }
+    }
+
+    /// A fragment has no port: where several VIPs share its address and protocol, it is nobody's.
+    fn fragments(&self, vips: &[VipDraft]) {
+        let mut users: HashMap<(IpAddr, Transport), BTreeSet<&str>> = HashMap::new();
+        for (vip, address) in vips.iter().flat_map(|vip| vip.addresses.iter().map(move |at| (vip, at))) {
+            for port in &vip.ports {
+                users.entry((address.value, port.value.transport)).or_default().insert(&vip.name);
+            }
+        }
+        for vip in vips.iter().filter(|vip| vip.hashes_by_source()) {
+            let shared = vip.addresses.iter().find_map(|address| {
+                let transports = vip.ports.iter().map(|port| port.value.transport);
+                let mut others = transports.filter_map(|transport| users.get(&(address.value, transport)));
+                let other = others.find_map(|names| names.iter().find(|name| **name != &*vip.name))?;
+                Some((address, *other))
+            });
+            if let (Some((address, other)), Some(hash)) = (shared, &vip.hash) {
+                let message = format!(
+                    "fragments to {} are dropped all the same: vip.{other} has ports of it too, and a fragment \
+                     has none",
+                    address.value
+                );
+                let fault = Fault::new(message);
+                self.findings.report(&hash.key, &hash.span, Show::Value, Severity::Warning, fault);
             }
         }
     }
@@ -326,11 +356,13 @@ impl<'d> Checker<'d, '_> {
         let backends = drafts.pools.iter().map(|pool| pool.backends.len()).sum();
         let binds = drafts.listeners.iter().map(|listener| listener.bind.len()).sum();
         let keys = |vip: &VipDraft| {
-            vip.addresses.len().saturating_mul(vip.ports.len()).saturating_add(vip.addresses.len())
+            // For ICMP, and for fragments of either transport.
+            let others = if vip.hashes_by_source() { 3 } else { 1 };
+            vip.addresses.len().saturating_mul(vip.ports.len().saturating_add(others))
         };
         let keys = drafts.vips.iter().map(keys).fold(0, usize::saturating_add);
         let conditions = drafts.routes.iter().map(|route| route.hosts.len().max(1)).sum();
-        let keys_are = "keys of address, port and protocol over all VIPs (and one per address for ICMP)";
+        let keys_are = "keys of address, port and protocol over all VIPs (and one per address for ICMP, two more for fragments)";
         let mut is_kept = true;
         for (key, span, what, count, max) in [
             ("vip", &vips, keys_are, keys, bounds::VIP_KEYS_MAX as usize),

@@ -11,6 +11,7 @@ mod listener;
 mod pattern;
 mod pool;
 mod process;
+mod quic;
 mod reader;
 mod schema;
 mod source;

@@ -117,7 +117,7 @@ fn deny(value: &Value<'_>) -> Vec<ipnet::IpNet> {
 }
 
 /// `file:NAME`, NAME relative and without `..`: what it leads to is opened beneath the config's directory.
-fn file_reference(text: &str) -> Result<PathBuf, Fault> {
+pub(super) fn file_reference(text: &str) -> Result<PathBuf, Fault> {
     let Some(name) = text.strip_prefix("file:") else {
         return Err(Fault::new("a secret is given by reference, as in \"file:secret\""));
     };

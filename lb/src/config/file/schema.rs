@@ -2,7 +2,7 @@
 //!
 //! The one list of names: unknown keys, refusals and suggestions all come from here.
 
-use crate::config::{Balance, Forward, Protocol, Steer, Transport, XdpMode};
+use crate::config::{Balance, Forward, HashBy, Protocol, Steer, Transport, XdpMode};
 
 /// Keys of one table.
 pub(super) struct Keys {
@@ -79,9 +79,15 @@ pub(super) const STATE: Keys = Keys { supported: &["dir"], later: &[] };
 
 /// `[vip.NAME]`.
 pub(super) const VIP: Keys = Keys {
-    supported: &["address", "ports", "forward", "pool", "flows"],
-    later: &["hash", "nat_source", "quic", "sources", "on_down"],
+    supported: &["address", "ports", "forward", "pool", "flows", "hash", "quic"],
+    later: &["nat_source", "sources", "on_down"],
 };
+
+/// `vip.quic`.
+pub(super) const QUIC: Keys = Keys { supported: &["keys"], later: &[] };
+
+/// `vip.quic.keys`, by config id.
+pub(super) const QUIC_KEYS: Keys = Keys { supported: &["0", "1", "2", "3", "4", "5", "6"], later: &[] };
 
 /// `[listener.NAME]`.
 pub(super) const LISTENER: Keys = Keys {
@@ -112,7 +118,7 @@ pub(super) const POOL: Keys = Keys {
 };
 
 /// One of `pool.backends`, written as a table.
-pub(super) const BACKEND: Keys = Keys { supported: &["address", "weight"], later: &[] };
+pub(super) const BACKEND: Keys = Keys { supported: &["address", "weight", "server_id"], later: &[] };
 
 /// `pool.health`.
 pub(super) const HEALTH: Keys =
@@ -131,6 +137,16 @@ pub(super) const FORWARDS: Choices<Forward> =
 
 /// `vip.flows`.
 pub(super) const FLOWS: Choices<()> = Choices { supported: &[("none", ())], later: &[] };
+
+/// `vip.hash`.
+pub(super) const HASHES: Choices<HashBy> = Choices {
+    supported: &[
+        ("5-tuple", HashBy::Flow),
+        ("source", HashBy::Source),
+        ("destination-port", HashBy::DestinationPort),
+    ],
+    later: &[],
+};
 
 /// The part of a `vip.ports` entry behind the slash.
 pub(super) const TRANSPORTS: Choices<Transport> =

@@ -5,10 +5,11 @@ use std::{net::IpAddr, ops::Range, sync::Arc};
 use super::{
     address,
     pool::reference,
+    quic::QuicDraft,
     reader::{At, Fault, Table, choose},
     schema,
 };
-use crate::config::{Forward, Vip, VipPort};
+use crate::config::{Forward, HashBy, Vip, VipPort};
 
 /// What was read of a VIP.
 pub(super) struct VipDraft {
@@ -20,6 +21,8 @@ pub(super) struct VipDraft {
     pub(super) forward: Option<At<Forward>>,
     pub(super) pool: Option<At<Arc<str>>>,
     flows_none: bool,
+    pub(super) hash: Option<At<HashBy>>,
+    pub(super) quic: Option<QuicDraft>,
 }
 
 impl VipDraft {
@@ -49,7 +52,13 @@ impl VipDraft {
             forward: forward.and_then(|value| value.choice(&schema::FORWARDS)),
             pool: reference(table.required("pool", "must be the name of a pool"), "pool"),
             flows_none: flows.is_some(),
+            hash: table.value("hash").and_then(|value| value.choice(&schema::HASHES)),
+            quic: QuicDraft::read(table),
         }
+    }
+
+    pub(super) fn hashes_by_source(&self) -> bool {
+        self.hash.as_ref().is_some_and(|at| at.value == HashBy::Source)
     }
 
     /// `None` only where a problem was reported.
@@ -60,6 +69,8 @@ impl VipDraft {
             forward: self.forward?.value,
             pool: self.pool?.value,
             flows_none: self.flows_none,
+            hash: self.hash.map(|at| at.value).unwrap_or_default(),
+            quic: self.quic.map(QuicDraft::build),
         })
     }
 }

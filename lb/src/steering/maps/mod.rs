@@ -11,7 +11,9 @@ use lb_abi::{
     bounds,
     counter::{FlowEvent, Traffic},
     flow::{FlowKey, FlowRecord},
-    names, reason,
+    names,
+    quic::{QuicEntry, QuicEvent},
+    reason,
     steer::{SteerCounters, SteerEntry, SteerKey},
     vip::{VipEntry, VipKey},
 };
@@ -26,6 +28,12 @@ pub type Meta = Array<MapData, lb_abi::meta::Meta>;
 pub type Vips = HashMap<MapData, VipKey, VipEntry>;
 /// `BACKENDS`, by backend id.
 pub type Backends = Array<MapData, BackendEntry>;
+/// `QUIC`, by VIP index.
+pub type Quic = Array<MapData, QuicEntry>;
+/// `QUIC_SERVERS`, by server id.
+pub type QuicServers = Array<MapData, u64>;
+/// `QUIC_EVENTS`, by event.
+pub type QuicEvents = PerCpuArray<MapData, u64>;
 /// `FLOWS`.
 pub type Flows = HashMap<MapData, FlowKey, FlowRecord>;
 /// `DENY_V4`.
@@ -57,6 +65,12 @@ pub struct Maps {
     pub slots: Slots,
     /// Where a packet may go.
     pub backends: Backends,
+    /// What connection ids of a VIP are checked by.
+    pub quic: Quic,
+    /// Whom they name.
+    pub quic_servers: QuicServers,
+    /// What led datagrams of QUIC VIPs.
+    pub quic_events: QuicEvents,
     /// What is remembered of flows.
     pub flows: Flows,
     /// Denied sources.
@@ -92,6 +106,9 @@ impl Maps {
             vips: typed(object, names::MAP_VIPS)?,
             slots: Slots::map(take(object, names::MAP_SLOTS)?)?,
             backends: typed(object, names::MAP_BACKENDS)?,
+            quic: typed(object, names::MAP_QUIC)?,
+            quic_servers: typed(object, names::MAP_QUIC_SERVERS)?,
+            quic_events: typed(object, names::MAP_QUIC_EVENTS)?,
             flows: typed(object, names::MAP_FLOWS)?,
             deny_v4: typed(object, names::MAP_DENY_V4)?,
             deny_v6: typed(object, names::MAP_DENY_V6)?,
@@ -125,11 +142,14 @@ pub(super) struct Shape {
 }
 
 /// The shape of every map that is pinned. A pin of another shape is another version's.
-pub(super) const SHAPES: [Shape; 15] = [
+pub(super) const SHAPES: [Shape; 18] = [
     shape::<u32, lb_abi::meta::Meta>(names::MAP_META, 1),
     shape::<VipKey, VipEntry>(names::MAP_VIPS, bounds::VIP_KEYS_MAX),
     shape::<u32, u64>(names::MAP_SLOTS, bounds::SLOTS_MAX),
     shape::<u32, BackendEntry>(names::MAP_BACKENDS, bounds::BACKENDS_MAX),
+    shape::<u32, QuicEntry>(names::MAP_QUIC, bounds::VIPS_MAX),
+    shape::<u32, u64>(names::MAP_QUIC_SERVERS, bounds::QUIC_SERVERS_MAX),
+    shape::<u32, u64>(names::MAP_QUIC_EVENTS, QuicEvent::ALL.len() as u32),
     shape::<FlowKey, FlowRecord>(names::MAP_FLOWS, bounds::FLOWS_MAX),
     shape::<[u8; 8], u32>(names::MAP_DENY_V4, bounds::DENY_MAX),
     shape::<[u8; 20], u32>(names::MAP_DENY_V6, bounds::DENY_MAX),

@@ -3,6 +3,7 @@ use std::sync::atomic::AtomicU64;
 use lb_abi::{
     flow::{FlowKey, FlowRecord},
     hash,
+    quic::{QuicEntry, Server},
 };
 
 use super::*;
@@ -16,6 +17,8 @@ use crate::{
     },
 };
 
+mod choosing;
+
 /// Flow memory of the VIPs here, ticks (one more than the duration).
 const IDLE: u32 = 101;
 
@@ -27,6 +30,8 @@ struct Fake {
     meta: Meta,
     deny: BTreeSet<IpNet>,
     flows: BTreeMap<Vec<u8>, (FlowKey, FlowRecord)>,
+    quic: BTreeMap<u32, QuicEntry>,
+    servers: BTreeMap<u16, Server>,
     refused: u64,
     resets: Vec<u32>,
 }
@@ -40,6 +45,8 @@ impl Default for Fake {
             meta: Meta::default(),
             deny: BTreeSet::new(),
             flows: BTreeMap::new(),
+            quic: BTreeMap::new(),
+            servers: BTreeMap::new(),
             refused: 0,
             resets: Vec::new(),
         }
@@ -62,6 +69,9 @@ impl Fake {
                 }
                 assert!(slot.phase() == Phase::Settled || self.meta.flags & FLAG_MOVING != 0);
             }
+        }
+        for entry in self.vips.values().filter(|entry| entry.flags & QUIC != 0) {
+            assert_ne!(self.quic.get(&entry.vip).map_or(0, |entry| entry.configs), 0, "it has keys");
         }
     }
 }
@@ -113,6 +123,22 @@ impl Store for Fake {
         assert!(self.deny.remove(net));
         Ok(())
     }
+    fn quic_servers(&self) -> Result<BTreeMap<u16, Server>> {
+        Ok(self.servers.clone())
+    }
+    fn put_quic_server(&mut self, id: u16, server: Server) -> Result<()> {
+        self.servers.insert(id, server);
+        if server == Server::default() {
+            self.servers.remove(&id);
+        }
+        self.check();
+        Ok(())
+    }
+    fn put_quic_vip(&mut self, index: u32, entry: &QuicEntry) -> Result<()> {
+        self.quic.insert(index, *entry);
+        self.check();
+        Ok(())
+    }
     fn for_each_flow(&self, each: &mut dyn FnMut(&FlowKey, &FlowRecord)) -> Result<()> {
         self.flows.values().for_each(|(key, record)| each(key, record));
         Ok(())
@@ -142,6 +168,7 @@ fn vip(name: &str, last: u8, pool: &str) -> DesiredVip {
         forward: Forward::Ipip,
         pool: pool.into(),
         flows_none: false,
+        hash: HashBy::Flow,
         flow_idle: std::time::Duration::from_nanos(u64::from(IDLE - 1) << lb_abi::slot::TICK_SHIFT),
         hash_key: [u64::from(last), 2],
     }

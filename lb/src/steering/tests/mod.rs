@@ -16,7 +16,7 @@ use aya::programs::links::PinnedLink;
 use lb_abi::reason::Reason;
 
 use super::*;
-use crate::config::{Forward, Transport, VipPort};
+use crate::config::{Forward, HashBy, Transport, VipPort};
 
 /// A namespace's bpffs; unmounted with the namespace when the test's thread ends.
 struct Bench {
@@ -114,6 +114,7 @@ fn desired(backends: u16) -> Desired {
             forward: Forward::Ipip,
             pool: "dns".into(),
             flows_none: false,
+            hash: HashBy::Flow,
             flow_idle: Duration::from_secs(1),
             hash_key: [1, 2],
         }],
@@ -126,6 +127,7 @@ fn desired(backends: u16) -> Desired {
         deny: vec!["203.0.113.0/24".parse().unwrap(), "2001:db8:bad::/48".parse().unwrap()],
         outer_v4: Some([192, 0, 2, 1].into()),
         outer_v6: None,
+        ..Desired::default()
     }
 }
 

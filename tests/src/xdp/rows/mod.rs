@@ -4,6 +4,7 @@
 use lb_abi::{
     counter::FlowEvent,
     hash,
+    quic::QuicEvent,
     reason::Reason,
     vip::{DECAP, FORWARD_IPIP},
 };
@@ -23,12 +24,23 @@ use crate::{
 mod answer;
 mod decap;
 mod forward;
+mod group;
 mod moving;
+mod quic;
 mod refuse;
 
 /// All rows, for a world that is at tick `now`.
 pub fn all(now: u32) -> Vec<Row> {
-    [forward::rows(now), moving::rows(now), refuse::rows(now), answer::rows(now), decap::rows(now)].concat()
+    [
+        forward::rows(now),
+        moving::rows(now),
+        group::rows(now),
+        quic::rows(now),
+        refuse::rows(now),
+        answer::rows(now),
+        decap::rows(now),
+    ]
+    .concat()
 }
 
 /// Worlds in which a frame is encapsulated for a backend that decapsulates: the world, the frame in, and the
@@ -72,6 +84,7 @@ fn frame(name: &'static str, world: &World, frame: Vec<u8>) -> Row {
         frame: frame.clone(),
         reasons: vec![Reason::NotOurs],
         events: Vec::new(),
+        quic: Vec::new(),
         moved: Vec::new(),
         records: records.collect(),
     };
@@ -136,6 +149,12 @@ impl Row {
     /// Flow events, in index order.
     fn events(mut self, events: &[FlowEvent]) -> Self {
         self.expected.events = events.to_vec();
+        self
+    }
+
+    /// What led it.
+    fn quic(mut self, event: QuicEvent) -> Self {
+        self.expected.quic = vec![event];
         self
     }
 

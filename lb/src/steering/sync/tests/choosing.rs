@@ -1,0 +1,177 @@
+//! What beside the slot of a flow leads packets: groups and their fragments.
+
+use lb_abi::{
+    subject,
+    vip::{FRAGMENTS, HASH_SOURCE},
+};
+
+use super::*;
+use crate::steering::quic::{DesiredQuic, DesiredQuicVip, DesiredServer};
+
+fn by_source(generation: u64, ids: impl IntoIterator<Item = u16>) -> Desired {
+    let mut desired = web(generation, ids);
+    desired.vips[0].hash = HashBy::Source;
+    desired
+}
+
+fn fragments(store: &Fake) -> Vec<(u16, VipEntry)> {
+    let keys = store.vips.iter().filter(|(key, _)| key.protocol == FRAGMENTS);
+    keys.map(|(key, entry)| (key.port.host(), *entry)).collect()
+}
+
+#[test]
+fn a_vip_by_source_alone_on_its_address_takes_fragments() {
+    let mut desired = by_source(1, [1, 2]);
+    let (store, mut sync) = started(&desired);
+    assert_eq!(key_of(&store, 1).flags, FORWARD_IPIP | HASH_SOURCE);
+    assert_eq!(fragments(&store), [(6, key_of(&store, 1))]);
+    // Another protocol of the address is another's business; a port of the same protocol is not.
+    let mut store = store;
+    let udp = VipPort { port: 53, transport: Transport::Udp };
+    desired.vips.push(DesiredVip { name: "dns".into(), ports: vec![udp], ..vip("dns", 1, "web") });
+    sync.sync(&mut store, &desired, 2000).unwrap();
+    assert_eq!(fragments(&store).len(), 1);
+    let tcp = VipPort { port: 81, transport: Transport::Tcp };
+    desired.vips.push(DesiredVip { name: "other".into(), ports: vec![tcp], ..vip("other", 1, "web") });
+    sync.sync(&mut store, &desired, 3000).unwrap();
+    assert_eq!(fragments(&store), []);
+}
+
+#[test]
+fn two_kinds_of_port_of_one_vip_do_not_quarrel_about_fragments() {
+    let mut desired = by_source(1, [1, 2]);
+    let tcp = VipPort { port: 81, transport: Transport::Tcp };
+    desired.vips.push(DesiredVip { ports: vec![tcp], flows_none: true, ..desired.vips[0].clone() });
+    assert_eq!(fragments(&started(&desired).0).len(), 1);
+}
+
+#[test]
+fn a_live_vip_does_not_begin_to_hash_otherwise() {
+    let (mut store, mut sync) = started(&web(1, [1, 2]));
+    let error = sync.sync(&mut store, &by_source(2, [1, 2]), 2000);
+    assert!(matches!(error, Err(Error::HashChanged { .. })));
+    assert_eq!(store.meta.generation, 1);
+    sync.sync(&mut store, &web(3, [1, 2]), 3000).unwrap();
+}
+
+/// A client's record keeps its slot from settling, as a flow's does.
+#[test]
+fn a_client_that_strays_is_waited_for() {
+    let (mut store, mut sync) = started(&by_source(1, [1, 2, 3]));
+    sync.sync(&mut store, &by_source(2, [1, 2]), 2000).unwrap();
+    let entry = key_of(&store, 1);
+    let (key, at) = (1..=u8::MAX)
+        .map(|last| {
+            let whole = FlowKey { source: mapped([198, 51, 100, last].into()), ..FlowKey::default() };
+            let key = subject::of(&entry, &whole);
+            let at = hash::slot(subject::hash(entry.hash_key, &key), TABLE_LEN);
+            (key, (entry.table + at) as usize)
+        })
+        .find(|(_, at)| store.slots().load(*at).phase() == Phase::Open)
+        .unwrap();
+    let seen = 2000 + IDLE;
+    let record = FlowRecord { backend: 3, epoch: store.slots().load(at).epoch(), state: 0, seen };
+    store.flows.insert(bytes(&key), (key, record));
+    sync.tick(&mut store, 2001 + IDLE).unwrap();
+    sync.tick(&mut store, 2002 + IDLE + GRACE_TICKS).unwrap();
+    assert_eq!(sync.phases(&store, Region(0)).closed, 1, "its slot alone");
+    assert_eq!(store.slots().load(at).phase(), Phase::Closed);
+    assert_eq!(store.backends[&BackendId(3)].flags, PRESENT);
+    let later = seen + IDLE + 1000;
+    sync.tick(&mut store, later).unwrap();
+    assert_eq!(sync.phases(&store, Region(0)).settled, LEN);
+    assert!(store.flows.is_empty(), "what expired is removed");
+}
+
+const KEY: [u64; 2] = [5, 6];
+
+/// `web` whose ids name its backends: server id 10 * backend id.
+fn with_ids(generation: u64, backends: &[u16]) -> Desired {
+    let mut desired = web(generation, backends.iter().copied());
+    let udp = VipPort { port: 443, transport: Transport::Udp };
+    desired.vips[0].ports.push(udp);
+    let vip = DesiredQuicVip { keys: [(2, KEY)].into(), pools: ["web".into()].into() };
+    desired.quic.vips.insert("web".into(), vip);
+    desired.quic.servers.extend(backends.iter().map(|&id| (10 * id, server(id))));
+    desired
+}
+
+fn server(id: u16) -> DesiredServer {
+    DesiredServer { backend: BackendId(id), pool: "web".into() }
+}
+
+fn flags(store: &Fake, protocol: u8) -> u32 {
+    store.vips.iter().find(|(key, _)| key.protocol == protocol).unwrap().1.flags
+}
+
+#[test]
+fn ids_name_backends_before_a_vip_reads_them_and_keys_go_after() {
+    let (mut store, mut sync) = started(&with_ids(1, &[1, 2]));
+    assert_eq!((flags(&store, 17) & QUIC, flags(&store, 6) & QUIC), (QUIC, 0), "QUIC is over UDP");
+    let entry = store.quic[&key_of(&store, 1).vip];
+    assert_eq!((entry.configs, entry.keys[2], entry.keys[0]), (1 << 2, KEY, [0; 2]));
+    assert_ne!(entry.pools[0], 0);
+    assert_eq!(entry.pools[1..], [0; 7]);
+    let (ten, twenty) = (store.servers[&10], store.servers[&20]);
+    assert_eq!((ten.backend, twenty.backend, ten.pool), (1, 2, entry.pools[0]));
+    let mut without = with_ids(2, &[1, 2]);
+    without.quic = DesiredQuic::default();
+    sync.sync(&mut store, &without, 2000).unwrap();
+    assert_eq!(flags(&store, 17) & QUIC, 0);
+    assert_eq!(store.quic[&key_of(&store, 1).vip], QuicEntry::default(), "no key stays that nobody reads");
+}
+
+#[test]
+fn a_server_id_names_its_backend_as_long_as_that_is_there() {
+    let (mut store, mut sync) = started(&with_ids(1, &[1, 2, 3]));
+    let thirty = store.servers[&30];
+    sync.sync(&mut store, &with_ids(2, &[1, 2]), 2000).unwrap();
+    assert_eq!(store.servers[&30], thirty, "its connections drain with it");
+    let mut taken = with_ids(3, &[1, 2]);
+    taken.quic.servers.insert(30, server(1));
+    let error = sync.sync(&mut store, &taken, 2001).unwrap_err();
+    assert!(matches!(error, Error::ServerIdTaken { id: 30, by: BackendId(3) }), "{error}");
+    assert_eq!(store.meta.generation, 2, "refused whole");
+    // Once it is gone, the id is free.
+    sync.tick(&mut store, 2001 + IDLE).unwrap();
+    sync.tick(&mut store, 2002 + IDLE + GRACE_TICKS).unwrap();
+    assert_eq!(store.backends[&BackendId(3)].flags, 0);
+    sync.sync(&mut store, &with_ids(4, &[1, 2]), 5000).unwrap();
+    assert!(!store.servers.contains_key(&30));
+    sync.sync(&mut store, &taken, 5001).unwrap();
+    assert_eq!(store.servers[&30].backend, 1);
+}
+
+#[test]
+fn a_down_backends_server_id_may_be_given_away() {
+    let (mut store, mut sync) = started(&with_ids(1, &[1, 2]));
+    let mut taken = with_ids(2, &[1, 2]);
+    taken.quic.servers = [(10, server(2))].into();
+    assert!(matches!(sync.sync(&mut store, &taken, 2000), Err(Error::ServerIdTaken { .. })));
+    sync.set_down(&mut store, &ids([1]), 2001).unwrap();
+    sync.sync(&mut store, &taken, 2002).unwrap();
+    assert_eq!(store.servers[&10].backend, 2);
+}
+
+#[test]
+fn a_restart_knows_who_had_which_server_id() {
+    let (mut store, _) = started(&with_ids(1, &[1, 2]));
+    let servers = store.servers.clone();
+    let mut sync = Sync::adopt(&store).unwrap();
+    let mut taken = with_ids(2, &[1, 2]);
+    taken.quic.servers = [(10, server(2))].into();
+    assert!(matches!(sync.sync(&mut store, &taken, 2000), Err(Error::ServerIdTaken { .. })));
+    sync.sync(&mut store, &with_ids(2, &[1, 2]), 2000).unwrap();
+    assert_eq!(store.servers, servers);
+}
+
+/// An id that means another backend now would else lead old connections there.
+#[test]
+fn a_renamed_backend_has_another_generation() {
+    let (mut store, mut sync) = started(&with_ids(1, &[1, 2]));
+    let mut other = with_ids(2, &[1, 2]);
+    other.pools[0].backends[0].address = [10, 9, 9, 9].into();
+    sync.sync(&mut store, &other, 2000).unwrap();
+    assert_eq!(store.backends[&BackendId(1)].generation, 1);
+    assert_eq!((store.servers[&10].backend, store.servers[&10].generation), (1, 1));
+}
