@@ -43,6 +43,18 @@ impl Address {
         if self.high == 0 && first(self.low) == MAPPED { Family::V4 } else { Family::V6 }
     }
 
+    /// Both words, in order.
+    #[inline(always)]
+    pub const fn halves(self) -> [u64; 2] {
+        [self.high, self.low]
+    }
+
+    /// The inverse of [`Self::halves`].
+    #[inline(always)]
+    pub const fn from_halves([high, low]: [u64; 2]) -> Self {
+        Self { high, low }
+    }
+
     /// As in map keys and values.
     #[inline(always)]
     pub const fn bytes(self) -> [u8; 16] {
@@ -118,5 +130,6 @@ mod tests {
         assert_eq!(address.bytes(), v6.octets());
         assert_eq!(address.words(), v6.segments().map(u16::to_be));
         assert_eq!(Address::v6(address.words()), address);
+        assert_eq!(Address::from_halves(address.halves()), address);
     }
 }

@@ -3,8 +3,9 @@
 use lb_abi::{
     flow::FlowKey,
     reason::Reason,
+    source::OWN,
     subject::{self, GROUPS},
-    vip::{QUIC, VipEntry},
+    vip::{QUIC, SOURCES, VipEntry},
 };
 
 use crate::{
@@ -31,6 +32,14 @@ pub fn choose<P: Packet, E: Env>(
     {
         return Ok(choice);
     }
+    let other;
+    let vip = if vip.flags & SOURCES != 0 {
+        let table = env.source_table(ip.source, vip.vip);
+        other = VipEntry { table: if table == OWN { vip.table } else { table }, ..*vip };
+        &other
+    } else {
+        vip
+    };
     if vip.flags & GROUPS == 0 {
         return select::select(env, vip, flow, stage, hash);
     }

@@ -26,6 +26,7 @@ use lb_abi::{
     quic::{QuicEntry, QuicEvent, Server},
     reason::Reason,
     slot::{Slot, TICK_SHIFT},
+    source::{SourceKey, SourceTree},
     steer::{MODE_CORE, SteerCounters, SteerEntry, SteerKey},
     vip::{VipEntry, VipKey},
 };
@@ -34,6 +35,7 @@ use lb_ebpf::{
     env::{Env, FlowCell, NextHop, Route, Unroutable},
     numbers::Family,
     packet::Packet,
+    source::{self, Prefixes},
     verdict::Verdict,
 };
 
@@ -179,6 +181,12 @@ impl Env for Kernel<'_> {
     }
 
     #[inline(always)]
+    fn source_table(&self, source: Address, vip: u32) -> u32 {
+        let [high, low] = source.halves();
+        lb_source_table(high, low, vip)
+    }
+
+    #[inline(always)]
     fn flow(&self, key: &FlowKey) -> Option<impl FlowCell> {
         maps::FLOWS.get_ptr_mut(key).map(|record| Record(record.cast()))
     }
@@ -261,6 +269,37 @@ impl Env for Kernel<'_> {
     fn count_traffic(&self, vip: u32, backend: u16, bytes: u64, new_flow: bool) {
         add_traffic(&maps::VIP_TRAFFIC, vip, bytes, new_flow);
         add_traffic(&maps::BACKEND_TRAFFIC, backend as u32, bytes, new_flow);
+    }
+}
+
+/// The search for a source's prefix as a function of its own, which the verifier walks once for all that call it
+/// (a "global function", Documentation/bpf/verifier.rst, Linux v6.1); inlined it would be walked once for every way
+/// that a packet can take to it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn lb_source_table(high: u64, low: u64, vip: u32) -> u32 {
+    source::table(&SourceMaps, Address::from_halves([high, low]), vip)
+}
+
+struct SourceMaps;
+
+impl Prefixes for SourceMaps {
+    #[inline(always)]
+    fn set(&self, vip: u32) -> Option<u32> {
+        let set = maps::SOURCE_SETS.get_ptr_mut(vip)?;
+        // SAFETY: as in `Kernel::slot`, of four bytes.
+        Some(unsafe { set.read_volatile() })
+    }
+
+    #[inline(always)]
+    fn tree(&self, set: u32) -> Option<&SourceTree> {
+        maps::SOURCE_TREES.get(set)
+    }
+
+    #[inline(always)]
+    fn find(&self, key: &SourceKey) -> Option<u32> {
+        // SAFETY: as in `Kernel::vip`.
+        unsafe { maps::SOURCES.get(key) }.copied()
     }
 }
 

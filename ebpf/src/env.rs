@@ -9,6 +9,7 @@ use lb_abi::{
     quic::{QuicEntry, QuicEvent, Server},
     reason::Reason,
     slot::Slot,
+    source::OWN,
     vip::{VipEntry, VipKey},
 };
 
@@ -43,6 +44,12 @@ pub trait Env {
     /// Counts what led a datagram.
     #[inline(always)]
     fn count_quic(&self, _event: QuicEvent) {}
+    /// What [`crate::source::table`] says of a source and a VIP, by counter index. Surroundings without prefixes say
+    /// that all go to the VIP's own.
+    #[inline(always)]
+    fn source_table(&self, _source: Address, _vip: u32) -> u32 {
+        OWN
+    }
     /// The flow's record, if there is one of any epoch and age.
     fn flow(&self, key: &FlowKey) -> Option<impl FlowCell>;
     /// Writes a record over none or an old one. None: the table is full and nothing was written.

@@ -26,6 +26,7 @@ pub mod packet;
 pub mod parse;
 pub mod quic;
 pub mod select;
+pub mod source;
 pub mod verdict;
 
 #[cfg(test)]

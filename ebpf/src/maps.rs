@@ -1,7 +1,7 @@
 //! Map statics. Names, keys and values are the contract of `lb_abi::names`.
 
 use aya_ebpf::{
-    bindings::BPF_F_MMAPABLE,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
     maps::{Array, HashMap, LpmTrie, PerCpuArray, ReusePortSockArray},
 };
@@ -14,6 +14,7 @@ use lb_abi::{
     meta::Meta,
     quic::{QuicEntry, QuicEvent},
     reason,
+    source::{SourceKey, SourceTree},
     steer::{SteerCounters, SteerEntry, SteerKey},
     vip::{VipEntry, VipKey},
 };
@@ -36,6 +37,14 @@ pub(crate) static QUIC_SERVERS: Array<u64> = Array::with_max_entries(bounds::QUI
 #[map]
 pub(crate) static QUIC_EVENTS: PerCpuArray<u64> =
     PerCpuArray::with_max_entries(QuicEvent::ALL.len() as u32, 0);
+/// Allocated as used: programs only read it.
+#[map]
+pub(crate) static SOURCES: HashMap<SourceKey, u32> =
+    HashMap::with_max_entries(bounds::SOURCES_MAX, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static SOURCE_TREES: Array<SourceTree> = Array::with_max_entries(2 * bounds::VIPS_MAX, 0);
+#[map]
+pub(crate) static SOURCE_SETS: Array<u32> = Array::with_max_entries(bounds::VIPS_MAX, 0);
 /// Preallocated (no `BPF_F_NO_PREALLOC`) and not LRU: full means refuse.
 #[map]
 pub(crate) static FLOWS: HashMap<FlowKey, FlowRecord> = HashMap::with_max_entries(bounds::FLOWS_MAX, 0);

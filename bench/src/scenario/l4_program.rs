@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 use lb_abi::{
     counter::FlowEvent,
     reason::Reason,
-    vip::{FORWARD_IPIP, FORWARD_L2DSR, HASH_SOURCE, QUIC},
+    vip::{FORWARD_IPIP, FORWARD_L2DSR, HASH_SOURCE, QUIC, SOURCES},
 };
 use lb_tests::{
     packet::{ACK, FIN, Packet, SYN},
@@ -180,7 +180,7 @@ fn tcp_v6(flags: u8) -> Packet {
 }
 
 /// A short header with an id that names a server.
-fn quic() -> Packet {
+fn known_id() -> Packet {
     Packet::udp("198.51.100.0:40000", "192.0.2.1:53").macs(LB0_MAC, ROUTER_MAC).content(&short_header())
 }
 
@@ -202,8 +202,10 @@ fn cases() -> Vec<Case> {
         quic("4in4, QUIC Initial", QUIC_INITIAL_LEN, &QUIC_INITIAL),
         forwarded("4in4, TCP, deny list on", tcp(ACK)).deny(),
         forwarded("4in4, TCP, by source", tcp(ACK)).by(FORWARD_IPIP | HASH_SOURCE),
+        // Each to the one table there is, after a look.
+        forwarded("4in4, TCP, by prefix of 131k", tcp(ACK)).by(FORWARD_IPIP | SOURCES),
         // No slot leads anywhere: only the id does.
-        forwarded("4in4, QUIC, known id", quic()).by(FORWARD_IPIP | QUIC).to(0),
+        forwarded("4in4, QUIC, known id", known_id()).by(FORWARD_IPIP | QUIC).to(0),
         forwarded("6in4, TCP", tcp_v6(ACK)),
         forwarded("6in6, TCP", tcp_v6(ACK)).to(NEAR_V6.id),
         Case {

@@ -1,7 +1,10 @@
 //! The object as `l4-program` needs it: loaded at full size in a namespace of this thread, its maps filled for
 //! one case at a time, its programs run behind `bench_wrap`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::{
@@ -25,6 +28,7 @@ use lb_abi::{
     quic::{Id, QuicEntry, Server},
     reason::Reason,
     slot::{Phase, Slot, ticks},
+    source::{SourceKey, SourceTree, first_set},
     vip::{ECHO, VipEntry, VipKey},
 };
 use lb_tests::{
@@ -116,6 +120,16 @@ impl Bench {
         array::<QuicEntry>(&mut self.object, names::MAP_QUIC)?.set(VIP, entry, 0)?;
         let server = Server { backend: world::NEAR.id, generation: 0, pool: 1 };
         array::<u64>(&mut self.object, names::MAP_QUIC_SERVERS)?.set(SERVER.into(), server.to_word(), 0)?;
+        let mut tree = SourceTree::default();
+        tree.v4[0] = 96 + 24;
+        let set = first_set(VIP);
+        array::<SourceTree>(&mut self.object, names::MAP_SOURCE_TREES)?.set(set, tree, 0)?;
+        array::<u32>(&mut self.object, names::MAP_SOURCE_SETS)?.set(VIP, set, 0)?;
+        let mut sources = HashMap::<_, SourceKey, u32>::try_from(map(&mut self.object, names::MAP_SOURCES)?)?;
+        for network in 0..PREFIXES {
+            let prefix = Ipv4Addr::from((network << 8).wrapping_add(PREFIXES_FROM)).to_ipv6_mapped().octets();
+            sources.insert(SourceKey { set, length: 96 + 24, prefix }, 0, 0)?;
+        }
         let mut deny = LpmTrie::<_, [u8; 4], u32>::try_from(map(&mut self.object, names::MAP_DENY_V4)?)?;
         Ok(deny.insert(&Key::new(24, DENIED_V4), 1, 0)?)
     }
@@ -262,6 +276,10 @@ impl Bench {
         Ok(counters.get(&(event as u32), 0)?.iter().sum())
     }
 }
+
+/// Prefixes of 24 bits that lead to the only table, from 198.0.0.0 on.
+const PREFIXES: u32 = 1 << 17;
+const PREFIXES_FROM: u32 = 198 << 24;
 
 /// Server id of the nearest backend.
 const SERVER: u16 = 7;

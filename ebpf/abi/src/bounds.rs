@@ -8,6 +8,10 @@ pub const VIPS_MAX: u32 = 512;
 pub const BACKENDS_MAX: u32 = 4096;
 /// Server ids in QUIC connection ids, 0 included, which is nobody's: as many as there are backends.
 pub const QUIC_SERVERS_MAX: u32 = BACKENDS_MAX;
+/// Prefixes of clients with a pool of their own, over all VIPs.
+pub const SOURCE_PREFIXES_MAX: u32 = 262_144;
+/// The same with their markers, twice, as one set is filled while another is read. Allocated as used.
+pub const SOURCES_MAX: u32 = 4 * SOURCE_PREFIXES_MAX;
 /// Slots of one pool's table: a prime, so that Maglev's permutations reach every slot (Maglev, NSDI'16, 3.4).
 pub const TABLE_LEN: u32 = 65_537;
 /// Tables, one per pool with a VIP.

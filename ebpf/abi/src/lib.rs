@@ -21,6 +21,7 @@ mod pod;
 pub mod quic;
 pub mod reason;
 pub mod slot;
+pub mod source;
 pub mod steer;
 pub mod subject;
 pub mod vip;

@@ -26,6 +26,12 @@ pub const MAP_QUIC: &str = "QUIC";
 pub const MAP_QUIC_SERVERS: &str = "QUIC_SERVERS";
 /// `PerCpuArray<u64>` by [`crate::quic::QuicEvent`].
 pub const MAP_QUIC_EVENTS: &str = "QUIC_EVENTS";
+/// `HashMap<SourceKey, u32>`: first slot of the table, or [`crate::source::OWN`].
+pub const MAP_SOURCES: &str = "SOURCES";
+/// `Array<SourceTree>` by set.
+pub const MAP_SOURCE_TREES: &str = "SOURCE_TREES";
+/// `Array<u32>` by VIP index: the set that packets read.
+pub const MAP_SOURCE_SETS: &str = "SOURCE_SETS";
 /// `HashMap<FlowKey, FlowRecord>`.
 pub const MAP_FLOWS: &str = "FLOWS";
 /// `LpmTrie<[u8; 4], u32>` of denied sources.

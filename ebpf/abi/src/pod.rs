@@ -9,6 +9,7 @@ use crate::{
     hop::HopEntry,
     meta::Meta,
     quic::QuicEntry,
+    source::{SourceKey, SourceTree},
     steer::{SteerCounters, SteerEntry, SteerKey},
     vip::{VipEntry, VipKey},
 };
@@ -30,6 +31,8 @@ pod!(
     Meta,
     Plan,
     QuicEntry,
+    SourceKey,
+    SourceTree,
     SteerCounters,
     SteerEntry,
     SteerKey,

@@ -57,6 +57,8 @@ pub const HASH_SOURCE: u32 = 1 << 16;
 pub const HASH_PORT: u32 = 1 << 17;
 /// Datagrams are led by their connection id first (see [`crate::quic`]).
 pub const QUIC: u32 = 1 << 18;
+/// Some clients go to pools of their own (see [`crate::source`]).
+pub const SOURCES: u32 = 1 << 19;
 
 /// [`VipKey::protocol`] of the VIP that takes an address's fragments, under the transport protocol as port.
 /// The number is IPv6's fragment header's (IANA), which no transport has.

@@ -77,6 +77,7 @@ fn config() -> Config {
                 flows_none: true,
                 hash: HashBy::Flow,
                 quic: None,
+                sources: Default::default(),
             },
         )]),
         listeners: BTreeMap::from([(

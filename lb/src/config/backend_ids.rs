@@ -76,7 +76,7 @@ impl BackendIds {
         next.assign_by(config, |ids, pool, backend| Ok(ids.kept(pool, backend.ip)))?;
         // Only packets outlive a process: what no VIP uses needs no id of an earlier run.
         next.assign_by(config, |ids, pool, backend| {
-            let is_behind_vip = config.vips.values().any(|vip| &*vip.pool == pool);
+            let is_behind_vip = config.vips.values().any(|vip| vip.pools().any(|name| &**name == pool));
             Ok(if is_behind_vip { ids.former(backend.ip) } else { None })
         })?;
         next.assign_by(config, |ids, _, _| ids.fresh().map(Some))?;

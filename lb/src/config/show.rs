@@ -84,6 +84,9 @@ fn vip(vip: &Vip) -> Value {
         "pool": vip.pool,
     });
     put(&mut table, "hash", Some(vip.hash));
+    let source = |(prefix, pool)| json!({ "prefix": prefix, "pool": pool });
+    let sources: Vec<Value> = vip.sources.iter().map(source).collect();
+    put(&mut table, "sources", (!sources.is_empty()).then_some(sources));
     let quic = vip.quic.as_ref().map(|quic| {
         let keys = quic.keys.iter().map(|(config, file)| (config.to_string(), file_reference(file)));
         json!({ "keys": keys.collect::<BTreeMap<_, _>>() })
@@ -172,6 +175,10 @@ mod tests {
         pool = "dns"
         flows = "none"
         hash = "source"
+        sources = [
+            { prefix = "198.51.100.0/24", pool = "blue" },
+            { prefix = "2001:db8:b::/48", pool = "blue" },
+        ]
         quic = { keys = { 0 = "file:keys/quic-0", 6 = "file:keys/quic-6" } }
         [listener.web]
         bind = ["0.0.0.0:80", "[::]:80"]
@@ -191,6 +198,8 @@ mod tests {
         balance = "maglev"
         backends = [{ address = "10.0.1.53", server_id = 4095 }]
         health = { tcp = "53", every = "500ms" }
+        [pool.blue]
+        backends = ["10.0.1.54"]
         [pool.api]
         backends = ["10.0.0.1:80", { address = "[2001:db8::1]:80", weight = 9 }]
         health = { tcp = "auto", fall = 5 }

@@ -147,6 +147,8 @@ pub struct Vip {
     pub hash: HashBy,
     /// Datagrams are QUIC's, and led by connection id where that names a server.
     pub quic: Option<Quic>,
+    /// Pools of some clients' own, by prefix; the longest one says.
+    pub sources: BTreeMap<IpNet, Arc<str>>,
 }
 
 /// `vip.quic`.
@@ -157,6 +159,12 @@ pub struct Quic {
 }
 
 impl Vip {
+    /// Names of every pool that it leads to, its own first; each once.
+    pub fn pools(&self) -> impl Iterator<Item = &Arc<str>> {
+        let mut seen = std::collections::HashSet::new();
+        std::iter::once(&self.pool).chain(self.sources.values()).filter(move |pool| seen.insert(&***pool))
+    }
+
     /// Whether flows to this port are never remembered: `flows = "none"`, and always so for `53/udp`.
     pub fn is_flowless(&self, port: VipPort) -> bool {
         self.flows_none || port == VipPort { port: 53, transport: Transport::Udp }

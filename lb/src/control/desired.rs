@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
+
 use super::lineage;
 use crate::{
     config::{Config, Forward, PoolSnapshot, Snapshot, Transport, Vip, VipPort, Xdp},
@@ -55,7 +57,8 @@ impl Outer {
     pub(super) fn shortages(self, config: &Config) -> Vec<String> {
         let mut shortages = Vec::new();
         for (name, vip) in config.vips.iter().filter(|(_, vip)| vip.forward == Forward::Ipip) {
-            let backends = config.pools.get(&vip.pool).map_or(&[][..], |pool| &pool.backends);
+            let pools = vip.pools().filter_map(|pool| config.pools.get(pool));
+            let backends: Vec<_> = pools.flat_map(|pool| &pool.backends).collect();
             let lacks = |is_lost: bool, family: &str, wants: fn(&IpAddr) -> bool| {
                 let is_wanted = backends.iter().any(|backend| wants(&backend.ip));
                 (is_lost && is_wanted).then(|| {
@@ -81,7 +84,8 @@ pub(super) fn desired(
     outer: Outer,
     state_dir: &Path,
 ) -> Desired {
-    let used = |pool: &&PoolSnapshot| config.vips.values().any(|vip| vip.pool == pool.name);
+    let used =
+        |pool: &&PoolSnapshot| config.vips.values().any(|vip| vip.pools().any(|name| *name == pool.name));
     let pool = |pool: &PoolSnapshot| DesiredPool {
         name: pool.name.clone(),
         table_key: derive_key(secret, "table", &pool.name),
@@ -103,8 +107,14 @@ pub(super) fn desired(
         deny: config.xdp.as_ref().map(|xdp| xdp.deny.clone()).unwrap_or_default(),
         outer_v4: outer.v4,
         outer_v6: outer.v6,
+        sources: sources(config),
         ..Desired::default()
     }
+}
+
+fn sources(config: &Config) -> BTreeMap<Arc<str>, BTreeMap<IpNet, Arc<str>>> {
+    let some = config.vips.iter().filter(|(_, vip)| !vip.sources.is_empty());
+    some.map(|(name, vip)| (name.clone(), vip.sources.clone())).collect()
 }
 
 /// A VIP's ports, once for each way of remembering; all under its name, so that they count together.

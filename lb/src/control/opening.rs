@@ -13,7 +13,7 @@ use super::{
     secret::Secret,
 };
 use crate::{
-    config::{BackendIds, Config, Snapshot, Xdp},
+    config::{BackendIds, Config, Snapshot, Vip, Xdp},
     model::BackendId,
     steering::{self, Desired, Plane},
 };
@@ -70,7 +70,7 @@ impl Loaded {
     pub(super) fn backend_ids(&self, config: &Config) -> BackendIds {
         let mut ids = BackendIds::new();
         let Some(plane) = &self.plane else { return ids };
-        let pools: BTreeSet<&Arc<str>> = config.vips.values().map(|vip| &vip.pool).collect();
+        let pools: BTreeSet<&Arc<str>> = config.vips.values().flat_map(Vip::pools).collect();
         let named = |pool: &&Arc<str>| {
             let table = lineage::load(&config.state.dir, pool)?;
             Some((Arc::clone(pool), table.members().iter().map(|member| member.id).collect()))

@@ -30,12 +30,14 @@ fn of_vip(name: &str, vip: &Vip, quic: &Quic, directory: &Path) -> anyhow::Resul
         let key = key.with_context(|| format!("vip.{name}.quic.keys.{config} {}", path.display()))?;
         keys.insert(*config, key);
     }
-    Ok(DesiredQuicVip { keys, pools: [vip.pool.clone()].into() })
+    Ok(DesiredQuicVip { keys, pools: vip.pools().cloned().collect() })
 }
 
 /// Server ids of every pool behind a VIP that reads them.
 fn servers(config: &Config, snapshot: &Snapshot) -> BTreeMap<u16, DesiredServer> {
-    let is_named = |pool: &Arc<str>| config.vips.values().any(|vip| vip.quic.is_some() && vip.pool == *pool);
+    let is_named = |pool: &Arc<str>| {
+        config.vips.values().any(|vip| vip.quic.is_some() && vip.pools().any(|name| name == pool))
+    };
     let mut servers = BTreeMap::new();
     for pool in snapshot.pools.iter().filter(|pool| is_named(&pool.name)) {
         let Some(configured) = config.pools.get(&pool.name) else { continue };

@@ -10,7 +10,7 @@ use std::{
 use ipnet::IpNet;
 use lb_abi::{
     be::Be16,
-    bounds::{BACKENDS_MAX, DENY_MAX, VIP_KEYS_MAX, VIPS_MAX},
+    bounds::{BACKENDS_MAX, DENY_MAX, SOURCE_PREFIXES_MAX, VIP_KEYS_MAX, VIPS_MAX},
     hash::sip13,
     slot::TICK_SHIFT,
     vip::VipKey,
@@ -19,6 +19,7 @@ use lb_abi::{
 use super::{
     error::{Error, Result},
     quic::DesiredQuic,
+    sources::anchor,
 };
 use crate::{
     balance::maglev::{Member, Table},
@@ -37,6 +38,8 @@ pub struct Desired {
     pub pools: Vec<DesiredPool>,
     /// Denied sources.
     pub deny: Vec<IpNet>,
+    /// Pools of some clients' own, by VIP name and prefix.
+    pub sources: BTreeMap<Arc<str>, BTreeMap<IpNet, Arc<str>>>,
     /// QUIC connection ids.
     pub quic: DesiredQuic,
     /// Outer source of IPIP in IPv4; `None`: backends with IPv4 addresses cannot be reached by IPIP.
@@ -170,6 +173,8 @@ pub(super) struct Checked<'a> {
     pub(super) keys: BTreeMap<VipKey, &'a DesiredVip>,
     /// Keys that only answer echo, each with a VIP of that address.
     pub(super) echo: BTreeMap<VipKey, &'a DesiredVip>,
+    /// Keys that hold the tables of pools for some clients, with how long flows through them are remembered.
+    pub(super) anchors: BTreeMap<VipKey, (Arc<str>, Duration)>,
     /// Pools that a VIP names.
     pub(super) pools: BTreeMap<&'a str, &'a DesiredPool>,
     /// Backends of those pools.
@@ -184,22 +189,25 @@ impl Desired {
         let mut checked = Checked {
             keys: BTreeMap::new(),
             echo: BTreeMap::new(),
+            anchors: BTreeMap::new(),
             pools: BTreeMap::new(),
             backends: BTreeMap::new(),
         };
         for vip in &self.vips {
-            let pool = by_name.get(&*vip.pool).ok_or_else(|| Error::PoolUnknown {
-                vip: vip.name.to_string(),
-                pool: vip.pool.to_string(),
-            })?;
-            checked.pools.insert(&vip.pool, pool);
+            checked.add_pool(vip, &vip.pool, &by_name)?;
+            for pool in self.sources.get(&vip.name).into_iter().flat_map(BTreeMap::values) {
+                checked.add_pool(vip, pool, &by_name)?;
+                checked.add_anchor(vip, pool);
+            }
             checked.add_keys(vip)?;
         }
         checked.add_fragments();
         let pools: Vec<&DesiredPool> = checked.pools.values().copied().collect();
         pools.into_iter().try_for_each(|pool| checked.add_backends(pool))?;
         bound("vips", self.vips.len(), VIPS_MAX)?;
-        bound("vip addresses and ports", checked.keys.len() + checked.echo.len(), VIP_KEYS_MAX)?;
+        bound("vip addresses and ports", checked.keys_len(), VIP_KEYS_MAX)?;
+        let prefixes = self.sources.values().map(BTreeMap::len).sum();
+        bound("prefixes of sources", prefixes, SOURCE_PREFIXES_MAX)?;
         let v4: BTreeSet<&IpNet> = self.deny.iter().filter(|net| net.addr().is_ipv4()).collect();
         bound("denied IPv4 prefixes", v4.len(), DENY_MAX)?;
         bound("denied IPv6 prefixes", self.deny.len() - v4.len(), DENY_MAX)?;
@@ -208,6 +216,29 @@ impl Desired {
 }
 
 impl<'a> Checked<'a> {
+    fn keys_len(&self) -> usize {
+        self.keys.len() + self.echo.len() + self.anchors.len()
+    }
+
+    fn add_pool(
+        &mut self,
+        vip: &DesiredVip,
+        name: &'a Arc<str>,
+        by_name: &BTreeMap<&str, &'a DesiredPool>,
+    ) -> Result<()> {
+        let pool = by_name
+            .get(&**name)
+            .ok_or_else(|| Error::PoolUnknown { vip: vip.name.to_string(), pool: name.to_string() })?;
+        self.pools.insert(name, pool);
+        Ok(())
+    }
+
+    fn add_anchor(&mut self, vip: &DesiredVip, pool: &Arc<str>) {
+        let memory = if vip.flows_none { Duration::ZERO } else { vip.flow_idle };
+        let (_, longest) = self.anchors.entry(anchor(pool)).or_insert((pool.clone(), memory));
+        *longest = memory.max(*longest);
+    }
+
     fn add_keys(&mut self, vip: &'a DesiredVip) -> Result<()> {
         for &address in &vip.addresses {
             self.echo.entry(echo_key(address)).or_insert(vip);

@@ -26,6 +26,7 @@ mod quic;
 mod regions;
 pub mod reuseport;
 mod settle;
+mod sources;
 mod stats;
 mod store;
 mod sync;

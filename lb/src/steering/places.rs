@@ -10,7 +10,7 @@ use lb_abi::{
     vip::{VipEntry, VipKey},
 };
 
-use super::regions::Region;
+use super::{regions::Region, sources::Sources};
 
 /// A record's slot.
 #[derive(Debug)]
@@ -27,10 +27,11 @@ pub(super) struct Places<'a> {
     vips: &'a BTreeMap<VipKey, VipEntry>,
     /// VIPs that remember groups, by counter index: of each the entry that remembers longest.
     groups: BTreeMap<u32, &'a VipEntry>,
+    sources: &'a Sources,
 }
 
 impl<'a> Places<'a> {
-    pub(super) fn new(vips: &'a BTreeMap<VipKey, VipEntry>) -> Self {
+    pub(super) fn new(vips: &'a BTreeMap<VipKey, VipEntry>, sources: &'a Sources) -> Self {
         let mut groups: BTreeMap<u32, &VipEntry> = BTreeMap::new();
         for entry in vips.values().filter(|entry| has_table(entry) && entry.flags & GROUPS != 0) {
             let longest = groups.entry(entry.vip).or_insert(entry);
@@ -38,7 +39,7 @@ impl<'a> Places<'a> {
                 *longest = entry;
             }
         }
-        Self { vips, groups }
+        Self { vips, groups, sources }
     }
 
     /// None: its VIP is gone.
@@ -57,7 +58,8 @@ impl<'a> Places<'a> {
         }?;
         let hash = subject::hash(entry.hash_key, record);
         let at = hash::slot(hash, entry.table_len) as usize;
-        Some(Place { entry, region: Region::of_slot(entry.table), at })
+        let table = self.sources.table(entry, record).unwrap_or(entry.table);
+        Some(Place { entry, region: Region::of_slot(table), at })
     }
 }
 
@@ -95,10 +97,11 @@ mod tests {
     #[test]
     fn a_flow_is_found_by_its_destination() {
         let vips = BTreeMap::from([(key(80, 6), entry(3, 0, 9))]);
-        let place = Places::new(&vips).of(&flow(80, 6)).unwrap();
+        let sources = Sources::default();
+        let place = Places::new(&vips, &sources).of(&flow(80, 6)).unwrap();
         assert_eq!((place.entry.vip, place.region), (3, Region(1)));
         assert_eq!(place.at, hash::slot(hash::flow([0; 2], &flow(80, 6)), TABLE_LEN) as usize);
-        assert!(Places::new(&vips).of(&flow(81, 6)).is_none());
+        assert!(Places::new(&vips, &sources).of(&flow(81, 6)).is_none());
     }
 
     #[test]
@@ -108,7 +111,8 @@ mod tests {
             (key(80, 6), entry(3, HASH_SOURCE, 90)),
             (key(81, 6), entry(4, 0, 900)),
         ]);
-        let places = Places::new(&vips);
+        let sources = Sources::default();
+        let places = Places::new(&vips, &sources);
         let group = subject::of(&vips[&key(53, 17)], &flow(53, 17));
         let place = places.of(&group).unwrap();
         assert_eq!((place.entry.vip, place.entry.flow_idle_ticks), (3, 90));

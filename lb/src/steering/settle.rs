@@ -70,6 +70,7 @@ impl Phases {
 impl Sync {
     /// Lets time pass. Cheap while nothing moves; call it about once a second.
     pub(super) fn tick(&mut self, store: &mut impl Store, now: u32) -> Result<()> {
+        self.sources.empty_retired(store)?;
         let is_moving = self.meta.flags & FLAG_MOVING != 0;
         let refused = store.inserts_refused()?;
         let refusing = refused != self.patience.inserts_refused;
@@ -152,7 +153,7 @@ impl Sync {
     fn look_through_flows(&self, store: &impl Store, now: u32) -> Result<Findings> {
         let mut strays = BTreeSet::new();
         let mut dead = Vec::new();
-        let places = Places::new(&self.vips);
+        let places = Places::new(&self.vips, &self.sources);
         store.for_each_flow(&mut |key, record| {
             let Some(Place { entry, region, at }) = places.of(key) else { return dead.push(*key) };
             let slot = slots_of(store, region).load(at);

@@ -14,6 +14,7 @@ use lb_abi::{
     meta::Meta,
     names,
     quic::{QuicEntry, Server},
+    source::{SourceKey, SourceTree},
     vip::{VipEntry, VipKey},
 };
 
@@ -41,6 +42,14 @@ pub(super) trait Store {
     fn quic_servers(&self) -> Result<BTreeMap<u16, Server>>;
     fn put_quic_server(&mut self, id: u16, server: Server) -> Result<()>;
     fn put_quic_vip(&mut self, index: u32, entry: &QuicEntry) -> Result<()>;
+    /// Prefixes and markers of every set.
+    fn sources(&self) -> Result<Vec<(SourceKey, u32)>>;
+    fn put_source(&mut self, key: &SourceKey, table: u32) -> Result<()>;
+    fn remove_source(&mut self, key: &SourceKey) -> Result<()>;
+    fn put_source_tree(&mut self, set: u32, tree: &SourceTree) -> Result<()>;
+    /// The set that packets to the VIP of an index read.
+    fn source_set(&self, vip: u32) -> Result<u32>;
+    fn put_source_set(&mut self, vip: u32, set: u32) -> Result<()>;
     /// Every record there is; ones written or removed meanwhile may be missed.
     fn for_each_flow(&self, each: &mut dyn FnMut(&FlowKey, &FlowRecord)) -> Result<()>;
     /// One that is gone already is no error.
@@ -138,6 +147,30 @@ impl Store for Maps {
 
     fn put_quic_vip(&mut self, index: u32, entry: &QuicEntry) -> Result<()> {
         self.quic.set(index, entry, 0).map_err(Error::map(names::MAP_QUIC))
+    }
+
+    fn sources(&self) -> Result<Vec<(SourceKey, u32)>> {
+        self.sources.iter().collect::<std::result::Result<_, _>>().map_err(Error::map(names::MAP_SOURCES))
+    }
+
+    fn put_source(&mut self, key: &SourceKey, table: u32) -> Result<()> {
+        self.sources.insert(key, table, 0).map_err(Error::map(names::MAP_SOURCES))
+    }
+
+    fn remove_source(&mut self, key: &SourceKey) -> Result<()> {
+        self.sources.remove(key).map_err(Error::map(names::MAP_SOURCES))
+    }
+
+    fn put_source_tree(&mut self, set: u32, tree: &SourceTree) -> Result<()> {
+        self.source_trees.set(set, tree, 0).map_err(Error::map(names::MAP_SOURCE_TREES))
+    }
+
+    fn source_set(&self, vip: u32) -> Result<u32> {
+        self.source_sets.get(&vip, 0).map_err(Error::map(names::MAP_SOURCE_SETS))
+    }
+
+    fn put_source_set(&mut self, vip: u32, set: u32) -> Result<()> {
+        self.source_sets.set(vip, set, 0).map_err(Error::map(names::MAP_SOURCE_SETS))
     }
 
     fn for_each_flow(&self, each: &mut dyn FnMut(&FlowKey, &FlowRecord)) -> Result<()> {

@@ -20,7 +20,10 @@ use lb_abi::{
     meta::{FLAG_DENY_V4, FLAG_DENY_V6, FLAG_MOVING, Meta},
     slot::{Phase, Slot},
     subject::GROUPS,
-    vip::{ECHO, FLOWS_NONE, FORWARD_IPIP, FORWARD_L2DSR, HASH_PORT, HASH_SOURCE, QUIC, VipEntry, VipKey},
+    vip::{
+        ECHO, FLOWS_NONE, FORWARD_IPIP, FORWARD_L2DSR, HASH_PORT, HASH_SOURCE, QUIC, SOURCES, VipEntry,
+        VipKey,
+    },
 };
 
 use super::{
@@ -30,6 +33,7 @@ use super::{
     patience::Patience,
     quic::Quic,
     regions::{self, Plan, Region},
+    sources::Sources,
     store::Store,
     transition,
 };
@@ -61,6 +65,7 @@ pub(super) struct Sync {
     pub(super) down: BTreeSet<BackendId>,
     pub(super) patience: Patience,
     pub(super) quic: Quic,
+    pub(super) sources: Sources,
 }
 
 impl Sync {
@@ -81,6 +86,7 @@ impl Sync {
             down: with(DOWN).collect(),
             patience: Patience::new(store.inserts_refused()?),
             quic: Quic::adopt(store)?,
+            sources: Sources::adopt(store)?,
             backends,
         })
     }
@@ -91,7 +97,9 @@ impl Sync {
         let checked = desired.check()?;
         self.check_hash_keys(&checked)?;
         self.check_quic(&desired.quic)?;
-        let pool_of = checked.keys.iter().map(|(key, vip)| (*key, vip.pool.clone())).collect();
+        let of_keys = checked.keys.iter().map(|(key, vip)| (*key, vip.pool.clone()));
+        let of_anchors = checked.anchors.iter().map(|(key, (pool, _))| (*key, pool.clone()));
+        let pool_of = of_keys.chain(of_anchors).collect();
         let plan = regions::plan(&self.regions_of_keys(), &self.regions, &pool_of)?;
         let indexes = self.vip_indexes(&checked)?;
         let tables = self.build_tables(&checked);
@@ -105,6 +113,7 @@ impl Sync {
                 store.reset_vip_traffic(index)?;
             }
         }
+        self.put_sources(store, desired, &checked, &plan, &indexes)?;
         self.put_quic(store, &desired.quic, &indexes)?;
         self.put_vips(store, desired, &checked, &plan, &indexes)?;
         for (_, copy) in &plan.copies {
@@ -115,6 +124,7 @@ impl Sync {
         self.vip_names = indexes;
         self.regions = plan.pools;
         self.wanted = checked.backends.keys().copied().collect();
+        self.remove_sources(desired);
         self.remove_quic(store, &desired.quic)?;
         self.put_deny(store, desired)?;
         let meta = Meta {
@@ -331,6 +341,7 @@ impl Sync {
                 table_len: TABLE_LEN,
                 flags: forward
                     | groups(vip.hash)
+                    | if desired.sources.contains_key(&vip.name) { SOURCES } else { 0 }
                     | if reads_ids(key, vip, desired) { QUIC } else { 0 }
                     | if vip.flows_none { FLOWS_NONE } else { 0 },
                 hash_key: vip.hash_key,
@@ -345,7 +356,7 @@ impl Sync {
         Ok(())
     }
 
-    fn put_vip(&mut self, store: &mut impl Store, key: VipKey, entry: VipEntry) -> Result<()> {
+    pub(super) fn put_vip(&mut self, store: &mut impl Store, key: VipKey, entry: VipEntry) -> Result<()> {
         if self.vips.get(&key) != Some(&entry) {
             store.put_vip(&key, &entry)?;
             self.vips.insert(key, entry);
@@ -354,7 +365,11 @@ impl Sync {
     }
 
     fn remove_vips(&mut self, store: &mut impl Store, checked: &Checked<'_>) -> Result<()> {
-        let is_wanted = |key: &VipKey| checked.keys.contains_key(key) || checked.echo.contains_key(key);
+        let is_wanted = |key: &VipKey| {
+            checked.keys.contains_key(key)
+                || checked.echo.contains_key(key)
+                || checked.anchors.contains_key(key)
+        };
         for key in self.vips.keys().copied().filter(|key| !is_wanted(key)).collect::<Vec<_>>() {
             store.remove_vip(&key)?;
             self.vips.remove(&key);

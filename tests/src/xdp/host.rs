@@ -17,13 +17,16 @@ use lb_abi::{
     quic::{POOLS_MAX, QuicEntry, QuicEvent, Server},
     reason::Reason,
     slot::Slot,
+    source::{NODES, SourceKey, SourceTree},
     vip::{VipEntry, VipKey},
 };
 use lb_ebpf::{
+    address::Address,
     decap,
     env::{Env, FlowCell, NextHop, Route, Unroutable},
     ingress,
     packet::Frame,
+    source::{self, Prefixes},
 };
 
 use crate::xdp::{
@@ -112,6 +115,21 @@ impl FlowCell for Record {
     }
 }
 
+impl Prefixes for Mock<'_> {
+    fn set(&self, vip: u32) -> Option<u32> {
+        Some(self.world.sets.iter().find(|(other, _)| *other == vip).map_or(0, |(_, set)| *set))
+    }
+
+    fn tree(&self, set: u32) -> Option<&SourceTree> {
+        const NONE: SourceTree = SourceTree { v6: [0; NODES], v4: [0; NODES], zero: 0 };
+        Some(self.world.trees.iter().find(|(other, _)| *other == set).map_or(&NONE, |(_, tree)| tree))
+    }
+
+    fn find(&self, key: &SourceKey) -> Option<u32> {
+        self.world.sources.iter().find(|(other, _)| other == key).map(|(_, table)| *table)
+    }
+}
+
 impl Env for Mock<'_> {
     fn meta(&self) -> Option<&Meta> {
         Some(&self.world.meta)
@@ -152,6 +170,10 @@ impl Env for Mock<'_> {
 
     fn count_quic(&self, event: QuicEvent) {
         self.quic.borrow_mut().push(event);
+    }
+
+    fn source_table(&self, source: Address, vip: u32) -> u32 {
+        source::table(self, source, vip)
     }
 
     fn flow(&self, key: &FlowKey) -> Option<impl FlowCell> {

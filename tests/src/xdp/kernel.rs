@@ -17,6 +17,7 @@ use lb_abi::{
     quic::{QuicEntry, QuicEvent},
     reason::Reason,
     slot::Slot,
+    source::{SourceKey, SourceTree},
     vip::{VipEntry, VipKey},
 };
 use lb_ebpf::verdict::Verdict;
@@ -154,6 +155,18 @@ impl Bench {
         for (id, server) in &world.servers {
             servers.set(u32::from(*id), server.to_word(), 0)?;
         }
+        let mut sources = self.hash::<SourceKey, u32>(names::MAP_SOURCES)?;
+        for (key, table) in &world.sources {
+            sources.insert(key, table, 0)?;
+        }
+        let mut trees = self.array::<SourceTree>(names::MAP_SOURCE_TREES)?;
+        for (set, tree) in &world.trees {
+            trees.set(*set, tree, 0)?;
+        }
+        let mut sets = self.array::<u32>(names::MAP_SOURCE_SETS)?;
+        for (vip, set) in &world.sets {
+            sets.set(*vip, set, 0)?;
+        }
         let mut flows = self.hash::<FlowKey, FlowRecord>(names::MAP_FLOWS)?;
         for (key, record) in &world.flows {
             flows.insert(key, record, 0)?;
@@ -176,6 +189,10 @@ impl Bench {
         let mut flows = self.hash::<FlowKey, FlowRecord>(names::MAP_FLOWS)?;
         for key in flows.keys().collect::<std::result::Result<Vec<_>, _>>()? {
             flows.remove(&key)?;
+        }
+        let mut sources = self.hash::<SourceKey, u32>(names::MAP_SOURCES)?;
+        for key in sources.keys().collect::<std::result::Result<Vec<_>, _>>()? {
+            sources.remove(&key)?;
         }
         let mut deny = self.deny_v4()?;
         for key in deny.keys().collect::<std::result::Result<Vec<_>, _>>()? {

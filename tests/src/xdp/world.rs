@@ -18,6 +18,7 @@ use lb_abi::{
     meta::Meta,
     quic::{QuicEntry, Server},
     slot::{Phase, Slot},
+    source::{SourceKey, SourceTree},
     subject,
     vip::{ECHO, FRAGMENTS, VipEntry, VipKey},
 };
@@ -138,6 +139,12 @@ pub struct World {
     pub quic: Vec<(u32, QuicEntry)>,
     /// `QUIC_SERVERS`, by server id.
     pub servers: Vec<(u16, Server)>,
+    /// Prefixes of clients with tables of their own, as `SOURCES` has them.
+    pub sources: Vec<(SourceKey, u32)>,
+    /// `SOURCE_TREES`, by set.
+    pub trees: Vec<(u32, SourceTree)>,
+    /// `SOURCE_SETS`, by VIP index.
+    pub sets: Vec<(u32, u32)>,
     /// `FLOWS`.
     pub flows: Vec<(FlowKey, FlowRecord)>,
     /// Prefixes of `DENY_V4` and `DENY_V6`.

@@ -15,6 +15,7 @@ mod quic;
 mod reader;
 mod schema;
 mod source;
+mod sources;
 mod suggest;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,8 @@ use std::{
     sync::Arc,
 };
 
+use lb_abi::quic::POOLS_MAX;
+
 use super::{
     check::Drafts,
     pool::PoolDraft,
@@ -62,9 +64,15 @@ pub(super) fn check(drafts: &Drafts, findings: &Findings<'_>) {
         if !vip.ports.iter().any(|port| port.value.transport == Transport::Udp) {
             error(findings, quic, format!("vip.{} has no udp port, and QUIC is over UDP", vip.name));
         }
-        if let Some(pool) = vip.pool.as_ref().and_then(|pool| pools.get(&*pool.value)) {
-            servers(vip, quic, pool, findings);
+        let used: Vec<_> = vip.pools().filter_map(|pool| pools.get(&*pool.value)).collect();
+        if used.len() > POOLS_MAX {
+            error(
+                findings,
+                quic,
+                format!("vip.{} leads to {} pools; {POOLS_MAX} is the most with QUIC", vip.name, used.len()),
+            );
         }
+        servers(vip, quic, &used, findings);
     }
 }
 
@@ -72,13 +80,14 @@ fn error(findings: &Findings<'_>, quic: &QuicDraft, message: String) {
     findings.report(&quic.place.key, &quic.place.span, Show::KeyOnly, Severity::Error, Fault::new(message));
 }
 
-fn servers(vip: &VipDraft, quic: &QuicDraft, pool: &PoolDraft, findings: &Findings<'_>) {
-    let unnamed: Vec<_> = pool.backends.iter().filter(|at| at.value.server_id.is_none()).collect();
-    if unnamed.len() == pool.backends.len() {
+fn servers(vip: &VipDraft, quic: &QuicDraft, pools: &[&&PoolDraft], findings: &Findings<'_>) {
+    let backends = || pools.iter().flat_map(|pool| &pool.backends);
+    if backends().all(|at| at.value.server_id.is_none()) {
+        let Some(pool) = pools.first() else { return };
         let message = format!("no backend of pool.{} has a `server_id`, so no id names one", pool.name);
         return error(findings, quic, message);
     }
-    for backend in unnamed {
+    for backend in backends().filter(|at| at.value.server_id.is_none()) {
         let fault = Fault::new(format!(
             "has no `server_id`: connections to it through vip.{} do not survive a change of the client's address",
             vip.name

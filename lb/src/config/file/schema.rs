@@ -79,9 +79,12 @@ pub(super) const STATE: Keys = Keys { supported: &["dir"], later: &[] };
 
 /// `[vip.NAME]`.
 pub(super) const VIP: Keys = Keys {
-    supported: &["address", "ports", "forward", "pool", "flows", "hash", "quic"],
-    later: &["nat_source", "sources", "on_down"],
+    supported: &["address", "ports", "forward", "pool", "flows", "hash", "quic", "sources"],
+    later: &["nat_source", "on_down"],
 };
+
+/// One of `vip.sources`.
+pub(super) const SOURCE: Keys = Keys { supported: &["prefix", "pool"], later: &[] };
 
 /// `vip.quic`.
 pub(super) const QUIC: Keys = Keys { supported: &["keys"], later: &[] };

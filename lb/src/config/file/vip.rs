@@ -1,6 +1,6 @@
 //! `[vip.NAME]`.
 
-use std::{net::IpAddr, ops::Range, sync::Arc};
+use std::{collections::HashSet, net::IpAddr, ops::Range, sync::Arc};
 
 use super::{
     address,
@@ -8,6 +8,7 @@ use super::{
     quic::QuicDraft,
     reader::{At, Fault, Table, choose},
     schema,
+    sources::SourcesDraft,
 };
 use crate::config::{Forward, HashBy, Vip, VipPort};
 
@@ -23,6 +24,7 @@ pub(super) struct VipDraft {
     flows_none: bool,
     pub(super) hash: Option<At<HashBy>>,
     pub(super) quic: Option<QuicDraft>,
+    pub(super) sources: SourcesDraft,
 }
 
 impl VipDraft {
@@ -54,7 +56,15 @@ impl VipDraft {
             flows_none: flows.is_some(),
             hash: table.value("hash").and_then(|value| value.choice(&schema::HASHES)),
             quic: QuicDraft::read(table),
+            sources: SourcesDraft::read(table),
         }
+    }
+
+    /// References to its pool and to those of some clients, each name once.
+    pub(super) fn pools(&self) -> impl Iterator<Item = &At<Arc<str>>> {
+        let mut seen = HashSet::new();
+        let all = std::iter::once(&self.pool).chain(&self.sources.pools).flatten();
+        all.filter(move |at| seen.insert(&*at.value))
     }
 
     pub(super) fn hashes_by_source(&self) -> bool {
@@ -71,6 +81,7 @@ impl VipDraft {
             flows_none: self.flows_none,
             hash: self.hash.map(|at| at.value).unwrap_or_default(),
             quic: self.quic.map(QuicDraft::build),
+            sources: self.sources.build()?,
         })
     }
 }

@@ -14,6 +14,7 @@ use lb_abi::{
     names,
     quic::{QuicEntry, QuicEvent},
     reason,
+    source::{SourceKey, SourceTree},
     steer::{SteerCounters, SteerEntry, SteerKey},
     vip::{VipEntry, VipKey},
 };
@@ -34,6 +35,12 @@ pub type Quic = Array<MapData, QuicEntry>;
 pub type QuicServers = Array<MapData, u64>;
 /// `QUIC_EVENTS`, by event.
 pub type QuicEvents = PerCpuArray<MapData, u64>;
+/// `SOURCES`.
+pub type Sources = HashMap<MapData, SourceKey, u32>;
+/// `SOURCE_TREES`, by set.
+pub type SourceTrees = Array<MapData, SourceTree>;
+/// `SOURCE_SETS`, by VIP index.
+pub type SourceSets = Array<MapData, u32>;
 /// `FLOWS`.
 pub type Flows = HashMap<MapData, FlowKey, FlowRecord>;
 /// `DENY_V4`.
@@ -71,6 +78,12 @@ pub struct Maps {
     pub quic_servers: QuicServers,
     /// What led datagrams of QUIC VIPs.
     pub quic_events: QuicEvents,
+    /// Clients with a pool of their own.
+    pub sources: Sources,
+    /// In which order their prefixes' lengths are tried.
+    pub source_trees: SourceTrees,
+    /// Which set of prefixes is read.
+    pub source_sets: SourceSets,
     /// What is remembered of flows.
     pub flows: Flows,
     /// Denied sources.
@@ -109,6 +122,9 @@ impl Maps {
             quic: typed(object, names::MAP_QUIC)?,
             quic_servers: typed(object, names::MAP_QUIC_SERVERS)?,
             quic_events: typed(object, names::MAP_QUIC_EVENTS)?,
+            sources: typed(object, names::MAP_SOURCES)?,
+            source_trees: typed(object, names::MAP_SOURCE_TREES)?,
+            source_sets: typed(object, names::MAP_SOURCE_SETS)?,
             flows: typed(object, names::MAP_FLOWS)?,
             deny_v4: typed(object, names::MAP_DENY_V4)?,
             deny_v6: typed(object, names::MAP_DENY_V6)?,
@@ -142,7 +158,7 @@ pub(super) struct Shape {
 }
 
 /// The shape of every map that is pinned. A pin of another shape is another version's.
-pub(super) const SHAPES: [Shape; 18] = [
+pub(super) const SHAPES: [Shape; 21] = [
     shape::<u32, lb_abi::meta::Meta>(names::MAP_META, 1),
     shape::<VipKey, VipEntry>(names::MAP_VIPS, bounds::VIP_KEYS_MAX),
     shape::<u32, u64>(names::MAP_SLOTS, bounds::SLOTS_MAX),
@@ -150,6 +166,9 @@ pub(super) const SHAPES: [Shape; 18] = [
     shape::<u32, QuicEntry>(names::MAP_QUIC, bounds::VIPS_MAX),
     shape::<u32, u64>(names::MAP_QUIC_SERVERS, bounds::QUIC_SERVERS_MAX),
     shape::<u32, u64>(names::MAP_QUIC_EVENTS, QuicEvent::ALL.len() as u32),
+    shape::<SourceKey, u32>(names::MAP_SOURCES, bounds::SOURCES_MAX),
+    shape::<u32, SourceTree>(names::MAP_SOURCE_TREES, 2 * bounds::VIPS_MAX),
+    shape::<u32, u32>(names::MAP_SOURCE_SETS, bounds::VIPS_MAX),
     shape::<FlowKey, FlowRecord>(names::MAP_FLOWS, bounds::FLOWS_MAX),
     shape::<[u8; 8], u32>(names::MAP_DENY_V4, bounds::DENY_MAX),
     shape::<[u8; 20], u32>(names::MAP_DENY_V6, bounds::DENY_MAX),

@@ -4,6 +4,7 @@ use lb_abi::{
     flow::{FlowKey, FlowRecord},
     hash,
     quic::{QuicEntry, Server},
+    source::{SourceKey, SourceTree},
 };
 
 use super::*;
@@ -30,6 +31,9 @@ struct Fake {
     meta: Meta,
     deny: BTreeSet<IpNet>,
     flows: BTreeMap<Vec<u8>, (FlowKey, FlowRecord)>,
+    sources: BTreeMap<SourceKey, u32>,
+    trees: BTreeMap<u32, SourceTree>,
+    sets: BTreeMap<u32, u32>,
     quic: BTreeMap<u32, QuicEntry>,
     servers: BTreeMap<u16, Server>,
     refused: u64,
@@ -45,6 +49,9 @@ impl Default for Fake {
             meta: Meta::default(),
             deny: BTreeSet::new(),
             flows: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            trees: BTreeMap::new(),
+            sets: BTreeMap::new(),
             quic: BTreeMap::new(),
             servers: BTreeMap::new(),
             refused: 0,
@@ -68,6 +75,16 @@ impl Fake {
                     );
                 }
                 assert!(slot.phase() == Phase::Settled || self.meta.flags & FLAG_MOVING != 0);
+            }
+        }
+        for entry in self.vips.values().filter(|entry| entry.flags & SOURCES != 0) {
+            let set = self.sets[&entry.vip];
+            let held: Vec<u32> =
+                self.sources.iter().filter(|(key, _)| key.set == set).map(|(_, table)| *table).collect();
+            assert!(!held.is_empty(), "it has prefixes");
+            for table in held {
+                let anchored = self.vips.values().any(|entry| entry.vip == u32::MAX && entry.table == table);
+                assert!(anchored || table == lb_abi::source::OWN, "a prefix leads to table {table}");
             }
         }
         for entry in self.vips.values().filter(|entry| entry.flags & QUIC != 0) {
@@ -136,6 +153,32 @@ impl Store for Fake {
     }
     fn put_quic_vip(&mut self, index: u32, entry: &QuicEntry) -> Result<()> {
         self.quic.insert(index, *entry);
+        self.check();
+        Ok(())
+    }
+    fn sources(&self) -> Result<Vec<(SourceKey, u32)>> {
+        Ok(self.sources.iter().map(|(key, table)| (*key, *table)).collect())
+    }
+    fn put_source(&mut self, key: &SourceKey, table: u32) -> Result<()> {
+        self.sources.insert(*key, table);
+        let mut readers = self.vips.values().filter(|entry| entry.flags & SOURCES != 0);
+        assert!(!readers.any(|entry| self.sets.get(&entry.vip) == Some(&key.set)), "packets read this set");
+        Ok(())
+    }
+    fn remove_source(&mut self, key: &SourceKey) -> Result<()> {
+        assert!(self.sources.remove(key).is_some());
+        self.check();
+        Ok(())
+    }
+    fn put_source_tree(&mut self, set: u32, tree: &SourceTree) -> Result<()> {
+        self.trees.insert(set, *tree);
+        Ok(())
+    }
+    fn source_set(&self, vip: u32) -> Result<u32> {
+        Ok(self.sets.get(&vip).copied().unwrap_or(0))
+    }
+    fn put_source_set(&mut self, vip: u32, set: u32) -> Result<()> {
+        self.sets.insert(vip, set);
         self.check();
         Ok(())
     }

@@ -28,6 +28,7 @@ mod group;
 mod moving;
 mod quic;
 mod refuse;
+mod source;
 
 /// All rows, for a world that is at tick `now`.
 pub fn all(now: u32) -> Vec<Row> {
@@ -36,6 +37,7 @@ pub fn all(now: u32) -> Vec<Row> {
         moving::rows(now),
         group::rows(now),
         quic::rows(now),
+        source::rows(now),
         refuse::rows(now),
         answer::rows(now),
         decap::rows(now),

@@ -175,3 +175,112 @@ fn a_renamed_backend_has_another_generation() {
     assert_eq!(store.backends[&BackendId(1)].generation, 1);
     assert_eq!((store.servers[&10].backend, store.servers[&10].generation), (1, 1));
 }
+
+/// `web` of backends 1 and 2, where some clients go to `blue` of backend 8.
+fn with_sources(generation: u64, nets: &[&str]) -> Desired {
+    let mut desired = web(generation, [1, 2]);
+    desired.pools.push(pool("blue", [8]));
+    if !nets.is_empty() {
+        let nets = nets.iter().map(|net| (net.parse().unwrap(), "blue".into()));
+        desired.sources.insert("web".into(), nets.collect());
+    }
+    desired
+}
+
+fn anchored(store: &Fake) -> Option<VipEntry> {
+    store.vips.values().find(|entry| entry.vip == u32::MAX).copied()
+}
+
+/// Tables that the VIP's present set leads to, without markers.
+fn leads_to(store: &Fake) -> Vec<u32> {
+    let set = store.sets[&key_of(store, 1).vip];
+    let here = store.sources.iter().filter(|(key, table)| key.set == set && **table != lb_abi::source::OWN);
+    here.map(|(_, table)| *table).collect()
+}
+
+#[test]
+fn prefixes_lead_to_a_table_of_their_own() {
+    let (store, _) = started(&with_sources(1, &["198.51.100.0/24", "2001:db8::/32"]));
+    let anchor = anchored(&store).unwrap();
+    assert_eq!(key_of(&store, 1).flags & SOURCES, SOURCES);
+    assert_ne!(anchor.table, key_of(&store, 1).table);
+    assert_eq!(leads_to(&store), [anchor.table; 2]);
+    let slots = slots_of(&store, Region::of_slot(anchor.table));
+    assert!(slots.iter().all(|slot| slot.owner() == 8 && slot.phase() == Phase::Settled));
+    assert_eq!(anchor.flow_idle_ticks, IDLE);
+}
+
+#[test]
+fn sets_turn_over_whole_and_the_old_one_is_emptied_later() {
+    let (mut store, mut sync) = started(&with_sources(1, &["198.51.100.0/24"]));
+    let (first, old) = (store.sets[&0], store.sources.clone());
+    sync.sync(&mut store, &with_sources(2, &["198.51.100.0/24", "203.0.113.0/25"]), 2000).unwrap();
+    assert_eq!(store.sets[&0], lb_abi::source::other(first));
+    assert!(old.keys().all(|key| store.sources.contains_key(key)), "a packet may still read it");
+    assert_eq!(leads_to(&store).len(), 2);
+    sync.tick(&mut store, 2001).unwrap();
+    assert!(!old.keys().any(|key| store.sources.contains_key(key)));
+    let (sources, set) = (store.sources.clone(), store.sets[&0]);
+    sync.sync(&mut store, &with_sources(3, &["198.51.100.0/24", "203.0.113.0/25"]), 2002).unwrap();
+    assert_eq!((&store.sources, store.sets[&0]), (&sources, set), "what stays is not touched");
+    // Two changes without a tick between them.
+    sync.sync(&mut store, &with_sources(4, &["198.51.100.0/24"]), 2003).unwrap();
+    sync.sync(&mut store, &with_sources(5, &["198.51.100.0/25"]), 2004).unwrap();
+    sync.tick(&mut store, 2005).unwrap();
+    assert_eq!((leads_to(&store).len(), store.sources.len()), (1, 1));
+}
+
+#[test]
+fn without_prefixes_their_table_goes() {
+    let (mut store, mut sync) = started(&with_sources(1, &["198.51.100.0/24"]));
+    sync.sync(&mut store, &with_sources(2, &[]), 2000).unwrap();
+    assert_eq!((key_of(&store, 1).flags & SOURCES, anchored(&store)), (0, None));
+    sync.tick(&mut store, 2001).unwrap();
+    assert!(store.sources.is_empty());
+    sync.tick(&mut store, 2002).unwrap();
+    assert_eq!(store.backends[&BackendId(8)].flags, 0, "nothing names it any more");
+    sync.sync(&mut store, &with_sources(3, &["198.51.100.0/24"]), 3000).unwrap();
+    assert_eq!(leads_to(&store).len(), 1);
+}
+
+#[test]
+fn a_restart_keeps_prefixes_and_their_table() {
+    let (mut store, _) = started(&with_sources(1, &["198.51.100.0/24", "2001:db8::/32"]));
+    let (sources, sets, vips) = (store.sources.clone(), store.sets.clone(), store.vips.clone());
+    // A set that an earlier process was about to fill.
+    let half = SourceKey { set: 1, ..SourceKey::default() };
+    store.sources.insert(half, 0);
+    let mut sync = Sync::adopt(&store).unwrap();
+    sync.sync(&mut store, &with_sources(2, &["198.51.100.0/24", "2001:db8::/32"]), 2000).unwrap();
+    sync.tick(&mut store, 2001).unwrap();
+    assert_eq!((store.sources, store.sets, store.vips), (sources, sets, vips));
+}
+
+/// A flow of a client with a prefix moves with that prefix's table, not with its VIP's.
+#[test]
+fn records_belong_to_the_table_of_their_client() {
+    let mut desired = with_sources(1, &["198.51.100.0/24"]);
+    desired.pools[1] = pool("blue", [8, 9]);
+    let (mut store, mut sync) = started(&desired);
+    desired.pools[1] = pool("blue", [8]);
+    sync.sync(&mut store, &desired, 2000).unwrap();
+    let (entry, table) = (key_of(&store, 1), anchored(&store).unwrap().table);
+    assert_eq!(sync.phases(&store, Region::of_slot(entry.table)).open, 0);
+    let key = |port| FlowKey {
+        source: mapped([198, 51, 100, 1].into()),
+        destination: mapped([192, 0, 2, 1].into()),
+        source_port: lb_abi::be::Be16::new(port),
+        destination_port: lb_abi::be::Be16::new(80),
+        protocol: 6,
+        pad: [0; 3],
+    };
+    let at = |key: &FlowKey| (table + hash::slot(hash::flow(entry.hash_key, key), TABLE_LEN)) as usize;
+    let key = (1..=u16::MAX).map(key).find(|key| store.slots().load(at(key)).phase() == Phase::Open).unwrap();
+    let (at, seen) = (at(&key), 2000 + IDLE);
+    let record = FlowRecord { backend: 9, epoch: store.slots().load(at).epoch(), state: 0, seen };
+    store.flows.insert(bytes(&key), (key, record));
+    sync.tick(&mut store, 2001 + IDLE).unwrap();
+    sync.tick(&mut store, 2002 + IDLE + GRACE_TICKS).unwrap();
+    assert_eq!(store.slots().load(at).phase(), Phase::Closed, "its slot waits for it");
+    assert!(!store.flows.is_empty());
+}

@@ -1,0 +1,98 @@
+//! What chooses a backend beside the flow hash: `vip.sources`, `vip.quic`, server ids.
+
+use super::{EXAMPLE, problems, rules::one_problem};
+
+#[test]
+fn sources() {
+    let sources = |list: &str| format!("sources = [{list}]\nflows");
+    for (new, expected) in [
+        ("^7", "vip.dns.sources[0] = 7: must be a table; this is an integer"),
+        (
+            "^{ pool = \"dns\" }",
+            "vip.dns.sources[0].prefix: missing: must be a prefix, such as \"198.51.100.0/24\"",
+        ),
+        (
+            "{ prefix = ^\"198.51.100.7/24\", pool = \"dns\" }",
+            "vip.dns.sources[0].prefix = \"198.51.100.7/24\": has bits set behind its length; did you mean `198.51.100.0/24`?",
+        ),
+        (
+            "{ prefix = ^\"0.0.0.0/0\", pool = \"dns\" }",
+            "vip.dns.sources[0].prefix = \"0.0.0.0/0\": is every client: that is what the VIP's own `pool` is for",
+        ),
+        (
+            "{ prefix = \"198.51.100.0/24\", pool = ^\"dnss\" }",
+            "vip.dns.sources[0].pool = \"dnss\": there is no pool of this name; did you mean `dns`?",
+        ),
+        (
+            "{ prefix = \"198.51.100.0/24\", pool = \"dns\" }, ^{ prefix = \"198.51.100.0/24\", pool = \"dns\" }",
+            "vip.dns.sources[1] = { prefix = \"198.51.100.0/24\", pool = \"dns\" }: this prefix is listed already",
+        ),
+    ] {
+        one_problem("flows", &sources(new), expected);
+    }
+}
+
+#[test]
+fn quic() {
+    let quic = |keys: &str| format!("quic = {keys}\nflows");
+    let rows = [
+        ("^{}", "vip.dns.quic.keys: missing: ids are checked by keys, such as { 0 = \"file:quic-0.key\" }"),
+        (
+            "{ keys = ^{} }",
+            "vip.dns.quic.keys = {}: must not be empty: ids are checked by keys, such as { 0 = \"file:quic-0.key\" }",
+        ),
+        ("{ keys = { ^7 = \"file:k\" } }", "vip.dns.quic.keys.7: unknown key"),
+        (
+            "{ keys = { 0 = ^\"0123\" } }",
+            "vip.dns.quic.keys.0: a secret is given by reference, as in \"file:secret\"",
+        ),
+        (
+            "{ keys = { 0 = ^\"file:../k\" } }",
+            "vip.dns.quic.keys.0: must be a file beneath the directory of this config: a relative path without \".\" and \"..\"",
+        ),
+        ("^7", "vip.dns.quic = 7: must be a table; this is an integer"),
+        (
+            "^{ keys = { 0 = \"file:k\" } }",
+            "vip.dns.quic: no backend of pool.dns has a `server_id`, so no id names one",
+        ),
+    ];
+    for (new, expected) in rows {
+        one_problem("flows", &quic(new), expected);
+    }
+    let servers = |list: &str| format!("backends = [{list}]\nhealth = {{ tcp = \"53\" }}");
+    let old = "backends = [\"10.0.1.53\", \"10.0.1.54:53\"]\nhealth = { tcp = \"53\" }";
+    one_problem(
+        old,
+        &servers("{ address = \"10.0.1.53\", server_id = ^4096 }"),
+        "pool.dns.backends[0].server_id = 4096: must be a whole number from 1 to 4095",
+    );
+    one_problem(
+        old,
+        &servers("{ address = \"10.0.1.53\", server_id = 7 }, { address = ^\"10.0.1.54\", server_id = 7 }"),
+        "pool.dns.backends[1].address = \"10.0.1.54\": server_id 7 is that of 10.0.1.53 in \
+         pool.dns already",
+    );
+}
+
+#[test]
+fn quic_needs_udp_and_servers() {
+    let text = EXAMPLE
+        .replace("flows", "quic = { keys = { 0 = \"file:k\" } }\nflows")
+        .replace("[\"10.0.1.53\",", "[{ address = \"10.0.1.53\", server_id = 7 },");
+    let loaded = super::parse("edge.toml", &text).unwrap();
+    let warnings: Vec<_> = loaded.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        warnings,
+        [
+            "edge.toml:66:55: warning: pool.dns.backends[1] = \"10.0.1.54:53\": has no `server_id`: connections to it \
+             through vip.dns do not survive a change of the client's address"
+        ]
+    );
+    let dns = &loaded.config.pools["dns"].backends;
+    assert_eq!((dns[0].server_id, dns[1].server_id), (Some(7), None));
+    let text = text.replace("\"53/udp\", ", "");
+    assert_eq!(
+        problems(&text),
+        ["edge.toml:33:8: vip.dns.quic: vip.dns has no udp port, and QUIC is over UDP"]
+    );
+}
