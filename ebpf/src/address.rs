@@ -55,6 +55,12 @@ impl Address {
         Self { high, low }
     }
 
+    /// The first half, and zero: of an IPv6 address its network.
+    #[inline(always)]
+    pub const fn network(self) -> Self {
+        Self { high: self.high, low: 0 }
+    }
+
     /// As in map keys and values.
     #[inline(always)]
     pub const fn bytes(self) -> [u8; 16] {

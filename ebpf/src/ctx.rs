@@ -22,6 +22,7 @@ use lb_abi::{
     counter::{FlowEvent, Traffic},
     flow::{FlowKey, FlowRecord},
     hop::HopEntry,
+    limit::{Bucket, Limits, Meter},
     meta::Meta,
     quic::{QuicEntry, QuicEvent, Server},
     reason::Reason,
@@ -32,7 +33,7 @@ use lb_abi::{
 };
 use lb_ebpf::{
     address::Address,
-    env::{Env, FlowCell, NextHop, Route, Unroutable},
+    env::{BucketCell, Env, FlowCell, NextHop, Route, Unroutable},
     numbers::Family,
     packet::Packet,
     source::{self, Prefixes},
@@ -181,6 +182,35 @@ impl Env for Kernel<'_> {
     }
 
     #[inline(always)]
+    fn limits(&self) -> Option<&Limits> {
+        maps::LIMITS.get(0)
+    }
+
+    #[inline(always)]
+    fn meter(&self) -> Meter {
+        maps::METER.get(0).copied().unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn keep_meter(&self, meter: Meter) {
+        if let Some(kept) = maps::METER.get_ptr_mut(0) {
+            // SAFETY: as in `keep_hop`.
+            unsafe { *kept = meter };
+        }
+    }
+
+    #[inline(always)]
+    fn bucket(&self, source: &[u8; 16]) -> Option<impl BucketCell> {
+        maps::NEW_FLOWS.get_ptr_mut(source).map(Level)
+    }
+
+    #[inline(always)]
+    fn keep_bucket(&self, source: &[u8; 16], bucket: Bucket) {
+        // An LRU map makes room; where it cannot, the source is as if it had not been seen.
+        let _ = maps::NEW_FLOWS.insert(source, bucket.to_word(), 0);
+    }
+
+    #[inline(always)]
     fn source_table(&self, source: Address, vip: u32) -> u32 {
         let [high, low] = source.halves();
         lb_source_table(high, low, vip)
@@ -320,6 +350,24 @@ impl FlowCell for Record {
     fn store(&self, record: FlowRecord) {
         // SAFETY: as in `load`.
         unsafe { self.0.write_volatile(record.to_word()) };
+    }
+}
+
+/// A value of map `NEW_FLOWS` as one word.
+struct Level(*mut u64);
+
+impl BucketCell for Level {
+    #[inline(always)]
+    fn load(&self) -> Bucket {
+        // SAFETY: as for `Record`; an element given to another source meanwhile lets one flow of it more or less
+        // through.
+        Bucket::from_word(unsafe { self.0.read_volatile() })
+    }
+
+    #[inline(always)]
+    fn store(&self, bucket: Bucket) {
+        // SAFETY: as in `load`.
+        unsafe { self.0.write_volatile(bucket.to_word()) };
     }
 }
 

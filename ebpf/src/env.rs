@@ -1,10 +1,13 @@
 //! What the packet path may ask of its surroundings.
 
+use core::convert::Infallible;
+
 use lb_abi::{
     backend::BackendEntry,
     counter::FlowEvent,
     flow::{FlowKey, FlowRecord},
     hop::HopEntry,
+    limit::{Bucket, Limits, Meter},
     meta::Meta,
     quic::{QuicEntry, QuicEvent, Server},
     reason::Reason,
@@ -44,6 +47,27 @@ pub trait Env {
     /// Counts what led a datagram.
     #[inline(always)]
     fn count_quic(&self, _event: QuicEvent) {}
+    /// How fast one source may open flows. Surroundings without limits have none of this.
+    #[inline(always)]
+    fn limits(&self) -> Option<&Limits> {
+        None
+    }
+    /// SYNs on this core, as [`Env::keep_meter`] last kept them.
+    #[inline(always)]
+    fn meter(&self) -> Meter {
+        Meter::default()
+    }
+    /// Keeps this core's count.
+    #[inline(always)]
+    fn keep_meter(&self, _meter: Meter) {}
+    /// A source's bucket, if it was seen lately.
+    #[inline(always)]
+    fn bucket(&self, _source: &[u8; 16]) -> Option<impl BucketCell> {
+        None::<Infallible>
+    }
+    /// Keeps the bucket of a source that has none.
+    #[inline(always)]
+    fn keep_bucket(&self, _source: &[u8; 16], _bucket: Bucket) {}
     /// What [`crate::source::table`] says of a source and a VIP, by counter index. Surroundings without prefixes say
     /// that all go to the VIP's own.
     #[inline(always)]
@@ -76,6 +100,27 @@ pub trait FlowCell {
     fn load(&self) -> FlowRecord;
     /// Overwrites it.
     fn store(&self, record: FlowRecord);
+}
+
+/// A bucket in its place. Loads and stores are whole words, as with [`FlowCell`].
+pub trait BucketCell {
+    /// Reads it.
+    fn load(&self) -> Bucket;
+    /// Overwrites it.
+    fn store(&self, bucket: Bucket);
+}
+
+/// Where there are no buckets.
+impl BucketCell for Infallible {
+    #[inline(always)]
+    fn load(&self) -> Bucket {
+        match *self {}
+    }
+
+    #[inline(always)]
+    fn store(&self, _bucket: Bucket) {
+        match *self {}
+    }
 }
 
 /// A question to the routing table.

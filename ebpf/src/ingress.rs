@@ -11,7 +11,7 @@ use lb_abi::{
     be::Be16,
     flow::FlowKey,
     hash,
-    meta::{FLAG_DENY_V4, FLAG_DENY_V6, Meta},
+    meta::{FLAG_DENY_V4, FLAG_DENY_V6, FLAG_LIMITED, Meta},
     reason::Reason,
     vip::{ECHO, FORWARD_IPIP, FORWARD_L2DSR, VipEntry, VipKey},
 };
@@ -21,7 +21,7 @@ use crate::{
     choose,
     encap::{self, Outer, Tags},
     env::{Env, Route},
-    fragment, hop, icmp,
+    fragment, hop, icmp, limit,
     numbers::Family,
     packet::Packet,
     parse::{Ip, Link, Ports, Shape, Transport},
@@ -130,6 +130,9 @@ fn forward<P: Packet, E: Env>(
 ) -> Result<Outcome, Reason> {
     if ip.ttl <= 1 {
         return Err(Reason::Ttl);
+    }
+    if meta.flags & FLAG_LIMITED != 0 {
+        limit::check(env, ip, stage)?;
     }
     let flow = FlowKey {
         source: ip.source.bytes(),

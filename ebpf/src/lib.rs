@@ -21,6 +21,7 @@ pub mod fragment;
 pub mod hop;
 pub mod icmp;
 pub mod ingress;
+pub mod limit;
 pub mod numbers;
 pub mod packet;
 pub mod parse;

@@ -3,7 +3,7 @@
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
-    maps::{Array, HashMap, LpmTrie, PerCpuArray, ReusePortSockArray},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ReusePortSockArray},
 };
 use lb_abi::{
     backend::BackendEntry,
@@ -11,6 +11,7 @@ use lb_abi::{
     counter::{FlowEvent, Traffic},
     flow::{FlowKey, FlowRecord},
     hop::HopEntry,
+    limit::{Limits, Meter},
     meta::Meta,
     quic::{QuicEntry, QuicEvent},
     reason,
@@ -45,6 +46,13 @@ pub(crate) static SOURCES: HashMap<SourceKey, u32> =
 pub(crate) static SOURCE_TREES: Array<SourceTree> = Array::with_max_entries(2 * bounds::VIPS_MAX, 0);
 #[map]
 pub(crate) static SOURCE_SETS: Array<u32> = Array::with_max_entries(bounds::VIPS_MAX, 0);
+#[map]
+pub(crate) static LIMITS: Array<Limits> = Array::with_max_entries(1, 0);
+#[map]
+pub(crate) static METER: PerCpuArray<Meter> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static NEW_FLOWS: LruHashMap<[u8; 16], u64> =
+    LruHashMap::with_max_entries(bounds::NEW_FLOWS_MAX, 0);
 /// Preallocated (no `BPF_F_NO_PREALLOC`) and not LRU: full means refuse.
 #[map]
 pub(crate) static FLOWS: HashMap<FlowKey, FlowRecord> = HashMap::with_max_entries(bounds::FLOWS_MAX, 0);

@@ -20,6 +20,8 @@ pub const TABLES_MAX: u32 = 64;
 pub const SLOTS_MAX: u32 = TABLE_LEN * TABLES_MAX;
 /// Flow records; they exist only for slots that are moving. Preallocated, never evicted: full means refuse.
 pub const FLOWS_MAX: u32 = 262_144;
+/// Sources whose new flows are counted; the one not seen for longest is forgotten first.
+pub const NEW_FLOWS_MAX: u32 = 131_072;
 /// Deny-list prefixes per address family.
 pub const DENY_MAX: u32 = 65_536;
 /// Listener addresses that `lb_steer` serves.

@@ -24,5 +24,7 @@ pub const FLAG_DENY_V4: u32 = 1 << 0;
 pub const FLAG_DENY_V6: u32 = 1 << 1;
 /// Some slot is moving: flow records may exist.
 pub const FLAG_MOVING: u32 = 1 << 2;
+/// New flows of one source are limited while there is a flood of them (see [`crate::limit`]).
+pub const FLAG_LIMITED: u32 = 1 << 16;
 
 const _: () = assert!(size_of::<Meta>() == 40);

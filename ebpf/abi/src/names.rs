@@ -32,6 +32,12 @@ pub const MAP_SOURCES: &str = "SOURCES";
 pub const MAP_SOURCE_TREES: &str = "SOURCE_TREES";
 /// `Array<u32>` by VIP index: the set that packets read.
 pub const MAP_SOURCE_SETS: &str = "SOURCE_SETS";
+/// `Array<Limits>`, one entry.
+pub const MAP_LIMITS: &str = "LIMITS";
+/// `PerCpuArray<Meter>`, one entry.
+pub const MAP_METER: &str = "METER";
+/// `LruHashMap<[u8; 16], u64>` of [`crate::limit::Bucket`], by source: the address in IPv4, the first half in IPv6.
+pub const MAP_NEW_FLOWS: &str = "NEW_FLOWS";
 /// `HashMap<FlowKey, FlowRecord>`.
 pub const MAP_FLOWS: &str = "FLOWS";
 /// `LpmTrie<[u8; 4], u32>` of denied sources.

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Backend, Config, Forward, HostPattern, Interface, Listener, PathPattern, Pool, Route, Vip, Workers,
-    file::show_duration,
+    Backend, Config, Forward, HostPattern, Interface, Listener, NewFlows, PathPattern, Pool, Route, Vip,
+    Workers, file::show_duration,
 };
 
 impl Config {
@@ -40,6 +40,10 @@ impl Config {
                 "interfaces": xdp.interfaces.iter().map(interface).collect::<Vec<_>>(),
                 "deny": xdp.deny,
             });
+            let new_flows = xdp.new_flows.map(|NewFlows { rate, burst, above }| {
+                json!({ "rate": format!("{rate}/s"), "burst": burst, "above": format!("{above}/s") })
+            });
+            put(&mut table, "new_flows_per_source", new_flows);
             put(&mut table, "secret", xdp.secret.as_deref().map(file_reference));
             top["xdp"] = table;
         }
@@ -159,6 +163,7 @@ mod tests {
         interfaces = ["eth0", { name = "eth1", mode = "generic" }]
         deny = ["203.0.113.0/24", "2001:db8::/32"]
         secret = "file:keys/hash"
+        new_flows_per_source = { rate = "50/s", burst = 70, above = "3/s" }
         [admin]
         socket = "/run/x.sock"
         http = ""

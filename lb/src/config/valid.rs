@@ -58,8 +58,21 @@ pub struct Xdp {
     pub interfaces: Vec<Interface>,
     /// Denied sources.
     pub deny: Vec<IpNet>,
+    /// `new_flows_per_source`; `None`: as many as they like.
+    pub new_flows: Option<NewFlows>,
     /// `secret = "file:PATH"`; `None`: made in the state directory.
     pub secret: Option<PathBuf>,
+}
+
+/// `xdp.new_flows_per_source`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewFlows {
+    /// SYNs of one source per second, in the long run.
+    pub rate: u32,
+    /// SYNs of one source at once.
+    pub burst: u32,
+    /// SYNs per second on one core up to which no source is looked at.
+    pub above: u32,
 }
 
 /// One of `xdp.interfaces`.

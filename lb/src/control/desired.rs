@@ -10,10 +10,11 @@ use std::{
 };
 
 use ipnet::IpNet;
+use lb_abi::limit::Limits;
 
 use super::lineage;
 use crate::{
-    config::{Config, Forward, PoolSnapshot, Snapshot, Transport, Vip, VipPort, Xdp},
+    config::{Config, Forward, NewFlows, PoolSnapshot, Snapshot, Transport, Vip, VipPort, Xdp},
     steering::{Desired, DesiredBackend, DesiredPool, DesiredVip, derive_key},
     sys::interfaces,
 };
@@ -108,8 +109,13 @@ pub(super) fn desired(
         outer_v4: outer.v4,
         outer_v6: outer.v6,
         sources: sources(config),
+        limits: config.xdp.as_ref().and_then(|xdp| xdp.new_flows).map(limits),
         ..Desired::default()
     }
+}
+
+fn limits(new_flows: NewFlows) -> Limits {
+    Limits::new(new_flows.above, new_flows.rate, new_flows.burst)
 }
 
 fn sources(config: &Config) -> BTreeMap<Arc<str>, BTreeMap<IpNet, Arc<str>>> {
@@ -178,7 +184,8 @@ mod tests {
         assert_eq!(outer, Outer { v4: Some([10, 0, 0, 1].into()), v6: "2001:db8::1".parse().ok() });
         assert!(outer.shortages(&view.config).is_empty());
         let lo = Interface { name: "lo".into(), mode: None };
-        let outer = Outer::of(&Xdp { interfaces: vec![lo], deny: vec![], secret: None }).unwrap();
+        let outer =
+            Outer::of(&Xdp { interfaces: vec![lo], deny: vec![], new_flows: None, secret: None }).unwrap();
         assert_eq!(outer.v4, Some(Ipv4Addr::LOCALHOST));
     }
 }

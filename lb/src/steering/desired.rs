@@ -12,6 +12,7 @@ use lb_abi::{
     be::Be16,
     bounds::{BACKENDS_MAX, DENY_MAX, SOURCE_PREFIXES_MAX, VIP_KEYS_MAX, VIPS_MAX},
     hash::sip13,
+    limit::Limits,
     slot::TICK_SHIFT,
     vip::VipKey,
 };
@@ -38,6 +39,8 @@ pub struct Desired {
     pub pools: Vec<DesiredPool>,
     /// Denied sources.
     pub deny: Vec<IpNet>,
+    /// How fast one source may open flows; `None`: as fast as it likes.
+    pub limits: Option<Limits>,
     /// Pools of some clients' own, by VIP name and prefix.
     pub sources: BTreeMap<Arc<str>, BTreeMap<IpNet, Arc<str>>>,
     /// QUIC connection ids.

@@ -11,6 +11,7 @@ use lb_abi::{
     backend::BackendEntry,
     counter::{FlowEvent, Traffic},
     flow::{FlowKey, FlowRecord},
+    limit::Limits,
     meta::Meta,
     names,
     quic::{QuicEntry, Server},
@@ -42,6 +43,7 @@ pub(super) trait Store {
     fn quic_servers(&self) -> Result<BTreeMap<u16, Server>>;
     fn put_quic_server(&mut self, id: u16, server: Server) -> Result<()>;
     fn put_quic_vip(&mut self, index: u32, entry: &QuicEntry) -> Result<()>;
+    fn put_limits(&mut self, limits: &Limits) -> Result<()>;
     /// Prefixes and markers of every set.
     fn sources(&self) -> Result<Vec<(SourceKey, u32)>>;
     fn put_source(&mut self, key: &SourceKey, table: u32) -> Result<()>;
@@ -147,6 +149,10 @@ impl Store for Maps {
 
     fn put_quic_vip(&mut self, index: u32, entry: &QuicEntry) -> Result<()> {
         self.quic.set(index, entry, 0).map_err(Error::map(names::MAP_QUIC))
+    }
+
+    fn put_limits(&mut self, limits: &Limits) -> Result<()> {
+        self.limits.set(0, limits, 0).map_err(Error::map(names::MAP_LIMITS))
     }
 
     fn sources(&self) -> Result<Vec<(SourceKey, u32)>> {

@@ -17,7 +17,7 @@ use lb_abi::{
     ABI_VERSION,
     backend::{BackendEntry, DOWN, PRESENT},
     bounds::{TABLE_LEN, VIPS_MAX},
-    meta::{FLAG_DENY_V4, FLAG_DENY_V6, FLAG_MOVING, Meta},
+    meta::{FLAG_DENY_V4, FLAG_DENY_V6, FLAG_LIMITED, FLAG_MOVING, Meta},
     slot::{Phase, Slot},
     subject::GROUPS,
     vip::{
@@ -126,6 +126,7 @@ impl Sync {
         self.wanted = checked.backends.keys().copied().collect();
         self.remove_sources(desired);
         self.remove_quic(store, &desired.quic)?;
+        self.put_limits(store, desired)?;
         self.put_deny(store, desired)?;
         let meta = Meta {
             abi: ABI_VERSION,
@@ -394,6 +395,15 @@ impl Sync {
         }
         self.deny = wanted;
         Ok(())
+    }
+
+    /// The flag goes up after the limits are there.
+    fn put_limits(&mut self, store: &mut impl Store, desired: &Desired) -> Result<()> {
+        let flag = if desired.limits.is_some() { FLAG_LIMITED } else { 0 };
+        if let Some(limits) = &desired.limits {
+            store.put_limits(limits)?;
+        }
+        self.put_meta(store, Meta { flags: self.meta.flags & !FLAG_LIMITED | flag, ..self.meta })
     }
 
     pub(super) fn put_meta(&mut self, store: &mut impl Store, meta: Meta) -> Result<()> {

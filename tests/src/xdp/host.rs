@@ -13,6 +13,7 @@ use lb_abi::{
     counter::FlowEvent,
     flow::{FlowKey, FlowRecord},
     hop::HopEntry,
+    limit::{Bucket, Limits, Meter},
     meta::Meta,
     quic::{POOLS_MAX, QuicEntry, QuicEvent, Server},
     reason::Reason,
@@ -23,7 +24,7 @@ use lb_abi::{
 use lb_ebpf::{
     address::Address,
     decap,
-    env::{Env, FlowCell, NextHop, Route, Unroutable},
+    env::{BucketCell, Env, FlowCell, NextHop, Route, Unroutable},
     ingress,
     packet::Frame,
     source::{self, Prefixes},
@@ -53,6 +54,8 @@ pub fn run(row: &Row) -> Result {
         Left { key, backend, epoch, state, fresh: seen >= now }
     });
     let records = records.collect();
+    let buckets = mock.buckets.into_inner().into_iter().map(|(source, cell)| (source, cell.get().level));
+    let buckets = buckets.collect();
     Result {
         verdict,
         frame,
@@ -61,6 +64,7 @@ pub fn run(row: &Row) -> Result {
         quic: mock.quic.into_inner(),
         moved: mock.moved.into_inner(),
         records,
+        buckets,
     }
 }
 
@@ -70,6 +74,8 @@ struct Mock<'a> {
     flows: RefCell<Vec<(FlowKey, Rc<Cell<u64>>)>>,
     reasons: RefCell<Vec<Reason>>,
     events: RefCell<Vec<FlowEvent>>,
+    meter: Cell<Meter>,
+    buckets: RefCell<Vec<Kept>>,
     quic: RefCell<Vec<QuicEvent>>,
     moved: RefCell<Vec<Moved>>,
     hops: RefCell<HashMap<u16, HopEntry>>,
@@ -78,11 +84,14 @@ struct Mock<'a> {
 impl<'a> Mock<'a> {
     fn new(world: &'a World) -> Self {
         let flows = world.flows.iter().map(|(key, record)| (*key, Rc::new(Cell::new(record.to_word()))));
+        let buckets = world.buckets.iter().map(|(source, bucket)| (*source, Rc::new(Cell::new(*bucket))));
         Self {
             world,
             flows: RefCell::new(flows.collect()),
             reasons: RefCell::default(),
             events: RefCell::default(),
+            meter: Cell::default(),
+            buckets: RefCell::new(buckets.collect()),
             quic: RefCell::default(),
             moved: RefCell::default(),
             hops: RefCell::default(),
@@ -112,6 +121,22 @@ impl FlowCell for Record {
 
     fn store(&self, record: FlowRecord) {
         self.0.set(record.to_word());
+    }
+}
+
+/// A source's bucket.
+type Kept = ([u8; 16], Rc<Cell<Bucket>>);
+
+/// A bucket that outlives the look-up.
+struct Level(Rc<Cell<Bucket>>);
+
+impl BucketCell for Level {
+    fn load(&self) -> Bucket {
+        self.0.get()
+    }
+
+    fn store(&self, bucket: Bucket) {
+        self.0.set(bucket);
     }
 }
 
@@ -170,6 +195,27 @@ impl Env for Mock<'_> {
 
     fn count_quic(&self, event: QuicEvent) {
         self.quic.borrow_mut().push(event);
+    }
+
+    fn limits(&self) -> Option<&Limits> {
+        Some(&self.world.limits)
+    }
+
+    fn meter(&self) -> Meter {
+        self.meter.get()
+    }
+
+    fn keep_meter(&self, meter: Meter) {
+        self.meter.set(meter);
+    }
+
+    fn bucket(&self, source: &[u8; 16]) -> Option<impl BucketCell> {
+        let buckets = self.buckets.borrow();
+        buckets.iter().find(|(other, _)| other == source).map(|(_, cell)| Level(cell.clone()))
+    }
+
+    fn keep_bucket(&self, source: &[u8; 16], bucket: Bucket) {
+        self.buckets.borrow_mut().push((*source, Rc::new(Cell::new(bucket))));
     }
 
     fn source_table(&self, source: Address, vip: u32) -> u32 {

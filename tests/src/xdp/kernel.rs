@@ -12,6 +12,7 @@ use lb_abi::{
     backend::BackendEntry,
     counter::{FlowEvent, Traffic},
     flow::{FlowKey, FlowRecord},
+    limit::{Bucket, Limits},
     meta::Meta,
     names,
     quic::{QuicEntry, QuicEvent},
@@ -89,6 +90,11 @@ impl Bench {
         let (verdict, frame) = self.test_run(row.program, &row.frame)?;
         let after = self.counters()?;
         let records = self.records(row.world.now)?;
+        let mut buckets = Vec::new();
+        for entry in self.buckets()?.iter() {
+            let (source, word) = entry?;
+            buckets.push((source, Bucket::from_word(word).level));
+        }
         self.clear()?;
         let reasons = Reason::ALL.iter().zip(before.reasons.iter().zip(&after.reasons));
         let quic = QuicEvent::ALL.iter().zip(before.quic.iter().zip(&after.quic));
@@ -101,6 +107,7 @@ impl Bench {
             quic: quic.flat_map(repeated).collect(),
             moved: moved(&before, &after)?,
             records,
+            buckets,
         })
     }
 
@@ -155,6 +162,11 @@ impl Bench {
         for (id, server) in &world.servers {
             servers.set(u32::from(*id), server.to_word(), 0)?;
         }
+        self.array::<Limits>(names::MAP_LIMITS)?.set(0, world.limits, 0)?;
+        let mut buckets = self.buckets()?;
+        for (source, bucket) in &world.buckets {
+            buckets.insert(source, bucket.to_word(), 0)?;
+        }
         let mut sources = self.hash::<SourceKey, u32>(names::MAP_SOURCES)?;
         for (key, table) in &world.sources {
             sources.insert(key, table, 0)?;
@@ -189,6 +201,10 @@ impl Bench {
         let mut flows = self.hash::<FlowKey, FlowRecord>(names::MAP_FLOWS)?;
         for key in flows.keys().collect::<std::result::Result<Vec<_>, _>>()? {
             flows.remove(&key)?;
+        }
+        let mut buckets = self.buckets()?;
+        for source in buckets.keys().collect::<std::result::Result<Vec<_>, _>>()? {
+            buckets.remove(&source)?;
         }
         let mut sources = self.hash::<SourceKey, u32>(names::MAP_SOURCES)?;
         for key in sources.keys().collect::<std::result::Result<Vec<_>, _>>()? {
@@ -250,6 +266,10 @@ impl Bench {
 
     fn hash<K: Pod, V: Pod>(&mut self, name: &str) -> Result<HashMap<&mut MapData, K, V>> {
         Ok(HashMap::try_from(self.map(name)?)?)
+    }
+
+    fn buckets(&mut self) -> Result<HashMap<&mut MapData, [u8; 16], u64>> {
+        self.hash(names::MAP_NEW_FLOWS)
     }
 
     fn deny_v4(&mut self) -> Result<LpmTrie<&mut MapData, [u8; 4], u32>> {

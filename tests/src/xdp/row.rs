@@ -68,6 +68,8 @@ pub struct Result {
     pub moved: Vec<Moved>,
     /// Records, in key order.
     pub records: Vec<Left>,
+    /// What is left in the bucket of every source that was looked at, in their order.
+    pub buckets: Vec<([u8; 16], u32)>,
 }
 
 /// A case.
@@ -95,6 +97,7 @@ impl Row {
         if got.verdict == Verdict::Drop {
             got.frame = self.frame.clone();
         }
+        got.buckets.sort();
         got.records.sort_by_key(|left| (left.key.source, left.key.source_port));
         if got == self.expected {
             return Ok(());
@@ -110,8 +113,11 @@ impl Row {
 }
 
 fn show(result: &Result) -> String {
-    let Result { verdict, frame, reasons, events, quic, moved, records } = result;
-    format!("{verdict:?} {reasons:?} {events:?} {quic:?} {moved:?} {records:?}\n            {}", hex(frame))
+    let Result { verdict, frame, reasons, events, quic, moved, records, buckets } = result;
+    format!(
+        "{verdict:?} {reasons:?} {events:?} {quic:?} {moved:?} {records:?} {buckets:?}\n            {}",
+        hex(frame)
+    )
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -15,6 +15,7 @@ use lb_abi::{
     be::Be16,
     flow::{FlowKey, FlowRecord},
     hash,
+    limit::{Bucket, Limits},
     meta::Meta,
     quic::{QuicEntry, Server},
     slot::{Phase, Slot},
@@ -145,6 +146,10 @@ pub struct World {
     pub trees: Vec<(u32, SourceTree)>,
     /// `SOURCE_SETS`, by VIP index.
     pub sets: Vec<(u32, u32)>,
+    /// `LIMITS`.
+    pub limits: Limits,
+    /// `NEW_FLOWS`, by source.
+    pub buckets: Vec<([u8; 16], Bucket)>,
     /// `FLOWS`.
     pub flows: Vec<(FlowKey, FlowRecord)>,
     /// Prefixes of `DENY_V4` and `DENY_V6`.

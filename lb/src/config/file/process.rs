@@ -16,9 +16,10 @@ use lb_abi::bounds;
 use super::{
     address,
     reader::{At, Fault, Table, Value},
-    schema, units,
+    schema,
+    units::{self, RATE_MAX},
 };
-use crate::config::{Admin, Interface, Limits, Runtime, State, Workers, Xdp};
+use crate::config::{Admin, Interface, Limits, NewFlows, Runtime, State, Workers, Xdp};
 
 /// Bounds of every time-out: shorter ones fire before a packet can cross a continent, longer ones never.
 pub(super) const TIMEOUTS: RangeInclusive<Duration> =
@@ -75,7 +76,25 @@ pub(super) fn xdp(top: &Table<'_>) -> Option<Xdp> {
     let secret = table.value("secret").and_then(|value| {
         value.parsed_secret("a secret is given by reference, as in \"file:secret\"", file_reference)
     });
-    Some(Xdp { interfaces, deny: table.value("deny").map(|value| deny(&value)).unwrap_or_default(), secret })
+    let deny = table.value("deny").map(|value| deny(&value)).unwrap_or_default();
+    let new_flows =
+        table.table("new_flows_per_source", &schema::NEW_FLOWS).and_then(|table| new_flows(&table));
+    Some(Xdp { interfaces, deny, new_flows, secret })
+}
+
+/// Below this nobody floods a core that forwards ten million packets a second.
+const ABOVE: u32 = 20_000;
+
+fn new_flows(table: &Table<'_>) -> Option<NewFlows> {
+    let rate = |value: Value<'_>| value.parsed(units::RATE, units::rate);
+    let per_source = table.required("rate", units::RATE).and_then(rate)?.value;
+    let burst = table.value("burst").and_then(|value| value.integer(1..RATE_MAX + 1));
+    Some(NewFlows {
+        rate: per_source,
+        // Twice what a second brings, unless it is said.
+        burst: burst.map_or(per_source.saturating_mul(2), |at| at.value as u32),
+        above: table.value("above").and_then(rate).map_or(ABOVE, |at| at.value),
+    })
 }
 
 fn interface(value: &Value<'_>) -> Option<Interface> {

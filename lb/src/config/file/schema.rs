@@ -52,7 +52,11 @@ pub(super) const TLS: Keys =
 pub(super) const RUNTIME: Keys = Keys { supported: &["workers"], later: &[] };
 
 /// `[xdp]`.
-pub(super) const XDP: Keys = Keys { supported: &["interfaces", "deny", "secret"], later: &[] };
+pub(super) const XDP: Keys =
+    Keys { supported: &["interfaces", "deny", "secret", "new_flows_per_source"], later: &[] };
+
+/// `xdp.new_flows_per_source`.
+pub(super) const NEW_FLOWS: Keys = Keys { supported: &["rate", "burst", "above"], later: &[] };
 
 /// One of `xdp.interfaces`, written as a table.
 pub(super) const INTERFACE: Keys = Keys { supported: &["name", "mode"], later: &[] };

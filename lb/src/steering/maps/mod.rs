@@ -41,6 +41,8 @@ pub type Sources = HashMap<MapData, SourceKey, u32>;
 pub type SourceTrees = Array<MapData, SourceTree>;
 /// `SOURCE_SETS`, by VIP index.
 pub type SourceSets = Array<MapData, u32>;
+/// `LIMITS`: one entry.
+pub type Limits = Array<MapData, lb_abi::limit::Limits>;
 /// `FLOWS`.
 pub type Flows = HashMap<MapData, FlowKey, FlowRecord>;
 /// `DENY_V4`.
@@ -84,6 +86,8 @@ pub struct Maps {
     pub source_trees: SourceTrees,
     /// Which set of prefixes is read.
     pub source_sets: SourceSets,
+    /// How fast one source may open flows.
+    pub limits: Limits,
     /// What is remembered of flows.
     pub flows: Flows,
     /// Denied sources.
@@ -125,6 +129,7 @@ impl Maps {
             sources: typed(object, names::MAP_SOURCES)?,
             source_trees: typed(object, names::MAP_SOURCE_TREES)?,
             source_sets: typed(object, names::MAP_SOURCE_SETS)?,
+            limits: typed(object, names::MAP_LIMITS)?,
             flows: typed(object, names::MAP_FLOWS)?,
             deny_v4: typed(object, names::MAP_DENY_V4)?,
             deny_v6: typed(object, names::MAP_DENY_V6)?,
@@ -158,7 +163,7 @@ pub(super) struct Shape {
 }
 
 /// The shape of every map that is pinned. A pin of another shape is another version's.
-pub(super) const SHAPES: [Shape; 21] = [
+pub(super) const SHAPES: [Shape; 24] = [
     shape::<u32, lb_abi::meta::Meta>(names::MAP_META, 1),
     shape::<VipKey, VipEntry>(names::MAP_VIPS, bounds::VIP_KEYS_MAX),
     shape::<u32, u64>(names::MAP_SLOTS, bounds::SLOTS_MAX),
@@ -169,6 +174,9 @@ pub(super) const SHAPES: [Shape; 21] = [
     shape::<SourceKey, u32>(names::MAP_SOURCES, bounds::SOURCES_MAX),
     shape::<u32, SourceTree>(names::MAP_SOURCE_TREES, 2 * bounds::VIPS_MAX),
     shape::<u32, u32>(names::MAP_SOURCE_SETS, bounds::VIPS_MAX),
+    shape::<u32, lb_abi::limit::Limits>(names::MAP_LIMITS, 1),
+    shape::<u32, lb_abi::limit::Meter>(names::MAP_METER, 1),
+    shape::<[u8; 16], u64>(names::MAP_NEW_FLOWS, bounds::NEW_FLOWS_MAX),
     shape::<FlowKey, FlowRecord>(names::MAP_FLOWS, bounds::FLOWS_MAX),
     shape::<[u8; 8], u32>(names::MAP_DENY_V4, bounds::DENY_MAX),
     shape::<[u8; 20], u32>(names::MAP_DENY_V6, bounds::DENY_MAX),

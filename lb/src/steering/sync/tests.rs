@@ -3,6 +3,7 @@ use std::sync::atomic::AtomicU64;
 use lb_abi::{
     flow::{FlowKey, FlowRecord},
     hash,
+    limit::Limits,
     quic::{QuicEntry, Server},
     source::{SourceKey, SourceTree},
 };
@@ -31,6 +32,7 @@ struct Fake {
     meta: Meta,
     deny: BTreeSet<IpNet>,
     flows: BTreeMap<Vec<u8>, (FlowKey, FlowRecord)>,
+    limits: Limits,
     sources: BTreeMap<SourceKey, u32>,
     trees: BTreeMap<u32, SourceTree>,
     sets: BTreeMap<u32, u32>,
@@ -49,6 +51,7 @@ impl Default for Fake {
             meta: Meta::default(),
             deny: BTreeSet::new(),
             flows: BTreeMap::new(),
+            limits: Limits::default(),
             sources: BTreeMap::new(),
             trees: BTreeMap::new(),
             sets: BTreeMap::new(),
@@ -154,6 +157,10 @@ impl Store for Fake {
     fn put_quic_vip(&mut self, index: u32, entry: &QuicEntry) -> Result<()> {
         self.quic.insert(index, *entry);
         self.check();
+        Ok(())
+    }
+    fn put_limits(&mut self, limits: &Limits) -> Result<()> {
+        self.limits = *limits;
         Ok(())
     }
     fn sources(&self) -> Result<Vec<(SourceKey, u32)>> {

@@ -25,6 +25,7 @@ mod answer;
 mod decap;
 mod forward;
 mod group;
+mod limit;
 mod moving;
 mod quic;
 mod refuse;
@@ -38,6 +39,7 @@ pub fn all(now: u32) -> Vec<Row> {
         group::rows(now),
         quic::rows(now),
         source::rows(now),
+        limit::rows(now),
         refuse::rows(now),
         answer::rows(now),
         decap::rows(now),
@@ -89,6 +91,7 @@ fn frame(name: &'static str, world: &World, frame: Vec<u8>) -> Row {
         quic: Vec::new(),
         moved: Vec::new(),
         records: records.collect(),
+        buckets: world.buckets.iter().map(|(source, bucket)| (*source, bucket.level)).collect(),
     };
     Row {
         name,

@@ -1,6 +1,38 @@
 //! What chooses a backend beside the flow hash: `vip.sources`, `vip.quic`, server ids.
 
+use crate::config::NewFlows;
+
 use super::{EXAMPLE, problems, rules::one_problem};
+
+#[test]
+fn new_flows_per_source() {
+    let old = "secret = \"file:secrets/hash\"";
+    for (new, expected) in [
+        (
+            "^{}",
+            "xdp.new_flows_per_source.rate: missing: a rate is a string with a unit, such as \"200/s\" or \"600/m\"",
+        ),
+        (
+            "{ rate = ^\"200\" }",
+            "xdp.new_flows_per_source.rate = \"200\": a rate is a string with a unit, such as \"200/s\" or \"600/m\"; \
+             did you mean `200/s`?",
+        ),
+        (
+            "{ rate = \"200/s\", above = ^\"0/s\" }",
+            "xdp.new_flows_per_source.above = \"0/s\": must be a whole number per second, from 1/s to 10000000/s",
+        ),
+        (
+            "{ rate = \"200/s\", burst = ^0 }",
+            "xdp.new_flows_per_source.burst = 0: must be a whole number from 1 to 10000000",
+        ),
+    ] {
+        one_problem(old, &format!("{old}\nnew_flows_per_source = {new}"), expected);
+    }
+    let text = EXAMPLE.replace(old, &format!("{old}\nnew_flows_per_source = {{ rate = \"200/s\" }}"));
+    let xdp = super::parse("edge.toml", &text).unwrap().config.xdp.unwrap();
+    let NewFlows { rate, burst, above } = xdp.new_flows.unwrap();
+    assert_eq!((rate, burst, above), (200, 400, 20_000));
+}
 
 #[test]
 fn sources() {

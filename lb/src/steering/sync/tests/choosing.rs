@@ -284,3 +284,14 @@ fn records_belong_to_the_table_of_their_client() {
     assert_eq!(store.slots().load(at).phase(), Phase::Closed, "its slot waits for it");
     assert!(!store.flows.is_empty());
 }
+
+#[test]
+fn limits_are_there_before_their_flag() {
+    let limits = Limits::new(1000, 10, 20);
+    let mut limited = web(1, [1]);
+    limited.limits = Some(limits);
+    let (mut store, mut sync) = started(&limited);
+    assert_eq!((store.limits, store.meta.flags & FLAG_LIMITED), (limits, FLAG_LIMITED));
+    sync.sync(&mut store, &web(2, [1]), 2000).unwrap();
+    assert_eq!(store.meta.flags & FLAG_LIMITED, 0);
+}
