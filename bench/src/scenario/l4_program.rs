@@ -126,7 +126,7 @@ fn measure(context: &mut Context<'_>) -> Result<()> {
          slot keeps no flow, so more of them touch more slots of the table and nothing else",
     );
     context.samples.note(
-        "QUIC: forwarded by hash like any other datagram to 443/udp, since the program reads no connection ids",
+        "QUIC: a VIP without `quic` forwards by hash like any other datagram to 443/udp; only \"known id\" has it",
     );
     context.rounds(&cases(), |case| {
         let empty_ns = once(&mut bench, &empty, repeat)?;
