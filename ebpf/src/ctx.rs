@@ -1,6 +1,7 @@
 //! The kernel behind the library's traits. The only file with raw pointers.
 
 use core::{
+    cell::Cell,
     mem::{MaybeUninit, offset_of, size_of},
     ptr,
 };
@@ -114,12 +115,14 @@ impl Packet for XdpPacket<'_> {
 /// Maps, routes and clock.
 pub(crate) struct Kernel<'a> {
     ctx: &'a XdpContext,
+    /// The clock as it was first read; 0: not yet. A program is over within a tick.
+    tick: Cell<u32>,
 }
 
 impl<'a> Kernel<'a> {
     #[inline(always)]
     pub(crate) fn new(ctx: &'a XdpContext) -> Self {
-        Self { ctx }
+        Self { ctx, tick: Cell::new(0) }
     }
 }
 
@@ -199,8 +202,11 @@ impl Env for Kernel<'_> {
 
     #[inline(always)]
     fn now_ticks(&self) -> u32 {
-        // SAFETY: a helper without arguments.
-        (unsafe { helpers::bpf_ktime_get_coarse_ns() } >> TICK_SHIFT) as u32
+        if self.tick.get() == 0 {
+            // SAFETY: a helper without arguments.
+            self.tick.set((unsafe { helpers::bpf_ktime_get_coarse_ns() } >> TICK_SHIFT) as u32);
+        }
+        self.tick.get()
     }
 
     #[inline(always)]

@@ -189,8 +189,12 @@ impl Pick {
 
 #[inline(always)]
 fn pick_moving<E: Env>(env: &E, vip: &VipEntry, flow: &FlowKey, stage: Stage, slot: Slot) -> Pick {
-    let now = env.now_ticks();
     let cell = env.flow(flow);
+    if cell.is_none() && matches!(slot.phase(), Phase::Closed) {
+        env.count_flow(FlowEvent::UnrecordedToOwner);
+        return Pick::of(slot.owner());
+    }
+    let now = env.now_ticks();
     if let Some(cell) = &cell {
         let record = cell.load();
         if lives(record, slot, vip, now) {
@@ -232,19 +236,18 @@ fn follow<E: Env>(
     let home = standing(env.backend(record.backend));
     let reopened = matches!(stage, Stage::Opening) && record.state & CLOSING != 0;
     let owner = slot.owner();
-    let owner_up = is_up(env, owner);
     // A reopened flow stays where it was if its new owner takes nothing.
-    let stays = matches!(home, Standing::Up) && !(reopened && owner_up);
-    if stays || !owner_up {
+    let stays = matches!(home, Standing::Up) && (!reopened || !is_up(env, owner));
+    if stays || !is_up(env, owner) {
         if record.seen != now {
             cell.touch(now);
         }
-        // Nobody takes over: the record stays as it is, for when its backend returns; the packet is the owner's loss.
-        let id = if stays { record.backend } else { owner };
         if stays {
             env.count_flow(FlowEvent::Followed);
+            return Pick::of(record.backend);
         }
-        return Pick::of(id);
+        // Nobody takes over: the record stays as it is, for when its backend returns; the packet is the owner's loss.
+        return Pick::of(owner);
     }
     env.count_flow(match home {
         Standing::Up => FlowEvent::Recorded,

@@ -1,6 +1,14 @@
 //! Flows over a table that moves: the packet path on several cores, the daemon's steering code and clients, whole, on
 //! a virtual clock, in every order that a seed makes of them.
 //!
+//! What is judged: packets of one flow that come within its idle time meet one backend, as long as that is up; those of
+//! one that was down are re-picked once; nothing is dropped while somebody is up; who leaves a pool of equals moves its
+//! own slots alone; an id is not given away while anything names it; without change all slots close although clients
+//! go on, and without traffic they settle and nothing stays behind.
+//!
+//! Not judged are packets of one flow that overlap in time on two cores, and what `lb_ebpf::select` does not promise:
+//! a SYN that is repeated or forged where nothing is recorded of its flow yet. Both are counted.
+//!
 //! `LB_SIM_SECONDS=600` searches for longer than the usual few seconds, `LB_SIM_SEED=42` runs one seed again.
 #![expect(clippy::unwrap_used, reason = "a simulation that cannot run has failed")]
 
