@@ -24,6 +24,7 @@ pub mod packet;
 pub mod parse;
 pub mod select;
 pub mod verdict;
+pub mod witness;
 
 #[cfg(test)]
 extern crate std;

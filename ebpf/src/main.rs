@@ -10,6 +10,7 @@
 
 mod ctx;
 mod maps;
+mod watch;
 
 use aya_ebpf::{
     Global,
@@ -36,6 +37,12 @@ static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 fn lb_ingress(ctx: XdpContext) -> u32 {
     let kernel = Kernel::new(&ctx);
     ctx::action(ingress::ingress(&mut XdpPacket::new(&ctx), &kernel))
+}
+
+/// What `lb_ingress` would do, for an operator: see `lb_abi::names::PROGRAM_WHY`.
+#[xdp]
+fn lb_why(ctx: XdpContext) -> u32 {
+    watch::why(&ctx)
 }
 
 /// The far end of IPIP, on the interface of a backend without a tunnel device.

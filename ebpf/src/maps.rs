@@ -14,6 +14,7 @@ use lb_abi::{
     meta::Meta,
     reason,
     steer::{SteerCounters, SteerEntry, SteerKey},
+    trace::Why,
     vip::{VipEntry, VipKey},
 };
 
@@ -56,3 +57,5 @@ pub(crate) static STEER_CORES: Array<u32> = Array::with_max_entries(bounds::CORE
 #[map]
 pub(crate) static STEER_COUNTERS: PerCpuArray<SteerCounters> =
     PerCpuArray::with_max_entries(bounds::STEER_LISTENERS_MAX, 0);
+#[map]
+pub(crate) static WHY: Array<Why> = Array::with_max_entries(1, 0);

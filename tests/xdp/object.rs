@@ -48,6 +48,8 @@ fn loads_and_attaches_at_full_bounds() {
     need_object!();
     namespace::enter().unwrap();
     let mut ebpf = Ebpf::load_file(kernel::object()).unwrap();
+    let why: &mut Xdp = ebpf.program_mut(names::PROGRAM_WHY).unwrap().try_into().unwrap();
+    why.load().unwrap();
     for (name, interface) in [(names::PROGRAM_INGRESS, "lb0"), (names::PROGRAM_DECAP, "lb1")] {
         let program: &mut Xdp = ebpf.program_mut(name).unwrap().try_into().unwrap();
         program.load().unwrap();
@@ -77,6 +79,7 @@ fn loads_and_attaches_at_full_bounds() {
         names::MAP_STEER_SOCKETS,
         names::MAP_STEER_CORES,
         names::MAP_STEER_COUNTERS,
+        names::MAP_WHY,
     ] {
         assert!(ebpf.map(name).is_some(), "no map {name}");
     }

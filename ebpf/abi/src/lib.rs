@@ -21,6 +21,7 @@ mod pod;
 pub mod reason;
 pub mod slot;
 pub mod steer;
+pub mod trace;
 pub mod vip;
 
 /// Version of every layout and meaning in this crate.

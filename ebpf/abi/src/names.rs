@@ -9,6 +9,9 @@ pub const PROGRAM_DECAP: &str = "lb_decap";
 pub const PROGRAM_PASS: &str = "lb_pass";
 /// sk_reuseport program of every listener group.
 pub const PROGRAM_STEER: &str = "lb_steer";
+/// XDP program that does with a packet what `lb_ingress` would, changes nothing, and says what it did. Never
+/// attached: control runs it (`BPF_PROG_TEST_RUN`).
+pub const PROGRAM_WHY: &str = "lb_why";
 
 /// `Array<Meta>`, one entry.
 pub const MAP_META: &str = "META";
@@ -42,3 +45,5 @@ pub const MAP_STEER_SOCKETS: &str = "STEER_SOCKETS";
 pub const MAP_STEER_CORES: &str = "STEER_CORES";
 /// `PerCpuArray<SteerCounters>` by listener index.
 pub const MAP_STEER_COUNTERS: &str = "STEER_COUNTERS";
+/// `Array<Why>`, one entry: a question and its answer. Not pinned.
+pub const MAP_WHY: &str = "WHY";

@@ -9,6 +9,7 @@ use crate::{
     hop::HopEntry,
     meta::Meta,
     steer::{SteerCounters, SteerEntry, SteerKey},
+    trace::Why,
     vip::{VipEntry, VipKey},
 };
 
@@ -33,5 +34,6 @@ pod!(
     SteerKey,
     Traffic,
     VipEntry,
-    VipKey
+    VipKey,
+    Why
 );

@@ -12,10 +12,12 @@ use lb_abi::{
     backend::BackendEntry,
     counter::{FlowEvent, Traffic},
     flow::{FlowKey, FlowRecord},
+    hop::HopEntry,
     meta::Meta,
     names,
     reason::Reason,
     slot::Slot,
+    trace::{Trace, Why},
     vip::{VipEntry, VipKey},
 };
 use lb_ebpf::verdict::Verdict;
@@ -52,6 +54,7 @@ pub struct Bench {
 }
 
 /// All counters at one moment, summed over cores.
+#[derive(Debug, PartialEq)]
 struct Counters {
     reasons: Vec<u64>,
     events: Vec<u64>,
@@ -69,7 +72,7 @@ impl Bench {
             .map_max_entries(names::MAP_FLOWS, FLOWS_LEN as u32)
             .load_file(object())
             .context("loading the object")?;
-        for name in [names::PROGRAM_INGRESS, names::PROGRAM_DECAP] {
+        for name in [names::PROGRAM_INGRESS, names::PROGRAM_DECAP, names::PROGRAM_WHY] {
             let program: &mut Xdp = ebpf.program_mut(name).context(name)?.try_into()?;
             program.load().with_context(|| format!("{name}: refused by the verifier"))?;
         }
@@ -97,6 +100,35 @@ impl Bench {
             moved: moved(&before, &after)?,
             records,
         })
+    }
+
+    /// Asks `lb_why` about a row: the frame afterwards, and the answer.
+    ///
+    /// # Errors
+    /// It moved a counter, a record or a next hop.
+    pub fn why(&mut self, row: &Row) -> Result<(Vec<u8>, Trace)> {
+        self.write(&row.world).context("writing maps")?;
+        let why = Why { ingress: LB0, ..Why::default() };
+        self.array::<Why>(names::MAP_WHY)?.set(0, why, 0)?;
+        let before = (self.counters()?, self.records(row.world.now)?, self.hops()?);
+        let program: &Xdp = self.ebpf.program(names::PROGRAM_WHY).context("lb_why")?.try_into()?;
+        let mut out = vec![0; 4096];
+        // Without a context, as control asks.
+        let options =
+            TestRunOptions { data_in: Some(&row.frame), data_out: Some(&mut out), ..TestRunOptions::new() };
+        let result = program.test_run(options).context("BPF_PROG_TEST_RUN")?;
+        out.truncate(result.data_size_out as usize);
+        ensure!(result.return_value == 2, "lb_why returned {}", result.return_value);
+        let after = (self.counters()?, self.records(row.world.now)?, self.hops()?);
+        self.clear()?;
+        ensure!(before == after, "something moved:\n{before:?}\n{after:?}");
+        Ok((out, self.array::<Why>(names::MAP_WHY)?.get(&0, 0)?.trace))
+    }
+
+    /// Next hops that each core keeps for each backend.
+    fn hops(&mut self) -> Result<Vec<Vec<HopEntry>>> {
+        let map = PerCpuArray::<_, HopEntry>::try_from(self.map(names::MAP_HOPS)?)?;
+        (0..=u32::from(NOBODY)).map(|id| Ok(map.get(&id, 0)?.to_vec())).collect()
     }
 
     /// Runs one frame through a program: verdict and frame afterwards.
