@@ -22,6 +22,7 @@ use lb_abi::{
     counter::{FlowEvent, Traffic},
     flow::{FlowKey, FlowRecord},
     hop::HopEntry,
+    interface,
     meta::Meta,
     reason::Reason,
     slot::{Slot, TICK_SHIFT},
@@ -232,6 +233,9 @@ impl Env for Kernel<'_> {
     #[inline(always)]
     fn count(&self, reason: Reason) {
         add_one(&maps::REASONS, reason as u32);
+        if reason.drops() {
+            count_drop(self.ctx.ingress_ifindex() as u32, reason);
+        }
     }
 
     #[inline(always)]
@@ -289,6 +293,17 @@ fn add_one(counters: &PerCpuArray<u64>, index: u32) {
         // SAFETY: this core's own counter; XDP programs are not interrupted by one another on a core.
         unsafe { *counter += 1 };
     }
+}
+
+/// Counts a dropped packet for the interface it came in by.
+#[inline(always)]
+fn count_drop(ingress: u32, reason: Reason) {
+    let number = match maps::INTERFACES.get(interface::place(ingress)) {
+        // The bound is for the verifier: the map is ours, and holds no greater one.
+        Some(entry) if entry.index == ingress => entry.number & (interface::NUMBERS_MAX - 1),
+        _ => interface::OTHERS,
+    };
+    add_one(&maps::DROPS, interface::counter(number, reason as u32));
 }
 
 #[inline(always)]

@@ -11,6 +11,7 @@ use lb_abi::{
     counter::{FlowEvent, Traffic},
     flow::{FlowKey, FlowRecord},
     hop::HopEntry,
+    interface::{self, InterfaceEntry},
     meta::Meta,
     reason,
     steer::{SteerCounters, SteerEntry, SteerKey},
@@ -38,6 +39,10 @@ pub(crate) static DENY_V4: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(bou
 pub(crate) static DENY_V6: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(bounds::DENY_MAX, 0);
 #[map]
 pub(crate) static REASONS: PerCpuArray<u64> = PerCpuArray::with_max_entries(reason::COUNT, 0);
+#[map]
+pub(crate) static INTERFACES: Array<InterfaceEntry> = Array::with_max_entries(interface::PLACES, 0);
+#[map]
+pub(crate) static DROPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(interface::DROPS_LEN, 0);
 #[map]
 pub(crate) static FLOW_EVENTS: PerCpuArray<u64> =
     PerCpuArray::with_max_entries(FlowEvent::ALL.len() as u32, 0);

@@ -72,6 +72,8 @@ fn loads_and_attaches_at_full_bounds() {
         names::MAP_DENY_V4,
         names::MAP_DENY_V6,
         names::MAP_REASONS,
+        names::MAP_INTERFACES,
+        names::MAP_DROPS,
         names::MAP_FLOW_EVENTS,
         names::MAP_VIP_TRAFFIC,
         names::MAP_BACKEND_TRAFFIC,

@@ -14,6 +14,7 @@ pub mod counter;
 pub mod flow;
 pub mod hash;
 pub mod hop;
+pub mod interface;
 pub mod meta;
 pub mod names;
 #[cfg(feature = "user")]

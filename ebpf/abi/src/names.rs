@@ -31,6 +31,10 @@ pub const MAP_DENY_V4: &str = "DENY_V4";
 pub const MAP_DENY_V6: &str = "DENY_V6";
 /// `PerCpuArray<u64>` by [`crate::reason::Reason`].
 pub const MAP_REASONS: &str = "REASONS";
+/// `Array<InterfaceEntry>` by [`crate::interface::place`].
+pub const MAP_INTERFACES: &str = "INTERFACES";
+/// `PerCpuArray<u64>` by [`crate::interface::counter`]: dropped packets.
+pub const MAP_DROPS: &str = "DROPS";
 /// `PerCpuArray<u64>` by [`crate::counter::FlowEvent`].
 pub const MAP_FLOW_EVENTS: &str = "FLOW_EVENTS";
 /// `PerCpuArray<Traffic>` by VIP index.

@@ -4,6 +4,7 @@
 
 pub mod api;
 pub mod client;
+mod drops;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod flows;

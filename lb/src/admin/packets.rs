@@ -20,6 +20,8 @@ pub struct Packets {
     pub interfaces: Vec<Attached>,
     /// By [`Reason`], in its order.
     pub reasons: [u64; Reason::ALL.len()],
+    /// Dropped packets by the interface they came in by.
+    pub drops: Vec<InterfaceDrops>,
     /// By [`FlowEvent`], in its order.
     pub flow_events: [u64; FlowEvent::ALL.len()],
     /// By VIP's name.
@@ -34,6 +36,27 @@ pub struct Packets {
     pub tables: Vec<TableDigest>,
     /// Listener groups under `lb_steer`.
     pub steer: Vec<SteerReport>,
+}
+
+/// What was dropped of what came in by one interface.
+#[derive(Clone, Debug)]
+pub struct InterfaceDrops {
+    /// Its name; none: those without counters of their own.
+    pub interface: Option<String>,
+    /// By reason; only reasons for which packets are dropped.
+    pub counts: Vec<(Reason, u64)>,
+}
+
+impl InterfaceDrops {
+    /// Its name for people and in metrics.
+    pub fn name(&self) -> &str {
+        self.interface.as_deref().unwrap_or("other")
+    }
+
+    /// Whether it is shown: the rest, only when there is something in it.
+    pub fn is_shown(&self) -> bool {
+        self.interface.is_some() || self.counts.iter().any(|(_, count)| *count > 0)
+    }
 }
 
 /// One interface with `lb_ingress`.

@@ -2,10 +2,7 @@
 
 use std::str::FromStr;
 
-use lb_abi::{
-    counter::Traffic,
-    reason::{Fate, Reason},
-};
+use lb_abi::counter::Traffic;
 use serde_json::{Value, json};
 
 use super::{
@@ -15,7 +12,6 @@ use super::{
 use crate::{
     config::{Forward, HostMatch, PathMatch, Transport},
     metrics::{ListenerMetrics, WorkerMetrics},
-    model::reason::{CloseReason, Fault},
 };
 
 /// What can be shown.
@@ -97,7 +93,7 @@ impl What {
                 "enters",
                 "spliced_bytes",
             ],
-            Self::Drops => &["plane", "reason", "count", "blame", "meaning"],
+            Self::Drops => &["plane", "reason", "count", "interfaces", "blame", "meaning"],
             Self::Generations => &["generation", "state", "digest", "source"],
             Self::Flows => &["vip", "source", "destination", "protocol", "backend", "age_seconds", "state"],
             Self::Config => &[],
@@ -132,7 +128,7 @@ pub fn render(what: What, view: &View, readings: Readings<'_>) -> Value {
         What::Pools => pools(view),
         What::Backends => backends(view, packets),
         What::Workers => workers(view),
-        What::Drops => drops(view, packets),
+        What::Drops => super::drops::rows(view, packets),
         What::Generations => generations(view),
         What::Flows => return super::flows::render(view, readings.flows),
         // Secrets stand in it by reference only.
@@ -285,37 +281,6 @@ fn workers(view: &View) -> Vec<Value> {
     view.workers.iter().map(row).collect()
 }
 
-fn drops(view: &View, packets: Option<&Packets>) -> Vec<Value> {
-    let xdp = Reason::ALL
-        .iter()
-        .zip(packets.map_or([0; _], |packets| packets.reasons))
-        .filter(|(reason, _)| packets.is_some() && reason.fate() == Fate::Drop)
-        .map(|(reason, count)| {
-            json!({
-                "plane": "xdp",
-                "reason": reason.name(),
-                "count": count,
-                "blame": null,
-                "meaning": reason.describe(),
-            })
-        });
-    let worker = CloseReason::ALL.iter().map(|&reason| {
-        let count: u64 = view.workers.iter().map(|worker| worker.metrics.reason(reason).value()).sum();
-        json!({
-            "plane": "worker",
-            "reason": reason.name(),
-            "count": count,
-            "blame": match reason.fault() {
-                Fault::Downstream => "downstream",
-                Fault::Upstream => "upstream",
-                Fault::Us => "us",
-            },
-            "meaning": reason.describe(),
-        })
-    });
-    xdp.chain(worker).collect()
-}
-
 /// Until reload exists, the one that was started with is the only one.
 fn generations(view: &View) -> Vec<Value> {
     vec![json!({
@@ -369,15 +334,6 @@ mod tests {
             rows(What::Backends, &view, None).iter().map(|row| row["state"].clone()).collect();
         assert_eq!(states, ["down", "up", "up"]);
         assert_eq!(rows(What::Pools, &view, None)[0]["up"], 1);
-    }
-
-    #[test]
-    fn drops_hold_no_packet_reasons_without_a_packet_path() {
-        let view = fixture::view();
-        assert!(rows(What::Drops, &view, None).iter().all(|row| row["plane"] == "worker"));
-        let all = rows(What::Drops, &view, Some(&fixture::packets()));
-        assert!(all.iter().any(|row| row["reason"] == "mtu"));
-        assert!(all.iter().all(|row| row["reason"] != "forwarded"), "what went well is no drop");
     }
 
     #[test]

@@ -42,6 +42,13 @@ fn cell(value: &Value) -> String {
         Value::Null => "-".to_owned(),
         Value::String(text) => text.chars().flat_map(printable).collect(),
         Value::Array(values) => values.iter().map(cell).collect::<Vec<_>>().join(","),
+        Value::Object(fields) if fields.is_empty() => "-".to_owned(),
+        Value::Object(fields) => {
+            let field = |(key, value): (&String, &Value)| {
+                format!("{} {}", cell(&Value::String(key.clone())), cell(value))
+            };
+            fields.iter().map(field).collect::<Vec<_>>().join(", ")
+        }
         value => value.to_string(),
     }
 }
@@ -156,6 +163,8 @@ mod tests {
             "POOL          UP  BIND\napi            2  a,b\na\\u{1b}[2J  1234  -\n"
         );
         assert_eq!(table(&["pool", "up"], &[]), "POOL  UP\n");
+        let row = json!({ "by": { "eth0": 3, "eth1": 0 }, "none": {} });
+        assert_eq!(table(&["by", "none"], &[row]), "BY              NONE\neth0 3, eth1 0  -\n");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::{
     plane::PacketPath,
 };
 use crate::{
-    admin::{Attached, Flow, FlowList, Packets, SteerReport, TableDigest},
+    admin::{Attached, Flow, FlowList, Packets, SteerReport, TableDigest, packets::InterfaceDrops},
     config::{Config, Snapshot, Steer},
     model::{BackendId, WorkerId},
     steering::{self, Choice, Detached, Plane, SteerMode},
@@ -156,6 +156,7 @@ impl KernelPath {
         Ok(Packets {
             reasons: std::array::from_fn(|at| stats.reasons.get(at).map_or(0, |(_, count)| *count)),
             flow_events: std::array::from_fn(|at| stats.flow_events.get(at).map_or(0, |(_, count)| *count)),
+            drops: self.plane.drops()?.into_iter().map(drops).collect(),
             vips: stats.vips.into_iter().collect(),
             backends: stats.backends.into_iter().collect(),
             slots_open: phases().map(|slots| slots.open as u64).sum(),
@@ -181,6 +182,10 @@ impl KernelPath {
             steer: self.steer_reports()?,
         })
     }
+}
+
+fn drops(of: steering::InterfaceDrops) -> InterfaceDrops {
+    InterfaceDrops { interface: of.interface, counts: of.counts }
 }
 
 impl PacketPath for KernelPath {

@@ -15,6 +15,7 @@ mod detach;
 mod error;
 mod facts;
 mod flows;
+mod interfaces;
 mod loader;
 pub mod maps;
 mod netlink;
@@ -49,12 +50,13 @@ pub use detach::{Detached, detach};
 pub use error::{Error, Result};
 pub use facts::gather as gather_steer_facts;
 pub use flows::Flow;
+pub use interfaces::InterfaceDrops;
 pub use object::embedded as embedded_object;
 pub use reuseport::{Choice, Facts, Group, SteerMode, choose as choose_steer};
 pub use settle::Phases;
 pub use stats::Stats;
 
-use self::{maps::Maps, reuseport::Groups, sync::Sync};
+use self::{interfaces::Interfaces, maps::Maps, reuseport::Groups, sync::Sync};
 use crate::{
     balance::maglev::Table,
     config::XdpMode,
@@ -77,6 +79,7 @@ pub struct Plane {
     sync: Sync,
     groups: Groups,
     attached: BTreeMap<String, Attached>,
+    interfaces: Interfaces,
     /// Links that no pin holds.
     _links: Vec<FdLink>,
     /// Of the pin directory: one process writes the maps.
@@ -139,6 +142,7 @@ impl Plane {
             sync,
             groups,
             attached: BTreeMap::new(),
+            interfaces: Interfaces::default(),
             _links: Vec::new(),
             _lock: lock,
         })
@@ -163,6 +167,7 @@ impl Plane {
     /// The verifier's log, a mode that cannot be had, an interface that is taken or not there.
     pub fn attach(&mut self, interface: &str, mode: Option<XdpMode>) -> Result<Attached> {
         let program = loader::xdp(&mut self.object, names::PROGRAM_INGRESS)?;
+        self.interfaces.number(&mut self.maps, interface, netlink::interface_index(interface)?)?;
         let (attached, link) = attach::attach(program, interface, mode, self.options.pins.as_deref())?;
         self._links.extend(link);
         self.attached.insert(interface.to_owned(), attached.clone());
@@ -256,6 +261,14 @@ impl Plane {
     /// The map that refused.
     pub fn stats(&self) -> Result<Stats> {
         stats::read(&self.maps, &self.sync.vip_names, self.backends().map(|(id, _)| id))
+    }
+
+    /// Packets dropped, by interface.
+    ///
+    /// # Errors
+    /// The map that refused.
+    pub fn drops(&self) -> Result<Vec<InterfaceDrops>> {
+        self.interfaces.drops(&self.maps)
     }
 
     /// What is remembered of flows: at most `max` records, and how many more there are. A full table takes a second.

@@ -13,9 +13,10 @@ use lb_abi::{
     counter::{FlowEvent, Traffic},
     flow::{FlowKey, FlowRecord},
     hop::HopEntry,
+    interface::{self, InterfaceEntry},
     meta::Meta,
     names,
-    reason::Reason,
+    reason::{Fate, Reason},
     slot::Slot,
     trace::{Trace, Why},
     vip::{VipEntry, VipKey},
@@ -47,6 +48,9 @@ pub fn unavailable() -> Option<String> {
     Some(why)
 }
 
+/// Number of `lb0` in the counters of interfaces.
+const LB0_NUMBER: u32 = 5;
+
 /// The object, loaded in a namespace of the calling thread, with `lb_ingress` attached to `lb0` natively.
 #[derive(Debug)]
 pub struct Bench {
@@ -57,6 +61,8 @@ pub struct Bench {
 #[derive(Debug, PartialEq)]
 struct Counters {
     reasons: Vec<u64>,
+    /// Of what came in by `lb0`, by reason.
+    drops: Vec<u64>,
     events: Vec<u64>,
     vip: Traffic,
     backends: Vec<Traffic>,
@@ -78,7 +84,10 @@ impl Bench {
         }
         let ingress: &mut Xdp = ebpf.program_mut(names::PROGRAM_INGRESS).context("lb_ingress")?.try_into()?;
         ingress.attach("lb0", XdpMode::Driver).context("attaching natively")?;
-        Ok(Self { ebpf })
+        let mut this = Self { ebpf };
+        let numbered = InterfaceEntry { index: LB0, number: LB0_NUMBER };
+        this.array::<InterfaceEntry>(names::MAP_INTERFACES)?.set(interface::place(LB0), numbered, 0)?;
+        Ok(this)
     }
 
     /// Runs a row. Of a redirect the kernel does not say whereto here: the interface is told from the source
@@ -91,11 +100,15 @@ impl Bench {
         let records = self.records(row.world.now)?;
         self.clear()?;
         let reasons = Reason::ALL.iter().zip(before.reasons.iter().zip(&after.reasons));
+        let reasons: Vec<Reason> = reasons.flat_map(repeated).collect();
+        let drops = Reason::ALL.iter().zip(before.drops.iter().zip(&after.drops)).flat_map(repeated);
+        let dropped = reasons.iter().copied().filter(|reason| reason.fate() == Fate::Drop);
+        ensure!(drops.eq(dropped), "dropped by interface and by reason are not the same");
         let events = FlowEvent::ALL.iter().zip(before.events.iter().zip(&after.events));
         Ok(row::Result {
             verdict,
             frame,
-            reasons: reasons.flat_map(repeated).collect(),
+            reasons,
             events: events.flat_map(repeated).collect(),
             moved: moved(&before, &after)?,
             records,
@@ -220,11 +233,16 @@ impl Bench {
 
     fn counters(&mut self) -> Result<Counters> {
         let reasons = self.sums(names::MAP_REASONS, Reason::ALL.len())?;
+        let drops = PerCpuArray::<_, u64>::try_from(self.map(names::MAP_DROPS)?)?;
+        let drops = Reason::ALL
+            .iter()
+            .map(|reason| Ok(drops.get(&interface::counter(LB0_NUMBER, *reason as u32), 0)?.iter().sum()));
+        let drops = drops.collect::<Result<_>>()?;
         let events = self.sums(names::MAP_FLOW_EVENTS, FlowEvent::ALL.len())?;
         let vip = self.traffic(names::MAP_VIP_TRAFFIC, VIP)?;
         let backends = (0..=u32::from(NOBODY)).map(|id| self.traffic(names::MAP_BACKEND_TRAFFIC, id));
         let backends = backends.collect::<Result<_>>()?;
-        Ok(Counters { reasons, events, vip, backends })
+        Ok(Counters { reasons, drops, events, vip, backends })
     }
 
     fn sums(&mut self, name: &str, len: usize) -> Result<Vec<u64>> {
