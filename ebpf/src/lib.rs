@@ -12,6 +12,7 @@
 #![no_std]
 
 pub mod address;
+pub mod capture;
 pub mod checksum;
 pub mod decap;
 pub mod encap;

@@ -35,8 +35,15 @@ static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 /// The balancer, on its own interfaces.
 #[xdp]
 fn lb_ingress(ctx: XdpContext) -> u32 {
+    watch::hand_over(&ctx);
     let kernel = Kernel::new(&ctx);
     ctx::action(ingress::ingress(&mut XdpPacket::new(&ctx), &kernel))
+}
+
+/// The same for whom a capture is running: see `lb_abi::names::PROGRAM_CAPTURE`.
+#[xdp]
+fn lb_capture(ctx: XdpContext) -> u32 {
+    watch::capture(&ctx)
 }
 
 /// What `lb_ingress` would do, for an operator: see `lb_abi::names::PROGRAM_WHY`.

@@ -3,11 +3,12 @@
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     macros::map,
-    maps::{Array, HashMap, LpmTrie, PerCpuArray, ReusePortSockArray},
+    maps::{Array, HashMap, LpmTrie, PerCpuArray, ProgramArray, ReusePortSockArray, RingBuf},
 };
 use lb_abi::{
     backend::BackendEntry,
     bounds,
+    capture::{self, CaptureCounters, CaptureFilter, CaptureScratch},
     counter::{FlowEvent, Traffic},
     flow::{FlowKey, FlowRecord},
     hop::HopEntry,
@@ -64,3 +65,15 @@ pub(crate) static STEER_COUNTERS: PerCpuArray<SteerCounters> =
     PerCpuArray::with_max_entries(bounds::STEER_LISTENERS_MAX, 0);
 #[map]
 pub(crate) static WHY: Array<Why> = Array::with_max_entries(1, 0);
+#[map]
+pub(crate) static CAPTURE_PROGRAM: ProgramArray = ProgramArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static CAPTURE_FILTER: Array<CaptureFilter> = Array::with_max_entries(1, 0);
+#[map]
+pub(crate) static CAPTURE_RING: RingBuf = RingBuf::with_byte_size(capture::RING_BYTES, 0);
+#[map]
+pub(crate) static CAPTURE_SCRATCH: PerCpuArray<CaptureScratch> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static CAPTURE_COUNTERS: PerCpuArray<CaptureCounters> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static CAPTURE_BUDGET: Array<u64> = Array::with_max_entries(1, 0);

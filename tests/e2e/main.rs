@@ -2,6 +2,7 @@
 //!
 //! Every test stands in a scene of its own, one at a time, and ends with the proof that nothing is left of it.
 
+mod capture;
 mod check;
 mod drain;
 mod harness;
@@ -13,3 +14,4 @@ mod relay;
 mod steering;
 mod unprivileged;
 mod vip;
+mod why;

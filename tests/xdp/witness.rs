@@ -144,3 +144,32 @@ fn lb_why_tells_what_lb_ingress_does() {
     });
     assert!(asked > 50, "only {asked} rows");
 }
+
+/// While a capture runs, every row comes out as it does otherwise, and stands in the ring as it came in.
+#[test]
+fn a_captured_packet_fares_as_any_other() {
+    if let Some(why) = kernel::unavailable() {
+        eprintln!("skipped: {why}");
+        return;
+    }
+    let mut bench = kernel::Bench::new().expect("the object loads and attaches");
+    bench.capture().expect("a capture begins");
+    all_of(&of_ingress(namespace::now_ticks()), |row| {
+        if matches!(row.place, Place::HostOnly(_)) {
+            return Ok(());
+        }
+        let failed = |error| format!("{}: {error:#}", row.name);
+        row.check(bench.run(row).map_err(failed)?)?;
+        let captured = bench.captured().map_err(failed)?;
+        let [(record, frame)] = &captured[..] else {
+            return Err(format!("{}: {} captured", row.name, captured.len()));
+        };
+        if record.length as usize != row.frame.len() || *frame != row.frame[..frame.len()] {
+            return Err(format!("{}: captured {frame:02x?}", row.name));
+        }
+        if record.ingress != LB0 || frame.len() < 14.min(row.frame.len()) {
+            return Err(format!("{}: {record:?}", row.name));
+        }
+        check(row, &record.trace)
+    });
+}

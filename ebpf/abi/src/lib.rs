@@ -10,6 +10,7 @@ pub mod backend;
 pub mod be;
 pub mod bench;
 pub mod bounds;
+pub mod capture;
 pub mod counter;
 pub mod flow;
 pub mod hash;
@@ -18,7 +19,7 @@ pub mod interface;
 pub mod meta;
 pub mod names;
 #[cfg(feature = "user")]
-mod pod;
+pub mod pod;
 pub mod reason;
 pub mod slot;
 pub mod steer;

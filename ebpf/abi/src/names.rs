@@ -12,6 +12,9 @@ pub const PROGRAM_STEER: &str = "lb_steer";
 /// XDP program that does with a packet what `lb_ingress` would, changes nothing, and says what it did. Never
 /// attached: control runs it (`BPF_PROG_TEST_RUN`).
 pub const PROGRAM_WHY: &str = "lb_why";
+/// XDP program that does what `lb_ingress` does and shows packets to a capture. Never attached: `lb_ingress` calls it
+/// while a capture runs.
+pub const PROGRAM_CAPTURE: &str = "lb_capture";
 
 /// `Array<Meta>`, one entry.
 pub const MAP_META: &str = "META";
@@ -51,3 +54,15 @@ pub const MAP_STEER_CORES: &str = "STEER_CORES";
 pub const MAP_STEER_COUNTERS: &str = "STEER_COUNTERS";
 /// `Array<Why>`, one entry: a question and its answer. Not pinned.
 pub const MAP_WHY: &str = "WHY";
+/// `ProgArray`, one entry: `lb_capture` while a capture runs. Not pinned, like all maps of a capture.
+pub const MAP_CAPTURE_PROGRAM: &str = "CAPTURE_PROGRAM";
+/// `Array<CaptureFilter>`, one entry.
+pub const MAP_CAPTURE_FILTER: &str = "CAPTURE_FILTER";
+/// `RingBuf` of [`crate::capture::CaptureRecord`]s with the bytes of their frames.
+pub const MAP_CAPTURE_RING: &str = "CAPTURE_RING";
+/// `PerCpuArray<CaptureScratch>`, one entry.
+pub const MAP_CAPTURE_SCRATCH: &str = "CAPTURE_SCRATCH";
+/// `PerCpuArray<CaptureCounters>`, one entry.
+pub const MAP_CAPTURE_COUNTERS: &str = "CAPTURE_COUNTERS";
+/// `Array<u64>`, one entry: see [`crate::capture::spend`].
+pub const MAP_CAPTURE_BUDGET: &str = "CAPTURE_BUDGET";

@@ -8,9 +8,13 @@ use lb_abi::{
 };
 use serde::Serialize;
 
+use super::{
+    capture::{Feed, Wish},
+    why,
+};
 use crate::{
     config::{Steer, XdpMode},
-    model::BackendId,
+    model::{BackendId, Question},
 };
 
 /// One reading of the packet path's counters, summed over cores.
@@ -131,7 +135,14 @@ pub enum Ask {
     Packets(flume::Sender<Packets>),
     /// The flow records.
     Flows(flume::Sender<FlowList>),
+    /// What would become of a packet.
+    Why(Box<Question>, flume::Sender<WhyAnswer>),
+    /// A capture, to be begun.
+    Capture(Box<Wish>, flume::Sender<Result<Feed, why::Refusal>>),
 }
+
+/// `Ok(None)`: no interface carries our program.
+pub type WhyAnswer = Result<Option<why::Reading>, why::Refusal>;
 
 /// Asks whoever owns the packet path for a reading.
 #[derive(Clone)]
@@ -156,7 +167,19 @@ impl PacketsSource {
         self.answer(Ask::Flows).await
     }
 
-    async fn answer<T>(&self, question: fn(flume::Sender<T>) -> Ask) -> Option<T> {
+    /// What would become of a packet.
+    pub async fn ask_why(&self, question: &Question) -> WhyAnswer {
+        let answer = self.answer(|sender| Ask::Why(Box::new(question.clone()), sender)).await;
+        answer.unwrap_or_else(|| Err(why::Refusal::Failed("the packet path does not answer".to_owned())))
+    }
+
+    /// Begins a capture.
+    pub async fn capture(&self, wish: &Wish) -> Result<Feed, why::Refusal> {
+        let answer = self.answer(|sender| Ask::Capture(Box::new(wish.clone()), sender)).await;
+        answer.unwrap_or_else(|| Err(why::Refusal::Failed("the packet path does not answer".to_owned())))
+    }
+
+    async fn answer<T>(&self, question: impl FnOnce(flume::Sender<T>) -> Ask) -> Option<T> {
         let (sender, receiver) = flume::bounded(1);
         (self.0)(question(sender));
         let timeout = async {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::{
     packets::{FlowList, Packets},
     view::View,
+    why,
 };
 use crate::{
     config::{Forward, HostMatch, PathMatch, Transport},
@@ -110,12 +111,20 @@ impl FromStr for What {
 }
 
 /// What a document may be made of besides the view; whatever is `None` was not asked for or did not answer.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Readings<'a> {
     /// Counters.
     pub packets: Option<&'a Packets>,
     /// Flow records.
     pub flows: Option<&'a FlowList>,
+    /// What XDP would do with a packet; `Ok(None)`: XDP sees none.
+    pub why: Result<Option<&'a why::Reading>, &'a why::Refusal>,
+}
+
+impl Default for Readings<'_> {
+    fn default() -> Self {
+        Self { packets: None, flows: None, why: Ok(None) }
+    }
 }
 
 /// The document `{ what: [row, ...] }`; `{ "config": { ... } }` for the config.
@@ -298,7 +307,8 @@ mod tests {
 
     fn rows(what: What, view: &View, packets: Option<&Packets>) -> Vec<Value> {
         let flows = fixture::flows();
-        let mut document = render(what, view, Readings { packets, flows: Some(&flows) });
+        let mut document =
+            render(what, view, Readings { packets, flows: Some(&flows), ..Readings::default() });
         let Value::Array(rows) = document[what.name()].take() else { panic!("{what:?} is no list") };
         rows
     }

@@ -11,9 +11,14 @@ use super::{
     plane::PacketPath,
 };
 use crate::{
-    admin::{Attached, Flow, FlowList, Packets, SteerReport, TableDigest, packets::InterfaceDrops},
+    admin::{
+        Attached, Flow, FlowList, Packets, SteerReport, TableDigest,
+        capture::{Feed, Wish},
+        packets::{InterfaceDrops, WhyAnswer},
+        why::{Reading, Refusal},
+    },
     config::{Config, Snapshot, Steer},
-    model::{BackendId, WorkerId},
+    model::{BackendId, Question, WorkerId},
     steering::{self, Choice, Detached, Plane, SteerMode},
 };
 
@@ -214,6 +219,32 @@ impl PacketPath for KernelPath {
             closing: flow.closing,
         };
         Ok(FlowList { flows: found.into_iter().map(flow).collect(), omitted })
+    }
+
+    fn why(&mut self, question: &Question) -> WhyAnswer {
+        let answer = self.plane.why(question).map_err(|error| match error {
+            steering::Error::NotAttached { .. } => Refusal::Question(error.to_string()),
+            error => Refusal::Failed(error.to_string()),
+        })?;
+        Ok(answer.map(|answer| Reading {
+            ingress: answer.ingress,
+            trace: answer.trace,
+            egress: answer.egress,
+            vip: answer.vip,
+            pool: answer.pool,
+            slot: answer.slot,
+        }))
+    }
+
+    fn capture(&mut self, wish: &Wish) -> Result<Feed, Refusal> {
+        use steering::Error::{Capturing, NotAttached, NothingAttached, VipUnknown};
+        let begun = self.plane.capture(wish.filter, wish.vip.as_deref(), wish.interface.as_deref());
+        let capture = begun.map_err(|error| match error {
+            NotAttached { .. } | NothingAttached | VipUnknown { .. } => Refusal::Question(error.to_string()),
+            Capturing => Refusal::Busy(error.to_string()),
+            error => Refusal::Failed(error.to_string()),
+        })?;
+        super::capture::start(capture, wish).map_err(|error| Refusal::Failed(format!("a thread: {error}")))
     }
 }
 

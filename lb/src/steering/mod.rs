@@ -9,12 +9,14 @@
 //! in the kernel as long as there are pins: packets go on by the last state.
 
 mod attach;
+mod capture;
 mod decap;
 mod desired;
 mod detach;
 mod error;
 mod facts;
 mod flows;
+mod frame;
 mod interfaces;
 mod loader;
 pub mod maps;
@@ -31,6 +33,7 @@ mod sync;
 #[cfg(test)]
 mod tests;
 mod transition;
+mod why;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -44,6 +47,7 @@ use aya::{Ebpf, programs::links::FdLink};
 use lb_abi::{backend::PRESENT, names, steer::SteerCounters};
 
 pub use attach::Attached;
+pub use capture::{Capture, Captured};
 pub use decap::Decap;
 pub use desired::{Desired, DesiredBackend, DesiredPool, DesiredVip, derive_key, duration, ticks};
 pub use detach::{Detached, detach};
@@ -55,8 +59,9 @@ pub use object::embedded as embedded_object;
 pub use reuseport::{Choice, Facts, Group, SteerMode, choose as choose_steer};
 pub use settle::Phases;
 pub use stats::Stats;
+pub use why::WhyAnswer;
 
-use self::{interfaces::Interfaces, maps::Maps, reuseport::Groups, sync::Sync};
+use self::{capture::Captures, interfaces::Interfaces, maps::Maps, reuseport::Groups, sync::Sync};
 use crate::{
     balance::maglev::Table,
     config::XdpMode,
@@ -80,6 +85,7 @@ pub struct Plane {
     groups: Groups,
     attached: BTreeMap<String, Attached>,
     interfaces: Interfaces,
+    captures: Captures,
     /// Links that no pin holds.
     _links: Vec<FdLink>,
     /// Of the pin directory: one process writes the maps.
@@ -133,6 +139,7 @@ impl Plane {
 
     fn of(options: Options, mut object: Ebpf, lock: Option<OwnedFd>) -> Result<Self> {
         let maps = Maps::take(&mut object)?;
+        let captures = Captures::take(&mut object)?;
         let sync = Sync::adopt(&maps)?;
         let groups = Groups::adopt(&maps)?;
         Ok(Self {
@@ -143,6 +150,7 @@ impl Plane {
             groups,
             attached: BTreeMap::new(),
             interfaces: Interfaces::default(),
+            captures,
             _links: Vec::new(),
             _lock: lock,
         })

@@ -5,17 +5,18 @@ use std::{net::IpAddr, path::PathBuf};
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader, Pod, TestRun as _, TestRunOptions,
-    maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, lpm_trie::Key},
+    maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, ProgramArray, RingBuf, lpm_trie::Key},
     programs::{Xdp, XdpMode},
 };
 use lb_abi::{
     backend::BackendEntry,
+    capture::{self, CaptureFilter, CaptureRecord},
     counter::{FlowEvent, Traffic},
     flow::{FlowKey, FlowRecord},
     hop::HopEntry,
     interface::{self, InterfaceEntry},
     meta::Meta,
-    names,
+    names, pod,
     reason::{Fate, Reason},
     slot::Slot,
     trace::{Trace, Why},
@@ -136,6 +137,29 @@ impl Bench {
         self.clear()?;
         ensure!(before == after, "something moved:\n{before:?}\n{after:?}");
         Ok((out, self.array::<Why>(names::MAP_WHY)?.get(&0, 0)?.trace))
+    }
+
+    /// Begins to capture every packet, its headers only.
+    pub fn capture(&mut self) -> Result<()> {
+        let filter = CaptureFilter { snap: capture::SNAP_MAX as u32, ..CaptureFilter::ALL };
+        self.array::<CaptureFilter>(names::MAP_CAPTURE_FILTER)?.set(0, filter, 0)?;
+        let program: &mut Xdp =
+            self.ebpf.program_mut(names::PROGRAM_CAPTURE).context("lb_capture")?.try_into()?;
+        program.load().context("lb_capture: refused by the verifier")?;
+        let fd = program.fd()?.try_clone()?;
+        let mut place = ProgramArray::try_from(self.map(names::MAP_CAPTURE_PROGRAM)?)?;
+        Ok(place.set(0, &fd, 0)?)
+    }
+
+    /// What was captured since it was asked last.
+    pub fn captured(&mut self) -> Result<Vec<(CaptureRecord, Vec<u8>)>> {
+        let mut ring = RingBuf::try_from(self.map(names::MAP_CAPTURE_RING)?)?;
+        let mut captured = Vec::new();
+        while let Some(item) = ring.next() {
+            let (record, rest) = pod::read::<CaptureRecord>(&item).context("an item too short")?;
+            captured.push((record, rest.get(..record.captured as usize).context("cut")?.to_vec()));
+        }
+        Ok(captured)
     }
 
     /// Next hops that each core keeps for each backend.

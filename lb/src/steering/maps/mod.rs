@@ -52,6 +52,9 @@ pub type SteerCores = Array<MapData, u32>;
 /// `STEER_COUNTERS`, by group.
 pub type SteerCounts = PerCpuArray<MapData, SteerCounters>;
 
+/// `WHY`: one entry.
+pub type Why = Array<MapData, lb_abi::trace::Why>;
+
 /// Every map, open. Dropping it closes them; pinned ones live on.
 pub struct Maps {
     /// What holds for the whole packet path.
@@ -88,6 +91,8 @@ pub struct Maps {
     pub steer_cores: SteerCores,
     /// Choices by group.
     pub steer_counters: SteerCounts,
+    /// A question and its answer.
+    pub why: Why,
 }
 
 impl Maps {
@@ -114,6 +119,7 @@ impl Maps {
             steer_sockets: typed(object, names::MAP_STEER_SOCKETS)?,
             steer_cores: typed(object, names::MAP_STEER_CORES)?,
             steer_counters: typed(object, names::MAP_STEER_COUNTERS)?,
+            why: typed(object, names::MAP_WHY)?,
         })
     }
 }
