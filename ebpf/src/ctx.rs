@@ -1,6 +1,7 @@
 //! The kernel behind the library's traits. The only file with raw pointers.
 
 use core::{
+    cell::Cell,
     mem::{MaybeUninit, size_of},
     ptr,
 };
@@ -16,6 +17,7 @@ use aya_ebpf::{
     programs::{SkReuseportContext, XdpContext},
 };
 use lb_abi::{
+    activity,
     backend::BackendEntry,
     be::Be16,
     bounds::WORKERS_MAX,
@@ -115,19 +117,23 @@ impl Packet for XdpPacket<'_> {
 /// Maps, routes and clock.
 pub(crate) struct Kernel<'a> {
     ctx: &'a XdpContext,
+    /// What `META` said of activity when it was read.
+    activity: Cell<u32>,
 }
 
 impl<'a> Kernel<'a> {
     #[inline(always)]
     pub(crate) fn new(ctx: &'a XdpContext) -> Self {
-        Self { ctx }
+        Self { ctx, activity: Cell::new(0) }
     }
 }
 
 impl Env for Kernel<'_> {
     #[inline(always)]
     fn meta(&self) -> Option<&Meta> {
-        maps::META.get(0)
+        let meta = maps::META.get(0);
+        self.activity.set(meta.map_or(0, |meta| meta.activity));
+        meta
     }
 
     #[inline(always)]
@@ -154,6 +160,22 @@ impl Env for Kernel<'_> {
         // so that it is read once and whole: relaxed atomic loads are not selectable for the BPF base
         // instruction set.
         Some(Slot(unsafe { word.read_volatile() }))
+    }
+
+    #[inline(always)]
+    fn touch(&self, index: u32) {
+        let word = self.activity.get();
+        let Some((page, cell)) = activity::place(word, index) else { return };
+        let Some(page) = maps::ACTIVITY.get_ptr_mut(page) else { return };
+        // SAFETY: `cell` is one of the page's. Two bytes on an even address, read and written whole; what cores write
+        // there at one moment is the same.
+        unsafe {
+            let cell = page.cast::<u16>().add(cell);
+            let window = activity::window(word);
+            if cell.read_volatile() != window {
+                cell.write_volatile(window);
+            }
+        }
     }
 
     #[inline(always)]

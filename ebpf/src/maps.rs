@@ -6,6 +6,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, PerCpuArray, ProgramArray, ReusePortSockArray, RingBuf},
 };
 use lb_abi::{
+    activity,
     backend::BackendEntry,
     bounds,
     capture::{self, CaptureCounters, CaptureFilter, CaptureScratch},
@@ -52,6 +53,8 @@ pub(crate) static VIP_TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entr
 #[map]
 pub(crate) static BACKEND_TRAFFIC: PerCpuArray<Traffic> =
     PerCpuArray::with_max_entries(bounds::BACKENDS_MAX, 0);
+#[map]
+pub(crate) static ACTIVITY: Array<activity::Page> = Array::with_max_entries(activity::PAGES, 0);
 #[map]
 pub(crate) static STEER_LISTENERS: HashMap<SteerKey, SteerEntry> =
     HashMap::with_max_entries(bounds::STEER_LISTENERS_MAX, 0);

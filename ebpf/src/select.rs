@@ -112,6 +112,7 @@ pub fn select<E: Env>(
 ) -> Result<Choice, Reason> {
     let index = vip.table.wrapping_add(hash::slot(hash, vip.table_len));
     let slot = env.slot(index).ok_or(Reason::NoBackend)?;
+    env.touch(index);
     let still = matches!(slot.phase(), Phase::Settled) || vip.flags & FLOWS_NONE != 0;
     let Pick { id, recorded } =
         if still { Pick::of(slot.owner()) } else { pick_moving(env, vip, flow, stage, slot) };

@@ -139,6 +139,13 @@ impl<E: Env, N: Notes, K: Kind> Env for Witness<'_, E, N, K> {
     }
 
     #[inline(always)]
+    fn touch(&self, index: u32) {
+        if K::LIVE {
+            self.env.touch(index);
+        }
+    }
+
+    #[inline(always)]
     fn backend(&self, id: u16) -> Option<&BackendEntry> {
         let entry = self.env.backend(id);
         self.notes.change(|trace| {

@@ -80,8 +80,37 @@ fn what_is_said_is_what_happens() {
         }
         ensure!(["b1", "b2"].iter().all(|name| seen.iter().any(|seen| seen == name)), "{seen:?}");
         others(scene, &daemon)?;
-        nothing_is_counted(scene, &daemon)
+        nothing_is_counted(scene, &daemon)?;
+        flows_are_estimated(scene, &daemon)
     });
+}
+
+/// Twelve flows live: so few are told exactly, but for two in one slot of 65 537.
+fn flows_are_estimated(scene: &Scene, daemon: &Daemon<'_>) -> Result<()> {
+    wait::until_ok("twelve flows alive", PATIENCE, || {
+        for vip in VIPS {
+            for port in 40_000..40_006 {
+                answered_by(scene, vip, port)?;
+            }
+        }
+        let flows = daemon.show("vips")?.row("vip", "service")?.number("active_flows")?;
+        ensure!((11..=12).contains(&flows), "{flows} flows");
+        let backends = daemon.show("backends")?;
+        let backends: u64 = backends
+            .matching("pool", "service")
+            .iter()
+            .map(|row| row.number("active_flows"))
+            .sum::<Result<_>>()?;
+        ensure!((11..=13).contains(&backends), "{backends} flows by backend");
+        Ok(())
+    })?;
+    let metrics = daemon.metrics()?;
+    let flows = metrics.sum("lb_xdp_vip_active_flows", &["vip=\"service\""]);
+    ensure!(flows.is_some_and(|flows| flows >= 11.0), "{flows:?}");
+    let page = daemon.verb(&["top", "--every", "1", "--count", "1"])?.success()?;
+    let line = page.lines().find(|line| line.starts_with("service ")).context("no line of the vip")?;
+    ensure!(line.split_whitespace().count() == 5, "{page}");
+    Ok(())
 }
 
 /// Sends from one port until an answer says whose it is.

@@ -85,6 +85,7 @@ fn loads_and_attaches_at_full_bounds() {
         names::MAP_STEER_CORES,
         names::MAP_STEER_COUNTERS,
         names::MAP_WHY,
+        names::MAP_ACTIVITY,
         names::MAP_CAPTURE_PROGRAM,
         names::MAP_CAPTURE_FILTER,
         names::MAP_CAPTURE_RING,

@@ -6,6 +6,7 @@
 //! object or a pin of another version.
 #![no_std]
 
+pub mod activity;
 pub mod backend;
 pub mod be;
 pub mod bench;

@@ -12,8 +12,8 @@ pub struct Meta {
     pub generation: u64,
     /// Outer source address of IPIP in IPv4, network order; zero: none, such packets are dropped as no-route.
     pub outer_v4: [u8; 4],
-    /// Zero.
-    pub pad: [u8; 4],
+    /// See [`crate::activity::word`].
+    pub activity: u32,
     /// Outer source address of IPIP in IPv6; zero: none.
     pub outer_v6: [u8; 16],
 }

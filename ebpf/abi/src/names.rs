@@ -44,6 +44,8 @@ pub const MAP_FLOW_EVENTS: &str = "FLOW_EVENTS";
 pub const MAP_VIP_TRAFFIC: &str = "VIP_TRAFFIC";
 /// `PerCpuArray<Traffic>` by backend id.
 pub const MAP_BACKEND_TRAFFIC: &str = "BACKEND_TRAFFIC";
+/// `Array<activity::Page>` by [`crate::activity::place`]: which slots were read lately. Not pinned.
+pub const MAP_ACTIVITY: &str = "ACTIVITY";
 /// `HashMap<SteerKey, SteerEntry>` by listener address.
 pub const MAP_STEER_LISTENERS: &str = "STEER_LISTENERS";
 /// `ReusePortSockArray` by `SteerEntry::listener * WORKERS_MAX + worker`.

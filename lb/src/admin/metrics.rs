@@ -30,6 +30,7 @@ pub fn render(view: &View, packets: Option<&Packets>) -> String {
     if let Some(packets) = packets {
         xdp(&mut encoder, packets);
         xdp_traffic(&mut encoder, view, packets);
+        xdp_active(&mut encoder, view, packets);
         steer(&mut encoder, packets);
     }
     encoder.finish()
@@ -271,6 +272,20 @@ fn xdp_traffic(encoder: &mut Encoder, view: &View, packets: &Packets) {
     }
 }
 
+fn xdp_active(encoder: &mut Encoder, view: &View, packets: &Packets) {
+    const HELP: &str = "Flows of which a packet came within the last 15 to 30 seconds, estimated.";
+    let mut family = encoder.family("lb_xdp_vip_active_flows", Kind::Gauge, HELP);
+    for (name, flows) in &packets.active_vips {
+        family.sample(&[("vip", name)], flows);
+    }
+    let mut family = encoder.family("lb_xdp_backend_active_flows", Kind::Gauge, HELP);
+    for (pool, backend) in view.backends() {
+        let Some(flows) = packets.active_of_backend(backend.id) else { continue };
+        let labels: [(&str, &dyn Display); 2] = [("pool", &pool), ("backend", &backend.name)];
+        family.sample(&labels, flows);
+    }
+}
+
 fn steer(encoder: &mut Encoder, packets: &Packets) {
     let mut family = encoder.family(
         "lb_steer_connections_total",
@@ -315,6 +330,8 @@ mod tests {
         });
         packets.vips.push(("dns".into(), Traffic { packets: 4, bytes: 400, new_flows: 1 }));
         packets.backends.push((BackendId(3), Traffic { packets: 4, bytes: 400, new_flows: 1 }));
+        packets.active_vips.push(("dns".into(), 17));
+        packets.active_backends.push((BackendId(3), 16));
         let samples = checker::parse(&render(&view, Some(&packets)));
         for (series, value) in [
             (r#"lb_listener_accepted_connections_total{listener="web",worker="1"}"#, 7.0),
@@ -328,6 +345,8 @@ mod tests {
             (r#"lb_xdp_dropped_packets_total{interface="eth0",reason="mtu"}"#, 11.0),
             (r#"lb_xdp_dropped_packets_total{interface="eth0",reason="ttl"}"#, 0.0),
             (r#"lb_xdp_vip_bytes_total{vip="dns"}"#, 400.0),
+            (r#"lb_xdp_vip_active_flows{vip="dns"}"#, 17.0),
+            (r#"lb_xdp_backend_active_flows{pool="dns",backend="10.0.1.53"}"#, 16.0),
             (r#"lb_xdp_backend_packets_total{pool="dns",backend="10.0.1.53"}"#, 4.0),
             (r#"lb_steer_connections_total{listener="web",reason="hash"}"#, 9.0),
         ] {

@@ -32,6 +32,10 @@ pub struct Packets {
     pub vips: Vec<(Arc<str>, Traffic)>,
     /// By backend.
     pub backends: Vec<(BackendId, Traffic)>,
+    /// Flows that are alive, about, by VIP's name; those that cannot be told apart are absent.
+    pub active_vips: Vec<(Arc<str>, u64)>,
+    /// The same by backend.
+    pub active_backends: Vec<(BackendId, u64)>,
     /// Slots that just changed.
     pub slots_open: u64,
     /// Slots that only wait for strays.
@@ -60,6 +64,18 @@ impl InterfaceDrops {
     /// Whether it is shown: the rest, only when there is something in it.
     pub fn is_shown(&self) -> bool {
         self.interface.is_some() || self.counts.iter().any(|(_, count)| *count > 0)
+    }
+}
+
+impl Packets {
+    /// Flows of a VIP that are alive, about.
+    pub fn active_of_vip(&self, vip: &str) -> Option<u64> {
+        self.active_vips.iter().find(|(of, _)| &**of == vip).map(|(_, flows)| *flows)
+    }
+
+    /// Flows of a backend that are alive, about; none of one that no VIP uses.
+    pub fn active_of_backend(&self, backend: BackendId) -> Option<u64> {
+        self.active_backends.iter().find(|(of, _)| *of == backend).map(|(_, flows)| *flows)
     }
 }
 

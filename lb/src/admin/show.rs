@@ -63,7 +63,17 @@ impl What {
     /// Columns that a table on a terminal shows, in order; the document may hold more.
     pub const fn columns(self) -> &'static [&'static str] {
         match self {
-            Self::Vips => &["vip", "address", "ports", "forward", "pool", "packets", "bytes", "new_flows"],
+            Self::Vips => &[
+                "vip",
+                "address",
+                "ports",
+                "forward",
+                "pool",
+                "packets",
+                "bytes",
+                "new_flows",
+                "active_flows",
+            ],
             Self::Listeners => &[
                 "listener", "protocol", "bind", "steer", "pool", "accepted", "open", "requests", "by_core",
                 "by_hash",
@@ -82,6 +92,9 @@ impl What {
                 "reuses",
                 "connect_failures",
                 "packets",
+                "bytes",
+                "new_flows",
+                "active_flows",
             ],
             Self::Workers => &[
                 "worker",
@@ -164,6 +177,7 @@ fn vips(view: &View, packets: Option<&Packets>) -> Vec<Value> {
             "packets": traffic.map(|t| t.packets),
             "bytes": traffic.map(|t| t.bytes),
             "new_flows": traffic.map(|t| t.new_flows),
+            "active_flows": packets.and_then(|packets| packets.active_of_vip(name)),
         })
     };
     view.config.vips.iter().map(row).collect()
@@ -259,6 +273,7 @@ fn backends(view: &View, packets: Option<&Packets>) -> Vec<Value> {
             "packets": traffic.map(|t| t.packets),
             "bytes": traffic.map(|t| t.bytes),
             "new_flows": traffic.map(|t| t.new_flows),
+            "active_flows": packets.and_then(|packets| packets.active_of_backend(backend.id)),
         })
     };
     view.backends().map(row).collect()

@@ -24,6 +24,8 @@ pub(super) enum Command {
     Status(Asking),
     /// Show one list of the running daemon.
     Show(Show),
+    /// Show what happens now, in rates, until Ctrl-C.
+    Top(Top),
     /// Say what would become of a packet, and why; asked of the running programs and tables, without a trace there.
     Why(Why),
     /// Capture packets as they come in, each with what became of it, as pcapng.
@@ -101,6 +103,19 @@ pub(super) struct Show {
     pub(super) what: String,
     #[command(flatten)]
     pub(super) asking: Asking,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Top {
+    /// Seconds between two readings.
+    #[arg(long, value_name = "SECONDS", default_value_t = 2)]
+    pub(super) every: u32,
+    /// End after so many pages.
+    #[arg(short, long, value_name = "N")]
+    pub(super) count: Option<u64>,
+    /// The daemon's admin socket.
+    #[arg(long, value_name = "SOCKET")]
+    pub(super) admin: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

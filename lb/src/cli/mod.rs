@@ -4,6 +4,7 @@ mod args;
 mod capture;
 mod logging;
 mod render;
+mod top;
 
 use std::{
     fmt::Display,
@@ -33,6 +34,7 @@ pub fn main() -> ExitCode {
         Command::Check(check) => return check_config(&check),
         Command::Status(asking) => status(&asking),
         Command::Show(show) => show_list(&show),
+        Command::Top(top) => top::run(&top),
         Command::Why(why) => ask_why(&why),
         Command::Capture(wanted) => capture::run(&wanted),
         Command::Detach(detach) => detach_all(&detach),

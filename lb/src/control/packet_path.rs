@@ -157,6 +157,7 @@ impl KernelPath {
 
     fn packets(&self) -> steering::Result<Packets> {
         let (stats, status) = (self.plane.stats()?, self.plane.status());
+        let active = self.plane.active_flows()?;
         let phases = || status.pools.values().map(|pool| pool.slots);
         Ok(Packets {
             reasons: std::array::from_fn(|at| stats.reasons.get(at).map_or(0, |(_, count)| *count)),
@@ -164,6 +165,8 @@ impl KernelPath {
             drops: self.plane.drops()?.into_iter().map(drops).collect(),
             vips: stats.vips.into_iter().collect(),
             backends: stats.backends.into_iter().collect(),
+            active_vips: active.vips.into_iter().collect(),
+            active_backends: active.backends.into_iter().collect(),
             slots_open: phases().map(|slots| slots.open as u64).sum(),
             slots_closed: phases().map(|slots| slots.closed as u64).sum(),
             tables: status

@@ -8,6 +8,7 @@
 //! While a plane exists it is the only writer of the maps beside the programs. Dropping it changes nothing
 //! in the kernel as long as there are pins: packets go on by the last state.
 
+mod activity;
 mod attach;
 mod capture;
 mod decap;
@@ -46,6 +47,7 @@ use std::{
 use aya::{Ebpf, programs::links::FdLink};
 use lb_abi::{backend::PRESENT, names, steer::SteerCounters};
 
+pub use activity::ActiveFlows;
 pub use attach::Attached;
 pub use capture::{Capture, Captured};
 pub use decap::Decap;
@@ -61,7 +63,9 @@ pub use settle::Phases;
 pub use stats::Stats;
 pub use why::WhyAnswer;
 
-use self::{capture::Captures, interfaces::Interfaces, maps::Maps, reuseport::Groups, sync::Sync};
+use self::{
+    activity::Activity, capture::Captures, interfaces::Interfaces, maps::Maps, reuseport::Groups, sync::Sync,
+};
 use crate::{
     balance::maglev::Table,
     config::XdpMode,
@@ -86,6 +90,7 @@ pub struct Plane {
     attached: BTreeMap<String, Attached>,
     interfaces: Interfaces,
     captures: Captures,
+    activity: Activity,
     /// Links that no pin holds.
     _links: Vec<FdLink>,
     /// Of the pin directory: one process writes the maps.
@@ -140,6 +145,7 @@ impl Plane {
     fn of(options: Options, mut object: Ebpf, lock: Option<OwnedFd>) -> Result<Self> {
         let maps = Maps::take(&mut object)?;
         let captures = Captures::take(&mut object)?;
+        let activity = Activity::take(&mut object)?;
         let sync = Sync::adopt(&maps)?;
         let groups = Groups::adopt(&maps)?;
         Ok(Self {
@@ -151,6 +157,7 @@ impl Plane {
             attached: BTreeMap::new(),
             interfaces: Interfaces::default(),
             captures,
+            activity,
             _links: Vec::new(),
             _lock: lock,
         })
@@ -209,12 +216,13 @@ impl Plane {
         self.sync.set_down(&mut self.maps, down, now_ticks)
     }
 
-    /// Lets time pass: closes and settles slots, forgets backends that left. Call it about once a second; it
+    /// Lets time pass: closes and settles slots, forgets backends that left, counts up windows of activity. Call it about once a second; it
     /// may take a second itself when a full flow table is looked through, so never on a prober's executor.
     ///
     /// # Errors
     /// The map that refused.
     pub fn tick(&mut self, now_ticks: u32) -> Result<()> {
+        self.turn_window(now_ticks)?;
         self.sync.tick(&mut self.maps, now_ticks)
     }
 

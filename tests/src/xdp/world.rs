@@ -145,7 +145,7 @@ impl World {
             flags: 0,
             generation: 1,
             outer_v4: OUTER_V4.parse::<Ipv4Addr>().expect("IPv4").octets(),
-            pad: [0; 4],
+            activity: 0,
             outer_v6: address(OUTER_V6),
         };
         let backends = BACKENDS.iter().map(|backend| {
