@@ -4,9 +4,18 @@
 //! the scenarios' (`cargo xtask bench`).
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot run has failed")]
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    future::{Future as _, pending},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    pin::pin,
+    task::{Context, Waker},
+    time::{Duration, Instant},
+};
 
-use divan::{Bencher, black_box, counter::BytesCount};
+use divan::{
+    Bencher, black_box,
+    counter::{BytesCount, ItemsCount},
+};
 use lb::{
     balance::{
         maglev::{DownSet, Member, Table},
@@ -17,6 +26,7 @@ use lb::{
         encode_response,
     },
     model::BackendId,
+    worker::timer::{Deadline, Timers},
 };
 use lb_abi::{
     be::Be16,
@@ -147,4 +157,78 @@ fn maglev_slot(bencher: Bencher<'_, '_>) {
 fn round_robin_next(bencher: Bencher<'_, '_>, backends: usize) {
     let mut order = RoundRobin::new(std::iter::repeat_n(1, backends));
     bencher.bench_local(move || order.next(|_| true));
+}
+
+/// Deadlines on the wheel: a worker's connections.
+const DEADLINES: usize = 10_000;
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// One tick of the wheel is not longer.
+const TICK: Duration = Duration::from_millis(16);
+
+fn armed(timers: &Timers, due: Instant) -> Vec<Deadline> {
+    let arm = |_| {
+        let deadline = timers.deadline();
+        deadline.set(due);
+        deadline
+    };
+    (0..DEADLINES).map(arm).collect()
+}
+
+/// As for new connections; they go, too.
+#[divan::bench]
+fn timer_arm_and_drop(bencher: Bencher<'_, '_>) {
+    let start = Instant::now();
+    let timers = Timers::new(start);
+    bencher
+        .counter(ItemsCount::new(DEADLINES))
+        .bench_local(|| armed(&timers, black_box(start + IDLE_TIMEOUT)));
+}
+
+/// As with every exchange: each deadline moves on, and stays queued where it is.
+#[divan::bench]
+fn timer_move_later(bencher: Bencher<'_, '_>) {
+    let start = Instant::now();
+    let timers = Timers::new(start);
+    let deadlines = armed(&timers, start + IDLE_TIMEOUT);
+    let mut now = start;
+    bencher.counter(ItemsCount::new(DEADLINES)).bench_local(move || {
+        now += TICK;
+        deadlines.iter().for_each(|deadline| deadline.set(black_box(now + IDLE_TIMEOUT)));
+    });
+}
+
+/// One tick while all wait: what a turn of the worker pays for deadlines that are far away.
+#[divan::bench]
+fn timer_tick(bencher: Bencher<'_, '_>) {
+    let start = Instant::now();
+    let timers = Timers::new(start);
+    let deadlines = armed(&timers, start + IDLE_TIMEOUT);
+    for (place, deadline) in (0..).zip(&deadlines) {
+        deadline.set(start + Duration::from_secs(100 * 365 * 86_400) + TICK * place);
+    }
+    let mut now = start;
+    bencher.bench_local(move || {
+        now += TICK;
+        timers.advance(black_box(now));
+        deadlines.len()
+    });
+}
+
+/// All are armed and waited for, spread over a second, and then expire.
+#[divan::bench]
+fn timer_expire(bencher: Bencher<'_, '_>) {
+    let start = Instant::now();
+    let timers = Timers::new(start);
+    let deadlines = armed(&timers, start + IDLE_TIMEOUT);
+    let mut now = start;
+    let mut context = Context::from_waker(Waker::noop());
+    bencher.counter(ItemsCount::new(DEADLINES)).bench_local(move || {
+        for (after, deadline) in (0..).zip(&deadlines) {
+            deadline.set(now + Duration::from_micros(after * 100));
+            let waiting = pin!(deadline.guard(pending::<()>()));
+            assert!(waiting.poll(&mut context).is_pending(), "nobody has turned the wheel");
+        }
+        now += Duration::from_secs(2);
+        timers.advance(black_box(now));
+    });
 }

@@ -43,18 +43,18 @@ const fn row(scenario: &'static str, rounds: usize, sample_ms: u64, limit_s: u64
 /// Limits are about a third above what two cores need for all subjects; a test holds their sum below
 /// [`REPORT_MAX`].
 const TABLE: &[Row] = &[
-    row("http1-small", 5, 2_500, 260),
-    row("http1-sizes", 3, 800, 270),
-    row("http1-churn", 5, 2_000, 150),
-    row("tcp-bulk", 5, 1_500, 170),
-    row("tcp-churn", 5, 2_000, 110),
-    row("latency", 3, 3_500, 400),
+    row("http1-small", 5, 1_500, 230),
+    row("http1-sizes", 3, 500, 200),
+    row("http1-churn", 5, 1_200, 100),
+    row("tcp-bulk", 5, 1_000, 150),
+    row("tcp-churn", 5, 1_200, 80),
+    row("latency", 5, 1_500, 400),
     row("idle", 3, 0, 120),
-    row("scale", 3, 1_500, 330),
-    row("reload", 3, 6_000, 100),
+    row("scale", 3, 1_000, 290),
+    row("reload", 3, 4_000, 70),
     row("syscalls", 3, 0, 120),
-    row("l4-program", 11, 50, 90),
-    row("l4-forward", 5, 2_000, 90),
+    row("l4-program", 11, 0, 100),
+    row("l4-forward", 5, 1_000, 80),
     row("l4-table", 5, 0, 60),
 ];
 

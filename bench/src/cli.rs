@@ -30,8 +30,11 @@ use crate::{
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
 struct Arguments {
-    /// `list`, `report` (all scenarios), or a scenario.
+    /// `list`, `report` (all scenarios), a scenario, or `agree` with two report files.
     what: String,
+    /// For `agree`: two files that `report` or `--json` wrote.
+    #[arg(value_name = "REPORT")]
+    reports: Vec<PathBuf>,
     /// Only these, by name, as in `lb,nginx,nginx-defaults`.
     #[arg(long, value_delimiter = ',')]
     peers: Vec<String>,
@@ -68,6 +71,12 @@ pub(crate) fn run() -> Result<ExitCode> {
         list();
         return Ok(ExitCode::SUCCESS);
     }
+    if arguments.what == "agree" {
+        let [one, two] = &arguments.reports[..] else { bail!("`agree` takes two report files") };
+        print!("{}", report::agree(one, two)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    ensure!(arguments.reports.is_empty(), "only `agree` takes report files");
     let chosen: Vec<&'static dyn Scenario> = match arguments.what.as_str() {
         "report" => scenario::ALL.to_vec(),
         name => vec![scenario::find(name).with_context(|| format!("no scenario `{name}`; see `list`"))?],

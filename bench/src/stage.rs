@@ -9,7 +9,7 @@ use crate::{
     check::Ledger,
     context::Context,
     load::{self, Closed, Load, TcpBackend},
-    measure::{Cost, Reading},
+    measure::{Cost, Reading, open_files_max},
     named::Named,
     peers::{Logging, Protocol, Running, Settings, Subject},
     process::Pinned,
@@ -41,6 +41,15 @@ impl Cores {
         let first = if workers == all { all - 1 } else { workers };
         Ok(Self { subject: (0..workers).collect(), load: (first..all).collect() })
     }
+}
+
+/// Files that a process has open besides its connections, pipes and connections on their way out included.
+const OTHER_FILES: usize = 2000;
+
+/// Client connections that every subject can take under the limit on open files. Each may have an upstream one
+/// beside it, and a proxy that knows its limit refuses more than that (lb does).
+pub(crate) fn connections_max() -> usize {
+    open_files_max().saturating_sub(OTHER_FILES) / 2
 }
 
 /// What the set is for.

@@ -16,12 +16,12 @@ use crate::{
     workspace::{Workspace, run},
 };
 
-/// `bench list | report | SCENARIO [...]`. A peer that cannot be installed is no obstacle: the harness names it.
+/// `bench list | report | agree | SCENARIO [...]`. A peer that cannot be installed is no obstacle: the harness names it.
 pub(crate) fn verb(workspace: &Workspace, arguments: &[String]) -> Result<ExitCode> {
     let Some(what) = arguments.first() else {
         bail!("bench takes `list`, `report` or a scenario");
     };
-    if what != "list" && !arguments.iter().any(|argument| argument == "--help") {
+    if what != "list" && what != "agree" && !arguments.iter().any(|argument| argument == "--help") {
         if !machine::is_root() {
             bail!("bench makes network namespaces: run it as root");
         }

@@ -11,4 +11,4 @@ pub(crate) use h2load::{Closed, Load, closed_loop};
 pub(crate) use idle::Idle;
 pub(crate) use oha::{Latencies, Open, open_loop, program as oha_program};
 pub(crate) use pin::pin;
-pub(crate) use tcp::{Bulk, TcpBackend, bulk, churn};
+pub(crate) use tcp::{Bulk, TcpBackend, bulk, churn, echo};

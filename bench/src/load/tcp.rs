@@ -19,8 +19,10 @@ use crate::netns::Namespace;
 
 /// First byte of a connection: send until told to stop.
 const DOWNLOAD: u8 = b'D';
-/// First byte of a connection: send back every message.
+/// First byte of a connection: send back one message, of which this is the first byte.
 const ECHO: u8 = b'E';
+/// The same for every message until the client's end of the connection.
+const ECHO_ALL: u8 = b'A';
 /// Bytes of a message that is echoed.
 const MESSAGE_LEN: usize = 64;
 /// What is read or written at once.
@@ -35,6 +37,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(10);
 struct Counters {
     /// Bytes of downloads.
     sent: AtomicU64,
+    /// Messages that were sent back on connections with many.
+    echoed: AtomicU64,
     /// Downloads and exchanges that ended as they should.
     finished: AtomicU64,
     /// Downloads end.
@@ -68,6 +72,10 @@ impl TcpBackend {
             }
             Ok(this)
         })?
+    }
+
+    fn echoed(&self) -> u64 {
+        self.counters.echoed.load(Ordering::SeqCst)
     }
 
     fn finished(&self) -> u64 {
@@ -127,11 +135,28 @@ fn serve(mut stream: TcpStream, buffer: &mut [u8], counters: &Counters) -> Resul
             stream.read_exact(&mut message[1..])?;
             stream.write_all(&message)?;
         }
+        ECHO_ALL => return echo_all(&mut stream, counters),
         other => bail!("{other} is no order"),
     }
     // Its end of the connection comes when the client has all.
     ensure!(stream.read(&mut message)? == 0, "more than was asked for");
     Ok(())
+}
+
+/// Sends back what comes, of which the first byte was read, until the client ends.
+fn echo_all(stream: &mut TcpStream, counters: &Counters) -> Result<()> {
+    stream.set_nodelay(true)?;
+    let mut message = [ECHO_ALL; MESSAGE_LEN];
+    let mut had = 1;
+    loop {
+        stream.read_exact(&mut message[had..])?;
+        stream.write_all(&message)?;
+        counters.echoed.fetch_add(1, Ordering::Relaxed);
+        had = stream.read(&mut message)?;
+        if had == 0 {
+            return Ok(());
+        }
+    }
 }
 
 /// What a bulk run moved.
@@ -233,6 +258,68 @@ fn exchanges(address: SocketAddr, deadline: Instant) -> Result<u64> {
     Ok(made)
 }
 
+/// What connections with many messages did.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Echoed {
+    /// As they came back to the clients, and exactly as many as the backend sent back.
+    pub(crate) messages: u64,
+    pub(crate) seconds: f64,
+}
+
+/// Keeps `threads` times `connections` connections busy for `length`: each sends a message when the last one is
+/// back. The making of the connections is in it.
+///
+/// # Errors
+/// A connection breaks, another message comes back, or the two ends count differently: the run is void.
+pub(crate) fn echo(
+    client: (&Namespace, &[usize]),
+    backend: &TcpBackend,
+    address: SocketAddr,
+    (threads, connections): (usize, usize),
+    length: Duration,
+) -> Result<Echoed> {
+    let (echoed, finished) = (backend.echoed(), backend.finished());
+    let began = Instant::now();
+    let messages: u64 = client.0.run(|| {
+        pin(client.1)?;
+        let deadline = began + length;
+        let threads: Vec<_> =
+            (0..threads).map(|_| thread::spawn(move || converse(address, connections, deadline))).collect();
+        threads.into_iter().map(join).sum::<Result<u64>>()
+    })??;
+    let seconds = began.elapsed().as_secs_f64();
+    backend.wait_for(finished + (threads * connections) as u64)?;
+    let echoed = backend.echoed() - echoed;
+    ensure!(echoed == messages, "{messages} messages came back and {echoed} were sent back");
+    Ok(Echoed { messages, seconds })
+}
+
+/// A message on every connection, then all answers, and so on. All are under way at once, and a thread that waits
+/// is woken once for many.
+fn converse(address: SocketAddr, connections: usize, deadline: Instant) -> Result<u64> {
+    let connect = |_| -> Result<TcpStream> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(SILENCE_MAX))?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    };
+    let mut streams: Vec<TcpStream> = (0..connections).map(connect).collect::<Result<_>>()?;
+    let message = [ECHO_ALL; MESSAGE_LEN];
+    let mut answer = [0; MESSAGE_LEN];
+    let mut messages = 0;
+    while Instant::now() < deadline {
+        for stream in &mut streams {
+            stream.write_all(&message)?;
+        }
+        for stream in &mut streams {
+            stream.read_exact(&mut answer)?;
+            ensure!(answer == message, "another message came back");
+            messages += 1;
+        }
+    }
+    Ok(messages)
+}
+
 fn join(thread: JoinHandle<Result<u64>>) -> Result<u64> {
     thread.join().map_err(|_| anyhow!("a client thread panicked"))?
 }
@@ -273,5 +360,14 @@ mod tests {
         let made = exchanges(address, Instant::now() + Duration::from_millis(30)).unwrap();
         assert!(made > 0);
         backend.wait_for(made).unwrap();
+    }
+
+    #[test]
+    fn messages_count_alike_at_both_ends() {
+        let (backend, address) = backend();
+        let messages = converse(address, 4, Instant::now() + Duration::from_millis(30)).unwrap();
+        backend.wait_for(4).unwrap();
+        assert!(messages > 0 && messages.is_multiple_of(4));
+        assert_eq!(backend.echoed(), messages);
     }
 }

@@ -99,7 +99,12 @@ impl Cost {
             .with(metrics.cpu, share(self.subject_ns()))
             .with(metrics.machine, share(self.machine_ns))
             .with(KERNEL_THREADS, percent(self.kernel_ns, self.subject_ns()))
-            .with(CORE_BUSY, percent(self.cores_ns, self.elapsed.as_nanos() as u64 * self.cores as u64))
+            .with(CORE_BUSY, self.core_busy_percent())
+    }
+
+    /// Value of [`CORE_BUSY`].
+    pub(crate) fn core_busy_percent(&self) -> f64 {
+        percent(self.cores_ns, self.elapsed.as_nanos() as u64 * self.cores as u64)
     }
 }
 
@@ -122,7 +127,7 @@ impl CostMetrics {
 /// Share of `cpu` that is kernel threads'.
 const KERNEL_THREADS: Metric = Metric::fact("kernel_threads_share", "%");
 /// How busy the subject's cores were: below 95 % the load generator was the limit of throughput, not the subject.
-const CORE_BUSY: Metric = Metric::fact("core_busy", "%");
+pub(crate) const CORE_BUSY: Metric = Metric::fact("core_busy", "%");
 
 fn percent(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { 100.0 * part as f64 / whole as f64 }

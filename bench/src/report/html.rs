@@ -25,7 +25,8 @@ fn write_body(body: &mut String, report: &Report) -> std::fmt::Result {
     writeln!(body, "<h1>lb beside its peers</h1>")?;
     writeln!(
         body,
-        "<p>{}, {} cores; Linux {}, {}; commit {}; congestion control {}. Bars are medians, whiskers minimum and \
+        "<p>{}, {} cores; Linux {}, {}; commit {}; congestion control {}; XDP: {}. \
+         Bars are medians, whiskers minimum and \
          maximum of the rounds. How it was measured: <code>bench/README.md</code>.</p>",
         escape(&machine.cpu),
         machine.cores,
@@ -33,6 +34,7 @@ fn write_body(body: &mut String, report: &Report) -> std::fmt::Result {
         escape(&machine.distribution),
         escape(&machine.commit),
         machine.congestion_control,
+        machine.xdp_mode,
     )?;
     for found in &report.found {
         scenario(body, found)?;

@@ -17,7 +17,8 @@ fn write_report(text: &mut String, report: &Report) -> std::fmt::Result {
     let machine = &report.machine;
     writeln!(
         text,
-        "\n{}, {} cores, {} MiB; Linux {}, {}; commit {}; {}; {:.0} s, {:.0} % busy with other things before.\n",
+        "\n{}, {} cores, {} MiB; Linux {}, {}; commit {}; {}; XDP: {}; \
+         {:.0} s, {:.0} % busy with other things before.\n",
         machine.cpu,
         machine.cores,
         machine.memory_mib,
@@ -25,6 +26,7 @@ fn write_report(text: &mut String, report: &Report) -> std::fmt::Result {
         machine.distribution,
         machine.commit,
         machine.congestion_control,
+        machine.xdp_mode,
         machine.took_s,
         machine.background_percent,
     )?;

@@ -1,5 +1,7 @@
 //! What was found, as JSON, as Markdown tables and as one HTML page.
 
+mod agree;
+mod brief;
 mod escape;
 mod html;
 mod markdown;
@@ -16,6 +18,7 @@ use crate::{
     topology::Wiring,
 };
 
+pub(crate) use agree::agree;
 pub(crate) use markdown::markdown;
 
 /// The subject that all others are compared with.
@@ -229,7 +232,7 @@ fn wiring(wiring: Wiring) -> &'static str {
     }
 }
 
-/// Writes `report.json`, `report.md` and `report.html`, and says where.
+/// Writes `report.json`, `report.md`, `report.html` and the README's table `brief.md`, and says where.
 ///
 /// # Errors
 /// A file cannot be written.
@@ -239,6 +242,7 @@ pub(crate) fn write(report: &Report, directory: &Path) -> Result<()> {
         ("report.json", json(report)?),
         ("report.md", markdown(report)),
         ("report.html", html::html(report)),
+        ("brief.md", brief::brief(report)),
     ];
     for (name, text) in files {
         let path = directory.join(name);

@@ -6,7 +6,9 @@ use super::{Found, escape::escape, number, place};
 use crate::sample::{Better, Metric, Spread};
 
 const WIDTH: f64 = 860.0;
-const LABEL: f64 = 150.0;
+/// Least width of the names beside bars, and how much each character takes.
+const LABEL_MIN: f64 = 150.0;
+const CHARACTER: f64 = 6.5;
 const RIGHT: f64 = 130.0;
 const BAR: f64 = 24.0;
 const HEIGHT: f64 = 320.0;
@@ -62,7 +64,9 @@ fn write_bars(text: &mut String, found: &Found, metric: Metric) -> std::fmt::Res
         })
         .collect();
     let most = rows.iter().map(|(_, spread)| spread.max).fold(f64::MIN_POSITIVE, f64::max);
-    let x = |value: f64| LABEL + value.max(0.0) / most * (WIDTH - LABEL - RIGHT);
+    let longest = rows.iter().map(|(subject, _)| subject.chars().count()).max().unwrap_or(0);
+    let label = (longest as f64 * CHARACTER + 8.0).max(LABEL_MIN);
+    let x = |value: f64| label + value.max(0.0) / most * (WIDTH - label - RIGHT);
     head(text, 30.0 + BAR * rows.len() as f64, metric)?;
     for (index, (subject, Spread { median, min, max })) in rows.into_iter().enumerate() {
         let top = 24.0 + BAR * index as f64;
@@ -71,14 +75,14 @@ fn write_bars(text: &mut String, found: &Found, metric: Metric) -> std::fmt::Res
         write!(
             text,
             "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\
-             <rect x=\"{LABEL}\" y=\"{top:.1}\" width=\"{:.1}\" height=\"{:.1}\" fill=\"{fill}\" \
+             <rect x=\"{label:.1}\" y=\"{top:.1}\" width=\"{:.1}\" height=\"{:.1}\" fill=\"{fill}\" \
              fill-opacity=\"{opacity}\"/>\
              <path d=\"M{:.1} {middle:.1}H{:.1}M{:.1} {:.1}V{:.1}M{:.1} {:.1}V{:.1}\" stroke=\"#1c1f24\"/>\
              <text x=\"{:.1}\" y=\"{:.1}\">{}</text>",
-            LABEL - 8.0,
+            label - 8.0,
             middle + 4.0,
             escape(subject),
-            x(median) - LABEL,
+            x(median) - label,
             BAR - 5.0,
             x(min),
             x(max),

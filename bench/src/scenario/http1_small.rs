@@ -20,9 +20,11 @@ const THROUGHPUT: Metric = Metric::gain("throughput", "requests/s");
 const LOGGED: Metric = Metric::cost("cpu_logged", "us/request");
 /// Over loopback instead of veth.
 const LOOPBACK: Metric = Metric::cost("cpu_loopback", "us/request");
+/// Rounds of what is measured beside.
+const BESIDE_ROUNDS: usize = 3;
 const LOAD: Requests = Requests { body: SMALL, connections: 64, churn: false };
 
-/// Keepalive, 200 B answers, 64 connections; beside that once with access logs, and over loopback.
+/// Keepalive, 200 B answers, 64 connections; beside that with access logs, and over loopback.
 pub(crate) struct Http1Small;
 
 impl Scenario for Http1Small {
@@ -61,7 +63,7 @@ fn plain(context: &mut Context<'_>) -> Result<()> {
     })
 }
 
-/// One round with a line per request on all sides; that they were written is checked by counting them.
+/// With a line per request on all sides; that they were written is checked by counting them.
 fn logged(context: &mut Context<'_>) -> Result<()> {
     if context.subjects.contains(&Subject::tuned(Peer::Lb)) {
         context.samples.note("lb, cpu_logged: not supported yet (it has no access log)");
@@ -69,7 +71,7 @@ fn logged(context: &mut Context<'_>) -> Result<()> {
     let plan = Plan { logging: Logging::On, ..HTTP };
     let mut stage = Stage::set(context, plan)?;
     let length = context.pace.sample;
-    context.some_rounds(1, &stage.subjects(), |&subject| {
+    context.some_rounds(BESIDE_ROUNDS, &stage.subjects(), |&subject| {
         let (load, cost) = stage.requests(subject, LOAD, length)?;
         Ok(Sample::new().with(LOGGED, cost.subject_ns() as f64 / 1000.0 / load.answered as f64))
     })?;
@@ -90,7 +92,7 @@ fn logged(context: &mut Context<'_>) -> Result<()> {
 fn loopback(context: &mut Context<'_>) -> Result<()> {
     let mut stage = Stage::set_over(context, HTTP, Wiring::Loopback)?;
     let length = context.pace.sample;
-    context.some_rounds(2, &stage.subjects(), |&subject| {
+    context.some_rounds(BESIDE_ROUNDS, &stage.subjects(), |&subject| {
         let (load, cost) = stage.requests(subject, LOAD, length)?;
         Ok(Sample::new().with(LOOPBACK, cost.subject_ns() as f64 / 1000.0 / load.answered as f64))
     })

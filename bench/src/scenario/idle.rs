@@ -6,10 +6,10 @@ use super::Scenario;
 use crate::{
     context::Context,
     load::Idle,
-    measure::{memory_bytes, open_files_max},
+    measure::memory_bytes,
     peers::{Logging, Peer, Protocol, Subject},
     sample::{Metric, Sample},
-    stage::{HTTP, Plan, Stage},
+    stage::{HTTP, Plan, Stage, connections_max},
 };
 
 const MEMORY: Metric = Metric::cost("memory", "bytes/connection");
@@ -17,8 +17,6 @@ const BASE: Metric = Metric::fact("memory_before", "MiB");
 const CONNECTIONS: Metric = Metric::fact("connections", "count");
 const WANTED: usize = 10_000;
 const WANTED_QUICK: usize = 2_000;
-/// Files that a process has open besides its client connections.
-const OTHER_FILES: usize = 500;
 /// Opened before memory is read the first time, so that buffers and caches are there.
 const WARM: usize = 64;
 const MIB: f64 = 1024.0 * 1024.0;
@@ -46,9 +44,11 @@ impl Scenario for IdleConnections {
 
     fn run(&self, context: &mut Context<'_>) -> Result<()> {
         let wanted = if context.is_full() { WANTED } else { WANTED_QUICK };
-        let count = wanted.min(open_files_max().saturating_sub(OTHER_FILES));
+        let count = wanted.min(connections_max().saturating_sub(WARM));
         if count < wanted {
-            context.samples.note(format!("{count} connections instead of {wanted}: the limit on open files"));
+            context.samples.note(format!(
+                "{count} connections instead of {wanted}: the limit on open files, two per connection"
+            ));
         }
         let (wiring, directory, subjects) = (context.wiring, context.directory, context.subjects.clone());
         let plan = Plan { connections: count + WARM, ..HTTP };

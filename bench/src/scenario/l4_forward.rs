@@ -1,4 +1,5 @@
-//! `l4-forward`: packets through native XDP on veth, beside the kernel's own forwarding.
+//! `l4-forward`: packets through native XDP on veth, beside the kernel's own forwarding, and beside TCP proxies
+//! ([`super::l4_relay`]).
 //!
 //! ```text
 //!   peer0 ------ lb0   lb1 ------ peer1
@@ -35,13 +36,14 @@ use lb_tests::{
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::{
-    Scenario,
+    Scenario, l4_relay,
     program_object::{Bench, Maps, Program, Slots, directory},
 };
 use crate::{
     context::Context,
     interrupt::check_interrupted,
     named::Named,
+    peers::Subject as Server,
     sample::{Metric, Sample},
     system::processes,
 };
@@ -87,7 +89,12 @@ impl Scenario for L4Forward {
     }
 
     fn description(&self) -> &'static str {
-        "small packets through native XDP on veth, one core doing everything, beside kernel forwarding"
+        "small packets through native XDP on veth, one core doing everything, beside kernel forwarding; and small \
+         messages through TCP proxies, per packet"
+    }
+
+    fn subjects(&self) -> Vec<Server> {
+        l4_relay::subjects()
     }
 
     fn run(&self, context: &mut Context<'_>) -> Result<()> {
@@ -95,7 +102,8 @@ impl Scenario for L4Forward {
         thread::scope(|scope| match scope.spawn(|| measure(context)).join() {
             Ok(result) => result,
             Err(panic) => std::panic::resume_unwind(panic),
-        })
+        })?;
+        l4_relay::measure(context)
     }
 }
 
@@ -112,7 +120,6 @@ fn measure(context: &mut Context<'_>) -> Result<()> {
         "one core generates, forwards and receives; interfaces and neighbours in one network namespace, frames \
          enter by a packet socket",
     );
-    context.samples.note("HAProxy and nginx relay connections, not packets: see tcp-bulk and tcp-churn");
     context.samples.compare(&Subject::Ipip.name(), &Subject::Kernel.name());
     context.samples.compare(&Subject::Layer2.name(), &Subject::Kernel.name());
     let length = context.pace.sample;

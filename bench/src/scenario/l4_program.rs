@@ -41,8 +41,21 @@ const REPEAT: u32 = 100_000;
 const REPEAT_TINY: u32 = 10_000;
 /// Source addresses, in turn, so that a look-up does not find the last packet's cache lines by chance.
 const FLOWS: u32 = 1024;
-/// Half of the flow table.
-const FLOWS_WRITTEN: u32 = 1 << 17;
+/// 131 072: half of the flow table.
+const FLOWS_MANY: u32 = 1 << 17;
+/// 1 048 576: more than any core's caches hold a line for.
+const FLOWS_MILLION: u32 = 1 << 20;
+
+/// First byte of a QUIC v1 packet with a short header (RFC 9000, 17.3.1): the fixed bit, and a packet number of
+/// one byte. The destination connection id follows.
+const QUIC_SHORT: u8 = 0x40;
+/// The same of an Initial packet (RFC 9000, 17.2.2): a long header with version, and connection ids by length.
+const QUIC_INITIAL: [u8; 6] = [0xc0, 0, 0, 0, 1, 8];
+/// Least length of a datagram with an Initial packet (RFC 9000, 14.1).
+const QUIC_INITIAL_LEN: usize = 1200;
+
+/// The backend id of a slot that names none.
+const NO_BACKEND: u16 = 0;
 
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
@@ -57,7 +70,17 @@ struct Case {
     frame: Vec<u8>,
     maps: Maps,
     flows: u32,
+    turns: Turns,
     expected: Expected,
+}
+
+/// Which packets of its flows a case is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turns {
+    /// Those after the first: all flows have been here once.
+    Settled,
+    /// The first of each, and no other.
+    First,
 }
 
 struct Expected {
@@ -98,6 +121,13 @@ fn measure(context: &mut Context<'_>) -> Result<()> {
         "test runs in a network namespace with static neighbours; {FLOWS} source addresses in turn, \
          {repeat} runs per measurement; a round's floors stand next to each case"
     ));
+    context.samples.note(
+        "131k and 1M flows: 131 072 and 1 048 576 source addresses, all of which were here once before; a settled \
+         slot keeps no flow, so more of them touch more slots of the table and nothing else",
+    );
+    context.samples.note(
+        "QUIC: forwarded by hash like any other datagram to 443/udp, since the program reads no connection ids",
+    );
     context.rounds(&cases(), |case| {
         let empty_ns = once(&mut bench, &empty, repeat)?;
         let swap_ns = once(&mut bench, &swap, repeat)?;
@@ -116,13 +146,13 @@ fn once(bench: &mut Bench, case: &Case, repeat: u32) -> Result<f64> {
         bench.forget_flows()?;
     }
     bench.aim(case.program, &case.packet, &case.frame, case.flows)?;
-    let repeat = if case.flows > FLOWS {
-        // Each flow once, and none twice: what is measured is its first packet.
-        case.flows
-    } else {
-        // Once around, so that caches and flow records are as they stay.
-        bench.run(&case.frame, case.flows)?;
-        repeat
+    let repeat = match case.turns {
+        Turns::First => case.flows,
+        Turns::Settled => {
+            // Once around, so that caches and flow records are as they stay.
+            bench.run(&case.frame, case.flows)?;
+            repeat
+        }
     };
     let before = counted(bench, &case.expected)?;
     let (ns, verdict) = bench.run(&case.frame, repeat)?;
@@ -160,7 +190,11 @@ fn cases() -> Vec<Case> {
     vec![
         forwarded("4in4, TCP", tcp(ACK)),
         forwarded("4in4, TCP, SYN", tcp(SYN)),
+        forwarded("4in4, TCP, 131k flows", tcp(ACK)).flows(FLOWS_MANY),
+        forwarded("4in4, TCP, 1M flows", tcp(ACK)).flows(FLOWS_MILLION),
         forwarded("4in4, UDP", udp),
+        quic("4in4, QUIC short header", 64, &[QUIC_SHORT]),
+        quic("4in4, QUIC Initial", QUIC_INITIAL_LEN, &QUIC_INITIAL),
         forwarded("4in4, TCP, deny list on", tcp(ACK)).deny(),
         forwarded("6in4, TCP", tcp_v6(ACK)),
         forwarded("6in6, TCP", tcp_v6(ACK)).to(NEAR_V6.id),
@@ -169,10 +203,12 @@ fn cases() -> Vec<Case> {
             ..forwarded("6in6, TCP, other interface", tcp_v6(ACK)).to(FAR_V6.id)
         },
         forwarded("layer 2, TCP", tcp(ACK)).by(FORWARD_L2DSR),
-        open("4in4, TCP, open slot, record found", tcp(ACK), FLOWS, FlowEvent::Followed),
-        open("4in4, SYN, open slot, record written", tcp(SYN), FLOWS_WRITTEN, FlowEvent::Recorded),
+        open("4in4, TCP, open slot, record found", tcp(ACK), FlowEvent::Followed),
+        open("4in4, TCP, open, found, 131k flows", tcp(ACK), FlowEvent::Followed).flows(FLOWS_MANY),
+        open("4in4, SYN, open slot, record written", tcp(SYN), FlowEvent::Recorded).flows(FLOWS_MANY).first(),
+        stopped("miss: VIP without a backend", tcp(ACK), XDP_DROP, Reason::NoBackend).to(NO_BACKEND),
         stopped("not a VIP", other, XDP_PASS, Reason::NotOurs),
-        Case { flows: 256, ..denied },
+        denied.flows(256),
         stopped("impossible TCP flags", tcp(SYN | FIN), XDP_DROP, Reason::MalformedTcp),
         malformed,
     ]
@@ -187,11 +223,22 @@ fn forwarded(name: &'static str, packet: Packet) -> Case {
     stopped(name, packet, XDP_TX, Reason::Forwarded)
 }
 
-fn open(name: &'static str, packet: Packet, flows: u32, event: FlowEvent) -> Case {
+fn open(name: &'static str, packet: Packet, event: FlowEvent) -> Case {
     let mut case = forwarded(name, packet);
     case.maps.slots = Slots::Open { owner: NEAR.id, previous: OTHER.id };
     case.expected.event = Some(event);
-    Case { flows, ..case }
+    case
+}
+
+/// A datagram to 443/udp that begins with these bytes.
+fn quic(name: &'static str, len: usize, begin: &[u8]) -> Case {
+    let packet = Packet::udp("198.51.100.0:40000", "192.0.2.1:443").macs(LB0_MAC, ROUTER_MAC).payload(len);
+    let mut case = forwarded(name, packet);
+    let udp_at = case.packet.ip_at() + 20;
+    // The sum is left out (RFC 768), as it would not be of these bytes.
+    case.frame[udp_at + 6..udp_at + 8].fill(0);
+    case.frame[udp_at + 8..][..begin.len()].copy_from_slice(begin);
+    case
 }
 
 fn stopped(name: &'static str, packet: Packet, verdict: u32, reason: Reason) -> Case {
@@ -202,6 +249,7 @@ fn stopped(name: &'static str, packet: Packet, verdict: u32, reason: Reason) -> 
         packet,
         maps: Maps { forward: FORWARD_IPIP, slots: Slots::Settled(NEAR.id), deny: false },
         flows: FLOWS,
+        turns: Turns::Settled,
         expected: Expected { verdict, reason: Some(reason), event: None },
     }
 }
@@ -214,6 +262,16 @@ impl Case {
 
     fn to(mut self, backend: u16) -> Self {
         self.maps.slots = Slots::Settled(backend);
+        self
+    }
+
+    fn flows(mut self, flows: u32) -> Self {
+        self.flows = flows;
+        self
+    }
+
+    fn first(mut self) -> Self {
+        self.turns = Turns::First;
         self
     }
 

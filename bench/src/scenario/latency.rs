@@ -11,7 +11,7 @@ use crate::{
     load::{self, Latencies, Open},
     named::Named,
     peers::{Logging, Protocol, Subject},
-    sample::{Metric, Sample},
+    sample::{Metric, Sample, Spread},
     stage::{HTTP, Stage},
 };
 
@@ -51,34 +51,46 @@ impl Scenario for Latency {
     fn run(&self, context: &mut Context<'_>) -> Result<()> {
         let stage = Stage::set(context, HTTP)?;
         let length = context.pace.sample;
-        let mut knees: HashMap<String, f64> = HashMap::new();
+        let mut found: HashMap<String, Vec<f64>> = HashMap::new();
         context.rounds(&stage.subjects(), |&subject| {
-            // The same rates in all rounds, or there would be nothing to compare.
-            let knee = match knees.get(&subject.name()) {
-                Some(&knee) => knee,
-                None => find_knee(&stage, subject, length)?,
-            };
-            knees.insert(subject.name(), knee);
-            let mut sample = Sample::new().with(KNEE, knee);
-            for (percent, metric) in LOADS {
-                let rate = (knee * percent / 100.0).round();
-                let requests = (rate * length.as_secs_f64()) as u64;
-                let found = send(&stage, subject, Some(rate), requests)?;
-                sample = sample.with_at(ACHIEVED, percent, 100.0 * found.rate / rate);
-                for percentile in PERCENTILES {
-                    let us = found.at_us(percentile).context("a percentile is missing")?;
-                    sample = sample.with_at(metric, percentile, us);
-                }
-            }
-            Ok(sample)
+            let knee = find_knee(&stage, subject, length)?;
+            found.entry(subject.name()).or_default().push(knee);
+            Ok(Sample::new().with(KNEE, knee))
+        })?;
+        // The same rates in all rounds, or there would be nothing to compare.
+        let knees: HashMap<String, f64> =
+            found.into_iter().filter_map(|(name, knees)| Some((name, Spread::of(knees)?.median))).collect();
+        context.rounds(&stage.subjects(), |&subject| {
+            let knee = *knees.get(&subject.name()).context("no knee was found")?;
+            LOADS.iter().try_fold(Sample::new(), |sample, &(percent, metric)| {
+                Ok(sample.and(at_rate(&stage, subject, knee * percent / 100.0, length, percent, metric)?))
+            })
         })
     }
+}
+
+/// Latencies at a rate of requests per second, which is `percent` of the knee.
+fn at_rate(
+    stage: &Stage,
+    subject: Subject,
+    rate: f64,
+    length: Duration,
+    percent: f64,
+    metric: Metric,
+) -> Result<Sample> {
+    let rate = rate.round();
+    let found = send(stage, subject, Some(rate), (rate * length.as_secs_f64()) as u64)?;
+    let achieved = Sample::new().with_at(ACHIEVED, percent, 100.0 * found.rate / rate);
+    PERCENTILES.iter().try_fold(achieved, |sample, &percentile| {
+        let us = found.at_us(percentile).context("a percentile is missing")?;
+        Ok(sample.with_at(metric, percentile, us))
+    })
 }
 
 /// A first run warms up and tells how many requests fill the time; the second one counts.
 fn find_knee(stage: &Stage, subject: Subject, length: Duration) -> Result<f64> {
     let rate = send(stage, subject, None, KNEE_REQUESTS.min(2000))?.rate;
-    let requests = (rate * length.as_secs_f64().min(2.0)) as u64;
+    let requests = (rate * length.as_secs_f64().min(1.0)) as u64;
     Ok(send(stage, subject, None, requests.max(2000))?.rate)
 }
 

@@ -6,6 +6,7 @@ mod http1_small;
 mod idle;
 mod l4_forward;
 mod l4_program;
+mod l4_relay;
 mod l4_table;
 mod latency;
 mod program_object;

@@ -59,7 +59,7 @@ pub(crate) enum Slots {
 /// What stands in the maps.
 #[derive(Clone, Debug)]
 pub(crate) struct Maps {
-    /// Flags of port 80/tcp and 53/udp of both VIP addresses.
+    /// Flags of ports 80/tcp, 53/udp and 443/udp of both VIP addresses.
     pub(crate) forward: u32,
     pub(crate) slots: Slots,
     /// Whether the deny lists are looked at; they cover [`DENIED_V4`].
@@ -124,9 +124,11 @@ impl Bench {
         for (address, port, protocol, flags) in [
             ("192.0.2.1", 80, 6, maps.forward),
             ("192.0.2.1", 53, 17, maps.forward),
+            ("192.0.2.1", 443, 17, maps.forward),
             ("192.0.2.1", 0, 1, ECHO),
             ("2001:db8::1", 80, 6, maps.forward),
             ("2001:db8::1", 53, 17, maps.forward),
+            ("2001:db8::1", 443, 17, maps.forward),
             ("2001:db8::1", 0, 58, ECHO),
         ] {
             let key = VipKey { address: world::address(address), port: Be16::new(port), protocol, pad: 0 };

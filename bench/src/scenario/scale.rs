@@ -6,10 +6,9 @@ use super::Scenario;
 use crate::{
     backend::SMALL,
     context::Context,
-    measure::open_files_max,
     peers::{Logging, Peer, Protocol, Subject},
     sample::{Metric, Sample},
-    stage::{HTTP, Plan, Requests, Stage},
+    stage::{HTTP, Plan, Requests, Stage, connections_max},
     system::cores_online,
 };
 
@@ -22,8 +21,6 @@ const CONNECTIONS: [usize; 3] = [64, 1000, 10_000];
 /// Requests per connection in the shorter of two runs; the longer has so many more.
 const REQUESTS: (u64, u64) = (1, 6);
 const CONNECTIONS_QUICK: [usize; 2] = [64, 1000];
-/// Files that a process has open besides, pipes and connections on their way out included.
-const OTHER_FILES: usize = 2000;
 
 /// CPU per request with 1 and 2 workers, and with 64 to 10 000 busy connections.
 pub(crate) struct Scale;
@@ -76,8 +73,7 @@ fn by_workers(context: &mut Context<'_>, workers: usize) -> Result<()> {
 
 /// All subjects at one number of connections before the next, so that rounds stay close in time.
 fn by_connections(context: &mut Context<'_>) -> Result<()> {
-    // A busy client connection has an upstream one beside it.
-    let most = open_files_max().saturating_sub(OTHER_FILES) / 2;
+    let most = connections_max();
     let steps: &[usize] = if context.is_full() { &CONNECTIONS } else { &CONNECTIONS_QUICK };
     let largest = steps.iter().copied().max().unwrap_or(0).min(most);
     let mut stage = Stage::set(context, Plan { connections: largest, ..HTTP })?;

@@ -17,6 +17,7 @@ const MACHINE: Metric = Metric::cost("machine_cpu", "us/MiB").over("streams");
 const THROUGHPUT: Metric = Metric::gain("throughput", "MiB/s").over("streams");
 /// Over loopback, where GRO puts nothing together.
 const LOOPBACK: Metric = Metric::cost("cpu_loopback", "us/MiB").over("streams");
+const LOOPBACK_ROUNDS: usize = 3;
 const STREAMS: [usize; 2] = [1, 16];
 const MIB: f64 = 1024.0 * 1024.0;
 
@@ -58,7 +59,7 @@ impl Scenario for TcpBulk {
             return Ok(());
         }
         let stage = Stage::set_over(context, TCP, Wiring::Loopback)?;
-        context.some_rounds(2, &stage.subjects(), |&subject| {
+        context.some_rounds(LOOPBACK_ROUNDS, &stage.subjects(), |&subject| {
             let before = stage.reading(subject)?;
             let moved = bulk(&stage, subject, 1, length)?;
             let cost = stage.reading(subject)?.since(&before);

@@ -25,7 +25,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod thread;
-mod timer;
+pub mod timer;
 mod upstream;
 
 pub use api::{BoundListener, Command, Setup};

@@ -1,4 +1,5 @@
 //! Deadlines: one per connection, on a coarse wheel that the worker turns. Never reads the clock.
+//! Public for its micro-benchmark alone.
 //!
 //! Moving a deadline later costs one store: its entry stays where it is queued and is queued again when that
 //! tick comes. Moving it earlier queues it a second time; stale places are skipped by what they find.
@@ -40,11 +41,11 @@ struct Wheel {
 
 /// All deadlines of one worker.
 #[derive(Clone)]
-pub(super) struct Timers(Rc<RefCell<Wheel>>);
+pub struct Timers(Rc<RefCell<Wheel>>);
 
 impl Timers {
     /// An empty wheel that stands at `now`.
-    pub(super) fn new(now: Instant) -> Self {
+    pub fn new(now: Instant) -> Self {
         Self(Rc::new(RefCell::new(Wheel {
             start: now,
             now: 0,
@@ -55,20 +56,20 @@ impl Timers {
     }
 
     /// A deadline that is not set.
-    pub(super) fn deadline(&self) -> Deadline {
+    pub fn deadline(&self) -> Deadline {
         let entry = Entry { due: NEVER, queued: NEVER, waker: None, fired: false, idle: false };
         Deadline { timers: self.clone(), key: self.0.borrow_mut().entries.insert(entry) }
     }
 
     /// Turns the wheel to `now` and wakes whoever is due.
-    pub(super) fn advance(&self, now: Instant) {
+    pub fn advance(&self, now: Instant) {
         let mut wakers = Vec::new();
         self.0.borrow_mut().advance(now, &mut wakers);
         wakers.into_iter().for_each(Waker::wake);
     }
 
     /// How long the worker may sleep at most from `now` on; at least a tick.
-    pub(super) fn sleep_max(&self, now: Instant) -> Duration {
+    pub fn sleep_max(&self, now: Instant) -> Duration {
         let wheel = self.0.borrow();
         let Some(ahead) = wheel.next_occupied() else { return TICK * PLACES as u32 };
         let at = wheel.start + Duration::from_millis((wheel.now + ahead + 1) * TICK.as_millis() as u64);
@@ -76,12 +77,12 @@ impl Timers {
     }
 
     /// Fires every deadline that is marked idle: a drain begins.
-    pub(super) fn fire_idle(&self) {
+    pub fn fire_idle(&self) {
         self.fire_where(|entry| entry.idle);
     }
 
     /// Fires every deadline: patience has ended.
-    pub(super) fn fire_all(&self) {
+    pub fn fire_all(&self) {
         self.fire_where(|_| true);
     }
 
@@ -97,7 +98,7 @@ impl Timers {
     }
 
     /// Forgets every waker, so that no task is kept alive by the wheel.
-    pub(super) fn clear(&self) {
+    pub fn clear(&self) {
         let wakers: Vec<_> =
             self.0.borrow_mut().entries.iter_mut().filter_map(|(_, entry)| entry.waker.take()).collect();
         drop(wakers);
@@ -178,18 +179,18 @@ impl std::fmt::Debug for Timers {
 
 /// The deadline passed before the future was ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Expired;
+pub struct Expired;
 
 /// One deadline; gone on drop.
 #[derive(Debug)]
-pub(super) struct Deadline {
+pub struct Deadline {
     timers: Timers,
     key: usize,
 }
 
 impl Deadline {
     /// Due at `at`; forgets that it fired before.
-    pub(super) fn set(&self, at: Instant) {
+    pub fn set(&self, at: Instant) {
         let mut wheel = self.timers.0.borrow_mut();
         let due = wheel.tick_of(at).max(wheel.now + 1);
         let entry = &mut wheel.entries[self.key];
@@ -201,7 +202,7 @@ impl Deadline {
     }
 
     /// Marks the time until it is set again as idle: a drain may end it.
-    pub(super) fn set_idle(&self, idle: bool) {
+    pub fn set_idle(&self, idle: bool) {
         self.timers.0.borrow_mut().entries[self.key].idle = idle;
     }
 
@@ -212,7 +213,7 @@ impl Deadline {
     }
 
     /// `future`, or [`Expired`] when the deadline passes first; the future is then dropped, which cancels it.
-    pub(super) async fn guard<F: Future + Unpin>(&self, future: F) -> Result<F::Output, Expired> {
+    pub async fn guard<F: Future + Unpin>(&self, future: F) -> Result<F::Output, Expired> {
         Guard { deadline: self, future }.await
     }
 
