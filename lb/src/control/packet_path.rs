@@ -192,6 +192,12 @@ impl KernelPath {
     }
 }
 
+/// A verifier's log is for our own log, where it can be as long as it is.
+fn failed(error: &steering::Error) -> Refusal {
+    tracing::warn!(%error, "a question to the packet path failed");
+    Refusal::Failed(error.to_string().lines().next().unwrap_or_default().to_owned())
+}
+
 fn drops(of: steering::InterfaceDrops) -> InterfaceDrops {
     InterfaceDrops { interface: of.interface, counts: of.counts }
 }
@@ -227,7 +233,7 @@ impl PacketPath for KernelPath {
     fn why(&mut self, question: &Question) -> WhyAnswer {
         let answer = self.plane.why(question).map_err(|error| match error {
             steering::Error::NotAttached { .. } => Refusal::Question(error.to_string()),
-            error => Refusal::Failed(error.to_string()),
+            error => failed(&error),
         })?;
         Ok(answer.map(|answer| Reading {
             ingress: answer.ingress,
@@ -245,7 +251,7 @@ impl PacketPath for KernelPath {
         let capture = begun.map_err(|error| match error {
             NotAttached { .. } | NothingAttached | VipUnknown { .. } => Refusal::Question(error.to_string()),
             Capturing => Refusal::Busy(error.to_string()),
-            error => Refusal::Failed(error.to_string()),
+            error => failed(&error),
         })?;
         super::capture::start(capture, wish).map_err(|error| Refusal::Failed(format!("a thread: {error}")))
     }
