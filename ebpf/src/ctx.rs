@@ -4,6 +4,7 @@ pub(crate) mod lookup;
 pub(crate) mod probe;
 
 use core::{
+    cell::Cell,
     mem::{offset_of, size_of},
     ptr,
 };
@@ -19,12 +20,14 @@ use aya_ebpf::{
     programs::{SkReuseportContext, XdpContext},
 };
 use lb_abi::{
+    activity,
     backend::BackendEntry,
     be::Be16,
     bounds::{ANSWERS_PER_TICK, WORKERS_MAX},
     counter::{FlowEvent, Traffic},
     flow::{CLOSING, FlowKey, FlowRecord, Inserts},
     hop::HopEntry,
+    interface,
     link::LinkEntry,
     meta::Meta,
     reason::Reason,
@@ -157,19 +160,23 @@ impl Packet for XdpPacket<'_> {
 /// Maps, routes and clock.
 pub(crate) struct Kernel<'a> {
     ctx: &'a XdpContext,
+    /// What `META` said of activity when it was read.
+    activity: Cell<u32>,
 }
 
 impl<'a> Kernel<'a> {
     #[inline(always)]
     pub(crate) fn new(ctx: &'a XdpContext) -> Self {
-        Self { ctx }
+        Self { ctx, activity: Cell::new(0) }
     }
 }
 
 impl Env for Kernel<'_> {
     #[inline(always)]
     fn meta(&self) -> Option<&Meta> {
-        maps::META.get(0)
+        let meta = maps::META.get(0);
+        self.activity.set(meta.map_or(0, |meta| meta.activity));
+        meta
     }
 
     #[inline(always)]
@@ -196,6 +203,22 @@ impl Env for Kernel<'_> {
         // so that it is read once and whole: relaxed atomic loads are not selectable for the BPF base
         // instruction set.
         Some(Slot(unsafe { word.read_volatile() }))
+    }
+
+    #[inline(always)]
+    fn touch(&self, index: u32) {
+        let word = self.activity.get();
+        let Some((page, cell)) = activity::place(word, index) else { return };
+        let Some(page) = maps::ACTIVITY.get_ptr_mut(page) else { return };
+        // SAFETY: `cell` is one of the page's. Two bytes on an even address, read and written whole; what cores write
+        // there at one moment is the same.
+        unsafe {
+            let cell = page.cast::<u16>().add(cell);
+            let window = activity::window(word);
+            if cell.read_volatile() != window {
+                cell.write_volatile(window);
+            }
+        }
     }
 
     #[inline(always)]
@@ -332,6 +355,9 @@ impl Env for Kernel<'_> {
     #[inline(always)]
     fn count(&self, reason: Reason) {
         add_one(&maps::REASONS, reason as u32);
+        if reason.drops() {
+            count_drop(self.ctx.ingress_ifindex() as u32, reason);
+        }
     }
 
     #[inline(always)]
@@ -404,6 +430,17 @@ fn add_one(counters: &PerCpuArray<u64>, index: u32) {
         // SAFETY: this core's own counter; XDP programs are not interrupted by one another on a core.
         unsafe { *counter += 1 };
     }
+}
+
+/// Counts a dropped packet for the interface it came in by.
+#[inline(always)]
+fn count_drop(ingress: u32, reason: Reason) {
+    let number = match maps::INTERFACES.get(interface::place(ingress)) {
+        // The bound is for the verifier: the map is ours, and holds no greater one.
+        Some(entry) if entry.index == ingress => entry.number & (interface::NUMBERS_MAX - 1),
+        _ => interface::OTHERS,
+    };
+    add_one(&maps::DROPS, interface::counter(number, reason as u32));
 }
 
 #[inline(always)]

@@ -28,6 +28,9 @@ pub trait Env {
     fn vip(&self, key: &VipKey) -> Option<&VipEntry>;
     /// The slot at an index of the whole array, read as one word.
     fn slot(&self, index: u32) -> Option<Slot>;
+    /// A packet of some flow reads the slot: see [`lb_abi::activity`].
+    #[inline(always)]
+    fn touch(&self, _index: u32) {}
     /// The backend with an id, whether it is present or not.
     fn backend(&self, id: u16) -> Option<&BackendEntry>;
     /// The flow's record, if there is one of any epoch and age.

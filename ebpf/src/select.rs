@@ -160,6 +160,7 @@ pub fn select<E: Env>(
 ) -> Result<Choice, Reason> {
     let index = vip.table.wrapping_add(hash::slot(hash, vip.table_len));
     let slot = env.slot(index).ok_or(Reason::NoBackend)?;
+    env.touch(index);
     let still = matches!(slot.phase(), Phase::Settled) || vip.flags & FLOWS_NONE != 0;
     let Pick { id, recorded } =
         if still { Pick::of(slot.owner()) } else { pick_moving(env, vip, flow, stage, slot) };
@@ -313,7 +314,8 @@ fn begin<E: Env>(
         // Another core was faster with a packet of the same flow.
         let record = cell.load();
         if lives(record, slot, vip, now) {
-            return follow(env, &cell, record, stage, slot, now);
+            env.count_flow(FlowEvent::Followed);
+            return Pick::of(record.backend);
         }
     }
     env.count_flow(refused);

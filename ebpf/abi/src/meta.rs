@@ -18,8 +18,8 @@ pub struct Meta {
     pub outer_v6: [u8; 16],
     /// The same for the last four bytes of `outer_v6`.
     pub outer_v6_mask: [u8; 4],
-    /// Zero.
-    pub pad: [u8; 4],
+    /// See [`crate::activity::word`].
+    pub activity: u32,
 }
 
 /// The deny list is not empty; without this flag it is not looked at.

@@ -26,8 +26,14 @@ use crate::sys::lock::{self, LockError};
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
 /// Large maps that only `lb_ingress` needs whole: some 60 MiB.
-pub(super) const OF_INGRESS: &[&str] =
-    &[names::MAP_SLOTS, names::MAP_FLOWS, names::MAP_DENY_V4, names::MAP_DENY_V6, names::MAP_PROBE_PORTS];
+pub(super) const OF_INGRESS: &[&str] = &[
+    names::MAP_SLOTS,
+    names::MAP_FLOWS,
+    names::MAP_DENY_V4,
+    names::MAP_DENY_V6,
+    names::MAP_PROBE_PORTS,
+    names::MAP_ACTIVITY,
+];
 /// The one that only `lb_steer` needs whole.
 pub(super) const OF_STEER: &[&str] = &[names::MAP_STEER_SOCKETS];
 

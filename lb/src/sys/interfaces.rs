@@ -13,6 +13,18 @@ use std::{
 /// # Errors
 /// Those of getifaddrs(3). An interface that is not there has no addresses.
 pub fn addresses(name: &str) -> io::Result<Vec<IpAddr>> {
+    addresses_where(|interface| interface == name.as_bytes())
+}
+
+/// Addresses of every interface.
+///
+/// # Errors
+/// Those of getifaddrs(3).
+pub fn all() -> io::Result<Vec<IpAddr>> {
+    addresses_where(|_| true)
+}
+
+fn addresses_where(is_wanted: impl Fn(&[u8]) -> bool) -> io::Result<Vec<IpAddr>> {
     let mut head = ptr::null_mut();
     // SAFETY: getifaddrs writes one pointer to `head`; on success it is a list that is ours to free.
     if unsafe { libc::getifaddrs(&mut head) } != 0 {
@@ -23,8 +35,7 @@ pub fn addresses(name: &str) -> io::Result<Vec<IpAddr>> {
     // SAFETY: every node is valid until freeifaddrs below; the list ends with null.
     while let Some(node) = unsafe { at.as_ref() } {
         // SAFETY: ifa_name is a terminated string that lives as long as its node.
-        let is_named = unsafe { CStr::from_ptr(node.ifa_name) }.to_bytes() == name.as_bytes();
-        if is_named {
+        if is_wanted(unsafe { CStr::from_ptr(node.ifa_name) }.to_bytes()) {
             // SAFETY: ifa_addr is null or a sockaddr as long as its family says, alive as long as its node.
             found.extend(unsafe { address(node.ifa_addr) });
         }
@@ -65,5 +76,6 @@ mod tests {
     fn loopback_has_its_address() {
         assert!(addresses("lo").unwrap().contains(&Ipv4Addr::LOCALHOST.into()));
         assert!(addresses("no-such-if").unwrap().is_empty());
+        assert!(all().unwrap().contains(&Ipv4Addr::LOCALHOST.into()));
     }
 }

@@ -11,6 +11,7 @@ use lb_abi::{
     bounds,
     counter::{FlowEvent, Traffic},
     flow::{FlowKey, FlowRecord, Inserts},
+    interface::{self, InterfaceEntry},
     link::LinkEntry,
     lookup::LookupEntry,
     names, reason,
@@ -40,6 +41,10 @@ pub type DenyV4 = LpmTrie<MapData, [u8; 4], u32>;
 pub type DenyV6 = LpmTrie<MapData, [u8; 16], u32>;
 /// `REASONS`, by reason.
 pub type Reasons = PerCpuArray<MapData, u64>;
+/// `INTERFACES`, by place.
+pub type InterfaceNumbers = Array<MapData, InterfaceEntry>;
+/// `DROPS`, by interface number and reason.
+pub type Drops = PerCpuArray<MapData, u64>;
 /// `FLOW_EVENTS`, by event.
 pub type FlowEvents = PerCpuArray<MapData, u64>;
 /// `VIP_TRAFFIC` and `BACKEND_TRAFFIC`.
@@ -62,6 +67,8 @@ pub type SteerRelieved = PerCpuArray<MapData, u64>;
 pub type LookupSockets = SockMap<MapData>;
 /// `LOOKUP_PREFIXES`.
 pub type LookupPrefixes = LpmTrie<MapData, [u8; 16], LookupEntry>;
+/// `WHY`: one entry.
+pub type Why = Array<MapData, lb_abi::trace::Why>;
 
 /// Every map, open. Dropping it closes them; pinned ones live on.
 pub struct Maps {
@@ -85,6 +92,10 @@ pub struct Maps {
     pub deny_v6: DenyV6,
     /// Verdicts.
     pub reasons: Reasons,
+    /// Numbers of interfaces.
+    pub interfaces: InterfaceNumbers,
+    /// Dropped packets by interface.
+    pub drops: Drops,
     /// What became of flows.
     pub flow_events: FlowEvents,
     /// By VIP index.
@@ -107,6 +118,8 @@ pub struct Maps {
     pub lookup_sockets: LookupSockets,
     /// Whose addresses are whose. Not pinned.
     pub lookup_prefixes: LookupPrefixes,
+    /// A question and its answer.
+    pub why: Why,
 }
 
 impl Maps {
@@ -126,6 +139,8 @@ impl Maps {
             deny_v4: typed(object, names::MAP_DENY_V4)?,
             deny_v6: typed(object, names::MAP_DENY_V6)?,
             reasons: typed(object, names::MAP_REASONS)?,
+            interfaces: typed(object, names::MAP_INTERFACES)?,
+            drops: typed(object, names::MAP_DROPS)?,
             flow_events: typed(object, names::MAP_FLOW_EVENTS)?,
             vip_traffic: typed(object, names::MAP_VIP_TRAFFIC)?,
             backend_traffic: typed(object, names::MAP_BACKEND_TRAFFIC)?,
@@ -137,6 +152,7 @@ impl Maps {
             steer_relieved: typed(object, names::MAP_STEER_RELIEVED)?,
             lookup_sockets: typed(object, names::MAP_LOOKUP_SOCKETS)?,
             lookup_prefixes: typed(object, names::MAP_LOOKUP_PREFIXES)?,
+            why: typed(object, names::MAP_WHY)?,
         })
     }
 }
@@ -160,7 +176,7 @@ pub(super) struct Shape {
 }
 
 /// The shape of every map that is pinned. A pin of another shape is another version's.
-pub(super) const SHAPES: [Shape; 17] = [
+pub(super) const SHAPES: [Shape; 19] = [
     shape::<u32, lb_abi::meta::Meta>(names::MAP_META, 1),
     shape::<VipKey, VipEntry>(names::MAP_VIPS, bounds::VIP_KEYS_MAX),
     shape::<u32, u64>(names::MAP_SLOTS, bounds::SLOTS_MAX),
@@ -171,6 +187,8 @@ pub(super) const SHAPES: [Shape; 17] = [
     shape::<[u8; 8], u32>(names::MAP_DENY_V4, bounds::DENY_MAX),
     shape::<[u8; 20], u32>(names::MAP_DENY_V6, bounds::DENY_MAX),
     shape::<u32, u64>(names::MAP_REASONS, reason::COUNT),
+    shape::<u32, InterfaceEntry>(names::MAP_INTERFACES, interface::PLACES),
+    shape::<u32, u64>(names::MAP_DROPS, interface::DROPS_LEN),
     shape::<u32, u64>(names::MAP_FLOW_EVENTS, FlowEvent::ALL.len() as u32),
     shape::<u32, Traffic>(names::MAP_VIP_TRAFFIC, bounds::VIPS_MAX),
     shape::<u32, Traffic>(names::MAP_BACKEND_TRAFFIC, bounds::BACKENDS_MAX),

@@ -1,0 +1,238 @@
+//! Programs that watch the packet path at work: the same walk, with a witness between it and the kernel.
+
+use core::mem::size_of;
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{
+        BPF_RB_NO_WAKEUP,
+        xdp_action::{XDP_ABORTED, XDP_PASS},
+    },
+    helpers::generated as helpers,
+    programs::XdpContext,
+};
+use lb_abi::{
+    capture::{
+        CaptureCounters, CaptureFilter, CaptureRecord, CaptureScratch, FLAG_PAYLOAD, PLACE_SHOW, PLACE_WALK,
+        SNAP_MAX, spend,
+    },
+    trace::Trace,
+};
+use lb_ebpf::{
+    capture::{self, Sight},
+    checksum::Sum,
+    env::Env,
+    ingress,
+    packet::Packet,
+    witness::{self, Dry, Live, Notes, Witness},
+};
+
+use crate::{
+    ctx::{self, Kernel, XdpPacket},
+    maps,
+};
+
+/// A trace in a map.
+struct InMap(*mut Trace);
+
+impl Notes for InMap {
+    #[inline(always)]
+    fn change(&self, edit: impl FnOnce(&mut Trace)) {
+        // SAFETY: a value of a map, which the kernel keeps mapped while the program runs. It is this run's alone:
+        // of `WHY` there is one user, who waits for the program's end; the scratch is this core's own, and XDP
+        // programs are not interrupted by one another on a core. No edit calls another.
+        edit(unsafe { &mut *self.0 });
+    }
+}
+
+/// A frame that is to have come in by some interface.
+struct Pretended<'a> {
+    frame: XdpPacket<'a>,
+    ingress: u32,
+}
+
+impl Packet for Pretended<'_> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.frame.len()
+    }
+
+    #[inline(always)]
+    fn total_len(&self) -> usize {
+        self.frame.total_len()
+    }
+
+    #[inline(always)]
+    fn load<const N: usize>(&self, at: usize) -> Option<[u16; N]> {
+        self.frame.load(at)
+    }
+
+    #[inline(always)]
+    fn sum<const LEN: usize>(&self, at: usize) -> Option<Sum> {
+        self.frame.sum::<LEN>(at)
+    }
+
+    #[inline(always)]
+    fn cut(&mut self, len: usize) -> Option<()> {
+        self.frame.cut(len)
+    }
+
+    #[inline(always)]
+    fn store<const N: usize>(&mut self, at: usize, words: [u16; N]) -> Option<()> {
+        self.frame.store(at, words)
+    }
+
+    #[inline(always)]
+    fn move_head(&mut self, delta: i32) -> Option<()> {
+        self.frame.move_head(delta)
+    }
+
+    #[inline(always)]
+    fn ingress(&self) -> u32 {
+        self.ingress
+    }
+}
+
+/// Answers the question in `WHY`. `XDP_ABORTED`: there is none.
+#[inline(always)]
+pub(crate) fn why(ctx: &XdpContext) -> u32 {
+    let Some(why) = maps::WHY.get_ptr_mut(0) else { return XDP_ABORTED };
+    // SAFETY: the map's one entry; control wrote it before it ran the program, and reads it after.
+    let (ingress, trace) = unsafe { ((*why).ingress, InMap(&raw mut (*why).trace)) };
+    let kernel = Kernel::new(ctx);
+    let verdict = ingress::ingress(
+        &mut Pretended { frame: XdpPacket::new(ctx), ingress },
+        &Witness::<_, _, Dry>::new(&kernel, &trace),
+    );
+    trace.change(|trace| witness::end(trace, verdict, ingress));
+    XDP_PASS
+}
+
+/// Goes on in `lb_capture`, if that is there: then it does not return. Else it costs a patched-out jump.
+#[inline(always)]
+pub(crate) fn hand_over(ctx: &XdpContext) {
+    // SAFETY: map and context are the kernel's; nothing here has to be dropped.
+    unsafe { maps::CAPTURE_PROGRAM.tail_call(ctx, 0) };
+}
+
+/// Begins the record of a packet that the capture may want, and goes on in `lb_capture_walk`.
+///
+/// A capture is three programs in a row, since each has a stack of its own: the walk alone fills one. Control puts
+/// the first one into its place last, and takes out no other.
+#[inline(always)]
+pub(crate) fn capture(ctx: &XdpContext) -> u32 {
+    // Never so: arrays of one entry have it.
+    let Some(filter) = maps::CAPTURE_FILTER.get(0) else { return XDP_ABORTED };
+    let Some(scratch) = maps::CAPTURE_SCRATCH.get_ptr_mut(0) else { return XDP_ABORTED };
+    let Some(counters) = maps::CAPTURE_COUNTERS.get_ptr_mut(0) else { return XDP_ABORTED };
+    look_at(ctx, &XdpPacket::new(ctx), filter, scratch, counters);
+    // SAFETY: map and context are the kernel's; nothing here has to be dropped.
+    unsafe { maps::CAPTURE_PROGRAM.tail_call(ctx, PLACE_WALK) };
+    XDP_ABORTED
+}
+
+/// Does what `lb_ingress` does, before a witness, and goes on in `lb_capture_show`.
+#[inline(always)]
+pub(crate) fn capture_walk(ctx: &XdpContext) -> u32 {
+    let Some(scratch) = maps::CAPTURE_SCRATCH.get_ptr_mut(0) else { return XDP_ABORTED };
+    // SAFETY: one entry of a map, as `InMap` says.
+    let trace = InMap(unsafe { &raw mut (*scratch).record.trace });
+    let kernel = Kernel::new(ctx);
+    let witness = Witness::<_, _, Live>::new(&kernel, &trace);
+    let verdict = ingress::ingress(&mut XdpPacket::new(ctx), &witness);
+    trace.change(|trace| witness::end(trace, verdict, ctx.ingress_ifindex() as u32));
+    let action = ctx::action(verdict);
+    // SAFETY: the scratch is this core's own; XDP programs are not interrupted by one another on a core.
+    unsafe { (*scratch).action = action };
+    // SAFETY: as in `capture`.
+    unsafe { maps::CAPTURE_PROGRAM.tail_call(ctx, PLACE_SHOW) };
+    action
+}
+
+/// Shows the packet to the capture if that wants it, and lets become of it what the walk said.
+#[inline(always)]
+pub(crate) fn capture_show(ctx: &XdpContext) -> u32 {
+    let Some(filter) = maps::CAPTURE_FILTER.get(0) else { return XDP_ABORTED };
+    let Some(scratch) = maps::CAPTURE_SCRATCH.get_ptr_mut(0) else { return XDP_ABORTED };
+    let Some(counters) = maps::CAPTURE_COUNTERS.get_ptr_mut(0) else { return XDP_ABORTED };
+    show(&Kernel::new(ctx), filter, scratch, counters);
+    // SAFETY: the scratch is this core's own, as above.
+    unsafe { (*scratch).action }
+}
+
+/// Begins the record of a packet: its first bytes as they came in, if it may be wanted, else none.
+#[inline(always)]
+fn look_at(
+    ctx: &XdpContext,
+    packet: &XdpPacket<'_>,
+    filter: &CaptureFilter,
+    scratch: *mut CaptureScratch,
+    counters: *mut CaptureCounters,
+) {
+    // SAFETY: the scratch is this core's own; XDP programs are not interrupted by one another on a core.
+    unsafe { (*scratch).record = CaptureRecord::default() };
+    // SAFETY: a helper without arguments.
+    if unsafe { helpers::bpf_get_prandom_u32() } > filter.sample {
+        return;
+    }
+    // SAFETY: this core's own counters, as above.
+    unsafe { (*counters).looked_at += 1 };
+    let sight = Sight::of(packet);
+    if !capture::may_want(filter, ctx.ingress_ifindex() as u32, &sight) {
+        return;
+    }
+    let len = packet.len();
+    let shown = if filter.flags & FLAG_PAYLOAD != 0 { len } else { sight.headers };
+    let captured = shown.min(filter.snap as usize).min(SNAP_MAX);
+    // Never so: no frame is shorter than its Ethernet header. The verifier wants to know.
+    if captured == 0 {
+        return;
+    }
+    // SAFETY: the scratch is this core's own, and `captured` bytes fit into its frame.
+    unsafe {
+        let frame = &raw mut (*scratch).frame;
+        if helpers::bpf_xdp_load_bytes(ctx.as_ptr().cast(), 0, frame.cast(), captured as u32) != 0 {
+            return;
+        }
+        let record = &raw mut (*scratch).record;
+        (*record).ktime_ns = helpers::bpf_ktime_get_ns();
+        (*record).length = len as u32;
+        (*record).captured = captured as u32;
+        (*record).ingress = ctx.ingress_ifindex() as u32;
+    }
+}
+
+/// Puts the packet into the ring, if it is wanted and there is room.
+#[inline(always)]
+fn show(
+    kernel: &Kernel<'_>,
+    filter: &CaptureFilter,
+    scratch: *mut CaptureScratch,
+    counters: *mut CaptureCounters,
+) {
+    // SAFETY: this core's own, as above; the trace is written by nobody any more.
+    let (record, counters) = unsafe { (&(*scratch).record, &mut *counters) };
+    if record.captured == 0 || !capture::wants(filter, &record.trace) {
+        return;
+    }
+    counters.wanted += 1;
+    let captured = (record.captured as usize).min(SNAP_MAX);
+    let len = size_of::<CaptureRecord>() + captured;
+    let Some(budget) = maps::CAPTURE_BUDGET.get_ptr_mut(0) else { return };
+    // SAFETY: a word of a map, read and written whole; see `capture::budget` for what cores do to each other.
+    let spent =
+        unsafe { spend(budget.read_volatile(), kernel.now_ticks(), len as u32, filter.bytes_per_tick) };
+    let Some(spent) = spent else {
+        counters.over_rate += 1;
+        return;
+    };
+    // SAFETY: as above.
+    unsafe { budget.write_volatile(spent) };
+    // SAFETY: the scratch is `repr(C)` without gaps, so its first `len` bytes are the record and what was captured.
+    let bytes = unsafe { core::slice::from_raw_parts(scratch.cast::<u8>(), len) };
+    if maps::CAPTURE_RING.output::<[u8]>(bytes, BPF_RB_NO_WAKEUP.into()).is_ok() {
+        counters.written += 1;
+    } else {
+        counters.ring_full += 1;
+    }
+}

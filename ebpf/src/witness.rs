@@ -1,0 +1,339 @@
+//! An [`Env`] between the packet path and another one, which writes down what passes.
+//!
+//! It sees every question that the path asks and every answer it gets, so the path itself holds no line for it.
+//! Kept [`Live`] it changes nothing of what happens; kept [`Dry`] the packet leaves no trace but the one in the
+//! notes: no counter, no flow record, no next hop, and the routing table is asked anew.
+
+use core::marker::PhantomData;
+
+use lb_abi::{
+    backend::BackendEntry,
+    counter::FlowEvent,
+    flow::{CLOSING, FlowKey, FlowRecord, Inserts},
+    hop::HopEntry,
+    link::LinkEntry,
+    meta::Meta,
+    reason::Reason,
+    slot::Slot,
+    trace::{
+        STEP_BACKEND, STEP_CLOCK, STEP_COUNTED, STEP_DENY_ASKED, STEP_NEW_FLOW, STEP_RECORD_ASKED,
+        STEP_RECORD_FOUND, STEP_RECORD_LEFT, STEP_ROUTE_ASKED, STEP_ROUTE_FOUND, STEP_SLOT, STEP_TRAFFIC,
+        STEP_VIP_ASKED, STEP_VIP_FOUND, Trace, VERDICT_DROP, VERDICT_PASS, VERDICT_REDIRECT,
+        VERDICT_TRANSMIT,
+    },
+    vip::{VipEntry, VipKey},
+};
+
+use crate::{
+    env::{Env, FlowCell, NextHop, Route, Unroutable},
+    verdict::Verdict,
+};
+
+/// Where notes are kept.
+pub trait Notes {
+    /// Changes them. `edit` never calls this.
+    fn change(&self, edit: impl FnOnce(&mut Trace));
+}
+
+/// Whether what happens before a witness counts.
+pub trait Kind {
+    /// It does: counters, records and next hops are written.
+    const LIVE: bool;
+}
+
+/// It counts.
+#[derive(Clone, Copy, Debug)]
+pub struct Live;
+
+/// It is only asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Dry;
+
+impl Kind for Live {
+    const LIVE: bool = true;
+}
+
+impl Kind for Dry {
+    const LIVE: bool = false;
+}
+
+/// Writes down how it ended, for a packet that came in by `ingress`.
+#[inline(always)]
+pub const fn end(trace: &mut Trace, verdict: Verdict, ingress: u32) {
+    (trace.verdict, trace.interface) = match verdict {
+        Verdict::Pass => (VERDICT_PASS, 0),
+        Verdict::Drop => (VERDICT_DROP, 0),
+        Verdict::Transmit => (VERDICT_TRANSMIT, ingress),
+        Verdict::Redirect { interface } => (VERDICT_REDIRECT, interface),
+    };
+}
+
+/// Stands before an [`Env`] and writes down what passes.
+#[derive(Debug)]
+pub struct Witness<'a, E, N, K> {
+    env: &'a E,
+    notes: &'a N,
+    kind: PhantomData<K>,
+}
+
+impl<'a, E: Env, N: Notes, K: Kind> Witness<'a, E, N, K> {
+    /// Before `env`, with empty `notes`.
+    #[inline(always)]
+    pub const fn new(env: &'a E, notes: &'a N) -> Self {
+        Self { env, notes, kind: PhantomData }
+    }
+
+    #[inline(always)]
+    fn denied(&self, denied: bool) -> bool {
+        self.notes.change(|trace| trace.steps |= STEP_DENY_ASKED);
+        denied
+    }
+
+    #[inline(always)]
+    fn left(&self, record: FlowRecord) {
+        self.notes.change(|trace| {
+            trace.steps |= STEP_RECORD_LEFT;
+            trace.record_left = record;
+        });
+    }
+}
+
+impl<E: Env, N: Notes, K: Kind> Env for Witness<'_, E, N, K> {
+    #[inline(always)]
+    fn meta(&self) -> Option<&Meta> {
+        self.env.meta()
+    }
+
+    #[inline(always)]
+    fn denied_v4(&self, source: [u8; 4]) -> bool {
+        self.denied(self.env.denied_v4(source))
+    }
+
+    #[inline(always)]
+    fn denied_v6(&self, source: [u8; 16]) -> bool {
+        self.denied(self.env.denied_v6(source))
+    }
+
+    #[inline(always)]
+    fn vip(&self, key: &VipKey) -> Option<&VipEntry> {
+        let found = self.env.vip(key);
+        self.notes.change(|trace| {
+            trace.steps |= STEP_VIP_ASKED;
+            trace.vip_key = *key;
+            if let Some(entry) = found {
+                trace.steps |= STEP_VIP_FOUND;
+                trace.vip = *entry;
+            }
+        });
+        found
+    }
+
+    #[inline(always)]
+    fn slot(&self, index: u32) -> Option<Slot> {
+        let slot = self.env.slot(index)?;
+        self.notes.change(|trace| {
+            trace.steps |= STEP_SLOT;
+            trace.slot = slot.0;
+            trace.slot_index = index;
+        });
+        Some(slot)
+    }
+
+    #[inline(always)]
+    fn touch(&self, index: u32) {
+        if K::LIVE {
+            self.env.touch(index);
+        }
+    }
+
+    #[inline(always)]
+    fn backend(&self, id: u16) -> Option<&BackendEntry> {
+        let entry = self.env.backend(id);
+        self.notes.change(|trace| {
+            trace.steps |= STEP_BACKEND;
+            trace.backend = id as u32;
+            trace.backend_entry = entry.copied().unwrap_or_default();
+        });
+        entry
+    }
+
+    #[inline(always)]
+    fn flow(&self, key: &FlowKey) -> Option<impl FlowCell> {
+        self.notes.change(|trace| trace.steps |= STEP_RECORD_ASKED);
+        let cell = self.env.flow(key)?;
+        let record = cell.load();
+        self.notes.change(|trace| {
+            trace.steps |= STEP_RECORD_FOUND;
+            trace.record_found = record;
+        });
+        Some(Seen { cell, witness: self })
+    }
+
+    #[inline(always)]
+    fn record(&self, key: &FlowKey, record: FlowRecord) -> Option<()> {
+        // Asked only, it is not known whether there is room: the answer is that of a table with some.
+        if K::LIVE {
+            self.env.record(key, record)?;
+        }
+        self.left(record);
+        Some(())
+    }
+
+    #[inline(always)]
+    fn inserts(&self) -> Inserts {
+        self.env.inserts()
+    }
+
+    #[inline(always)]
+    fn keep_inserts(&self, inserts: Inserts) {
+        if K::LIVE {
+            self.env.keep_inserts(inserts);
+        }
+    }
+
+    #[inline(always)]
+    fn refused_at(&self) -> u32 {
+        self.env.refused_at()
+    }
+
+    #[inline(always)]
+    fn keep_refused_at(&self, tick: u32) {
+        if K::LIVE {
+            self.env.keep_refused_at(tick);
+        }
+    }
+
+    #[inline(always)]
+    fn link(&self, interface: u32) -> Option<&LinkEntry> {
+        self.env.link(interface)
+    }
+
+    #[inline(always)]
+    fn may_answer(&self) -> bool {
+        // Asked only, the answer is that of a core with some left.
+        !K::LIVE || self.env.may_answer()
+    }
+
+    #[inline(always)]
+    fn now_ticks(&self) -> u32 {
+        let now = self.env.now_ticks();
+        self.notes.change(|trace| {
+            trace.steps |= STEP_CLOCK;
+            trace.now_ticks = now;
+        });
+        now
+    }
+
+    #[inline(always)]
+    fn hop(&self, backend: u16) -> Option<HopEntry> {
+        // An answer of a moment ago would not say why it is what it is.
+        if K::LIVE { self.env.hop(backend) } else { None }
+    }
+
+    #[inline(always)]
+    fn keep_hop(&self, backend: u16, entry: HopEntry) {
+        if K::LIVE {
+            self.env.keep_hop(backend, entry);
+        }
+    }
+
+    #[inline(always)]
+    fn route(&self, ingress: u32, route: &Route) -> Result<NextHop, Unroutable> {
+        let answer = self.env.route(ingress, route);
+        self.notes.change(|trace| {
+            trace.steps |= STEP_ROUTE_ASKED;
+            trace.route_source = route.source.bytes();
+            trace.route_destination = route.destination.bytes();
+            trace.length = route.length;
+            if let Ok(hop) = &answer {
+                trace.steps |= STEP_ROUTE_FOUND;
+                trace.addresses = hop.addresses;
+                trace.mtu = hop.mtu;
+            }
+        });
+        answer
+    }
+
+    #[inline(always)]
+    fn count(&self, reason: Reason) {
+        self.notes.change(|trace| {
+            trace.steps |= STEP_COUNTED;
+            trace.reason = reason as u32;
+        });
+        if K::LIVE {
+            self.env.count(reason);
+        }
+    }
+
+    #[inline(always)]
+    fn count_flow(&self, event: FlowEvent) {
+        self.notes.change(|trace| trace.events |= 1 << event as u32);
+        if K::LIVE {
+            self.env.count_flow(event);
+        }
+    }
+
+    #[inline(always)]
+    fn count_traffic(&self, vip: u32, backend: u16, bytes: u64, new_flow: bool) {
+        let new_flow_step = if new_flow { STEP_NEW_FLOW } else { 0 };
+        self.notes.change(|trace| trace.steps |= STEP_TRAFFIC | new_flow_step);
+        if K::LIVE {
+            self.env.count_traffic(vip, backend, bytes, new_flow);
+        }
+    }
+}
+
+/// A record that is read as it is, and written only before a live witness.
+struct Seen<'a, 'b, C, E, N, K> {
+    cell: C,
+    witness: &'a Witness<'b, E, N, K>,
+}
+
+impl<C: FlowCell, E: Env, N: Notes, K: Kind> FlowCell for Seen<'_, '_, C, E, N, K> {
+    #[inline(always)]
+    fn load(&self) -> FlowRecord {
+        self.cell.load()
+    }
+
+    #[inline(always)]
+    fn store(&self, record: FlowRecord) {
+        if K::LIVE {
+            self.cell.store(record);
+        }
+        self.witness.left(record);
+    }
+
+    #[inline(always)]
+    fn touch(&self, seen: u32) {
+        if K::LIVE {
+            self.cell.touch(seen);
+        }
+        self.witness.left(FlowRecord { seen, ..self.cell.load() });
+    }
+
+    #[inline(always)]
+    fn close(&self) {
+        if K::LIVE {
+            self.cell.close();
+        }
+        self.witness.left(FlowRecord { state: CLOSING, ..self.cell.load() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verdict_says_where_the_packet_leaves() {
+        let ended = |verdict| {
+            let mut trace = Trace::default();
+            end(&mut trace, verdict, 7);
+            (trace.verdict, trace.interface)
+        };
+        assert_eq!(ended(Verdict::Transmit), (VERDICT_TRANSMIT, 7));
+        assert_eq!(ended(Verdict::Redirect { interface: 9 }), (VERDICT_REDIRECT, 9));
+        assert_eq!(ended(Verdict::Pass), (VERDICT_PASS, 0));
+        assert_eq!(ended(Verdict::Drop), (VERDICT_DROP, 0));
+    }
+}
