@@ -1,4 +1,7 @@
 //! What leads a packet to its backend: the slot of its flow, or by the VIP's flags something else first.
+//!
+//! All ways meet in one call of [`select::by_lead`]: the kernel's verifier walks what follows once for every way
+//! that comes there by itself.
 
 use lb_abi::{
     flow::FlowKey,
@@ -13,10 +16,13 @@ use crate::{
     packet::Packet,
     parse::Ip,
     quic,
-    select::{self, Choice, Stage},
+    select::{self, Choice, Lead, Stage},
 };
 
 /// Picks the backend of a packet. `hash` is its whole flow's, whatever the VIP hashes by.
+///
+/// A group never begins nor ends by one segment: in a moving slot it stays where it was, SYN or not, until it was
+/// silent for the flow idle time or that has passed since the change. So it is to the slot as datagrams are.
 #[inline(always)]
 pub fn choose<P: Packet, E: Env>(
     packet: &P,
@@ -27,38 +33,27 @@ pub fn choose<P: Packet, E: Env>(
     stage: Stage,
     hash: u32,
 ) -> Result<Choice, Reason> {
-    if vip.flags & QUIC != 0
-        && let Some(choice) = quic::server(packet, env, ip, vip)
-    {
-        return Ok(choice);
+    let (mut subject, mut as_stage, mut as_hash) = (*flow, stage, hash);
+    let mut lead = Lead { table: vip.table, backend: 0 };
+    if vip.flags & (QUIC | SOURCES | GROUPS) != 0 {
+        if vip.flags & QUIC != 0 {
+            lead.backend = packet.quic_server(env, quic::payload_at(ip), vip.vip);
+        }
+        if vip.flags & SOURCES != 0 {
+            let table = env.source_table(ip.source, vip.vip);
+            lead.table = if table == OWN { vip.table } else { table };
+        }
+        if vip.flags & GROUPS != 0 {
+            subject = subject::of(vip, flow);
+            as_hash = subject::hash(vip.hash_key, &subject);
+            as_stage = Stage::Datagram;
+        }
     }
-    let other;
-    let vip = if vip.flags & SOURCES != 0 {
-        let table = env.source_table(ip.source, vip.vip);
-        other = VipEntry { table: if table == OWN { vip.table } else { table }, ..*vip };
-        &other
-    } else {
-        vip
-    };
-    if vip.flags & GROUPS == 0 {
-        return select::select(env, vip, flow, stage, hash);
-    }
-    group(env, vip, flow, stage)
-}
-
-/// By the group that the flow belongs to.
-///
-/// A group never begins nor ends by one segment: in a moving slot it stays where it was, SYN or not, until it was
-/// silent for the flow idle time or that has passed since the change. So it is to the slot as datagrams are.
-#[inline(always)]
-fn group<E: Env>(env: &E, vip: &VipEntry, flow: &FlowKey, stage: Stage) -> Result<Choice, Reason> {
-    let subject = subject::of(vip, flow);
-    let hash = subject::hash(vip.hash_key, &subject);
-    let choice = select::select(env, vip, &subject, Stage::Datagram, hash)?;
-    let new_flow = match stage {
+    let choice = select::by_lead(env, vip, lead, &subject, as_stage, as_hash)?;
+    let is_new = match stage {
         Stage::Datagram => choice.new_flow,
-        Stage::Opening => true,
+        Stage::Opening => lead.backend == 0,
         Stage::Answering | Stage::Closing | Stage::Running => false,
     };
-    Ok(Choice { new_flow, ..choice })
+    Ok(Choice { new_flow: is_new, ..choice })
 }

@@ -1,7 +1,10 @@
-//! The kernel behind the library's traits. The only file with raw pointers.
+//! The kernel behind the library's traits. The only file with raw pointers, with those below it.
+
+pub(crate) mod lookup;
+pub(crate) mod probe;
 
 use core::{
-    mem::{MaybeUninit, size_of},
+    mem::{MaybeUninit, offset_of, size_of},
     ptr,
 };
 
@@ -9,7 +12,7 @@ use aya_ebpf::{
     EbpfContext as _,
     bindings::{
         BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup,
-        xdp_action,
+        xdp_action, xdp_md,
     },
     helpers::generated as helpers,
     maps::{PerCpuArray, lpm_trie::Key},
@@ -20,7 +23,7 @@ use lb_abi::{
     be::Be16,
     bounds::WORKERS_MAX,
     counter::{FlowEvent, Traffic},
-    flow::{FlowKey, FlowRecord},
+    flow::{CLOSING, FlowKey, FlowRecord, Inserts},
     hop::HopEntry,
     limit::{Bucket, Limits, Meter},
     meta::Meta,
@@ -28,14 +31,15 @@ use lb_abi::{
     reason::Reason,
     slot::{Slot, TICK_SHIFT},
     source::{SourceKey, SourceTree},
-    steer::{MODE_CORE, SteerCounters, SteerEntry, SteerKey},
+    steer::{LOAD_LAGGING, MODE_CORE, STEER_LOOKED_UP, STEER_RELIEVE, SteerCounters, SteerEntry, SteerKey},
     vip::{VipEntry, VipKey},
 };
 use lb_ebpf::{
     address::Address,
     env::{BucketCell, Env, FlowCell, NextHop, Route, Unroutable},
-    numbers::Family,
+    numbers::{Family, protocol},
     packet::Packet,
+    quic,
     source::{self, Prefixes},
     verdict::Verdict,
 };
@@ -113,6 +117,21 @@ impl Packet for XdpPacket<'_> {
     fn ingress(&self) -> u32 {
         self.ctx.ingress_ifindex() as u32
     }
+
+    #[inline(always)]
+    fn quic_server<E: Env>(&self, _: &E, at: usize, vip: u32) -> u16 {
+        lb_quic_server(self.ctx.ctx, at as u32, vip) as u16
+    }
+}
+
+/// The reading of a connection id as a function of its own: see [`lb_source_table`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn lb_quic_server(ctx: *mut xdp_md, at: u32, vip: u32) -> u32 {
+    let ctx = XdpContext::new(ctx);
+    // No headers are longer; so the verifier knows it, too.
+    let at = at as usize & 0x7f;
+    quic::server(&XdpPacket::new(&ctx), &Kernel::new(&ctx), at, vip) as u32
 }
 
 /// Maps, routes and clock.
@@ -223,7 +242,34 @@ impl Env for Kernel<'_> {
 
     #[inline(always)]
     fn record(&self, key: &FlowKey, record: FlowRecord) -> Option<()> {
-        maps::FLOWS.insert(key, record, 0).ok()
+        maps::FLOWS.insert(key, record, BPF_NOEXIST).ok()
+    }
+
+    #[inline(always)]
+    fn inserts(&self) -> Inserts {
+        maps::INSERTS.get(0).copied().unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn keep_inserts(&self, inserts: Inserts) {
+        if let Some(kept) = maps::INSERTS.get_ptr_mut(0) {
+            // SAFETY: this core's own entry; XDP programs are not interrupted by one another on a core.
+            unsafe { *kept = inserts };
+        }
+    }
+
+    #[inline(always)]
+    fn refused_at(&self) -> u32 {
+        // SAFETY: an array value on a four-byte address, stored whole by other cores.
+        maps::REFUSED_AT.get_ptr(0).map_or(0, |tick| unsafe { tick.read_volatile() })
+    }
+
+    #[inline(always)]
+    fn keep_refused_at(&self, tick: u32) {
+        if let Some(kept) = maps::REFUSED_AT.get_ptr_mut(0) {
+            // SAFETY: as in `refused_at`.
+            unsafe { kept.write_volatile(tick) };
+        }
     }
 
     #[inline(always)]
@@ -332,6 +378,8 @@ impl Prefixes for SourceMaps {
         unsafe { maps::SOURCES.get(key) }.copied()
     }
 }
+/// Flag of an update that may not replace. Source: `BPF_NOEXIST` of linux/bpf.h.
+const BPF_NOEXIST: u64 = 1;
 
 /// A value of map `FLOWS` as one word: hash map values lie on eight-byte addresses.
 struct Record(*mut u64);
@@ -340,9 +388,9 @@ impl FlowCell for Record {
     #[inline(always)]
     fn load(&self) -> FlowRecord {
         // SAFETY: a value of the map, which the kernel keeps mapped while the program runs. Preallocated
-        // elements may be deleted and given to another flow at this moment: then that flow's first record is
-        // overwritten with ours (the kernel's own trade, Documentation/bpf/map_hash.rst, v6.18), and its
-        // epoch and backend are still valid ones.
+        // elements may be given to another flow once they are deleted (Documentation/bpf/map_hash.rst, v6.18):
+        // nothing is ever replaced by an update, and control deletes only what no running program stores to
+        // (`lb::steering::settle`).
         FlowRecord::from_word(unsafe { self.0.read_volatile() })
     }
 
@@ -350,6 +398,18 @@ impl FlowCell for Record {
     fn store(&self, record: FlowRecord) {
         // SAFETY: as in `load`.
         unsafe { self.0.write_volatile(record.to_word()) };
+    }
+
+    #[inline(always)]
+    fn touch(&self, seen: u32) {
+        // SAFETY: as in `load`; four aligned bytes of the value.
+        unsafe { self.0.byte_add(offset_of!(FlowRecord, seen)).cast::<u32>().write_volatile(seen) };
+    }
+
+    #[inline(always)]
+    fn close(&self) {
+        // SAFETY: as in `load`; a byte of the value.
+        unsafe { self.0.byte_add(offset_of!(FlowRecord, state)).cast::<u8>().write_volatile(CLOSING) };
     }
 }
 
@@ -415,6 +475,10 @@ pub(crate) fn steer(ctx: &SkReuseportContext) {
     // SAFETY: as in `Env::vip`.
     let Some(entry) = (unsafe { maps::STEER_LISTENERS.get(&key) }) else { return };
     let Some(counters) = maps::STEER_COUNTERS.get_ptr_mut(entry.listener) else { return };
+    if relieve(ctx, entry) {
+        add_one(&maps::STEER_RELIEVED, entry.listener);
+        return;
+    }
     if entry.mode == MODE_CORE {
         if let Some(worker) = worker_of_core()
             && choose(ctx, entry, worker)
@@ -433,6 +497,31 @@ pub(crate) fn steer(ctx: &SkReuseportContext) {
         // SAFETY: as above.
         unsafe { (*counters).missing += 1 };
     }
+}
+
+/// Gives a new connection whose worker lags to one that does not, and says whether it did. Datagrams stay: each would
+/// be asked for anew, and a flow's would part.
+#[inline(always)]
+fn relieve(ctx: &SkReuseportContext, entry: &SteerEntry) -> bool {
+    if entry.flags & STEER_RELIEVE == 0 || ctx.ip_protocol() != protocol::TCP as u32 {
+        return false;
+    }
+    let hash = ctx.hash();
+    let own = if entry.mode == MODE_CORE { worker_of_core() } else { None };
+    let own = own.unwrap_or_else(|| worker_of_hash(hash, entry.workers));
+    if load(own) < LOAD_LAGGING {
+        return false;
+    }
+    // Others by other bits of the hash: two tries find one among many, and cost nothing when all lag.
+    let (one, two) = (hash.rotate_left(11), hash.rotate_left(21));
+    let other = worker_of_hash(one, entry.workers);
+    let other = if load(other) < LOAD_LAGGING { other } else { worker_of_hash(two, entry.workers) };
+    load(other) < LOAD_LAGGING && choose(ctx, entry, other)
+}
+
+#[inline(always)]
+fn load(worker: u32) -> u32 {
+    maps::STEER_LOADS.get(worker).copied().unwrap_or(0)
 }
 
 /// The address that the group is bound to.
@@ -489,7 +578,12 @@ fn worker_of_hash(hash: u32, workers: u32) -> u32 {
 #[inline(always)]
 fn choose(ctx: &SkReuseportContext, entry: &SteerEntry, worker: u32) -> bool {
     let index = entry.listener.wrapping_mul(WORKERS_MAX).wrapping_add(worker);
-    maps::STEER_SOCKETS.select_reuseport(ctx, index).is_ok()
+    if entry.flags & STEER_LOOKED_UP == 0 {
+        return maps::STEER_SOCKETS.select_reuseport(ctx, index).is_ok();
+    }
+    let (map, mut index) = ((&raw const maps::LOOKUP_SOCKETS).cast_mut().cast(), index);
+    // SAFETY: the context is the kernel's, the map one of those that the helper takes, and the index on our stack.
+    unsafe { helpers::bpf_sk_select_reuseport(ctx.md, map, (&raw mut index).cast(), 0) == 0 }
 }
 
 const _: () = assert!(size_of::<SteerCounters>() == 24 && size_of::<FlowRecord>() == size_of::<u64>());

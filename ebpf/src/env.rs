@@ -5,7 +5,7 @@ use core::convert::Infallible;
 use lb_abi::{
     backend::BackendEntry,
     counter::FlowEvent,
-    flow::{FlowKey, FlowRecord},
+    flow::{CLOSING, FlowKey, FlowRecord, Inserts},
     hop::HopEntry,
     limit::{Bucket, Limits, Meter},
     meta::Meta,
@@ -76,8 +76,21 @@ pub trait Env {
     }
     /// The flow's record, if there is one of any epoch and age.
     fn flow(&self, key: &FlowKey) -> Option<impl FlowCell>;
-    /// Writes a record over none or an old one. None: the table is full and nothing was written.
+    /// Writes the first record of a flow. None: the table is full, or another core was faster; nothing was
+    /// written.
     fn record(&self, key: &FlowKey, record: FlowRecord) -> Option<()>;
+    /// What this core has tried to record in the tick that it names.
+    fn inserts(&self) -> Inserts {
+        Inserts::default()
+    }
+    /// Keeps that.
+    fn keep_inserts(&self, _inserts: Inserts) {}
+    /// Tick at which a flow last could not be recorded, on any core.
+    fn refused_at(&self) -> u32 {
+        0
+    }
+    /// Says that a flow could not be recorded at `tick`. Whoever reads of the flow's packet later reads this, too.
+    fn keep_refused_at(&self, _tick: u32) {}
     /// Ticks of the coarse monotonic clock (see [`lb_abi::slot::TICK_SHIFT`]). Cheap: no hardware clock is read.
     fn now_ticks(&self) -> u32;
     /// What [`Env::keep_hop`] last kept for a backend on this core.
@@ -94,12 +107,21 @@ pub trait Env {
     fn count_traffic(&self, vip: u32, backend: u16, bytes: u64, new_flow: bool);
 }
 
-/// A record in its place in the table. Loads and stores are whole words, so that no core sees half a change.
+/// A record in its place in the table. Loads and stores are whole words, so that no core sees half a change; a
+/// store of one field leaves the others to the cores that write those at the same moment.
 pub trait FlowCell {
     /// Reads it.
     fn load(&self) -> FlowRecord;
     /// Overwrites it.
     fn store(&self, record: FlowRecord);
+    /// Overwrites the tick of its last packet alone. This default does for records that no other core has.
+    fn touch(&self, seen: u32) {
+        self.store(FlowRecord { seen, ..self.load() });
+    }
+    /// Overwrites its state with [`CLOSING`] alone. As for [`FlowCell::touch`].
+    fn close(&self) {
+        self.store(FlowRecord { state: CLOSING, ..self.load() });
+    }
 }
 
 /// A bucket in its place. Loads and stores are whole words, as with [`FlowCell`].

@@ -25,6 +25,7 @@ pub mod limit;
 pub mod numbers;
 pub mod packet;
 pub mod parse;
+pub mod probe;
 pub mod quic;
 pub mod select;
 pub mod source;

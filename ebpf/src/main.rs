@@ -14,8 +14,8 @@ mod maps;
 use aya_ebpf::{
     Global,
     bindings::xdp_action::XDP_PASS,
-    macros::{sk_reuseport, xdp},
-    programs::{SkReuseportContext, XdpContext},
+    macros::{classifier, sk_lookup, sk_reuseport, xdp},
+    programs::{SkLookupContext, SkReuseportContext, TcContext, XdpContext},
 };
 use lb_abi::ABI_VERSION;
 use lb_ebpf::{decap, ingress};
@@ -51,12 +51,31 @@ fn lb_pass(_: XdpContext) -> u32 {
     XDP_PASS
 }
 
-/// Gives a new connection or datagram to a worker's socket. It always passes: without a choice, the kernel
-/// chooses.
-#[sk_reuseport]
+/// Gives a new connection or datagram to a worker's socket, and the connections that wait at a socket which closes to
+/// another worker's. It always passes: without a choice, the kernel chooses.
+#[sk_reuseport(migrate)]
 fn lb_steer(ctx: SkReuseportContext) -> u32 {
     ctx::steer(&ctx);
     ctx::SK_PASS
+}
+
+/// Gives whole prefixes and port ranges to a listener. It always passes: without a choice, the kernel searches on.
+#[sk_lookup]
+fn lb_lookup(ctx: SkLookupContext) -> u32 {
+    ctx::lookup::lookup(&ctx);
+    ctx::SK_PASS
+}
+
+/// Sends a health probe the way of a VIP's traffic.
+#[classifier]
+fn lb_probe_out(ctx: TcContext) -> i32 {
+    ctx::probe::out(&ctx)
+}
+
+/// Brings its answer home.
+#[classifier]
+fn lb_probe_in(ctx: TcContext) -> i32 {
+    ctx::probe::back(&ctx)
 }
 
 /// Never called: nothing in the programs panics. The verifier would refuse the endless loop if it were

@@ -3,16 +3,18 @@
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
-    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ReusePortSockArray},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ReusePortSockArray, SockMap},
 };
 use lb_abi::{
     backend::BackendEntry,
     bounds,
     counter::{FlowEvent, Traffic},
-    flow::{FlowKey, FlowRecord},
+    flow::{FlowKey, FlowRecord, Inserts},
     hop::HopEntry,
     limit::{Limits, Meter},
+    lookup::LookupEntry,
     meta::Meta,
+    probe::ProbeEntry,
     quic::{QuicEntry, QuicEvent},
     reason,
     source::{SourceKey, SourceTree},
@@ -57,6 +59,11 @@ pub(crate) static NEW_FLOWS: LruHashMap<[u8; 16], u64> =
 #[map]
 pub(crate) static FLOWS: HashMap<FlowKey, FlowRecord> = HashMap::with_max_entries(bounds::FLOWS_MAX, 0);
 #[map]
+pub(crate) static INSERTS: PerCpuArray<Inserts> = PerCpuArray::with_max_entries(1, 0);
+/// Shared by all cores; written at most once a tick by each, and only while something is refused.
+#[map]
+pub(crate) static REFUSED_AT: Array<u32> = Array::with_max_entries(1, 0);
+#[map]
 pub(crate) static DENY_V4: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(bounds::DENY_MAX, 0);
 #[map]
 pub(crate) static DENY_V6: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(bounds::DENY_MAX, 0);
@@ -71,6 +78,15 @@ pub(crate) static VIP_TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entr
 pub(crate) static BACKEND_TRAFFIC: PerCpuArray<Traffic> =
     PerCpuArray::with_max_entries(bounds::BACKENDS_MAX, 0);
 #[map]
+pub(crate) static LOOKUP_PREFIXES: LpmTrie<[u8; 16], LookupEntry> =
+    LpmTrie::with_max_entries(bounds::LOOKUP_PREFIXES_MAX, 0);
+#[map]
+pub(crate) static LOOKUP_SOCKETS: SockMap = SockMap::with_max_entries(bounds::STEER_SOCKETS_MAX, 0);
+#[map]
+pub(crate) static PROBES: Array<ProbeEntry> = Array::with_max_entries(bounds::PROBES_MAX, 0);
+#[map]
+pub(crate) static PROBE_PORTS: Array<u32> = Array::with_max_entries(1 << 16, 0);
+#[map]
 pub(crate) static STEER_LISTENERS: HashMap<SteerKey, SteerEntry> =
     HashMap::with_max_entries(bounds::STEER_LISTENERS_MAX, 0);
 #[map]
@@ -78,6 +94,11 @@ pub(crate) static STEER_SOCKETS: ReusePortSockArray =
     ReusePortSockArray::with_max_entries(bounds::STEER_SOCKETS_MAX, 0);
 #[map]
 pub(crate) static STEER_CORES: Array<u32> = Array::with_max_entries(bounds::CORES_MAX, 0);
+#[map]
+pub(crate) static STEER_LOADS: Array<u32> = Array::with_max_entries(bounds::WORKERS_MAX, 0);
+#[map]
+pub(crate) static STEER_RELIEVED: PerCpuArray<u64> =
+    PerCpuArray::with_max_entries(bounds::STEER_LISTENERS_MAX, 0);
 #[map]
 pub(crate) static STEER_COUNTERS: PerCpuArray<SteerCounters> =
     PerCpuArray::with_max_entries(bounds::STEER_LISTENERS_MAX, 0);

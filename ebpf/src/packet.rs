@@ -1,5 +1,7 @@
 //! What the packet path may do to a packet.
 
+use crate::{env::Env, quic};
+
 /// A frame, from its Ethernet header on.
 ///
 /// Bytes are read and written as 16-bit words as they lie there, that is in network order: frames begin on an
@@ -28,6 +30,15 @@ pub trait Packet {
 
     /// Index of the interface the frame came in by.
     fn ingress(&self) -> u32;
+
+    /// What [`quic::server`] says of this datagram.
+    #[inline(always)]
+    fn quic_server<E: Env>(&self, env: &E, at: usize, vip: u32) -> u16
+    where
+        Self: Sized,
+    {
+        quic::server(self, env, at, vip)
+    }
 }
 
 /// A frame in a borrowed buffer, for tests and fuzzing: `buffer[..start]` is its headroom.

@@ -14,10 +14,9 @@
 use lb_abi::{
     backend::{DOWN, PRESENT},
     quic::{Id, QuicEntry, QuicEvent},
-    vip::VipEntry,
 };
 
-use crate::{address::Address, env::Env, packet::Packet, parse::Ip, select::Choice};
+use crate::{env::Env, packet::Packet, parse::Ip};
 
 /// Bytes of a UDP header.
 const UDP_LEN: usize = 8;
@@ -26,25 +25,28 @@ const LONG: u8 = 0x80;
 const VERSION_1: u32 = 1;
 const VERSION_2: u32 = 0x6b33_43cf;
 
-/// The server that a datagram's id names; none: by hash. Counted either way.
+/// Where the payload of a datagram begins.
 #[inline(always)]
-pub fn server<P: Packet, E: Env>(packet: &P, env: &E, ip: &Ip, vip: &VipEntry) -> Option<Choice> {
-    match find(packet, env, ip, vip) {
-        Ok(choice) => {
-            env.count_quic(QuicEvent::ById);
-            Some(choice)
-        }
-        Err(why) => {
-            env.count_quic(why);
-            None
-        }
-    }
+pub fn payload_at(ip: &Ip) -> usize {
+    ip.at + ip.family.header_len() + UDP_LEN
+}
+
+/// Id of the backend that the connection id names of a datagram whose payload begins at `at`; 0: it goes by hash.
+/// Counted either way.
+#[inline(always)]
+pub fn server<P: Packet, E: Env>(packet: &P, env: &E, at: usize, vip: u32) -> u16 {
+    let (backend, event) = match find(packet, env, at, vip) {
+        Ok(backend) => (backend, QuicEvent::ById),
+        Err(why) => (0, why),
+    };
+    env.count_quic(event);
+    backend
 }
 
 #[inline(always)]
-fn find<P: Packet, E: Env>(packet: &P, env: &E, ip: &Ip, vip: &VipEntry) -> Result<Choice, QuicEvent> {
-    let id = read(packet, ip.at + ip.family.header_len() + UDP_LEN)?;
-    let entry = env.quic(vip.vip).ok_or(QuicEvent::InvalidId)?;
+fn find<P: Packet, E: Env>(packet: &P, env: &E, at: usize, vip: u32) -> Result<u16, QuicEvent> {
+    let id = read(packet, at)?;
+    let entry = env.quic(vip).ok_or(QuicEvent::InvalidId)?;
     if !is_ours(entry, id) {
         return Err(QuicEvent::InvalidId);
     }
@@ -55,15 +57,7 @@ fn find<P: Packet, E: Env>(packet: &P, env: &E, ip: &Ip, vip: &VipEntry) -> Resu
     if !is_member || !is_same {
         return Err(QuicEvent::UnknownServer);
     }
-    if backend.flags & DOWN != 0 {
-        return Err(QuicEvent::ServerDown);
-    }
-    Ok(Choice {
-        id: server.backend,
-        address: Address::new(backend.address),
-        generation: backend.generation,
-        new_flow: false,
-    })
+    if backend.flags & DOWN != 0 { Err(QuicEvent::ServerDown) } else { Ok(server.backend) }
 }
 
 /// The id of the datagram whose payload begins at `at`.

@@ -28,19 +28,28 @@ pub enum FlowEvent {
     UnrecordedToOwner = 3,
     /// The remembered or previous backend is down; the owner took over.
     RepickedDown = 4,
-    /// The flow table was full or the insert budget spent.
+    /// The flow table was full.
     InsertRefused = 5,
+    /// This core's insert budget of the tick was spent.
+    BudgetSpent = 6,
+    /// The slot is being swept; nothing is recorded for a moment.
+    InsertPaused = 7,
+    /// The remembered or previous backend has left; the owner took over.
+    RepickedGone = 8,
 }
 
 impl FlowEvent {
     /// All, in index order.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 9] = [
         Self::Recorded,
         Self::Followed,
         Self::UnrecordedToPrevious,
         Self::UnrecordedToOwner,
         Self::RepickedDown,
         Self::InsertRefused,
+        Self::BudgetSpent,
+        Self::InsertPaused,
+        Self::RepickedGone,
     ];
 
     /// Name in metrics and `lb show`.
@@ -52,6 +61,9 @@ impl FlowEvent {
             Self::UnrecordedToOwner => "unrecorded-to-owner",
             Self::RepickedDown => "repicked-down",
             Self::InsertRefused => "insert-refused",
+            Self::BudgetSpent => "budget-spent",
+            Self::InsertPaused => "insert-paused",
+            Self::RepickedGone => "repicked-gone",
         }
     }
 }

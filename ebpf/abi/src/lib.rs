@@ -15,10 +15,12 @@ pub mod flow;
 pub mod hash;
 pub mod hop;
 pub mod limit;
+pub mod lookup;
 pub mod meta;
 pub mod names;
 #[cfg(feature = "user")]
 mod pod;
+pub mod probe;
 pub mod quic;
 pub mod reason;
 pub mod slot;

@@ -26,6 +26,7 @@ impl Config {
         };
         let listener = Listener {
             bind: vec![local(8080)],
+            ranges: Vec::new(),
             protocol: Protocol::Http,
             pool: Some("demo".into()),
             steer: Steer::Auto,

@@ -101,7 +101,8 @@ fn vip(vip: &Vip) -> Value {
 }
 
 fn listener(listener: &Listener) -> Value {
-    let mut table = json!({ "bind": listener.bind, "protocol": listener.protocol, "steer": listener.steer });
+    let mut table =
+        json!({ "bind": listener.spelled(), "protocol": listener.protocol, "steer": listener.steer });
     put(&mut table, "pool", listener.pool.as_deref());
     table
 }

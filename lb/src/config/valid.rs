@@ -238,14 +238,62 @@ pub enum Forward {
 /// `[listener.NAME]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
-    /// Addresses; never empty.
+    /// Addresses to bind; none without ranges.
     pub bind: Vec<SocketAddr>,
+    /// Further addresses and ports, given to this listener by `lb_lookup`.
+    pub ranges: Vec<BindRange>,
     /// What is spoken.
     pub protocol: Protocol,
     /// Pool of a tcp listener (always there), or of an http listener where no route matches.
     pub pool: Option<Arc<str>>,
     /// How a connection finds its worker.
     pub steer: Steer,
+}
+
+impl Listener {
+    /// `bind` as it is written: addresses, then ranges.
+    pub fn spelled(&self) -> Vec<String> {
+        let bind = self.bind.iter().map(SocketAddr::to_string);
+        bind.chain(self.ranges.iter().map(BindRange::to_string)).collect()
+    }
+}
+
+/// One of `listener.bind` that no socket can be bound to: a prefix, a range of ports, or both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BindRange {
+    /// Addresses; no bits set behind its length.
+    pub net: IpNet,
+    /// First port, not 0.
+    pub first: u16,
+    /// Last port, at least the first.
+    pub last: u16,
+}
+
+impl BindRange {
+    /// Whether it has this address and port.
+    pub fn contains(&self, address: SocketAddr) -> bool {
+        self.net.contains(&address.ip()) && (self.first..=self.last).contains(&address.port())
+    }
+
+    /// Whether an address and port lies in both.
+    pub fn meets(&self, other: &Self) -> bool {
+        let nets = self.net.contains(&other.net) || other.net.contains(&self.net);
+        nets && self.first <= other.last && other.first <= self.last
+    }
+}
+
+/// As it is written in the config.
+impl std::fmt::Display for BindRange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.net {
+            IpNet::V4(net) => write!(f, "{net}:")?,
+            IpNet::V6(net) => write!(f, "[{net}]:")?,
+        }
+        match self.first == self.last {
+            true => write!(f, "{}", self.first),
+            false => write!(f, "{}-{}", self.first, self.last),
+        }
+    }
 }
 
 /// `listener.protocol`.

@@ -45,7 +45,25 @@ impl Outer {
         Ok(outer)
     }
 
-    fn add(&mut self, address: IpAddr) {
+    /// Source of an outer header to that address.
+    pub(super) fn source(self, to: IpAddr) -> Option<IpAddr> {
+        match to {
+            IpAddr::V4(_) => self.v4.map(IpAddr::V4),
+            IpAddr::V6(_) => self.v6.map(IpAddr::V6),
+        }
+    }
+
+    /// Of each family this one's source, else the other's.
+    pub(super) fn or(self, other: Self) -> Self {
+        Self { v4: self.v4.or(other.v4), v6: self.v6.or(other.v6) }
+    }
+
+    /// What the maps should hold, with these sources.
+    pub(super) fn put_into(self, desired: Desired) -> Desired {
+        Desired { outer_v4: self.v4, outer_v6: self.v6, ..desired }
+    }
+
+    pub(super) fn add(&mut self, address: IpAddr) {
         match address {
             IpAddr::V4(v4) => self.v4 = self.v4.or(Some(v4)),
             // A router would not send an error back to a link-local source, nor forward a packet from one.

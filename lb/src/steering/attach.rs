@@ -8,13 +8,14 @@ use std::{
 use aya::programs::{
     ProgramError, Xdp, XdpMode as AyaMode,
     links::{FdLink, LinkError, PinnedLink},
+    loaded_programs,
     xdp::{XdpError, XdpLink, XdpLinkId},
 };
 
 use rustix::io::Errno;
 
 use super::{
-    error::{Error, Result, not_permitted},
+    error::{Error, Result, Stranger, not_permitted},
     netlink,
     pins::{claim, pin_name, remove_link},
 };
@@ -139,7 +140,7 @@ impl Target<'_> {
     fn attach_error(&self, mode: XdpMode, error: ProgramError) -> Error {
         let interface = self.interface.to_owned();
         match errno(&error) {
-            Some(Errno::BUSY | Errno::EXIST) => Error::Occupied { interface },
+            Some(Errno::BUSY | Errno::EXIST) => Error::Occupied { interface, other: stranger_on(self.index) },
             Some(Errno::PERM | Errno::ACCESS) => Error::Permission {
                 action: format!("attach to interface {interface}"),
                 call: "BPF_LINK_CREATE",
@@ -173,6 +174,13 @@ impl Target<'_> {
             },
         }
     }
+}
+
+/// Who is on an interface. The name is told to CAP_SYS_ADMIN only.
+fn stranger_on(index: u32) -> Stranger {
+    let id = netlink::xdp_on(index).ok().flatten().map(|there| there.program_id);
+    let program = loaded_programs().flatten().find(|program| Some(program.id()) == id);
+    Stranger { id, name: program.and_then(|program| program.name_as_str().map(str::to_owned)) }
 }
 
 fn aya_mode(mode: XdpMode) -> AyaMode {

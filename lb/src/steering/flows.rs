@@ -8,10 +8,16 @@ use std::{
 
 use lb_abi::{
     flow::{CLOSING, FlowKey, FlowRecord},
+    slot::{Phase, Slot},
     subject,
 };
 
-use super::{error::Result, store::Store};
+use super::{
+    error::Result,
+    places::{Place, Places},
+    store::Store,
+    sync::{Sync, slots_of},
+};
 use crate::model::BackendId;
 
 /// One record of `FLOWS`. There are records only for flows through slots that are moving.
@@ -31,25 +37,75 @@ pub struct Flow {
     pub backend: BackendId,
     /// Tick of its last packet.
     pub seen: u32,
-    /// A FIN or RST was seen.
-    pub closing: bool,
+    /// What the record does now.
+    pub state: FlowState,
+}
+
+/// What a record does now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlowState {
+    /// Keeps the flow with a backend that its slot was taken from.
+    Stays,
+    /// Keeps the flow with its slot's owner, for when that changes.
+    Owned,
+    /// As one of these, and a FIN or RST was seen: a new SYN goes to the owner.
+    Closing,
+    /// Its backend is down or gone: the next packet goes to the owner.
+    Lost,
+    /// Nothing: the flow was silent for too long, or its slot has settled since.
+    Ended,
+}
+
+impl FlowState {
+    /// For a column.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Stays => "stays with its backend",
+            Self::Owned => "of the slot's owner",
+            Self::Closing => "closing",
+            Self::Lost => "backend down, re-picked by its next packet",
+            Self::Ended => "ended, to be removed",
+        }
+    }
 }
 
 /// The first `max` records that the map gives, and how many more there are.
-pub(super) fn read(
-    store: &impl Store,
-    vip_names: &BTreeMap<u32, Arc<str>>,
-    max: usize,
-) -> Result<(Vec<Flow>, usize)> {
+pub(super) fn read(sync: &Sync, store: &impl Store, max: usize, now: u32) -> Result<(Vec<Flow>, usize)> {
     let (mut flows, mut omitted) = (Vec::new(), 0);
+    let places = Places::new(&sync.vips, &sync.sources);
     store.for_each_flow(&mut |key, record| match flows.len() < max {
-        true => flows.push(flow(key, record, vip_names)),
+        true => flows.push(flow(key, record, state(sync, store, &places, key, record, now), &sync.vip_names)),
         false => omitted += 1,
     })?;
     Ok((flows, omitted))
 }
 
-fn flow(key: &FlowKey, record: &FlowRecord, vip_names: &BTreeMap<u32, Arc<str>>) -> Flow {
+fn state(
+    sync: &Sync,
+    store: &impl Store,
+    places: &Places<'_>,
+    key: &FlowKey,
+    record: &FlowRecord,
+    now: u32,
+) -> FlowState {
+    let Some(Place { entry, region, at }) = places.of(key) else { return FlowState::Ended };
+    let slot = slots_of(store, region).load(at);
+    let is_silent = now.wrapping_sub(record.seen) as i32 > entry.flow_idle_ticks as i32;
+    of(slot, record, is_silent, sync.serves(BackendId(record.backend)))
+}
+
+fn of(slot: Slot, record: &FlowRecord, is_silent: bool, serves: bool) -> FlowState {
+    match record {
+        _ if is_silent || slot.phase() == Phase::Settled => FlowState::Ended,
+        _ if record.epoch != slot.epoch() => FlowState::Ended,
+        _ if !serves => FlowState::Lost,
+        _ if record.state & CLOSING != 0 => FlowState::Closing,
+        _ if record.backend == slot.owner() => FlowState::Owned,
+        _ => FlowState::Stays,
+    }
+}
+
+fn flow(key: &FlowKey, record: &FlowRecord, state: FlowState, vip_names: &BTreeMap<u32, Arc<str>>) -> Flow {
     let address = |octets, port| {
         let ip: IpAddr = Ipv6Addr::from(octets).to_canonical();
         SocketAddr::new(ip, port)
@@ -66,7 +122,7 @@ fn flow(key: &FlowKey, record: &FlowRecord, vip_names: &BTreeMap<u32, Arc<str>>)
         protocol: key.protocol,
         backend: BackendId(record.backend),
         seen: record.seen,
-        closing: record.state & CLOSING != 0,
+        state,
     }
 }
 
@@ -85,10 +141,10 @@ mod tests {
         key.source[10..].copy_from_slice(&[0xff, 0xff, 192, 0, 2, 1]);
         key.destination = "2001:db8::1".parse::<Ipv6Addr>().unwrap().octets();
         let record = FlowRecord { backend: 7, epoch: 1, state: CLOSING, seen: 9 };
-        let flow = flow(&key, &record, &BTreeMap::new());
+        let flow = flow(&key, &record, FlowState::Closing, &BTreeMap::new());
         assert_eq!(flow.source.to_string(), "192.0.2.1:40000");
         assert_eq!(flow.destination.to_string(), "[2001:db8::1]:0");
-        assert_eq!((flow.backend, flow.seen, flow.closing), (BackendId(7), 9, true));
+        assert_eq!((flow.backend, flow.seen), (BackendId(7), 9));
         assert_eq!(flow.group_of, None);
     }
 
@@ -102,9 +158,23 @@ mod tests {
             [(HASH_SOURCE, "[::1]:0", "[::]:0"), (HASH_PORT, "[::]:0", "[::]:5060")]
         {
             let vip = VipEntry { vip: 3, flags, ..VipEntry::default() };
-            let shown = flow(&subject::of(&vip, &whole), &FlowRecord::default(), &names);
+            let subject = subject::of(&vip, &whole);
+            let shown = flow(&subject, &FlowRecord::default(), FlowState::Owned, &names);
             assert_eq!((&*shown.source.to_string(), &*shown.destination.to_string()), (source, destination));
             assert_eq!(shown.group_of.as_deref(), Some("web"));
         }
+    }
+
+    #[test]
+    fn a_record_is_called_what_it_does() {
+        let slot = Slot::new(2, 1, Phase::Open, 5, 0);
+        let record = FlowRecord { backend: 1, epoch: 5, state: 0, seen: 0 };
+        assert_eq!(of(slot, &record, false, true), FlowState::Stays);
+        assert_eq!(of(slot, &FlowRecord { backend: 2, ..record }, false, true), FlowState::Owned);
+        assert_eq!(of(slot, &FlowRecord { state: CLOSING, ..record }, false, true), FlowState::Closing);
+        assert_eq!(of(slot, &record, false, false), FlowState::Lost);
+        assert_eq!(of(slot, &record, true, true), FlowState::Ended);
+        assert_eq!(of(slot, &FlowRecord { epoch: 4, ..record }, false, true), FlowState::Ended);
+        assert_eq!(of(Slot::settled(2, 5, 0), &record, false, true), FlowState::Ended);
     }
 }

@@ -1,11 +1,13 @@
-//! Three questions to the kernel's routing socket: which interfaces there are and on what device, what XDP program
-//! one carries, and which carries an address. sysfs cannot answer in a network namespace it was not mounted in.
+//! Four questions to the kernel's routing socket: which interfaces there are and on what device, what XDP program
+//! one carries, which carries an address, and which leads to one. sysfs cannot answer in a network namespace it was not mounted in.
 //!
 //! Source: rtnetlink(7), linux/if_link.h (IFLA_XDP), linux/if_addr.h; Linux 6.12.
 
 use std::{io, net::IpAddr};
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink::SocketAddrNetlink};
+
+use rustix::io::Errno;
 
 use super::error::{Error, Result};
 use crate::config::XdpMode;
@@ -14,6 +16,8 @@ const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
 const RTM_NEWADDR: u16 = 20;
 const RTM_GETADDR: u16 = 22;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_GETROUTE: u16 = 26;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLM_F_REQUEST: u16 = 1;
@@ -27,6 +31,9 @@ const IFLA_XDP_PROG_ID: u16 = 4;
 const XDP_ATTACHED_SKB: u8 = 2;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
+const RTN_LOCAL: u8 = 2;
 /// Set on nested attributes.
 const TYPE_MASK: u16 = 0x3fff;
 const HEADER_BYTES: usize = 16;
@@ -123,6 +130,46 @@ fn address_of(message: &[u8]) -> Option<(u32, IpAddr)> {
     v4().or_else(|_| v6()).ok().map(|address| (index, address))
 }
 
+/// Index of the interface by which an address is reached; `None`: by none.
+pub(super) fn route_to(address: IpAddr) -> Result<Option<u32>> {
+    Ok(route(address)?.map(|(_, interface)| interface))
+}
+
+/// Whether packets for an address are for this host.
+pub(super) fn is_local(address: IpAddr) -> Result<bool> {
+    Ok(route(address)?.is_some_and(|(kind, _)| kind == RTN_LOCAL))
+}
+
+/// Kind and way out of the route that an address has, if it has one.
+fn route(address: IpAddr) -> Result<Option<(u8, u32)>> {
+    let (family, octets) = match address {
+        IpAddr::V4(v4) => (AddressFamily::INET, v4.octets().to_vec()),
+        IpAddr::V6(v6) => (AddressFamily::INET6, v6.octets().to_vec()),
+    };
+    // struct rtmsg: family, length of the destination, then all zero.
+    let mut body = vec![0; 12];
+    (body[0], body[1]) = (family.as_raw() as u8, 8 * octets.len() as u8);
+    body.extend_from_slice(&(4 + octets.len() as u16).to_ne_bytes());
+    body.extend_from_slice(&RTA_DST.to_ne_bytes());
+    body.extend_from_slice(&octets);
+    let mut found = None;
+    let asked = ask(RTM_GETROUTE, 0, &body, &mut |kind, message| {
+        if kind == RTM_NEWROUTE {
+            found = route_of(message);
+        }
+    });
+    let Err(source) = asked else { return Ok(found) };
+    match Errno::from_io_error(&source) {
+        Some(Errno::NETUNREACH | Errno::HOSTUNREACH) => Ok(None),
+        _ => Err(Error::Syscall { call: format!("RTM_GETROUTE of {address}"), source }),
+    }
+}
+
+fn route_of(message: &[u8]) -> Option<(u8, u32)> {
+    let interface = attribute(message.get(12..)?, RTA_OIF)?.first_chunk()?;
+    Some((*message.get(7)?, u32::from_ne_bytes(*interface)))
+}
+
 /// Payload of the first attribute of a type.
 fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
     loop {
@@ -192,6 +239,15 @@ mod tests {
         assert!(interface_index("no-such-one").is_err());
         assert!(xdp_on(u32::MAX >> 1).is_err());
         xdp_on(index).unwrap();
+    }
+
+    #[test]
+    fn loopback_leads_to_its_address() {
+        let index = interface_index("lo").unwrap();
+        let local = IpAddr::from([127, 0, 0, 1]);
+        assert_eq!(route_to(local).unwrap(), Some(index));
+        assert!(is_local(local).unwrap());
+        assert!(!is_local(IpAddr::from([192, 0, 2, 77])).unwrap());
     }
 
     #[test]

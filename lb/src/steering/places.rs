@@ -46,21 +46,18 @@ impl<'a> Places<'a> {
     pub(super) fn of(&self, record: &FlowKey) -> Option<Place<'a>> {
         let entry = match subject::vip_of_group(record) {
             Some(index) => self.groups.get(&index).copied(),
-            None => {
-                let key = VipKey {
-                    address: record.destination,
-                    port: record.destination_port,
-                    protocol: record.protocol,
-                    pad: 0,
-                };
-                self.vips.get(&key).filter(|entry| has_table(entry))
-            }
+            None => self.vips.get(&vip_key_of(record)).filter(|entry| has_table(entry)),
         }?;
         let hash = subject::hash(entry.hash_key, record);
         let at = hash::slot(hash, entry.table_len) as usize;
         let table = self.sources.table(entry, record).unwrap_or(entry.table);
         Some(Place { entry, region: Region::of_slot(table), at })
     }
+}
+
+/// The key of the VIP that a flow, not a group, goes to.
+pub(super) fn vip_key_of(flow: &FlowKey) -> VipKey {
+    VipKey { address: flow.destination, port: flow.destination_port, protocol: flow.protocol, pad: 0 }
 }
 
 fn has_table(entry: &VipEntry) -> bool {

@@ -25,39 +25,58 @@ use super::{
 };
 use crate::model::BackendId;
 
-/// What sync reads and writes. Every write is visible to packets when the call returns.
-pub(super) trait Store {
+/// What [`super::Sync`] reads and writes. Every write is visible to packets when the call returns.
+pub trait Store {
+    /// Every entry of `VIPS`.
     fn vips(&self) -> Result<BTreeMap<VipKey, VipEntry>>;
+    /// Writes one, over what is there.
     fn put_vip(&mut self, key: &VipKey, entry: &VipEntry) -> Result<()>;
+    /// Removes one that is there.
     fn remove_vip(&mut self, key: &VipKey) -> Result<()>;
     /// Entries that were ever written.
     fn backends(&self) -> Result<BTreeMap<BackendId, BackendEntry>>;
+    /// Writes one.
     fn put_backend(&mut self, id: BackendId, entry: &BackendEntry) -> Result<()>;
+    /// All slots.
     fn slots(&self) -> SlotArray<'_>;
+    /// What holds for the whole packet path.
     fn meta(&self) -> Result<Meta>;
+    /// Overwrites that.
     fn put_meta(&mut self, meta: &Meta) -> Result<()>;
+    /// Denied prefixes of both families.
     fn deny(&self) -> Result<BTreeSet<IpNet>>;
+    /// Adds one.
     fn put_deny(&mut self, net: &IpNet) -> Result<()>;
+    /// Removes one that is there.
     fn remove_deny(&mut self, net: &IpNet) -> Result<()>;
     /// Server ids that name a backend.
     fn quic_servers(&self) -> Result<BTreeMap<u16, Server>>;
+    /// Says whom a server id names; nobody, where it is zero.
     fn put_quic_server(&mut self, id: u16, server: Server) -> Result<()>;
+    /// Says what ids of the VIP of an index are checked by.
     fn put_quic_vip(&mut self, index: u32, entry: &QuicEntry) -> Result<()>;
+    /// Says how fast one source may open flows.
     fn put_limits(&mut self, limits: &Limits) -> Result<()>;
     /// Prefixes and markers of every set.
     fn sources(&self) -> Result<Vec<(SourceKey, u32)>>;
+    /// Adds a prefix or marker, or changes it.
     fn put_source(&mut self, key: &SourceKey, table: u32) -> Result<()>;
+    /// Takes one away that is there.
     fn remove_source(&mut self, key: &SourceKey) -> Result<()>;
+    /// Says in which order the lengths of a set are tried.
     fn put_source_tree(&mut self, set: u32, tree: &SourceTree) -> Result<()>;
     /// The set that packets to the VIP of an index read.
     fn source_set(&self, vip: u32) -> Result<u32>;
+    /// Has packets to the VIP of an index read a set.
     fn put_source_set(&mut self, vip: u32, set: u32) -> Result<()>;
     /// Every record there is; ones written or removed meanwhile may be missed.
     fn for_each_flow(&self, each: &mut dyn FnMut(&FlowKey, &FlowRecord)) -> Result<()>;
     /// One that is gone already is no error.
     fn remove_flow(&mut self, key: &FlowKey) -> Result<()>;
-    /// Inserts refused since the maps were made.
+    /// Inserts refused for want of room since the maps were made.
     fn inserts_refused(&self) -> Result<u64>;
+    /// Tick at which a flow last could not be recorded, for whatever reason; 0: never.
+    fn refused_at(&self) -> Result<u32>;
     /// Starts the counters of a VIP index anew, when it is given to another VIP.
     fn reset_vip_traffic(&mut self, index: u32) -> Result<()>;
 }
@@ -205,6 +224,10 @@ impl Store for Maps {
             .get(&(FlowEvent::InsertRefused as u32), 0)
             .map_err(Error::map(names::MAP_FLOW_EVENTS))?;
         Ok(per_cpu.iter().sum())
+    }
+
+    fn refused_at(&self) -> Result<u32> {
+        self.refused_at.get(&0, 0).map_err(Error::map(names::MAP_REFUSED_AT))
     }
 
     fn reset_vip_traffic(&mut self, index: u32) -> Result<()> {

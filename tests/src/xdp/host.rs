@@ -11,7 +11,7 @@ use lb_abi::{
     backend::BackendEntry,
     bounds::QUIC_SERVERS_MAX,
     counter::FlowEvent,
-    flow::{FlowKey, FlowRecord},
+    flow::{FlowKey, FlowRecord, Inserts},
     hop::HopEntry,
     limit::{Bucket, Limits, Meter},
     meta::Meta,
@@ -72,6 +72,7 @@ pub fn run(row: &Row) -> Result {
 struct Mock<'a> {
     world: &'a World,
     flows: RefCell<Vec<(FlowKey, Rc<Cell<u64>>)>>,
+    inserts: Cell<Inserts>,
     reasons: RefCell<Vec<Reason>>,
     events: RefCell<Vec<FlowEvent>>,
     meter: Cell<Meter>,
@@ -88,6 +89,7 @@ impl<'a> Mock<'a> {
         Self {
             world,
             flows: RefCell::new(flows.collect()),
+            inserts: Cell::new(Inserts { tick: world.now, spent: world.spent }),
             reasons: RefCell::default(),
             events: RefCell::default(),
             meter: Cell::default(),
@@ -229,14 +231,24 @@ impl Env for Mock<'_> {
 
     fn record(&self, key: &FlowKey, record: FlowRecord) -> Option<()> {
         let mut flows = self.flows.borrow_mut();
-        if let Some((_, cell)) = flows.iter().find(|(other, _)| other == key) {
-            cell.set(record.to_word());
-        } else if flows.len() < FLOWS_LEN {
-            flows.push((*key, Rc::new(Cell::new(record.to_word()))));
-        } else {
+        let is_there = flows.iter().any(|(other, _)| other == key);
+        if is_there || flows.len() >= FLOWS_LEN {
             return None;
         }
+        flows.push((*key, Rc::new(Cell::new(record.to_word()))));
         Some(())
+    }
+
+    fn inserts(&self) -> Inserts {
+        self.inserts.get()
+    }
+
+    fn keep_inserts(&self, inserts: Inserts) {
+        self.inserts.set(inserts);
+    }
+
+    fn refused_at(&self) -> u32 {
+        self.world.refused_at
     }
 
     fn now_ticks(&self) -> u32 {

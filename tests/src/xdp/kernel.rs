@@ -142,6 +142,7 @@ impl Bench {
     /// Writes a world into empty maps.
     pub fn write(&mut self, world: &World) -> Result<()> {
         self.array::<Meta>(names::MAP_META)?.set(0, world.meta, 0)?;
+        self.array::<u32>(names::MAP_REFUSED_AT)?.set(0, world.refused_at, 0)?;
         let mut slots = self.array::<u64>(names::MAP_SLOTS)?;
         for (index, Slot(word)) in world.slots.iter().enumerate() {
             slots.set(index as u32, word, 0)?;
@@ -226,7 +227,9 @@ impl Bench {
         let mut left = Vec::new();
         for entry in flows.iter() {
             let (key, FlowRecord { backend, epoch, state, seen }) = entry?;
-            left.push(Left { key, backend, epoch, state, fresh: seen >= now });
+            // Ticks wrap: on a machine that booted just now, long ago is a large number.
+            let fresh = seen.wrapping_sub(now) < u32::MAX / 2;
+            left.push(Left { key, backend, epoch, state, fresh });
         }
         Ok(left)
     }

@@ -18,7 +18,7 @@ use lb_abi::{
     limit::{Bucket, Limits},
     meta::Meta,
     quic::{QuicEntry, Server},
-    slot::{Phase, Slot},
+    slot::{GRACE_TICKS, Phase, Slot},
     source::{SourceKey, SourceTree},
     subject,
     vip::{ECHO, FRAGMENTS, VipEntry, VipKey},
@@ -44,6 +44,8 @@ pub const OUTER_V4: &str = "10.0.0.1";
 pub const OUTER_V6: &str = "fd00::1";
 /// Flow idle time of every VIP, in ticks (about 134 s): no row lasts as long.
 pub const IDLE: u32 = 1000;
+/// Ticks after which no window is open: more than idle time and grace.
+pub const OVER: u32 = IDLE + GRACE_TICKS + 100;
 /// Slots of every table.
 pub const TABLE_LEN: u32 = 7;
 /// Entries of map `FLOWS`, on both sides: one more is refused.
@@ -152,6 +154,10 @@ pub struct World {
     pub buckets: Vec<([u8; 16], Bucket)>,
     /// `FLOWS`.
     pub flows: Vec<(FlowKey, FlowRecord)>,
+    /// `REFUSED_AT`.
+    pub refused_at: u32,
+    /// What stands in `INSERTS` for the present tick.
+    pub spent: u32,
     /// Prefixes of `DENY_V4` and `DENY_V6`.
     pub deny: Vec<(IpAddr, u32)>,
 }
@@ -172,7 +178,8 @@ impl World {
                 BackendEntry { address: address(backend.address), flags: backend.flags, generation: 1 };
             (backend.id, entry)
         });
-        Self { now, meta, backends: backends.collect(), ..Self::default() }
+        let refused_at = now.wrapping_sub(OVER);
+        Self { now, meta, backends: backends.collect(), refused_at, ..Self::default() }
             .slots(Slot::settled(NEAR.id, 0, now))
             .vip("192.0.2.1", 0, 1, ECHO)
             .vip("2001:db8::1", 0, 58, ECHO)

@@ -4,13 +4,14 @@ mod slots;
 
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, ReusePortSockArray},
+    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, ReusePortSockArray, SockMap},
 };
 use lb_abi::{
     backend::BackendEntry,
     bounds,
     counter::{FlowEvent, Traffic},
-    flow::{FlowKey, FlowRecord},
+    flow::{FlowKey, FlowRecord, Inserts},
+    lookup::LookupEntry,
     names,
     quic::{QuicEntry, QuicEvent},
     reason,
@@ -45,6 +46,8 @@ pub type SourceSets = Array<MapData, u32>;
 pub type Limits = Array<MapData, lb_abi::limit::Limits>;
 /// `FLOWS`.
 pub type Flows = HashMap<MapData, FlowKey, FlowRecord>;
+/// `REFUSED_AT`: one entry.
+pub type RefusedAt = Array<MapData, u32>;
 /// `DENY_V4`.
 pub type DenyV4 = LpmTrie<MapData, [u8; 4], u32>;
 /// `DENY_V6`.
@@ -63,6 +66,16 @@ pub type SteerSockets = ReusePortSockArray<MapData>;
 pub type SteerCores = Array<MapData, u32>;
 /// `STEER_COUNTERS`, by group.
 pub type SteerCounts = PerCpuArray<MapData, SteerCounters>;
+
+/// `STEER_LOADS`, by worker.
+pub type SteerLoads = Array<MapData, u32>;
+/// `STEER_RELIEVED`, by group.
+pub type SteerRelieved = PerCpuArray<MapData, u64>;
+
+/// `LOOKUP_SOCKETS`, by group and worker.
+pub type LookupSockets = SockMap<MapData>;
+/// `LOOKUP_PREFIXES`.
+pub type LookupPrefixes = LpmTrie<MapData, [u8; 16], LookupEntry>;
 
 /// Every map, open. Dropping it closes them; pinned ones live on.
 pub struct Maps {
@@ -90,6 +103,8 @@ pub struct Maps {
     pub limits: Limits,
     /// What is remembered of flows.
     pub flows: Flows,
+    /// When a flow last could not be recorded.
+    pub refused_at: RefusedAt,
     /// Denied sources.
     pub deny_v4: DenyV4,
     /// Denied sources.
@@ -110,6 +125,14 @@ pub struct Maps {
     pub steer_cores: SteerCores,
     /// Choices by group.
     pub steer_counters: SteerCounts,
+    /// Loads by worker. Not pinned: they are of this process.
+    pub steer_loads: SteerLoads,
+    /// Relieved connections by group. Not pinned, either.
+    pub steer_relieved: SteerRelieved,
+    /// Sockets that `lb_lookup` names. Not pinned.
+    pub lookup_sockets: LookupSockets,
+    /// Whose addresses are whose. Not pinned.
+    pub lookup_prefixes: LookupPrefixes,
 }
 
 impl Maps {
@@ -131,6 +154,7 @@ impl Maps {
             source_sets: typed(object, names::MAP_SOURCE_SETS)?,
             limits: typed(object, names::MAP_LIMITS)?,
             flows: typed(object, names::MAP_FLOWS)?,
+            refused_at: typed(object, names::MAP_REFUSED_AT)?,
             deny_v4: typed(object, names::MAP_DENY_V4)?,
             deny_v6: typed(object, names::MAP_DENY_V6)?,
             reasons: typed(object, names::MAP_REASONS)?,
@@ -141,6 +165,10 @@ impl Maps {
             steer_sockets: typed(object, names::MAP_STEER_SOCKETS)?,
             steer_cores: typed(object, names::MAP_STEER_CORES)?,
             steer_counters: typed(object, names::MAP_STEER_COUNTERS)?,
+            steer_loads: typed(object, names::MAP_STEER_LOADS)?,
+            steer_relieved: typed(object, names::MAP_STEER_RELIEVED)?,
+            lookup_sockets: typed(object, names::MAP_LOOKUP_SOCKETS)?,
+            lookup_prefixes: typed(object, names::MAP_LOOKUP_PREFIXES)?,
         })
     }
 }
@@ -149,7 +177,8 @@ fn take(object: &mut Ebpf, name: &'static str) -> Result<Map> {
     object.take_map(name).ok_or(Error::Missing { kind: "map", name })
 }
 
-fn typed<M: TryFrom<Map, Error = MapError>>(object: &mut Ebpf, name: &'static str) -> Result<M> {
+/// A map of the object as what it is.
+pub(super) fn typed<M: TryFrom<Map, Error = MapError>>(object: &mut Ebpf, name: &'static str) -> Result<M> {
     M::try_from(take(object, name)?).map_err(Error::map(name))
 }
 
@@ -163,7 +192,7 @@ pub(super) struct Shape {
 }
 
 /// The shape of every map that is pinned. A pin of another shape is another version's.
-pub(super) const SHAPES: [Shape; 24] = [
+pub(super) const SHAPES: [Shape; 26] = [
     shape::<u32, lb_abi::meta::Meta>(names::MAP_META, 1),
     shape::<VipKey, VipEntry>(names::MAP_VIPS, bounds::VIP_KEYS_MAX),
     shape::<u32, u64>(names::MAP_SLOTS, bounds::SLOTS_MAX),
@@ -178,6 +207,8 @@ pub(super) const SHAPES: [Shape; 24] = [
     shape::<u32, lb_abi::limit::Meter>(names::MAP_METER, 1),
     shape::<[u8; 16], u64>(names::MAP_NEW_FLOWS, bounds::NEW_FLOWS_MAX),
     shape::<FlowKey, FlowRecord>(names::MAP_FLOWS, bounds::FLOWS_MAX),
+    shape::<u32, Inserts>(names::MAP_INSERTS, 1),
+    shape::<u32, u32>(names::MAP_REFUSED_AT, 1),
     shape::<[u8; 8], u32>(names::MAP_DENY_V4, bounds::DENY_MAX),
     shape::<[u8; 20], u32>(names::MAP_DENY_V6, bounds::DENY_MAX),
     shape::<u32, u64>(names::MAP_REASONS, reason::COUNT),

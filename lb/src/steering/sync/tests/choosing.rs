@@ -69,11 +69,12 @@ fn a_client_that_strays_is_waited_for() {
         })
         .find(|(_, at)| store.slots().load(*at).phase() == Phase::Open)
         .unwrap();
-    let seen = 2000 + IDLE;
+    let seen = 2000 + WINDOW;
     let record = FlowRecord { backend: 3, epoch: store.slots().load(at).epoch(), state: 0, seen };
     store.flows.insert(bytes(&key), (key, record));
-    sync.tick(&mut store, 2001 + IDLE).unwrap();
-    sync.tick(&mut store, 2002 + IDLE + GRACE_TICKS).unwrap();
+    sync.tick(&mut store, 2001 + WINDOW).unwrap();
+    sync.tick(&mut store, 2002 + WINDOW + GRACE_TICKS).unwrap();
+    sync.tick(&mut store, 2003 + WINDOW + 2 * GRACE_TICKS).unwrap();
     assert_eq!(sync.phases(&store, Region(0)).closed, 1, "its slot alone");
     assert_eq!(store.slots().load(at).phase(), Phase::Closed);
     assert_eq!(store.backends[&BackendId(3)].flags, PRESENT);
@@ -133,8 +134,9 @@ fn a_server_id_names_its_backend_as_long_as_that_is_there() {
     assert!(matches!(error, Error::ServerIdTaken { id: 30, by: BackendId(3) }), "{error}");
     assert_eq!(store.meta.generation, 2, "refused whole");
     // Once it is gone, the id is free.
-    sync.tick(&mut store, 2001 + IDLE).unwrap();
-    sync.tick(&mut store, 2002 + IDLE + GRACE_TICKS).unwrap();
+    sync.tick(&mut store, 2001 + WINDOW).unwrap();
+    sync.tick(&mut store, 2002 + WINDOW + GRACE_TICKS).unwrap();
+    sync.tick(&mut store, 2003 + WINDOW + 2 * GRACE_TICKS).unwrap();
     assert_eq!(store.backends[&BackendId(3)].flags, 0);
     sync.sync(&mut store, &with_ids(4, &[1, 2]), 5000).unwrap();
     assert!(!store.servers.contains_key(&30));
@@ -276,11 +278,12 @@ fn records_belong_to_the_table_of_their_client() {
     };
     let at = |key: &FlowKey| (table + hash::slot(hash::flow(entry.hash_key, key), TABLE_LEN)) as usize;
     let key = (1..=u16::MAX).map(key).find(|key| store.slots().load(at(key)).phase() == Phase::Open).unwrap();
-    let (at, seen) = (at(&key), 2000 + IDLE);
+    let (at, seen) = (at(&key), 2000 + WINDOW);
     let record = FlowRecord { backend: 9, epoch: store.slots().load(at).epoch(), state: 0, seen };
     store.flows.insert(bytes(&key), (key, record));
-    sync.tick(&mut store, 2001 + IDLE).unwrap();
-    sync.tick(&mut store, 2002 + IDLE + GRACE_TICKS).unwrap();
+    sync.tick(&mut store, 2001 + WINDOW).unwrap();
+    sync.tick(&mut store, 2002 + WINDOW + GRACE_TICKS).unwrap();
+    sync.tick(&mut store, 2003 + WINDOW + 2 * GRACE_TICKS).unwrap();
     assert_eq!(store.slots().load(at).phase(), Phase::Closed, "its slot waits for it");
     assert!(!store.flows.is_empty());
 }
