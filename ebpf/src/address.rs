@@ -104,6 +104,13 @@ impl Address {
         if cfg!(target_endian = "little") { (self.low >> 32) as u32 } else { self.low as u32 }
     }
 
+    /// With bits of its last four bytes set, given in network order.
+    #[inline(always)]
+    pub const fn with_last(self, bits: u32) -> Self {
+        let bits = if cfg!(target_endian = "little") { (bits as u64) << 32 } else { bits as u64 };
+        Self { high: self.high, low: self.low | bits }
+    }
+
     /// As the words of an IPv6 header.
     #[inline(always)]
     pub const fn words(self) -> [u16; 8] {
@@ -169,11 +176,14 @@ mod tests {
         assert_eq!(address.family(), Family::V4);
         assert_eq!(address.last(), v4.octets());
         assert_eq!(Address::v4(address.last_words()), address);
+        assert_eq!(address.with_last(6u32.to_be()).last(), [192, 0, 2, 7]);
         let v6: Ipv6Addr = "2001:db8:1:2:3:4:5:6".parse().unwrap();
         let address = Address::new(v6.octets());
         assert_eq!(address.family(), Family::V6);
         assert_eq!(address.bytes(), v6.octets());
         assert_eq!(address.words(), v6.segments().map(u16::to_be));
         assert_eq!(Address::v6(address.words()), address);
+        let varied: Ipv6Addr = "2001:db8:1:2:3:4:5:ff".parse().unwrap();
+        assert_eq!(address.with_last(0xf9u32.to_be()).bytes(), varied.octets());
     }
 }

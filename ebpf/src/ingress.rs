@@ -13,19 +13,20 @@ use lb_abi::{
     ABI_VERSION,
     meta::Meta,
     reason::Reason,
-    vip::{ECHO, FORWARD_IPIP, FORWARD_L2DSR, VipEntry},
+    vip::{ECHO, FORWARD_GUE, FORWARD_IPIP, FORWARD_L2DSR, VipEntry},
 };
 
 use crate::{
     address::Address,
     directory::{self, Wanted},
-    encap::{self, Outer, Tags},
-    env::{Env, Route},
-    guard, hop, icmp,
+    encap::{self, Outer, Tags, Tunnel},
+    env::{Env, Route, Unroutable},
+    flow::Flow,
+    guard, gue, hop, icmp,
     numbers::Family,
     packet::Packet,
-    parse::{Ip, Link, Ports, Transport},
-    select::{self, Flow, Stage},
+    parse::{Ip, Link, Transport},
+    select::{self, Stage},
     verdict::{Outcome, Verdict},
 };
 
@@ -59,19 +60,23 @@ fn walk<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<Outcome, Reason> {
     let transport = Transport::parse(packet, &ip).map_err(|reason| {
         env.vip_flags(ip.destination).map_or(Reason::NotOurs, |_| reason)
     })?;
-    let (ports, stage) = match transport {
-        Transport::Tcp(ports, flags) => (ports, Stage::of(flags)),
-        Transport::Udp(ports) => (ports, Some(Stage::Datagram)),
+    let (flow, stage) = match transport {
+        Transport::Tcp(ports, flags) => (Flow::new(&ip, ports), Stage::of(flags)),
+        Transport::Udp(ports) => (Flow::new(&ip, ports), Some(Stage::Datagram)),
         Transport::EchoRequest => return echo(packet, env, &ip),
+        Transport::IcmpError => {
+            env.vip_flags(ip.destination).ok_or(Reason::NotOurs)?;
+            (icmp::quoted(packet, &ip)?, Some(Stage::Reported))
+        }
         Transport::Other => return Err(Reason::NotOurs),
     };
-    let wanted = Wanted::new(ip.destination, ports.destination, ip.protocol);
+    let wanted = Wanted::new(flow.destination, flow.ports.destination, flow.protocol);
     let vip = directory::find(env, meta, wanted).ok_or(Reason::NotOurs)?;
-    if vip.flags & (FORWARD_IPIP | FORWARD_L2DSR) == 0 {
+    if vip.flags & (FORWARD_IPIP | FORWARD_GUE | FORWARD_L2DSR) == 0 {
         return Err(Reason::NotOurs);
     }
     let stage = stage.ok_or(Reason::MalformedTcp)?;
-    forward(packet, env, meta, &link, &ip, vip, ports, stage)
+    forward(packet, env, meta, &link, &ip, vip, &flow, stage)
 }
 
 /// An echo request is answered if it is for a VIP that does so.
@@ -94,13 +99,12 @@ fn forward<P: Packet, E: Env>(
     link: &Link,
     ip: &Ip,
     vip: &VipEntry,
-    ports: Ports,
+    flow: &Flow,
     stage: Stage,
 ) -> Result<Outcome, Reason> {
-    let flow = Flow { source: ip.source, destination: ip.destination, ports, protocol: ip.protocol };
     let hash = flow.hash(vip.hash_key);
-    let choice = select::select(env, vip, &flow, stage, hash)?;
-    let bytes = packet.len() as u64;
+    let choice = select::select(env, vip, flow, stage, hash)?;
+    let bytes = packet.len_of(ip.at + ip.length as usize) as u64;
     if choice.is_local {
         env.count_traffic(vip.vip, choice.id, bytes, choice.new_flow);
         return Ok(Outcome { reason: Reason::Local, verdict: Verdict::Pass });
@@ -109,26 +113,42 @@ fn forward<P: Packet, E: Env>(
         return Err(Reason::Ttl);
     }
 
-    let outer = if vip.flags & FORWARD_IPIP != 0 {
-        Some(outer(meta, choice.address, hash).ok_or(Reason::NoRoute)?)
+    let tunnel = if vip.flags & FORWARD_IPIP != 0 {
+        Some(Tunnel::Ip)
+    } else if vip.flags & FORWARD_GUE != 0 {
+        Some(Tunnel::Udp { source_port: gue::source_port(hash) })
     } else {
         None
+    };
+    let outer = match tunnel {
+        Some(tunnel) => Some(outer(meta, choice.address, hash, tunnel).ok_or(Reason::NoRoute)?),
+        None => None,
     };
     let length = encap::length(ip, outer.as_ref()).ok_or(Reason::Mtu)?;
     let family = choice.address.family();
     // By layer 2 the packet keeps its addresses, and the backend is only asked for as a neighbour.
     let (source, protocol) = match &outer {
-        Some(outer) => (outer.source, ip.family.protocol()),
+        Some(outer) => (outer.source, outer.protocol(ip.family)),
         None => (Address::default(), ip.protocol),
     };
-    let route = Route { family, source, destination: choice.address, protocol, length };
-    let hop = hop::to_backend(env, packet.ingress(), &choice, &route)?;
+    let is_tunnel = outer.is_some();
+    let route = Route { family, source, destination: choice.address, protocol, length, is_tunnel };
+    let hop = match hop::to_backend(env, packet.ingress(), &choice, &route) {
+        Ok(hop) => hop,
+        Err(Unroutable::TooLong { mtu }) => {
+            let fits = mtu.saturating_sub(length - ip.length);
+            env.tell_too_big(packet, fits)?;
+            return Ok(Outcome { reason: Reason::TooBig, verdict: Verdict::Transmit });
+        }
+        Err(unroutable) => return Err(unroutable.reason()),
+    };
 
     let (tags, verdict) = if hop.interface == packet.ingress() {
         (Tags::Keep, Verdict::Transmit)
     } else {
         (Tags::Strip, Verdict::Redirect { interface: hop.interface })
     };
+    let tags = if hop.is_tagged() { Tags::Set } else { tags };
     encap::age(packet, ip).ok_or(Reason::MalformedIp)?;
     encap::rewrite(packet, link, ip, outer.as_ref(), length, &hop, tags)?;
     env.count_traffic(vip.vip, choice.id, bytes, choice.new_flow);
@@ -137,14 +157,18 @@ fn forward<P: Packet, E: Env>(
 
 /// The outer header toward a backend; none without a source address of its family.
 #[inline(always)]
-fn outer(meta: &Meta, destination: Address, label: u32) -> Option<Outer> {
+fn outer(meta: &Meta, destination: Address, hash: u32, tunnel: Tunnel) -> Option<Outer> {
     let family = destination.family();
-    let source = match family {
-        Family::V4 if meta.outer_v4 != [0; 4] => Address::v4(words(meta.outer_v4)),
-        Family::V6 if meta.outer_v6 != [0; 16] => Address::new(meta.outer_v6),
+    let (first, mask) = match family {
+        Family::V4 if meta.outer_v4 != [0; 4] => (Address::v4(words(meta.outer_v4)), meta.outer_v4_mask),
+        Family::V6 if meta.outer_v6 != [0; 16] => (Address::new(meta.outer_v6), meta.outer_v6_mask),
         Family::V4 | Family::V6 => return None,
     };
-    Some(Outer { family, source, destination, label })
+    let source = match tunnel {
+        Tunnel::Ip => first.with_last(hash.to_be() & u32::from_ne_bytes(mask)),
+        Tunnel::Udp { .. } => first,
+    };
+    Some(Outer { family, source, destination, label: hash, tunnel })
 }
 
 #[inline(always)]

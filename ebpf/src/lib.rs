@@ -5,8 +5,8 @@
 //! one set of rows is run on both. Order of steps in [`ingress::ingress`]:
 //!
 //! ```text
-//! parse link, IP -> deny and allow lists -> parse transport -> echo | VIP -> slot -> flow record -> itself | ttl ->
-//! route -> front -> out
+//! parse link, IP -> deny and allow lists -> parse transport -> echo | VIP (of the flow that an ICMP error quotes) ->
+//! slot -> flow record -> itself | ttl -> route -> too big | front -> out
 //! ```
 //! Absent on purpose: allocation, panics, raw pointers, logging, and every look-up a packet does not need.
 #![no_std]
@@ -17,13 +17,16 @@ pub mod decap;
 pub mod directory;
 pub mod encap;
 pub mod env;
+pub mod flow;
 pub mod guard;
+pub mod gue;
 pub mod hop;
 pub mod icmp;
 pub mod ingress;
 pub mod numbers;
 pub mod packet;
 pub mod parse;
+pub mod probe;
 pub mod select;
 pub mod verdict;
 

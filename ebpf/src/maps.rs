@@ -1,24 +1,30 @@
 //! Map statics. Names, keys and values are the contract of `lb_abi::names`.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, ReusePortSockArray},
+    maps::{Array, HashMap, LpmTrie, PerCpuArray, ReusePortSockArray, SockMap},
 };
 use lb_abi::{
     backend::BackendEntry,
     bounds,
-    counter::{FlowEvent, Traffic},
+    counter::{Budget, FlowEvent, Traffic},
     directory::{PortRanges, VipSlot},
-    flow::{FlowKey, FlowRecord},
+    flow::{FlowKey, FlowRecord, Inserts},
     guard::{GATE_WORDS, GuardBucket},
     hop::HopEntry,
     lengths::{LISTS, Lengths},
+    link::LinkEntry,
+    lookup::LookupEntry,
     meta::Meta,
+    probe::ProbeEntry,
     reason,
     steer::{SteerCounters, SteerEntry, SteerKey},
     vip::{VipEntry, VipKey},
 };
+use lb_ebpf::env::Route;
 
 #[map]
 pub(crate) static META: Array<Meta> = Array::with_max_entries(1, 0);
@@ -39,9 +45,27 @@ pub(crate) static SLOTS: Array<u64> = Array::with_max_entries(bounds::SLOTS_MAX,
 pub(crate) static BACKENDS: Array<BackendEntry> = Array::with_max_entries(bounds::BACKENDS_MAX, 0);
 #[map]
 pub(crate) static HOPS: PerCpuArray<HopEntry> = PerCpuArray::with_max_entries(bounds::BACKENDS_MAX, 0);
+#[map]
+pub(crate) static LINKS: HashMap<u32, LinkEntry> = HashMap::with_max_entries(bounds::LINKS_MAX, 0);
+/// The route that is asked for.
+#[map]
+pub(crate) static ROUTE: PerCpuArray<MaybeUninit<Route>> = PerCpuArray::with_max_entries(1, 0);
+/// Room for a question to the routing table, and its answer.
+#[map]
+pub(crate) static QUESTION: PerCpuArray<[u64; 8]> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static ANSWERS: PerCpuArray<Budget> = PerCpuArray::with_max_entries(1, 0);
+/// Key of the flow whose slot moves: room for one of its size is not on the stack.
+#[map]
+pub(crate) static MOVING: PerCpuArray<FlowKey> = PerCpuArray::with_max_entries(1, 0);
 /// Preallocated (no `BPF_F_NO_PREALLOC`) and not LRU: full means refuse.
 #[map]
 pub(crate) static FLOWS: HashMap<FlowKey, FlowRecord> = HashMap::with_max_entries(bounds::FLOWS_MAX, 0);
+#[map]
+pub(crate) static INSERTS: PerCpuArray<Inserts> = PerCpuArray::with_max_entries(1, 0);
+/// Shared by all cores; written at most once a tick by each, and only while something is refused.
+#[map]
+pub(crate) static REFUSED_AT: Array<u32> = Array::with_max_entries(1, 0);
 /// Written by control through a memory mapping, like `SLOTS`.
 #[map]
 pub(crate) static GATES: Array<u64> = Array::with_max_entries(GATE_WORDS, BPF_F_MMAPABLE);
@@ -61,6 +85,15 @@ pub(crate) static VIP_TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entr
 pub(crate) static BACKEND_TRAFFIC: PerCpuArray<Traffic> =
     PerCpuArray::with_max_entries(bounds::BACKENDS_MAX, 0);
 #[map]
+pub(crate) static LOOKUP_PREFIXES: LpmTrie<[u8; 16], LookupEntry> =
+    LpmTrie::with_max_entries(bounds::LOOKUP_PREFIXES_MAX, 0);
+#[map]
+pub(crate) static LOOKUP_SOCKETS: SockMap = SockMap::with_max_entries(bounds::STEER_SOCKETS_MAX, 0);
+#[map]
+pub(crate) static PROBES: Array<ProbeEntry> = Array::with_max_entries(bounds::PROBES_MAX, 0);
+#[map]
+pub(crate) static PROBE_PORTS: Array<u32> = Array::with_max_entries(1 << 16, 0);
+#[map]
 pub(crate) static STEER_LISTENERS: HashMap<SteerKey, SteerEntry> =
     HashMap::with_max_entries(bounds::STEER_LISTENERS_MAX, 0);
 #[map]
@@ -68,6 +101,11 @@ pub(crate) static STEER_SOCKETS: ReusePortSockArray =
     ReusePortSockArray::with_max_entries(bounds::STEER_SOCKETS_MAX, 0);
 #[map]
 pub(crate) static STEER_CORES: Array<u32> = Array::with_max_entries(bounds::CORES_MAX, 0);
+#[map]
+pub(crate) static STEER_LOADS: Array<u32> = Array::with_max_entries(bounds::WORKERS_MAX, 0);
+#[map]
+pub(crate) static STEER_RELIEVED: PerCpuArray<u64> =
+    PerCpuArray::with_max_entries(bounds::STEER_LISTENERS_MAX, 0);
 #[map]
 pub(crate) static STEER_COUNTERS: PerCpuArray<SteerCounters> =
     PerCpuArray::with_max_entries(bounds::STEER_LISTENERS_MAX, 0);

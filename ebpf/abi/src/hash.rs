@@ -65,8 +65,7 @@ pub fn flow(key: [u64; 2], flow: &FlowKey) -> u32 {
 /// What it has to withstand: someone who has watched where his own flows go must not know where a flow from an
 /// address that is not his would go, or he could aim a flood from forged sources at one backend. (From his own
 /// addresses anybody can find flows for a backend by trying, under any hash.) It is no pseudo-random function with
-/// a proof: SipHash-1-3 is closer to one, and costs a packet 25 ns more for IPv4, 35 ns for IPv6, which is half
-/// of all the rest.
+/// a proof: SipHash-1-3 is closer to one, at a price that every packet would pay.
 #[inline(always)]
 pub fn spread(key: [u64; 2], source: [u64; 2], destination: [u64; 2], ports: u32, protocol: u8) -> u32 {
     let [first, second] = key;

@@ -12,12 +12,16 @@ pub struct Meta {
     pub flags: u32,
     /// Generation of the config that the maps hold.
     pub generation: u64,
-    /// Outer source address of IPIP in IPv4, network order; zero: none, such packets are dropped as no-route.
+    /// Outer source address of IPIP and GUE in IPv4, network order; zero: none, such packets are dropped as no-route.
     pub outer_v4: [u8; 4],
+    /// Bits of `outer_v4` that vary from flow to flow by IPIP; they are zero there. Zero: none does.
+    pub outer_v4_mask: [u8; 4],
+    /// The same in IPv6; zero: none.
+    pub outer_v6: [u8; 16],
+    /// The same for the last four bytes of `outer_v6`.
+    pub outer_v6_mask: [u8; 4],
     /// Which of its two copies in map `LENGTHS` counts, by list (see [`crate::lengths`]): 0 or 1.
     pub lengths: [u8; LISTS],
-    /// Outer source address of IPIP in IPv6; zero: none.
-    pub outer_v6: [u8; 16],
     /// Keys the fingerprints of map `GUARD`.
     pub guard_key: [u64; 2],
 }
@@ -32,4 +36,4 @@ pub const FLAG_MOVING: u32 = 1 << 2;
 /// Some VIP has a range of ports, any port, or a prefix for its address.
 pub const FLAG_WIDE_VIPS: u32 = 1 << 8;
 
-const _: () = assert!(size_of::<Meta>() == 56);
+const _: () = assert!(size_of::<Meta>() == 64);

@@ -30,7 +30,7 @@ pub fn render(view: &View, list: Option<&FlowList>) -> Value {
             "backend_id": flow.backend,
             "backend": backend.map(|(pool, backend)| format!("{pool}/{}", backend.name)),
             "age_seconds": flow.age.as_secs(),
-            "state": if flow.closing { "closing" } else { "live" },
+            "state": flow.state,
         })
     };
     let rows: Vec<Value> = list.map_or(&[][..], |list| &list.flows).iter().map(row).collect();

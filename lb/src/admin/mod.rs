@@ -19,7 +19,9 @@ mod tests;
 pub mod view;
 
 pub use client::get;
-pub use packets::{Ask, Attached, Flow, FlowList, Packets, PacketsSource, SteerReport, TableDigest};
+pub use packets::{
+    Ask, Attached, Flow, FlowList, Packets, PacketsSource, SlotMove, SteerReport, TableDigest,
+};
 pub use server::{Doors, Server};
 pub use show::What;
 pub use view::{View, WorkerView};

@@ -56,6 +56,25 @@ pub struct TableDigest {
     pub pool: Arc<str>,
     /// Hexadecimal.
     pub digest: String,
+    /// Slots that just changed.
+    pub open: u64,
+    /// Slots that only wait for strays.
+    pub closed: u64,
+    /// Why they do, oldest first.
+    pub moves: Vec<SlotMove>,
+}
+
+/// Moving slots that one change gave their present owner.
+#[derive(Clone, Debug, Serialize)]
+pub struct SlotMove {
+    /// Which change, in words.
+    pub why: String,
+    /// How long ago; absent where an earlier process saw it.
+    pub since_seconds: Option<u64>,
+    /// Slots that are open.
+    pub open: u64,
+    /// Slots that are closed.
+    pub closed: u64,
 }
 
 /// How connections of one listener found their worker.
@@ -73,6 +92,8 @@ pub struct SteerReport {
     pub by_hash: u64,
     /// The chosen socket was missing; the kernel chose.
     pub missing: u64,
+    /// Given to another worker, as their own lagged.
+    pub relieved: u64,
 }
 
 /// What is remembered of flows.
@@ -97,8 +118,8 @@ pub struct Flow {
     pub backend: BackendId,
     /// Since its last packet.
     pub age: Duration,
-    /// A FIN or RST was seen.
-    pub closing: bool,
+    /// What its record does now, in words.
+    pub state: &'static str,
 }
 
 /// A question to the owner of the packet path, with where to answer.

@@ -152,7 +152,7 @@ fn vips(view: &View, packets: Option<&Packets>) -> Vec<Value> {
             "vip": name,
             "address": vip.addresses.iter().map(ToString::to_string).chain(prefixes).collect::<Vec<_>>(),
             "ports": ports.collect::<Vec<_>>(),
-            "forward": match vip.forward { Forward::Ipip => "ipip", Forward::L2dsr => "l2dsr" },
+            "forward": match vip.forward { Forward::Ipip => "ipip", Forward::Gue => "gue", Forward::L2dsr => "l2dsr" },
             "pool": vip.pool,
             "packets": traffic.map(|t| t.packets),
             "bytes": traffic.map(|t| t.bytes),
@@ -172,7 +172,7 @@ fn listeners(view: &View, packets: Option<&Packets>) -> Vec<Value> {
         json!({
             "listener": listener.name,
             "protocol": listener.protocol,
-            "bind": listener.bind,
+            "bind": view.config.listeners.get(&listener.name).map(crate::config::Listener::spelled),
             "steer": steer.map(|report| report.mode),
             "steer_why": steer.map(|report| report.why.clone()),
             "pool": listener.pool.and_then(|id| view.snapshot.pools.get(id.index())).map(|pool| &pool.name),
@@ -185,6 +185,7 @@ fn listeners(view: &View, packets: Option<&Packets>) -> Vec<Value> {
             "by_core": steer.map(|report| report.by_core),
             "by_hash": steer.map(|report| report.by_hash),
             "missing": steer.map(|report| report.missing),
+            "relieved": steer.map(|report| report.relieved),
         })
     };
     view.snapshot.listeners.iter().map(row).collect()

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Backend, Config, Forward, HostPattern, Interface, Listener, PathPattern, Pool, Route, Sources, Vip, Workers,
-    file::show_duration,
+    Backend, Config, Forward, HostPattern, Interface, Listener, PathPattern, Pool, Route, Sources, Vip,
+    Workers, file::show_duration,
 };
 
 impl Config {
@@ -41,6 +41,7 @@ impl Config {
                 "deny": sources(&xdp.deny),
                 "allow": sources(&xdp.allow),
             });
+            put(&mut table, "outer_source", (!xdp.outer_source.is_empty()).then_some(&xdp.outer_source));
             put(&mut table, "secret", xdp.secret.as_ref().map(|path| format!("file:{}", path.display())));
             top["xdp"] = table;
         }
@@ -75,6 +76,7 @@ fn sources(sources: &Sources) -> Value {
 fn interface(interface: &Interface) -> Value {
     let mut table = json!({ "name": interface.name });
     put(&mut table, "mode", interface.mode);
+    put(&mut table, "gateway", interface.gateway.map(|gateway| gateway.to_string()));
     table
 }
 
@@ -82,7 +84,7 @@ fn vip(vip: &Vip) -> Value {
     let mut table = json!({
         "address": vip_addresses(vip),
         "ports": vip.ports.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "forward": match vip.forward { Forward::Ipip => "ipip", Forward::L2dsr => "l2dsr" },
+        "forward": match vip.forward { Forward::Ipip => "ipip", Forward::Gue => "gue", Forward::L2dsr => "l2dsr" },
         "pool": vip.pool,
     });
     put(&mut table, "flows", vip.flows_none.then_some("none"));
@@ -95,7 +97,8 @@ fn vip_addresses(vip: &Vip) -> Vec<String> {
 }
 
 fn listener(listener: &Listener) -> Value {
-    let mut table = json!({ "bind": listener.bind, "protocol": listener.protocol, "steer": listener.steer });
+    let mut table =
+        json!({ "bind": listener.spelled(), "protocol": listener.protocol, "steer": listener.steer });
     put(&mut table, "pool", listener.pool.as_deref());
     table
 }
@@ -150,9 +153,14 @@ mod tests {
         [runtime]
         workers = [0, 3]
         [xdp]
-        interfaces = ["eth0", { name = "eth1", mode = "generic" }]
+        interfaces = [
+            "eth0",
+            { name = "eth1", mode = "generic", gateway = "10.0.0.254" },
+            { name = "eth2", gateway = "02:00:5e:00:53:fe" },
+        ]
         deny = ["203.0.113.0/24", "2001:db8::/32", "file:lists/denied.txt"]
         allow = ["203.0.113.7/32"]
+        outer_source = ["198.18.0.0/24", "2001:db8:9::/64"]
         secret = "file:keys/hash"
         [admin]
         socket = "/run/x.sock"
@@ -166,7 +174,7 @@ mod tests {
         [vip.dns]
         address = ["192.0.2.53", "2001:db8::53", "198.51.100.0/25"]
         ports = ["53/udp", "53/tcp", "8000-8100/tcp", "0/udp"]
-        forward = "ipip"
+        forward = "gue"
         pool = "dns"
         flows = "none"
         [listener.web]

@@ -110,7 +110,8 @@ mod tests {
 
     #[test]
     fn bad_lines_are_named_and_not_told() {
-        let bad = parse("203.0.113.1/24\n192.0.2.1\nsecret\n::ffff:1.2.3.4\n1.2.3.4/33\nx\ny\nz").unwrap_err();
+        let bad =
+            parse("203.0.113.1/24\n192.0.2.1\nsecret\n::ffff:1.2.3.4\n1.2.3.4/33\nx\ny\nz").unwrap_err();
         assert_eq!(bad, BadLines { first: vec![1, 3, 4, 5, 6], count: 7 });
         let message = bad.to_string();
         assert!(message.ends_with("line 1, 3, 4, 5, 6 and more") && !message.contains("secret"), "{message}");

@@ -2,12 +2,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use lb_abi::{
     be::Be16,
     bounds::{BACKENDS_MAX, DENY_MAX, VIP_KEYS_MAX, VIPS_MAX},
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     balance::maglev::{Member, Table},
-    config::{Forward, Transport, VipPort},
+    config::{Forward, Gateway, Transport, VipPort},
     model::{BackendId, Generation},
 };
 
@@ -44,10 +44,13 @@ pub struct Desired {
     pub guard_key: [u64; 2],
     /// Addresses of this box: packets for a backend with one of them are given to the kernel as they came.
     pub local: BTreeSet<IpAddr>,
-    /// Outer source of IPIP in IPv4; `None`: backends with IPv4 addresses cannot be reached by IPIP.
-    pub outer_v4: Option<Ipv4Addr>,
+    /// Outer sources of IPIP and GUE in IPv4; `None`: backends with IPv4 addresses cannot be reached by a tunnel. By IPIP
+    /// each flow has its own, as far as 16 bits go; by GUE all have the first.
+    pub outer_v4: Option<Ipv4Net>,
     /// The same for IPv6.
-    pub outer_v6: Option<Ipv6Addr>,
+    pub outer_v6: Option<Ipv6Net>,
+    /// By interface name: where tunnels go for which the routing table has no answer.
+    pub gateways: BTreeMap<Arc<str>, Gateway>,
 }
 
 /// One `[vip.NAME]`.

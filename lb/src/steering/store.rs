@@ -18,16 +18,23 @@ use super::{
 };
 use crate::model::BackendId;
 
-/// What sync reads and writes. Every write is visible to packets when the call returns.
-pub(super) trait Store {
+/// What [`super::Sync`] reads and writes. Every write is visible to packets when the call returns.
+pub trait Store {
+    /// Every entry of `VIPS`.
     fn vips(&self) -> Result<BTreeMap<VipKey, VipEntry>>;
+    /// Writes one, over what is there.
     fn put_vip(&mut self, key: &VipKey, entry: &VipEntry) -> Result<()>;
+    /// Removes one that is there.
     fn remove_vip(&mut self, key: &VipKey) -> Result<()>;
     /// Entries that were ever written.
     fn backends(&self) -> Result<BTreeMap<BackendId, BackendEntry>>;
+    /// Writes one.
     fn put_backend(&mut self, id: BackendId, entry: &BackendEntry) -> Result<()>;
+    /// All slots.
     fn slots(&self) -> SlotArray<'_>;
+    /// What holds for the whole packet path.
     fn meta(&self) -> Result<Meta>;
+    /// Overwrites that.
     fn put_meta(&mut self, meta: &Meta) -> Result<()>;
     /// Adds what the lists have and the maps have not.
     fn admit_sources(&mut self, lists: &Lists) -> Result<()>;
@@ -40,8 +47,10 @@ pub(super) trait Store {
     fn for_each_flow(&self, each: &mut dyn FnMut(&FlowKey, &FlowRecord)) -> Result<()>;
     /// One that is gone already is no error.
     fn remove_flow(&mut self, key: &FlowKey) -> Result<()>;
-    /// Inserts refused since the maps were made.
+    /// Inserts refused for want of room since the maps were made.
     fn inserts_refused(&self) -> Result<u64>;
+    /// Tick at which a flow last could not be recorded, for whatever reason; 0: never.
+    fn refused_at(&self) -> Result<u32>;
     /// Starts the counters of a VIP index anew, when it is given to another VIP.
     fn reset_vip_traffic(&mut self, index: u32) -> Result<()>;
 }
@@ -127,6 +136,10 @@ impl Store for Maps {
             .get(&(FlowEvent::InsertRefused as u32), 0)
             .map_err(Error::map(names::MAP_FLOW_EVENTS))?;
         Ok(per_cpu.iter().sum())
+    }
+
+    fn refused_at(&self) -> Result<u32> {
+        self.refused_at.get(&0, 0).map_err(Error::map(names::MAP_REFUSED_AT))
     }
 
     fn reset_vip_traffic(&mut self, index: u32) -> Result<()> {

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lb_abi::{
     be::Be16,
+    bounds::TABLE_LEN,
+    flow::FlowKey,
     lengths::{Lengths, VIP_LENGTHS_MAX},
     vip::{RANGE, VipEntry, VipKey},
 };
@@ -23,27 +25,35 @@ impl<'a> Finder<'a> {
         Self { vips, host_bits: vips.keys().map(|key| key.host_bits).collect() }
     }
 
+    /// The VIP that a recorded flow goes to.
+    pub(super) fn vip_of(&self, flow: &FlowKey) -> Option<&'a VipEntry> {
+        self.key_of(flow).map(|(_, entry)| entry)
+    }
+
+    /// As [`Self::vip_of`], with the key by which it has the flow.
+    pub(super) fn key_of(&self, flow: &FlowKey) -> Option<(&'a VipKey, &'a VipEntry)> {
+        let found = self.find(flow.destination, flow.destination_port, flow.protocol);
+        found.filter(|(_, entry)| entry.table_len == TABLE_LEN)
+    }
+
     /// The entry that a packet of TCP or UDP is for.
-    pub(super) fn find(&self, address: [u8; 16], port: Be16, protocol: u8) -> Option<&'a VipEntry> {
+    fn find(&self, address: [u8; 16], port: Be16, protocol: u8) -> Option<(&'a VipKey, &'a VipEntry)> {
         self.host_bits.iter().find_map(|&host_bits| {
             let address = masked(address, host_bits);
             let key = VipKey { address, port, protocol, host_bits };
-            self.vips.get(&key).or_else(|| self.in_range(&key)).or_else(|| {
-                let any = self.vips.get(&VipKey { port: Be16(0), ..key })?;
-                (any.flags != 0).then_some(any)
+            self.vips.get_key_value(&key).or_else(|| self.in_range(&key)).or_else(|| {
+                let any = self.vips.get_key_value(&VipKey { port: Be16(0), ..key })?;
+                (any.1.flags != 0).then_some(any)
             })
         })
     }
 
-    fn in_range(&self, key: &VipKey) -> Option<&'a VipEntry> {
+    fn in_range(&self, key: &VipKey) -> Option<(&'a VipKey, &'a VipEntry)> {
         let first = VipKey { address: key.address, ..VipKey::default() };
         let of_address = self.vips.range(first..).take_while(|(other, _)| other.address == key.address);
-        let mut ranges = of_address.filter(|(other, _)| {
-            other.host_bits == key.host_bits && other.protocol == key.protocol | RANGE
-        });
-        let (_, entry) =
-            ranges.find(|(other, entry)| (other.port.host()..=entry.last_port).contains(&key.port.host()))?;
-        Some(entry)
+        let mut ranges = of_address
+            .filter(|(other, _)| other.host_bits == key.host_bits && other.protocol == key.protocol | RANGE);
+        ranges.find(|(other, entry)| (other.port.host()..=entry.last_port).contains(&key.port.host()))
     }
 }
 
@@ -105,7 +115,7 @@ mod tests {
         let finder = Finder::new(&vips);
         let find = |address: &str, port, protocol| {
             let wanted = key(address, 0, port, protocol);
-            finder.find(wanted.address, wanted.port, protocol).map(|entry| entry.vip)
+            finder.find(wanted.address, wanted.port, protocol).map(|(_, entry)| entry.vip)
         };
         assert_eq!(find("192.0.2.1", 80, 6), Some(1));
         assert_eq!(find("192.0.2.1", 90, 6), Some(2));

@@ -10,9 +10,10 @@ use lb_abi::{
     backend::BackendEntry,
     counter::FlowEvent,
     directory::{Bucket, PortRanges, VipSlot},
-    flow::{FlowKey, FlowRecord},
+    flow::{FlowKey, FlowRecord, Inserts},
     hop::HopEntry,
     lengths::{LENGTHS_MAX, Length, Lengths},
+    link::LinkEntry,
     meta::Meta,
     reason::Reason,
     slot::Slot,
@@ -34,7 +35,8 @@ use crate::xdp::{
 
 /// Runs a row.
 pub fn run(row: &Row) -> Result {
-    let mut buffer = vec![0; row.headroom];
+    // What is not written shows.
+    let mut buffer = vec![0xa5; row.headroom];
     buffer.extend(&row.frame);
     let mut packet = Frame::new(&mut buffer, row.headroom, LB0);
     let mock = Mock::new(&row.world);
@@ -68,10 +70,12 @@ struct Mock<'a> {
     lengths: Vec<(u32, Lengths)>,
     guard: Guard,
     flows: RefCell<Vec<(FlowKey, Rc<Cell<u64>>)>>,
+    inserts: Cell<Inserts>,
     reasons: RefCell<Vec<Reason>>,
     events: RefCell<Vec<FlowEvent>>,
     moved: RefCell<Vec<Moved>>,
     hops: RefCell<HashMap<u16, HopEntry>>,
+    answers_left: Cell<u32>,
 }
 
 impl<'a> Mock<'a> {
@@ -83,10 +87,12 @@ impl<'a> Mock<'a> {
             lengths: world.lengths(),
             guard: Guard::of(&world.meta, &world.deny, &world.allow),
             flows: RefCell::new(flows.collect()),
+            inserts: Cell::new(Inserts { tick: world.now, spent: world.spent }),
             reasons: RefCell::default(),
             events: RefCell::default(),
             moved: RefCell::default(),
             hops: RefCell::default(),
+            answers_left: Cell::new(world.answers_left),
         }
     }
 }
@@ -156,14 +162,24 @@ impl Env for Mock<'_> {
 
     fn record(&self, key: &FlowKey, record: FlowRecord) -> Option<()> {
         let mut flows = self.flows.borrow_mut();
-        if let Some((_, cell)) = flows.iter().find(|(other, _)| other == key) {
-            cell.set(record.to_word());
-        } else if flows.len() < FLOWS_LEN {
-            flows.push((*key, Rc::new(Cell::new(record.to_word()))));
-        } else {
+        let is_there = flows.iter().any(|(other, _)| other == key);
+        if is_there || flows.len() >= FLOWS_LEN {
             return None;
         }
+        flows.push((*key, Rc::new(Cell::new(record.to_word()))));
         Some(())
+    }
+
+    fn inserts(&self) -> Inserts {
+        self.inserts.get()
+    }
+
+    fn keep_inserts(&self, inserts: Inserts) {
+        self.inserts.set(inserts);
+    }
+
+    fn refused_at(&self) -> u32 {
+        self.world.refused_at
     }
 
     fn now_ticks(&self) -> u32 {
@@ -178,8 +194,12 @@ impl Env for Mock<'_> {
         self.hops.borrow_mut().insert(backend, entry);
     }
 
+    fn link(&self, interface: u32) -> Option<&LinkEntry> {
+        self.world.links.iter().find(|(index, _)| *index == interface).map(|(_, entry)| entry)
+    }
+
     fn route(&self, ingress: u32, route: &Route) -> std::result::Result<NextHop, Unroutable> {
-        assert_eq!(ingress, LB0);
+        assert!([LB0, LB1].contains(&ingress));
         assert_eq!(route.family, route.destination.family());
         let destination = route.destination.bytes();
         let [.., third, _] = destination;
@@ -189,7 +209,7 @@ impl Env for Mock<'_> {
             return Err(Unroutable::NoRoute);
         }
         if route.length > MTU {
-            return Err(Unroutable::TooLong);
+            return Err(Unroutable::TooLong { mtu: MTU });
         }
         let backend = BACKENDS.iter().find(|backend| address(backend.address) == destination);
         let (mac, interface) =
@@ -201,7 +221,15 @@ impl Env for Mock<'_> {
         };
         let bytes = [mac, own].concat();
         let addresses = std::array::from_fn(|at| u16::from_ne_bytes([bytes[2 * at], bytes[2 * at + 1]]));
-        Ok(NextHop { interface, addresses, mtu: MTU })
+        Ok(NextHop { interface, addresses, tags: [0; 2], mtu: MTU })
+    }
+
+    fn may_answer(&self) -> bool {
+        let left = self.answers_left.get().checked_sub(1);
+        left.is_some_and(|left| {
+            self.answers_left.set(left);
+            true
+        })
     }
 
     fn count(&self, reason: Reason) {

@@ -65,7 +65,7 @@ const HIGH: &[&str] = &[
 /// `tests`, `bench` and `xtask` are outside: they stand before every door.
 pub(crate) const DOORS: &[(&str, &[&str])] = &[
     ("aya", &["lb/src/steering/", "ebpf/abi/src/pod.rs"]),
-    ("aya_ebpf", &["ebpf/src/main.rs", "ebpf/src/bench.rs", "ebpf/src/ctx.rs", "ebpf/src/maps"]),
+    ("aya_ebpf", &["ebpf/src/main.rs", "ebpf/src/bench.rs", "ebpf/src/ctx", "ebpf/src/maps"]),
     ("aya_obj", &["lb/src/steering/"]),
     ("clap", &["lb/src/cli/"]),
     ("glommio", &["lb/src/control/", "lb/src/admin/", "lb/src/upgrade/"]),
@@ -94,7 +94,7 @@ pub(crate) const UNSAFE: &[&str] = &[
     "lb/src/ring/",
     "lb/src/sys/",
     "lb/src/steering/maps",
-    "ebpf/src/ctx.rs",
+    "ebpf/src/ctx",
     "ebpf/src/main.rs",
     "ebpf/src/bench.rs",
     "ebpf/abi/src/pod.rs",

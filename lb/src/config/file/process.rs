@@ -79,18 +79,34 @@ pub(super) fn xdp(top: &Table<'_>) -> Option<Xdp> {
         value.parsed_secret("a secret is given by reference, as in \"file:secret\"", file_reference)
     });
     let list = |key| table.value(key).map(|value| sources(&value)).unwrap_or_default();
-    Some(Xdp { interfaces, deny: list("deny"), allow: list("allow"), secret })
+    Some(Xdp {
+        interfaces,
+        deny: list("deny"),
+        allow: list("allow"),
+        outer_source: table.value("outer_source").map(|value| outer_source(&value)).unwrap_or_default(),
+        secret,
+    })
 }
 
 fn interface(value: &Value<'_>) -> Option<Interface> {
     let rule = "an interface is a name, such as \"eth0\", or { name = \"eth0\", mode = \"native\" }";
     if !value.is_table() {
-        return Some(Interface { name: value.parsed(rule, interface_name)?.value.into(), mode: None });
+        return Some(Interface {
+            name: value.parsed(rule, interface_name)?.value.into(),
+            mode: None,
+            gateway: None,
+        });
     }
     let table = value.table(&schema::INTERFACE)?;
     let mode = table.value("mode").and_then(|value| value.choice(&schema::XDP_MODES));
     let name = table.required("name", "an interface needs its name")?.parsed(rule, interface_name)?;
-    Some(Interface { name: name.value.into(), mode: mode.map(|at| at.value) })
+    let rule = "must be the IP or Ethernet address of a router, such as \"10.0.0.1\"";
+    let gateway = table.value("gateway").and_then(|value| value.parsed(rule, address::gateway));
+    Some(Interface {
+        name: name.value.into(),
+        mode: mode.map(|at| at.value),
+        gateway: gateway.map(|at| at.value),
+    })
 }
 
 /// The kernel's own rule: `dev_valid_name`, net/core/dev.c.
@@ -118,10 +134,25 @@ fn sources(value: &Value<'_>) -> Sources {
         }
     }
     if sources.nets.len() > INLINE_MAX {
-        let fault = format!("must be at most {INLINE_MAX} prefixes; more belong into a file, as in \"file:denied.txt\"");
+        let fault = format!(
+            "must be at most {INLINE_MAX} prefixes; more belong into a file, as in \"file:denied.txt\""
+        );
         value.fault(Fault::new(fault));
     }
     sources
+}
+
+fn outer_source(value: &Value<'_>) -> Vec<ipnet::IpNet> {
+    let rule = "must be an array of prefixes, such as [\"198.18.0.0/24\"]";
+    let mut nets: Vec<ipnet::IpNet> = Vec::new();
+    for item in value.items(rule).unwrap_or_default() {
+        let Some(net) = item.parsed("must be a string", address::tunnel_source) else { continue };
+        match nets.iter().any(|other| other.addr().is_ipv4() == net.value.addr().is_ipv4()) {
+            true => item.fault(Fault::new("there is a prefix of this family already")),
+            false => nets.push(net.value),
+        }
+    }
+    nets
 }
 
 /// `file:NAME`, NAME relative and without `..`: what it leads to is opened beneath the config's directory.

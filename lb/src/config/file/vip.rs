@@ -32,7 +32,7 @@ impl VipDraft {
             table.required("address", addresses_rule).and_then(|value| value.items(addresses_rule));
         let ports_rule = "must be an array of ports, such as [\"53/udp\", \"53/tcp\"]";
         let ports = table.required("ports", ports_rule).and_then(|value| value.items(ports_rule));
-        let forward = table.required("forward", "must be \"ipip\" or \"l2dsr\"");
+        let forward = table.required("forward", "must be \"ipip\", \"gue\" or \"l2dsr\"");
         let flows = table.value("flows").and_then(|value| value.choice(&schema::FLOWS));
         Self {
             name,
@@ -81,7 +81,8 @@ fn port(text: &str) -> Result<VipPort, Fault> {
     let transport = choose(transport, &schema::TRANSPORTS).map_err(|fault| {
         Fault::new(rule).suggest(fault.suggestion.map(|transport| format!("{ports}/{transport}")))
     })?;
-    let number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u16>().ok())?;
+    let number =
+        |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u16>().ok())?;
     if ports == "*" {
         return Err(Fault::new(rule).suggest(Some(format!("{}", VipPort::any(transport)))));
     }
@@ -91,7 +92,9 @@ fn port(text: &str) -> Result<VipPort, Fault> {
                 Err(Fault::new(rule).suggest(Some(format!("{}", VipPort::any(transport)))))
             }
             (Some(port @ 1..), Some(last)) if port < last => Ok(VipPort { port, last, transport }),
-            _ => Err(Fault::new("must be a range from a lower port to a higher one, such as \"8000-8100/tcp\"")),
+            _ => Err(Fault::new(
+                "must be a range from a lower port to a higher one, such as \"8000-8100/tcp\"",
+            )),
         };
     }
     match number(ports) {

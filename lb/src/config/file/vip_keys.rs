@@ -13,7 +13,7 @@ use super::{
     reader::{At, Fault, Findings},
     vip::VipDraft,
 };
-use crate::config::{Transport, VipPort};
+use crate::config::{BindRange, Transport, VipPort};
 
 /// Reports all that cannot be told apart.
 pub(super) fn check(vips: &[VipDraft], listeners: &[ListenerDraft], findings: &Findings<'_>) {
@@ -41,25 +41,39 @@ pub(super) fn check(vips: &[VipDraft], listeners: &[ListenerDraft], findings: &F
     let most = bounds::VIP_RANGES as usize / 2;
     if let (true, Some(port)) = (ranges.len() > most, vips.iter().flat_map(|vip| &vip.ports).next()) {
         let count = ranges.len();
-        findings.error(port, Fault::new(format!("{count} addresses have ranges of ports; {most} is the most")));
+        findings
+            .error(port, Fault::new(format!("{count} addresses have ranges of ports; {most} is the most")));
     }
     lengths(vips, findings);
-    for (listener, bind) in listeners.iter().flat_map(|l| l.bind.iter().map(move |bind| (l, bind))) {
-        let takes = |vip: &&VipDraft| {
-            let ip = bind.value.ip();
-            let is_port =
-                |own: VipPort| own.transport == Transport::Tcp && own.contains(bind.value.port());
-            !ip.is_unspecified()
-                && vip.addresses.iter().any(|net| net.value.contains(&ip))
-                && vip.ports.iter().any(|port| is_port(port.value))
-        };
-        if let Some(vip) = vips.iter().find(takes) {
-            let fault = Fault::new(format!(
-                "vip.{} takes these packets before listener.{} sees any",
-                vip.name, listener.name
-            ));
-            findings.error(bind, fault);
+    for listener in listeners {
+        for bind in listener.bind.iter().filter(|bind| !bind.value.ip().is_unspecified()) {
+            taken(vips, listener, bind, "these packets", |own| own.contains(bind.value), findings);
         }
+        for range in &listener.ranges {
+            taken(vips, listener, range, "some of these packets", |own| own.meets(&range.value), findings);
+        }
+    }
+}
+
+/// What a listener listens at, and whether a VIP has it, too.
+fn taken<T>(
+    vips: &[VipDraft],
+    listener: &ListenerDraft,
+    bind: &At<T>,
+    what: &str,
+    is_own: impl Fn(BindRange) -> bool,
+    findings: &Findings<'_>,
+) {
+    let takes = |vip: &&VipDraft| {
+        let mut keys = vip.addresses.iter().flat_map(|a| vip.ports.iter().map(move |p| (a, p.value)));
+        keys.any(|(address, VipPort { port, last, transport })| {
+            transport == Transport::Tcp && is_own(BindRange { net: address.value, first: port, last })
+        })
+    };
+    if let Some(vip) = vips.iter().find(takes) {
+        let (vip, listener) = (&vip.name, &listener.name);
+        let fault = Fault::new(format!("vip.{vip} takes {what} before listener.{listener} sees any"));
+        findings.error(bind, fault);
     }
 }
 
@@ -70,7 +84,8 @@ fn range(vip: &VipDraft, port: &At<VipPort>, others: &[(VipPort, &str)], finding
         let of = if *owner == &*vip.name { String::new() } else { format!(" of vip.{owner}") };
         findings.error(port, Fault::new(format!("overlaps the range {other}{of} of the same address")));
     } else if others.len() == RANGES_MAX {
-        findings.error(port, Fault::new(format!("is one too many: an address has at most {RANGES_MAX} ranges")));
+        findings
+            .error(port, Fault::new(format!("is one too many: an address has at most {RANGES_MAX} ranges")));
     }
 }
 

@@ -158,7 +158,9 @@ impl<S: Shelf> Directory<S> {
             }
         }
         let used = |used: &mut dyn Iterator<Item = u16>| used.collect::<BTreeSet<u16>>();
-        let entries = used(&mut buckets.values().flatten().map(|(_, index)| *index));
+        // Packets read what does not hold any more until its bucket is published below.
+        let entries = used(&mut words.iter().flat_map(|(_, word)| indexes(*word)));
+        let kept = used(&mut buckets.values().flatten().map(|(_, index)| *index));
         let ranges = used(&mut wide.values().map(|wide| wide.index));
         let known: BTreeSet<VipKey> = buckets.values().flatten().map(|(key, _)| *key).collect();
         let mut this = Self {
@@ -177,15 +179,18 @@ impl<S: Shelf> Directory<S> {
                 this.wide.entry(any_of(key)).or_default().ranges.insert(key.port.host(), entry.last_port);
             }
             if !known.contains(key) {
-                this.place(&VipSlot { key: *key, ranges: 0, entry: *entry })?;
+                this.shelve(&VipSlot { key: *key, ranges: 0, entry: *entry })?;
             }
         }
-        this.wide.keys().copied().collect::<Vec<_>>().iter().try_for_each(|key| this.place_wide(key))?;
-        for &(bucket, word) in words {
-            if this.word(bucket) != word {
+        // Each bucket once, with all of its keys: with a part of them it might lack the mark by which the others are found.
+        let words: BTreeMap<u32, Bucket> = words.iter().copied().collect();
+        for bucket in words.keys().chain(this.buckets.keys()).copied().collect::<BTreeSet<u32>>() {
+            if words.get(&bucket).copied().unwrap_or_default() != this.word(bucket) {
                 this.publish(bucket);
             }
         }
+        this.indexes.freed.extend(entries.difference(&kept));
+        this.wide.keys().copied().collect::<Vec<_>>().iter().try_for_each(|key| this.place_wide(key))?;
         Ok(this)
     }
 
@@ -254,15 +259,25 @@ impl<S: Shelf> Directory<S> {
     }
 
     fn place(&mut self, slot: &VipSlot) -> Result<()> {
+        let old = self.shelve(slot)?;
+        self.publish(bucket_of(&slot.key));
+        self.indexes.freed.extend(old);
+        Ok(())
+    }
+
+    /// Writes a key's entry under a new index, for its bucket to show. Gives back the old index, which it shows yet.
+    fn shelve(&mut self, slot: &VipSlot) -> Result<Option<u16>> {
         let key = slot.key;
         let index = self.indexes.take(&mut self.shelf, "vip addresses and ports")?;
         self.shelf.put(index, slot)?;
-        let bucket = bucket_of(&key);
-        let keys = self.buckets.entry(bucket).or_default();
-        match keys.iter_mut().find(|(other, _)| *other == key) {
-            Some((_, old)) => self.indexes.freed.push(mem::replace(old, index)),
-            None => keys.push((key, index)),
-        }
+        let keys = self.buckets.entry(bucket_of(&key)).or_default();
+        let old = match keys.iter_mut().find(|(other, _)| *other == key) {
+            Some((_, old)) => Some(mem::replace(old, index)),
+            None => {
+                keys.push((key, index));
+                None
+            }
+        };
         // Only those that a bucket shows are found with their ranges.
         keys.sort_by_key(|(key, _)| !is_any(key));
         let shown = if keys.len() > WAYS { WAYS - 1 } else { WAYS };
@@ -271,8 +286,7 @@ impl<S: Shelf> Directory<S> {
             let what = "addresses with any port or port ranges that fall into one bucket";
             return Err(Error::Bounds { what, is: wide, max: shown });
         }
-        self.publish(bucket);
-        Ok(())
+        Ok(old)
     }
 
     fn withdraw(&mut self, key: &VipKey) {
@@ -312,6 +326,8 @@ const fn any_of(key: &VipKey) -> VipKey {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -328,6 +344,8 @@ mod tests {
         held: Vec<u16>,
         held_ranges: Vec<u16>,
         waits: usize,
+        /// What is to be found at every moment.
+        stays: BTreeMap<VipKey, VipEntry>,
     }
 
     impl Shelf for Fake {
@@ -347,6 +365,9 @@ mod tests {
         fn publish(&mut self, bucket: u32, word: Bucket) {
             self.buckets.insert(bucket, word);
             self.hold(word);
+            for (key, entry) in &self.stays {
+                assert_eq!(self.find(&self.stays, key), Some(*entry), "{key:?} is lost");
+            }
         }
 
         fn wait(&mut self) {
@@ -369,7 +390,9 @@ mod tests {
             let word = self.buckets.get(&bucket_of(any)).copied().unwrap_or_default();
             let slot = indexes(word).map(|index| self.slots[&index]).find(|slot| slot.key == *any)?;
             let ranges = self.ranges.get(&(slot.ranges as u16)).filter(|_| slot.ranges != 0);
-            if let Some(range) = ranges.and_then(|ranges| ranges.0.into_iter().find(|range| range.contains(port))) {
+            if let Some(range) =
+                ranges.and_then(|ranges| ranges.0.into_iter().find(|range| range.contains(port)))
+            {
                 return self.find(vips, &range_key(range.first));
             }
             Some(slot.entry).filter(|entry| entry.flags != 0)
@@ -398,26 +421,35 @@ mod tests {
     }
 
     /// Six keys of one bucket, and six others.
-    fn keys() -> Vec<VipKey> {
-        let key = |port| VipKey { port: Be16::new(port), ..ANY };
-        let first = bucket_of(&key(1));
-        let same = (1..).map(key).filter(|key| bucket_of(key) == first).take(6);
-        same.chain((1..).map(key).filter(|key| bucket_of(key) != first).take(6)).collect()
-    }
+    static KEYS: LazyLock<Vec<VipKey>> = LazyLock::new(|| {
+        let key = |number: u32| {
+            let mut address = ADDRESS;
+            address[12..].copy_from_slice(&number.to_be_bytes());
+            VipKey { address, port: Be16::new(80), ..ANY }
+        };
+        let first = bucket_of(&key(0));
+        let same = (0..).map(key).filter(|key| bucket_of(key) == first).take(6);
+        same.chain((0..).map(key).filter(|key| bucket_of(key) != first).take(6)).collect()
+    });
 
     fn of_empty() -> Directory<Fake> {
         Directory::new(Fake::default(), &BTreeMap::new(), &[], &BTreeMap::new(), END).unwrap()
     }
 
+    /// What did not change is found all the time.
     fn readopt(shelf: Fake, vips: &BTreeMap<VipKey, VipEntry>) -> Directory<Fake> {
         let words: Vec<_> = shelf.buckets.iter().map(|(at, word)| (*at, *word)).collect();
         let slots = shelf.slots.clone();
-        Directory::new(shelf, vips, &words, &slots, END).unwrap()
+        let stays = vips.iter().filter(|(key, entry)| shelf.find(vips, key) == Some(**entry));
+        let stays = stays.map(|(key, entry)| (*key, *entry)).collect();
+        let mut directory = Directory::new(Fake { stays, ..shelf }, vips, &words, &slots, END).unwrap();
+        directory.shelf.stays.clear();
+        directory
     }
 
     fn check(directory: &Directory<Fake>, vips: &BTreeMap<VipKey, VipEntry>) {
-        for key in keys() {
-            assert_eq!(directory.shelf.find(vips, &key), vips.get(&key).copied(), "{key:?}");
+        for key in KEYS.iter() {
+            assert_eq!(directory.shelf.find(vips, key), vips.get(key).copied(), "{key:?}");
         }
         for port in [1, 10, 15, 19, 20, 25, 29, 30, 65_535] {
             let is_in = |(key, entry): &(&VipKey, &VipEntry)| {
@@ -436,7 +468,7 @@ mod tests {
             steps in proptest::collection::vec((0usize..15, 0u32..4, 0u8..8), 1..200),
         ) {
             // And two ranges, and any port.
-            let keys = [keys(), vec![range_key(10), range_key(20), ANY]].concat();
+            let keys = [&KEYS[..], &[range_key(10), range_key(20), ANY]].concat();
             let entry_of = |key: &VipKey, vip| {
                 let last_port = if key.protocol & RANGE != 0 { key.port.host() + 9 - vip as u16 } else { 0 };
                 VipEntry { vip, last_port, flags: 1, ..VipEntry::default() }
@@ -469,7 +501,7 @@ mod tests {
     #[test]
     fn a_grace_period_is_waited_for_only_when_indexes_run_out() {
         let mut directory = of_empty();
-        let key = keys()[0];
+        let key = KEYS[0];
         for vip in 0..100 {
             directory.put(&key, &VipEntry { vip, ..VipEntry::default() }).unwrap();
         }

@@ -13,8 +13,8 @@ use ipnet::IpNet;
 use lb_abi::{
     bounds::{DENY_MAX, GUARD_BUCKETS},
     guard::{
-        ALLOWED, BUCKET_LEN, GATE_BITS, GATE_V4_LEN, GATE_V6_LEN, GATE_WORDS, GuardBucket, SPILLED, buckets, fingerprint,
-        gate_v6,
+        ALLOWED, BUCKET_LEN, GATE_BITS, GATE_V4_LEN, GATE_V6_LEN, GATE_WORDS, GuardBucket, SPILLED, buckets,
+        fingerprint, gate_v6,
     },
     lengths::{Length, Lengths},
 };
@@ -79,11 +79,11 @@ impl Lists {
     /// # Errors
     /// Too many prefixes.
     pub fn buckets(&self) -> Result<Vec<GuardBucket>> {
-        let memory: Vec<AtomicU64> = std::iter::repeat_with(AtomicU64::default)
-            .take(GUARD_BUCKETS as usize * BUCKET_LEN)
-            .collect();
+        let memory: Vec<AtomicU64> =
+            std::iter::repeat_with(AtomicU64::default).take(GUARD_BUCKETS as usize * BUCKET_LEN).collect();
         self.words.iter().try_for_each(|word| Table(&memory).insert(*word))?;
-        let bucket = |words: &[AtomicU64; BUCKET_LEN]| words.each_ref().map(|word| word.load(Ordering::Relaxed));
+        let bucket =
+            |words: &[AtomicU64; BUCKET_LEN]| words.each_ref().map(|word| word.load(Ordering::Relaxed));
         Ok(memory.as_chunks().0.iter().map(bucket).collect())
     }
 
@@ -224,7 +224,9 @@ impl<'a> Table<'a> {
     /// A place in one of two full buckets, whose word was copied to its other bucket. Words that were moved before
     /// stay: a packet looks into the first bucket first, and would miss one that comes back there.
     fn make_room(self, first: u32, other: u32) -> Option<&'a AtomicU64> {
-        for (bucket, place) in [first, other].into_iter().flat_map(|at| self.ways(at).iter().map(move |way| (at, way))) {
+        for (bucket, place) in
+            [first, other].into_iter().flat_map(|at| self.ways(at).iter().map(move |way| (at, way)))
+        {
             let word = place.load(Ordering::Relaxed);
             let [home, away] = buckets(word);
             if home != bucket {
@@ -269,7 +271,11 @@ impl<'a> Table<'a> {
 
     fn len(self) -> usize {
         let is_word = |place: &&AtomicU64| place.load(Ordering::Relaxed) != 0;
-        self.0.chunks(BUCKET_LEN).flat_map(|bucket| bucket.get(1..).unwrap_or_default()).filter(is_word).count()
+        self.0
+            .chunks(BUCKET_LEN)
+            .flat_map(|bucket| bucket.get(1..).unwrap_or_default())
+            .filter(is_word)
+            .count()
     }
 }
 
@@ -335,12 +341,16 @@ mod tests {
             &nets(&["203.0.113.0/24", "198.51.100.7/32", "10.0.0.0/8", "2001:db8::/31", "2001:db8:f::1/128"]),
             &nets(&["203.0.113.8/29", "10.0.0.0/8", "2001:db8:f::/48"]),
         );
-        let denied = ["203.0.113.7", "203.0.113.16", "198.51.100.7", "2001:db8::1", "2001:db9::", "2001:db8:f::1"];
-        let let_in = ["203.0.113.8", "203.0.114.0", "198.51.100.6", "10.1.2.3", "2001:dba::", "2001:db8:f::2"];
+        let denied =
+            ["203.0.113.7", "203.0.113.16", "198.51.100.7", "2001:db8::1", "2001:db9::", "2001:db8:f::1"];
+        let let_in =
+            ["203.0.113.8", "203.0.114.0", "198.51.100.6", "10.1.2.3", "2001:dba::", "2001:db8:f::2"];
         denied.iter().for_each(|address| assert!(denies(&lists, address), "{address}"));
         let_in.iter().for_each(|address| assert!(!denies(&lists, address), "{address}"));
         let all = Lists::of(KEY, &nets(&["0.0.0.0/0", "::/0"]), &nets(&["192.0.2.1/32"]));
-        for (address, is_denied) in [("192.0.2.1", false), ("192.0.2.2", true), ("255.255.255.255", true), ("::1", true)] {
+        for (address, is_denied) in
+            [("192.0.2.1", false), ("192.0.2.2", true), ("255.255.255.255", true), ("::1", true)]
+        {
             assert_eq!(denies(&all, address), is_denied, "{address}");
         }
     }
@@ -350,7 +360,8 @@ mod tests {
     fn a_full_list_fits() {
         let memory = memory(GUARD_BUCKETS as usize);
         let table = Table(&memory);
-        let word = |n: u32| fingerprint(KEY, 0, u64::from(n.wrapping_mul(0x9e37_79b1)) << 32 | 0xffff_0000, 0);
+        let word =
+            |n: u32| fingerprint(KEY, 0, u64::from(n.wrapping_mul(0x9e37_79b1)) << 32 | 0xffff_0000, 0);
         (0..DENY_MAX).for_each(|n| table.insert(word(n)).unwrap());
         assert_eq!(table.len(), DENY_MAX as usize);
         assert!((0..DENY_MAX).all(|n| find(table, word(n)) == Some(word(n))));

@@ -9,24 +9,26 @@ mod words;
 
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, ReusePortSockArray},
+    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, ReusePortSockArray, SockMap},
 };
 use lb_abi::{
     backend::BackendEntry,
     bounds,
     counter::{FlowEvent, Traffic},
     directory::{PortRanges, VipSlot},
-    flow::{FlowKey, FlowRecord},
+    flow::{FlowKey, FlowRecord, Inserts},
     guard::{GATE_WORDS, GuardBucket},
     lengths::{LISTS, Lengths},
+    link::LinkEntry,
+    lookup::LookupEntry,
     names, reason,
     steer::{SteerCounters, SteerEntry, SteerKey},
     vip::{VipEntry, VipKey},
 };
 
 pub use directory::{Directory, Mapped};
-pub use guard::{Guard, Lists};
 pub(super) use guard::host_bits_of;
+pub use guard::{Guard, Lists};
 pub use lengths::PrefixLengths;
 pub use slots::{SlotArray, Slots};
 
@@ -41,6 +43,10 @@ pub type Vips = HashMap<MapData, VipKey, VipEntry>;
 pub type Backends = Array<MapData, BackendEntry>;
 /// `FLOWS`.
 pub type Flows = HashMap<MapData, FlowKey, FlowRecord>;
+/// `REFUSED_AT`: one entry.
+pub type RefusedAt = Array<MapData, u32>;
+/// `LINKS`, by interface index.
+pub type Links = HashMap<MapData, u32, LinkEntry>;
 /// `REASONS`, by reason.
 pub type Reasons = PerCpuArray<MapData, u64>;
 /// `FLOW_EVENTS`, by event.
@@ -56,6 +62,16 @@ pub type SteerCores = Array<MapData, u32>;
 /// `STEER_COUNTERS`, by group.
 pub type SteerCounts = PerCpuArray<MapData, SteerCounters>;
 
+/// `STEER_LOADS`, by worker.
+pub type SteerLoads = Array<MapData, u32>;
+/// `STEER_RELIEVED`, by group.
+pub type SteerRelieved = PerCpuArray<MapData, u64>;
+
+/// `LOOKUP_SOCKETS`, by group and worker.
+pub type LookupSockets = SockMap<MapData>;
+/// `LOOKUP_PREFIXES`.
+pub type LookupPrefixes = LpmTrie<MapData, [u8; 16], LookupEntry>;
+
 /// Every map, open. Dropping it closes them; pinned ones live on.
 pub struct Maps {
     /// What holds for the whole packet path.
@@ -70,6 +86,10 @@ pub struct Maps {
     pub backends: Backends,
     /// What is remembered of flows.
     pub flows: Flows,
+    /// When a flow last could not be recorded.
+    pub refused_at: RefusedAt,
+    /// What is known of interfaces.
+    pub links: Links,
     /// Denied and allowed sources.
     pub guard: Guard,
     /// Prefix lengths of these and of VIP addresses.
@@ -90,6 +110,14 @@ pub struct Maps {
     pub steer_cores: SteerCores,
     /// Choices by group.
     pub steer_counters: SteerCounts,
+    /// Loads by worker. Not pinned: they are of this process.
+    pub steer_loads: SteerLoads,
+    /// Relieved connections by group. Not pinned, either.
+    pub steer_relieved: SteerRelieved,
+    /// Sockets that `lb_lookup` names. Not pinned.
+    pub lookup_sockets: LookupSockets,
+    /// Whose addresses are whose. Not pinned.
+    pub lookup_prefixes: LookupPrefixes,
 }
 
 impl Maps {
@@ -115,6 +143,8 @@ impl Maps {
             slots: Slots::map(take(object, names::MAP_SLOTS)?)?,
             backends: typed(object, names::MAP_BACKENDS)?,
             flows: typed(object, names::MAP_FLOWS)?,
+            refused_at: typed(object, names::MAP_REFUSED_AT)?,
+            links: typed(object, names::MAP_LINKS)?,
             guard: Guard::new(gates, table),
             lengths: PrefixLengths(typed(object, names::MAP_LENGTHS)?),
             reasons: typed(object, names::MAP_REASONS)?,
@@ -125,6 +155,10 @@ impl Maps {
             steer_sockets: typed(object, names::MAP_STEER_SOCKETS)?,
             steer_cores: typed(object, names::MAP_STEER_CORES)?,
             steer_counters: typed(object, names::MAP_STEER_COUNTERS)?,
+            steer_loads: typed(object, names::MAP_STEER_LOADS)?,
+            steer_relieved: typed(object, names::MAP_STEER_RELIEVED)?,
+            lookup_sockets: typed(object, names::MAP_LOOKUP_SOCKETS)?,
+            lookup_prefixes: typed(object, names::MAP_LOOKUP_PREFIXES)?,
         })
     }
 }
@@ -133,7 +167,8 @@ fn take(object: &mut Ebpf, name: &'static str) -> Result<Map> {
     object.take_map(name).ok_or(Error::Missing { kind: "map", name })
 }
 
-fn typed<M: TryFrom<Map, Error = MapError>>(object: &mut Ebpf, name: &'static str) -> Result<M> {
+/// A map of the object as what it is.
+pub(super) fn typed<M: TryFrom<Map, Error = MapError>>(object: &mut Ebpf, name: &'static str) -> Result<M> {
     M::try_from(take(object, name)?).map_err(Error::map(name))
 }
 
@@ -147,7 +182,7 @@ pub(super) struct Shape {
 }
 
 /// The shape of every map that is pinned. A pin of another shape is another version's.
-pub(super) const SHAPES: [Shape; 19] = [
+pub(super) const SHAPES: [Shape; 21] = [
     shape::<u32, lb_abi::meta::Meta>(names::MAP_META, 1),
     shape::<VipKey, VipEntry>(names::MAP_VIPS, bounds::VIP_KEYS_MAX),
     shape::<u32, u64>(names::MAP_VIP_BUCKETS, bounds::VIP_BUCKETS),
@@ -156,6 +191,8 @@ pub(super) const SHAPES: [Shape; 19] = [
     shape::<u32, u64>(names::MAP_SLOTS, bounds::SLOTS_MAX),
     shape::<u32, BackendEntry>(names::MAP_BACKENDS, bounds::BACKENDS_MAX),
     shape::<FlowKey, FlowRecord>(names::MAP_FLOWS, bounds::FLOWS_MAX),
+    shape::<u32, Inserts>(names::MAP_INSERTS, 1),
+    shape::<u32, u32>(names::MAP_REFUSED_AT, 1),
     shape::<u32, u64>(names::MAP_GATES, GATE_WORDS),
     shape::<u32, GuardBucket>(names::MAP_GUARD, bounds::GUARD_BUCKETS),
     shape::<u32, Lengths>(names::MAP_LENGTHS, 2 * LISTS as u32),

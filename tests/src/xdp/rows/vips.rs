@@ -24,32 +24,39 @@ fn to(port: u16) -> Packet {
     arriving(Packet::tcp("198.51.100.7:40000", &format!("192.0.2.1:{port}"), ACK))
 }
 
-/// TCP ports of the first VIP that share a bucket of the directory with port 80, and 80 itself as the first.
-fn neighbours(count: usize) -> Vec<u16> {
-    let bucket = |port| {
-        let (address, port) = (address("192.0.2.1"), Be16::new(port));
-        bucket_of(&VipKey { address, port, protocol: 6, host_bits: 0 })
+/// Addresses and TCP ports that share a bucket of the directory, the first VIP's among them as the first.
+fn neighbours(count: usize) -> Vec<(String, u16)> {
+    let bucket = |address: &str, port| {
+        bucket_of(&VipKey { address: self::address(address), port: Be16::new(port), protocol: 6, host_bits: 0 })
     };
-    let others = (1..u16::MAX).filter(|port| *port != 80 && bucket(*port) == bucket(80));
-    [80].into_iter().chain(others).take(count).collect()
+    let full = bucket("192.0.2.1", 80);
+    let addresses = (1..255).map(|last| format!("192.0.2.{last}"));
+    let all = addresses.flat_map(|address| (1..u16::MAX).map(move |port| (address.clone(), port)));
+    let others = all.filter(|(address, port)| bucket(address, *port) == full);
+    let first = ("192.0.2.1".to_owned(), 80);
+    [first.clone()].into_iter().chain(others.filter(|key| *key != first)).take(count).collect()
 }
 
 fn full_buckets(now: u32) -> Vec<Row> {
     // One more than fits, and one that is in no map.
-    let ports = neighbours(WAYS + 2);
-    let (first, last, nobody) = (ports[0], ports[WAYS], ports[WAYS + 1]);
+    let keys = neighbours(WAYS + 2);
+    let packet = |at: usize| {
+        let (address, port) = &keys[at];
+        arriving(Packet::tcp("198.51.100.7:40000", &format!("{address}:{port}"), ACK))
+    };
     let with = |count: usize| {
-        ports[1..count].iter().fold(ipip(now), |world, port| world.vip("192.0.2.1", *port, 6, FORWARD_IPIP))
+        keys[1..count].iter().fold(ipip(now), |world, (address, port)| world.vip(address, *port, 6, FORWARD_IPIP))
     };
     let (whole, full) = (with(WAYS), with(WAYS + 1));
-    let sent = |name, world, port| row(name, world, &to(port)).forwarded(&to(port), &NEAR, Way::Ipip);
+    let sent =
+        |name, world, at| row(name, world, &packet(at)).forwarded(&packet(at), &NEAR, Way::Ipip);
     vec![
-        sent("the first key of a whole bucket", &whole, first),
-        sent("the last key of a whole bucket", &whole, ports[WAYS - 1]),
-        row("a whole bucket, and no key of it", &whole, &to(last)),
-        sent("the first key of a bucket that is too full", &full, first),
-        sent("a key that the bucket had no room for", &full, last),
-        row("a bucket that is too full, and no key of it", &full, &to(nobody)),
+        sent("the first key of a whole bucket", &whole, 0),
+        sent("the last key of a whole bucket", &whole, WAYS - 1),
+        row("a whole bucket, and no key of it", &whole, &packet(WAYS)),
+        sent("the first key of a bucket that is too full", &full, 0),
+        sent("a key that the bucket had no room for", &full, WAYS),
+        row("a bucket that is too full, and no key of it", &full, &packet(WAYS + 1)),
     ]
 }
 
