@@ -2,7 +2,10 @@
 
 use lb_abi::{flow::FlowKey, hash};
 
-use crate::{address::Address, parse::{Ip, Ports}};
+use crate::{
+    address::Address,
+    parse::{Ip, Ports},
+};
 
 /// A packet's flow, in registers: the key of its record is made only where a record is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -57,9 +57,8 @@ fn walk<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<Outcome, Reason> {
         return Err(Reason::Denied);
     }
     // What is cut short, a fragment or has options is ours to judge if its address is.
-    let transport = Transport::parse(packet, &ip).map_err(|reason| {
-        env.vip_flags(ip.destination).map_or(Reason::NotOurs, |_| reason)
-    })?;
+    let transport = Transport::parse(packet, &ip)
+        .map_err(|reason| env.vip_flags(ip.destination).map_or(Reason::NotOurs, |_| reason))?;
     let (flow, stage) = match transport {
         Transport::Tcp(ports, flags) => (Flow::new(&ip, ports), Stage::of(flags)),
         Transport::Udp(ports) => (Flow::new(&ip, ports), Some(Stage::Datagram)),

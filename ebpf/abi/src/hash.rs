@@ -205,7 +205,8 @@ mod tests {
         let flows = || (0..20_000u32).map(|n| tcp(v4(n.wrapping_mul(0x9e37_79b1)), n as u16));
         for bit in 0..64 {
             let (one, two) = (key(1), [key(1)[0] ^ 1 << bit, key(1)[1] ^ 1 << (63 - bit)]);
-            let same = |flow: &FlowKey| slot(super::flow(one, flow), 256) == slot(super::flow(two, flow), 256);
+            let same =
+                |flow: &FlowKey| slot(super::flow(one, flow), 256) == slot(super::flow(two, flow), 256);
             let count = flows().filter(same).count();
             assert!((30..140).contains(&count), "bit {bit}: {count} of 20000, where 78 are due");
         }
@@ -231,8 +232,10 @@ mod tests {
                 assert!(changed.iter().all(is_fair), "bit {bit}, IPv6 {is_v6}: {changed:?} of {ROUNDS}");
             }
         };
-        let source = |from: usize| move |flow: &mut FlowKey, bit: usize| {
-            flow.source[from + bit / 8] ^= 1 << (bit % 8);
+        let source = |from: usize| {
+            move |flow: &mut FlowKey, bit: usize| {
+                flow.source[from + bit / 8] ^= 1 << (bit % 8);
+            }
         };
         flips(&source(12), 32, false);
         flips(&source(0), 128, true);

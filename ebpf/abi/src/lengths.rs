@@ -52,7 +52,8 @@ impl Length {
     pub const fn new(host_bits: u32) -> Self {
         let mask = if host_bits >= 128 { 0 } else { u128::MAX << host_bits };
         let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = mask.to_be_bytes();
-        let mask = [u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes([i, j, k, l, m, n, o, p])];
+        let mask =
+            [u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes([i, j, k, l, m, n, o, p])];
         Self { mask, host_bits, pad: 0 }
     }
 }

@@ -6,9 +6,7 @@ use std::{
 };
 
 use lb_abi::{
-    guard::{
-        self, ALLOWED, GATE_BITS, GATE_V4_LEN, GATE_V6_LEN, GuardBucket, SPILLED, WAYS, fingerprint,
-    },
+    guard::{self, ALLOWED, GATE_BITS, GATE_V4_LEN, GATE_V6_LEN, GuardBucket, SPILLED, WAYS, fingerprint},
     lengths::{DENY_V4, DENY_V6, Length, Lengths, index},
     meta::Meta,
 };

@@ -199,10 +199,14 @@ fn lengths(now: u32) -> Vec<Row> {
 /// A backend that is this box itself: the packet passes as it came, and counts as sent there.
 fn to_itself(now: u32) -> Vec<Row> {
     let local = |mut world: World| {
-        world.backends.iter_mut().filter(|(id, _)| *id == NEAR.id).for_each(|(_, entry)| entry.flags |= LOCAL);
+        world
+            .backends
+            .iter_mut()
+            .filter(|(id, _)| *id == NEAR.id)
+            .for_each(|(_, entry)| entry.flags |= LOCAL);
         world
     };
-    let passed = |name, world: &World, packet: &Packet| row(name, world, packet).to_itself(&NEAR);
+    let passed = |name, world: &World, packet: &Packet| row(name, world, packet).kept_here(&NEAR);
     let opened = local(ipip(now)).moving(NEAR.id, OTHER.id, Phase::Open, 10);
     vec![
         passed("a backend that is the box itself", &local(ipip(now)), &tcp(ACK)),

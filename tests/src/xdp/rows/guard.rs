@@ -36,8 +36,16 @@ fn longest(now: u32) -> Vec<Row> {
         denied("a denied prefix in the middle of a byte, IPv4", &v4("198.51.100.4", 30), &v4_packet),
         let_in("the prefix beside that, IPv4", &v4("198.51.100.8", 30), &v4_packet),
         denied("a short denied prefix, IPv4", &v4("198.48.0.0", 13), &v4_packet),
-        let_in("an allowed host in a denied prefix, IPv4", &v4("198.48.0.0", 13).allow("198.51.100.7", 32), &v4_packet),
-        denied("a denied host in an allowed prefix, IPv4", &v4("198.51.100.7", 32).allow("198.51.100.0", 24), &v4_packet),
+        let_in(
+            "an allowed host in a denied prefix, IPv4",
+            &v4("198.48.0.0", 13).allow("198.51.100.7", 32),
+            &v4_packet,
+        ),
+        denied(
+            "a denied host in an allowed prefix, IPv4",
+            &v4("198.51.100.7", 32).allow("198.51.100.0", 24),
+            &v4_packet,
+        ),
         denied(
             "a denied prefix between two allowed ones, IPv4",
             &v4("198.51.100.0", 29).allow("198.51.100.0", 24).allow("198.51.100.0", 30),
@@ -47,8 +55,12 @@ fn longest(now: u32) -> Vec<Row> {
         let_in("a denied host beside it, IPv6", &v6("2001:db8:f::6", 128), &v6_packet),
         denied("a denied prefix longer than half, IPv6", &v6("2001:db8:f::", 96), &v6_packet),
         denied("a denied prefix as long as half, IPv6", &v6("2001:db8:f::", 64), &v6_packet),
-        denied("a short denied prefix, IPv6", &v6("2001::", 23), &v6_packet),
-        let_in("an allowed prefix in a denied one, IPv6", &v6("2001::", 23).allow("2001:db8:f::", 48), &v6_packet),
+        denied("a short denied prefix, IPv6", &v6("2001:c00::", 23), &v6_packet),
+        let_in(
+            "an allowed prefix in a denied one, IPv6",
+            &v6("2001:c00::", 23).allow("2001:db8:f::", 48),
+            &v6_packet,
+        ),
         denied(
             "a denied host in an allowed prefix, IPv6",
             &v6("2001:db8:f::7", 128).allow("2001:db8::", 32),
@@ -71,9 +83,8 @@ fn neighbours() -> &'static [Ipv4Addr] {
 }
 
 fn full_buckets(now: u32) -> Vec<Row> {
-    let full = neighbours().iter().fold(ipip(now), |world, other| {
-        world.deny(&other.to_string(), 32, FLAG_DENY_V4)
-    });
+    let full =
+        neighbours().iter().fold(ipip(now), |world, other| world.deny(&other.to_string(), 32, FLAG_DENY_V4));
     let packet = tcp(ACK);
     vec![
         let_in("a host that none of a full bucket's is", &full.clone().deny("198.51.100.6", 32, 0), &packet),

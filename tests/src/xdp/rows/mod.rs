@@ -194,7 +194,7 @@ impl Row {
     }
 
     /// Passed to this box itself as the backend.
-    fn to_itself(mut self, backend: &Backend) -> Self {
+    fn kept_here(mut self, backend: &Backend) -> Self {
         let bytes = self.frame.len() as u64;
         self.expected.moved = vec![Moved { vip: VIP, backend: backend.id, bytes, new_flows: 0 }];
         self.passed(Reason::Local)

@@ -27,7 +27,12 @@ fn to(port: u16) -> Packet {
 /// Addresses and TCP ports that share a bucket of the directory, the first VIP's among them as the first.
 fn neighbours(count: usize) -> Vec<(String, u16)> {
     let bucket = |address: &str, port| {
-        bucket_of(&VipKey { address: self::address(address), port: Be16::new(port), protocol: 6, host_bits: 0 })
+        bucket_of(&VipKey {
+            address: self::address(address),
+            port: Be16::new(port),
+            protocol: 6,
+            host_bits: 0,
+        })
     };
     let full = bucket("192.0.2.1", 80);
     let addresses = (1..255).map(|last| format!("192.0.2.{last}"));
@@ -45,11 +50,12 @@ fn full_buckets(now: u32) -> Vec<Row> {
         arriving(Packet::tcp("198.51.100.7:40000", &format!("{address}:{port}"), ACK))
     };
     let with = |count: usize| {
-        keys[1..count].iter().fold(ipip(now), |world, (address, port)| world.vip(address, *port, 6, FORWARD_IPIP))
+        keys[1..count]
+            .iter()
+            .fold(ipip(now), |world, (address, port)| world.vip(address, *port, 6, FORWARD_IPIP))
     };
     let (whole, full) = (with(WAYS), with(WAYS + 1));
-    let sent =
-        |name, world, at| row(name, world, &packet(at)).forwarded(&packet(at), &NEAR, Way::Ipip);
+    let sent = |name, world, at| row(name, world, &packet(at)).forwarded(&packet(at), &NEAR, Way::Ipip);
     vec![
         sent("the first key of a whole bucket", &whole, 0),
         sent("the last key of a whole bucket", &whole, WAYS - 1),
@@ -97,8 +103,10 @@ fn ports(now: u32) -> Vec<Row> {
 /// Prefixes as addresses: the longest counts, whatever its ports, if it has the packet's at all.
 fn prefixes(now: u32) -> Vec<Row> {
     let tcp = |address: &str| arriving(Packet::tcp("198.51.100.7:40000", &format!("{address}:80"), ACK));
-    let tcp_v6 = |address: &str| arriving(Packet::tcp("[2001:db8:f::7]:40000", &format!("[{address}]:80"), ACK));
-    let sent = |name, world: &World, packet: &Packet| row(name, world, packet).forwarded(packet, &NEAR, Way::Ipip);
+    let tcp_v6 =
+        |address: &str| arriving(Packet::tcp("[2001:db8:f::7]:40000", &format!("[{address}]:80"), ACK));
+    let sent =
+        |name, world: &World, packet: &Packet| row(name, world, packet).forwarded(packet, &NEAR, Way::Ipip);
     let with = |vip, host_bits, ports, flags| bare(now).wide(vip, host_bits, ports, 6, flags);
     let v4 = with("203.0.113.0", 8, [80, 80], FORWARD_IPIP);
     let any = with("203.0.113.0", 8, ANY, FORWARD_IPIP);
