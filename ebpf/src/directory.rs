@@ -81,7 +81,14 @@ pub fn find<'e, E: Env>(env: &'e E, meta: &Meta, wanted: Wanted) -> Option<&'e V
 /// Flags of the VIP that an address belongs to, whatever the port: every VIP address and prefix has a key for ICMP.
 #[inline(always)]
 pub fn flags_of<E: Env>(env: &E, address: Address) -> Option<u32> {
-    find(env, env.meta()?, Wanted::any(address)).map(|entry| entry.flags)
+    let wanted = Wanted::any(address);
+    // Not by `Env::locate`: frames of functions that call each other add up.
+    let entry = match find_key(env, wanted) {
+        Some(entry) => entry,
+        None if env.meta()?.flags & FLAG_WIDE_VIPS != 0 => find_key(env, locate(env, wanted).key(address)?)?,
+        None => return None,
+    };
+    Some(entry.flags)
 }
 
 /// The entry of a key, if there is one.
