@@ -22,6 +22,7 @@ macro_rules! reasons {
             }
 
             /// What happens to the packet.
+            #[inline(always)]
             pub const fn fate(self) -> Fate {
                 match self { $(Self::$variant => Fate::$fate,)+ }
             }
@@ -95,6 +96,8 @@ reasons! {
     MalformedIcmp = 23, "malformed-icmp", Drop;
     /// The packet would exceed the MTU of the way out, and its sender was told what fits.
     TooBig = 24, "too-big", Answer;
+    /// Sent to a backend that is this box itself: the kernel has it untouched.
+    Local = 25, "local", Pass;
 }
 
 /// Entries of map `REASONS`.
