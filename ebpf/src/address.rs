@@ -51,17 +51,24 @@ impl Address {
         [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
     }
 
-    /// As two words of the machine's byte order.
-    #[inline(always)]
-    pub const fn quads(self) -> [u64; 2] {
-        [self.high, self.low]
-    }
-
     /// The last four bytes: the IPv4 address, if it is one.
     #[inline(always)]
     pub const fn last(self) -> [u8; 4] {
         let [_, _, _, _, a, b, c, d] = self.low.to_ne_bytes();
         [a, b, c, d]
+    }
+
+    /// As two words, as they lie in memory.
+    #[inline(always)]
+    pub const fn halves(self) -> [u64; 2] {
+        [self.high, self.low]
+    }
+
+    /// With bits of its last four bytes set, given in network order.
+    #[inline(always)]
+    pub const fn with_last(self, bits: u32) -> Self {
+        let bits = if cfg!(target_endian = "little") { (bits as u64) << 32 } else { bits as u64 };
+        Self { high: self.high, low: self.low | bits }
     }
 
     /// As the words of an IPv6 header.
@@ -118,11 +125,14 @@ mod tests {
         assert_eq!(address.family(), Family::V4);
         assert_eq!(address.last(), v4.octets());
         assert_eq!(Address::v4(address.last_words()), address);
+        assert_eq!(address.with_last(6u32.to_be()).last(), [192, 0, 2, 7]);
         let v6: Ipv6Addr = "2001:db8:1:2:3:4:5:6".parse().unwrap();
         let address = Address::new(v6.octets());
         assert_eq!(address.family(), Family::V6);
         assert_eq!(address.bytes(), v6.octets());
         assert_eq!(address.words(), v6.segments().map(u16::to_be));
         assert_eq!(Address::v6(address.words()), address);
+        let varied: Ipv6Addr = "2001:db8:1:2:3:4:5:ff".parse().unwrap();
+        assert_eq!(address.with_last(0xf9u32.to_be()).bytes(), varied.octets());
     }
 }

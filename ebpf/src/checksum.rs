@@ -2,6 +2,8 @@
 
 use lb_abi::be::Be16;
 
+use crate::address::Address;
+
 /// Ones' complement sum of 16-bit words, folded to 16 bits.
 #[inline(always)]
 const fn fold(sum: u32) -> u16 {
@@ -26,6 +28,63 @@ pub const fn ipv4_header(header: &[u16; 10]) -> Be16 {
     let [a, b, c, d, e, f, g, h, i, j] = *header;
     let sum = a as u32 + b as u32 + c as u32 + d as u32 + e as u32;
     Be16(!fold(sum + f as u32 + g as u32 + h as u32 + i as u32 + j as u32))
+}
+
+/// A ones' complement sum in the making, of words as they lie on the wire (RFC 1071, 2 (B): their order of bytes
+/// does not matter).
+#[derive(Clone, Copy, Debug)]
+pub struct Sum(u64);
+
+impl Sum {
+    /// Of nothing.
+    pub const ZERO: Self = Self(0);
+
+    /// Of four bytes at a time (RFC 1071, 2 (C)).
+    #[inline(always)]
+    pub const fn of_doubles(sum: u32) -> Self {
+        Self(sum as u64)
+    }
+
+    /// And a word.
+    #[inline(always)]
+    pub const fn word(self, word: u16) -> Self {
+        Self(self.0 + word as u64)
+    }
+
+    /// And an address. What an IPv4 address is mapped by sums to zero, so that both families are alike.
+    #[inline(always)]
+    pub const fn address(self, address: Address) -> Self {
+        let [high, low] = address.halves();
+        Self(self.0 + (high >> 32) + (high & 0xffff_ffff) + (low >> 32) + (low & 0xffff_ffff))
+    }
+
+    /// And another sum.
+    #[inline(always)]
+    pub const fn plus(self, other: Self) -> Self {
+        Self(self.0 + other.folded() as u64)
+    }
+
+    /// Without another sum.
+    #[inline(always)]
+    pub const fn less(self, other: Self) -> Self {
+        Self(self.0 + !other.folded() as u64)
+    }
+
+    /// As 16 bits; of a sum of more than nothing, zero is always `0xffff`.
+    #[inline(always)]
+    pub const fn folded(self) -> u16 {
+        let sum = (self.0 & 0xffff_ffff) + (self.0 >> 32);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        ((sum & 0xffff) + (sum >> 16)) as u16
+    }
+}
+
+/// Sum of a pseudo header (RFC 768; RFC 9293, 3.1; RFC 8200, 8.1, whose wider fields sum to the same). `length` is as on
+/// the wire.
+#[inline(always)]
+pub const fn pseudo(source: Address, destination: Address, protocol: u8, length: u16) -> Sum {
+    Sum::ZERO.address(source).address(destination).word((protocol as u16).to_be()).word(length)
 }
 
 /// Changes of words under one or more checksums, summed up once and folded into each.
@@ -121,6 +180,21 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_sum_of_parts_is_the_sum_of_the_whole(header: [u8; 20], source: [u8; 16], much: u32) {
+            let source = Address::new(source);
+            let words = |sum: Sum, words: &[u16]| words.iter().fold(sum, |sum, word| sum.word(*word));
+            let header = self::words(&header);
+            let whole = words(words(Sum::ZERO, &header), &source.words()).word(much as u16);
+            let parts = Sum::ZERO.address(source).plus(words(Sum::ZERO, &header)).word(much as u16);
+            prop_assert_eq!(whole.folded() % 0xffff, parts.folded() % 0xffff);
+            let rest = whole.less(Sum::ZERO.address(source)).less(words(Sum::ZERO, &header));
+            prop_assert_eq!(rest.folded() % 0xffff, much as u16 % 0xffff);
+            let v4 = Address::v4([header[0], header[1]]);
+            let mapped = Sum::ZERO.address(v4).folded();
+            prop_assert_eq!(mapped % 0xffff, words(Sum::ZERO, &header[..2]).folded() % 0xffff);
+        }
+
         #[test]
         fn whole_is_by_the_book(mut header: [u8; 20]) {
             header[10..12].fill(0);

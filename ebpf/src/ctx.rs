@@ -1,9 +1,11 @@
-//! The kernel behind the library's traits. The only file with raw pointers.
+//! The kernel behind the library's traits. The only file with raw pointers, with those below it.
 
+pub(crate) mod lookup;
 pub(crate) mod nat;
+pub(crate) mod probe;
 
 use core::{
-    mem::{MaybeUninit, size_of},
+    mem::{offset_of, size_of},
     ptr,
 };
 
@@ -20,21 +22,23 @@ use aya_ebpf::{
 use lb_abi::{
     backend::BackendEntry,
     be::Be16,
-    bounds::WORKERS_MAX,
+    bounds::{ANSWERS_PER_TICK, WORKERS_MAX},
     counter::{FlowEvent, Traffic},
-    flow::{FlowKey, FlowRecord},
+    flow::{CLOSING, FlowKey, FlowRecord, Inserts},
     hop::HopEntry,
+    link::LinkEntry,
     meta::Meta,
     names::CALL_NAT,
     reason::Reason,
     slot::{Slot, TICK_SHIFT},
-    steer::{MODE_CORE, SteerCounters, SteerEntry, SteerKey},
+    steer::{LOAD_LAGGING, MODE_CORE, STEER_LOOKED_UP, STEER_RELIEVE, SteerCounters, SteerEntry, SteerKey},
     vip::{VipEntry, VipKey},
 };
 use lb_ebpf::{
     address::Address,
+    checksum::Sum,
     env::{Env, FlowCell, NextHop, Route, Unroutable},
-    numbers::Family,
+    numbers::{Family, protocol},
     packet::Packet,
     verdict::Verdict,
 };
@@ -96,6 +100,12 @@ impl Packet for XdpPacket<'_> {
     }
 
     #[inline(always)]
+    fn total_len(&self) -> usize {
+        // SAFETY: the context is the kernel's.
+        (unsafe { helpers::bpf_xdp_get_buff_len(self.ctx.ctx) }) as usize
+    }
+
+    #[inline(always)]
     fn load<const N: usize>(&self, at: usize) -> Option<[u16; N]> {
         let start = self.at(at, 2 * N)?;
         // SAFETY: `at` found 2 N bytes inside the frame, and the verifier checks that it did. Any bytes are
@@ -113,9 +123,41 @@ impl Packet for XdpPacket<'_> {
     }
 
     #[inline(always)]
+    fn sum<const LEN: usize>(&self, at: usize) -> Option<Sum> {
+        let start = self.at(at, LEN)?;
+        // What the helper takes at once before Linux 6.13.
+        const PART: usize = 512;
+        const { assert!(LEN.is_multiple_of(4) && LEN <= 3 * PART) };
+        let part = |from: usize, len: usize| {
+            // SAFETY: `at` found `LEN` bytes inside the frame, and these are some of them; the helper only reads.
+            let sum = unsafe {
+                let start = start.add(from).cast();
+                helpers::bpf_csum_diff(ptr::null_mut(), 0, start, len as u32, 0)
+            };
+            Sum::of_doubles(sum as u32)
+        };
+        let mut sum = part(0, if LEN < PART { LEN } else { PART });
+        if LEN > PART {
+            sum = sum.plus(part(PART, if LEN < 2 * PART { LEN - PART } else { PART }));
+        }
+        if LEN > 2 * PART {
+            sum = sum.plus(part(2 * PART, LEN - 2 * PART));
+        }
+        Some(sum)
+    }
+
+    #[inline(always)]
     fn move_head(&mut self, delta: i32) -> Option<()> {
         // SAFETY: the context is the kernel's. Addresses from before are not used again: `at` makes each anew.
         let error = unsafe { helpers::bpf_xdp_adjust_head(self.ctx.ctx, delta) };
+        if error == 0 { Some(()) } else { None }
+    }
+
+    #[inline(always)]
+    fn cut(&mut self, len: usize) -> Option<()> {
+        let delta = len as i32 - self.total_len() as i32;
+        // SAFETY: as in `move_head`. Cut off is only what is there: a frame is never made longer.
+        let error = unsafe { if delta > 0 { -1 } else { helpers::bpf_xdp_adjust_tail(self.ctx.ctx, delta) } };
         if error == 0 { Some(()) } else { None }
     }
 
@@ -181,7 +223,34 @@ impl Env for Kernel<'_> {
 
     #[inline(always)]
     fn record(&self, key: &FlowKey, record: FlowRecord) -> Option<()> {
-        maps::FLOWS.insert(key, record, 0).ok()
+        maps::FLOWS.insert(key, record, BPF_NOEXIST).ok()
+    }
+
+    #[inline(always)]
+    fn inserts(&self) -> Inserts {
+        maps::INSERTS.get(0).copied().unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn keep_inserts(&self, inserts: Inserts) {
+        if let Some(kept) = maps::INSERTS.get_ptr_mut(0) {
+            // SAFETY: this core's own entry; XDP programs are not interrupted by one another on a core.
+            unsafe { *kept = inserts };
+        }
+    }
+
+    #[inline(always)]
+    fn refused_at(&self) -> u32 {
+        // SAFETY: an array value on a four-byte address, stored whole by other cores.
+        maps::REFUSED_AT.get_ptr(0).map_or(0, |tick| unsafe { tick.read_volatile() })
+    }
+
+    #[inline(always)]
+    fn keep_refused_at(&self, tick: u32) {
+        if let Some(kept) = maps::REFUSED_AT.get_ptr_mut(0) {
+            // SAFETY: as in `refused_at`.
+            unsafe { kept.write_volatile(tick) };
+        }
     }
 
     #[inline(always)]
@@ -204,9 +273,21 @@ impl Env for Kernel<'_> {
     }
 
     #[inline(always)]
+    fn link(&self, interface: u32) -> Option<&LinkEntry> {
+        // SAFETY: as in `vip`.
+        unsafe { maps::LINKS.get(&interface) }
+    }
+
+    #[inline(always)]
     fn route(&self, ingress: u32, route: &Route) -> Result<NextHop, Unroutable> {
-        // SAFETY: integers and byte arrays; all zero is a question about nothing.
-        let mut params: bpf_fib_lookup = unsafe { MaybeUninit::zeroed().assume_init() };
+        // Not on the stack, of which a program has but 512 bytes.
+        let room = maps::QUESTION.get_ptr_mut(0).ok_or(Unroutable::NoRoute)?;
+        // SAFETY: this core's own entry, of this size and alignment; XDP programs are not interrupted by one another on a
+        // core. Integers and byte arrays: all zero is a question about nothing.
+        let params = unsafe {
+            room.write([0; _]);
+            &mut *room.cast::<bpf_fib_lookup>()
+        };
         params.ifindex = ingress;
         params.l4_protocol = route.protocol;
         params.__bindgen_anon_1.tot_len = route.length;
@@ -223,8 +304,8 @@ impl Env for Kernel<'_> {
             }
         }
         let size = size_of::<bpf_fib_lookup>() as i32;
-        // SAFETY: the context is the kernel's, and `params` is `size` bytes of our stack.
-        let answer = unsafe { helpers::bpf_fib_lookup(self.ctx.as_ptr(), &raw mut params, size, 0) };
+        // SAFETY: the context is the kernel's, and `params` is `size` bytes of a map of ours.
+        let answer = unsafe { helpers::bpf_fib_lookup(self.ctx.as_ptr(), &raw mut *params, size, 0) };
         // Negative: a bad question, such as an interface that is gone.
         if answer < 0 {
             return Err(Unroutable::NoRoute);
@@ -235,12 +316,30 @@ impl Env for Kernel<'_> {
                 let [d, e, f] = mac_words(params.smac);
                 // SAFETY: given a length, the helper has overwritten it with the MTU, in host order.
                 let mtu = unsafe { params.__bindgen_anon_1.mtu_result };
-                Ok(NextHop { interface: params.ifindex, addresses: [a, b, c, d, e, f], mtu })
+                let addresses = [a, b, c, d, e, f];
+                Ok(NextHop { interface: params.ifindex, addresses, tags: [0; 2], mtu })
             }
             BPF_FIB_LKUP_RET_NO_NEIGH => Err(Unroutable::NoNeighbour),
-            BPF_FIB_LKUP_RET_FRAG_NEEDED => Err(Unroutable::TooLong),
+            BPF_FIB_LKUP_RET_FRAG_NEEDED => {
+                // SAFETY: with this answer, too, the helper has overwritten the length with the MTU.
+                Err(Unroutable::TooLong { mtu: unsafe { params.__bindgen_anon_1.mtu_result } })
+            }
             _ => Err(Unroutable::NoRoute),
         }
+    }
+
+    #[inline(always)]
+    fn may_answer(&self) -> bool {
+        let Some(budget) = maps::ANSWERS.get_ptr_mut(0) else { return false };
+        // SAFETY: this core's own entry; XDP programs are not interrupted by one another on a core.
+        let budget = unsafe { &mut *budget };
+        let tick = self.now_ticks();
+        if budget.tick != tick {
+            (budget.tick, budget.spent) = (tick, 0);
+        }
+        let may = budget.spent < ANSWERS_PER_TICK;
+        budget.spent += may as u32;
+        may
     }
 
     #[inline(always)]
@@ -260,6 +359,9 @@ impl Env for Kernel<'_> {
     }
 }
 
+/// Flag of an update that may not replace. Source: `BPF_NOEXIST` of linux/bpf.h.
+const BPF_NOEXIST: u64 = 1;
+
 /// A value of map `FLOWS` as one word: hash map values lie on eight-byte addresses.
 struct Record(*mut u64);
 
@@ -267,9 +369,9 @@ impl FlowCell for Record {
     #[inline(always)]
     fn load(&self) -> FlowRecord {
         // SAFETY: a value of the map, which the kernel keeps mapped while the program runs. Preallocated
-        // elements may be deleted and given to another flow at this moment: then that flow's first record is
-        // overwritten with ours (the kernel's own trade, Documentation/bpf/map_hash.rst, v6.18), and its
-        // epoch and backend are still valid ones.
+        // elements may be given to another flow once they are deleted (Documentation/bpf/map_hash.rst, v6.18):
+        // nothing is ever replaced by an update, and control deletes only what no running program stores to
+        // (`lb::steering::settle`).
         FlowRecord::from_word(unsafe { self.0.read_volatile() })
     }
 
@@ -277,6 +379,18 @@ impl FlowCell for Record {
     fn store(&self, record: FlowRecord) {
         // SAFETY: as in `load`.
         unsafe { self.0.write_volatile(record.to_word()) };
+    }
+
+    #[inline(always)]
+    fn touch(&self, seen: u32) {
+        // SAFETY: as in `load`; four aligned bytes of the value.
+        unsafe { self.0.byte_add(offset_of!(FlowRecord, seen)).cast::<u32>().write_volatile(seen) };
+    }
+
+    #[inline(always)]
+    fn close(&self) {
+        // SAFETY: as in `load`; a byte of the value.
+        unsafe { self.0.byte_add(offset_of!(FlowRecord, state)).cast::<u8>().write_volatile(CLOSING) };
     }
 }
 
@@ -324,6 +438,10 @@ pub(crate) fn steer(ctx: &SkReuseportContext) {
     // SAFETY: as in `Env::vip`.
     let Some(entry) = (unsafe { maps::STEER_LISTENERS.get(&key) }) else { return };
     let Some(counters) = maps::STEER_COUNTERS.get_ptr_mut(entry.listener) else { return };
+    if relieve(ctx, entry) {
+        add_one(&maps::STEER_RELIEVED, entry.listener);
+        return;
+    }
     if entry.mode == MODE_CORE {
         if let Some(worker) = worker_of_core()
             && choose(ctx, entry, worker)
@@ -342,6 +460,31 @@ pub(crate) fn steer(ctx: &SkReuseportContext) {
         // SAFETY: as above.
         unsafe { (*counters).missing += 1 };
     }
+}
+
+/// Gives a new connection whose worker lags to one that does not, and says whether it did. Datagrams stay: each would
+/// be asked for anew, and a flow's would part.
+#[inline(always)]
+fn relieve(ctx: &SkReuseportContext, entry: &SteerEntry) -> bool {
+    if entry.flags & STEER_RELIEVE == 0 || ctx.ip_protocol() != protocol::TCP as u32 {
+        return false;
+    }
+    let hash = ctx.hash();
+    let own = if entry.mode == MODE_CORE { worker_of_core() } else { None };
+    let own = own.unwrap_or_else(|| worker_of_hash(hash, entry.workers));
+    if load(own) < LOAD_LAGGING {
+        return false;
+    }
+    // Others by other bits of the hash: two tries find one among many, and cost nothing when all lag.
+    let (one, two) = (hash.rotate_left(11), hash.rotate_left(21));
+    let other = worker_of_hash(one, entry.workers);
+    let other = if load(other) < LOAD_LAGGING { other } else { worker_of_hash(two, entry.workers) };
+    load(other) < LOAD_LAGGING && choose(ctx, entry, other)
+}
+
+#[inline(always)]
+fn load(worker: u32) -> u32 {
+    maps::STEER_LOADS.get(worker).copied().unwrap_or(0)
 }
 
 /// The address that the group is bound to.
@@ -398,7 +541,13 @@ fn worker_of_hash(hash: u32, workers: u32) -> u32 {
 #[inline(always)]
 fn choose(ctx: &SkReuseportContext, entry: &SteerEntry, worker: u32) -> bool {
     let index = entry.listener.wrapping_mul(WORKERS_MAX).wrapping_add(worker);
-    maps::STEER_SOCKETS.select_reuseport(ctx, index).is_ok()
+    if entry.flags & STEER_LOOKED_UP == 0 {
+        return maps::STEER_SOCKETS.select_reuseport(ctx, index).is_ok();
+    }
+    let (map, mut index) = ((&raw const maps::LOOKUP_SOCKETS).cast_mut().cast(), index);
+    // SAFETY: the context is the kernel's, the map one of those that the helper takes, and the index on our stack.
+    unsafe { helpers::bpf_sk_select_reuseport(ctx.md, map, (&raw mut index).cast(), 0) == 0 }
 }
 
+const _: () = assert!(size_of::<bpf_fib_lookup>() == size_of::<[u64; 8]>());
 const _: () = assert!(size_of::<SteerCounters>() == 24 && size_of::<FlowRecord>() == size_of::<u64>());

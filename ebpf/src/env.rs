@@ -3,8 +3,9 @@
 use lb_abi::{
     backend::BackendEntry,
     counter::FlowEvent,
-    flow::{FlowKey, FlowRecord},
+    flow::{CLOSING, FlowKey, FlowRecord, Inserts},
     hop::HopEntry,
+    link::LinkEntry,
     meta::Meta,
     reason::Reason,
     slot::Slot,
@@ -31,16 +32,33 @@ pub trait Env {
     fn backend(&self, id: u16) -> Option<&BackendEntry>;
     /// The flow's record, if there is one of any epoch and age.
     fn flow(&self, key: &FlowKey) -> Option<impl FlowCell>;
-    /// Writes a record over none or an old one. None: the table is full and nothing was written.
+    /// Writes the first record of a flow. None: the table is full, or another core was faster; nothing was
+    /// written.
     fn record(&self, key: &FlowKey, record: FlowRecord) -> Option<()>;
+    /// What this core has tried to record in the tick that it names.
+    fn inserts(&self) -> Inserts {
+        Inserts::default()
+    }
+    /// Keeps that.
+    fn keep_inserts(&self, _inserts: Inserts) {}
+    /// Tick at which a flow last could not be recorded, on any core.
+    fn refused_at(&self) -> u32 {
+        0
+    }
+    /// Says that a flow could not be recorded at `tick`. Whoever reads of the flow's packet later reads this, too.
+    fn keep_refused_at(&self, _tick: u32) {}
     /// Ticks of the coarse monotonic clock (see [`lb_abi::slot::TICK_SHIFT`]). Cheap: no hardware clock is read.
     fn now_ticks(&self) -> u32;
     /// What [`Env::keep_hop`] last kept for a backend on this core.
     fn hop(&self, backend: u16) -> Option<HopEntry>;
     /// Keeps an answer of [`Env::route`] for a backend.
     fn keep_hop(&self, backend: u16, entry: HopEntry);
+    /// What is known of an interface, by index.
+    fn link(&self, interface: u32) -> Option<&LinkEntry>;
     /// Next hop to a destination, for a packet that came in by interface `ingress`.
     fn route(&self, ingress: u32, route: &Route) -> Result<NextHop, Unroutable>;
+    /// Takes one out of what this core may answer by ICMP errors in the present tick; false: it is spent.
+    fn may_answer(&self) -> bool;
     /// Counts a packet under its reason.
     fn count(&self, reason: Reason);
     /// Counts a flow event.
@@ -49,12 +67,21 @@ pub trait Env {
     fn count_traffic(&self, vip: u32, backend: u16, bytes: u64, new_flow: bool);
 }
 
-/// A record in its place in the table. Loads and stores are whole words, so that no core sees half a change.
+/// A record in its place in the table. Loads and stores are whole words, so that no core sees half a change; a
+/// store of one field leaves the others to the cores that write those at the same moment.
 pub trait FlowCell {
     /// Reads it.
     fn load(&self) -> FlowRecord;
     /// Overwrites it.
     fn store(&self, record: FlowRecord);
+    /// Overwrites the tick of its last packet alone. This default does for records that no other core has.
+    fn touch(&self, seen: u32) {
+        self.store(FlowRecord { seen, ..self.load() });
+    }
+    /// Overwrites its state with [`CLOSING`] alone. As for [`FlowCell::touch`].
+    fn close(&self) {
+        self.store(FlowRecord { state: CLOSING, ..self.load() });
+    }
 }
 
 /// A question to the routing table.
@@ -70,6 +97,8 @@ pub struct Route {
     pub protocol: u8,
     /// Its length from the IP header on, checked against the MTU of the way out.
     pub length: u16,
+    /// Any router may carry it: it is addressed to the backend. Else the backend must be a neighbour.
+    pub is_tunnel: bool,
 }
 
 /// Where a frame goes next.
@@ -79,8 +108,18 @@ pub struct NextHop {
     pub interface: u32,
     /// Ethernet destination, then source, as words of the wire.
     pub addresses: [u16; 6],
+    /// Tags that the frame gets, as in [`LinkEntry::tags`]; none: it keeps or loses its own.
+    pub tags: [u32; 2],
     /// Longest IP packet that the way out takes.
     pub mtu: u16,
+}
+
+impl NextHop {
+    /// Whether the frame gets tags.
+    #[inline(always)]
+    pub const fn is_tagged(&self) -> bool {
+        self.tags[0] != 0
+    }
 }
 
 /// Why there is no next hop.
@@ -91,7 +130,10 @@ pub enum Unroutable {
     /// The next hop's Ethernet address is not known.
     NoNeighbour,
     /// Longer than the way out takes.
-    TooLong,
+    TooLong {
+        /// Longest IP packet that it takes.
+        mtu: u16,
+    },
 }
 
 impl Unroutable {
@@ -101,7 +143,7 @@ impl Unroutable {
         match self {
             Self::NoRoute => Reason::NoRoute,
             Self::NoNeighbour => Reason::NoNeighbour,
-            Self::TooLong => Reason::Mtu,
+            Self::TooLong { .. } => Reason::Mtu,
         }
     }
 }

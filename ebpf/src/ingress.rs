@@ -13,14 +13,14 @@ use lb_abi::{
     hash,
     meta::{FLAG_DENY_V4, FLAG_DENY_V6, Meta},
     reason::Reason,
-    vip::{ECHO, FORWARD_IPIP, FORWARD_L2DSR, VipEntry, VipKey},
+    vip::{ECHO, FORWARD_GUE, FORWARD_IPIP, FORWARD_L2DSR, VipEntry, VipKey},
 };
 
 use crate::{
     address::Address,
-    encap::{self, Outer, Tags},
-    env::{Env, Route},
-    hop, icmp, nat,
+    encap::{self, Outer, Tags, Tunnel},
+    env::{Env, Route, Unroutable},
+    gue, hop, icmp, nat,
     numbers::Family,
     packet::Packet,
     parse::{Ip, Link, Ports, Shape, Transport},
@@ -61,28 +61,37 @@ fn walk<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<Outcome, Reason> {
         Shape::Fragment => Err(Reason::Fragment),
         Shape::Options => Err(Reason::IpOptions),
     };
-    match transport {
+    let (vip, flow, stage) = match transport {
         Ok(Transport::Tcp(ports, flags)) => {
-            let vip = find(env, &ip, ports)?;
+            let flow = flow(&ip, ports);
+            let vip = find(env, &flow)?;
             if !flags.possible() {
                 return Err(Reason::MalformedTcp);
             }
-            forward(packet, env, meta, &link, &ip, vip, ports, Stage::of(flags))
+            (vip, flow, Stage::of(flags))
         }
         Ok(Transport::Udp(ports)) => {
-            let vip = find(env, &ip, ports)?;
-            forward(packet, env, meta, &link, &ip, vip, ports, Stage::Datagram)
+            let flow = flow(&ip, ports);
+            (find(env, &flow)?, flow, Stage::Datagram)
         }
-        Ok(Transport::EchoRequest) => match env.vip(&address_key(&ip)) {
-            Some(vip) if vip.flags & ECHO != 0 => {
-                icmp::answer(packet, &link, &ip)?;
-                Ok(Outcome { reason: Reason::Echo, verdict: Verdict::Transmit })
-            }
-            _ => Err(Reason::NotOurs),
-        },
-        Ok(Transport::Other) => Err(Reason::NotOurs),
-        Err(reason) => Err(env.vip(&address_key(&ip)).map_or(Reason::NotOurs, |_| reason)),
-    }
+        Ok(Transport::EchoRequest) => {
+            return match env.vip(&address_key(&ip)) {
+                Some(vip) if vip.flags & ECHO != 0 => {
+                    icmp::answer(packet, &link, &ip)?;
+                    Ok(Outcome { reason: Reason::Echo, verdict: Verdict::Transmit })
+                }
+                _ => Err(Reason::NotOurs),
+            };
+        }
+        Ok(Transport::IcmpError) => {
+            env.vip(&address_key(&ip)).ok_or(Reason::NotOurs)?;
+            let flow = icmp::quoted(packet, &ip)?;
+            (find(env, &flow)?, flow, Stage::Reported)
+        }
+        Ok(Transport::Other) => return Err(Reason::NotOurs),
+        Err(reason) => return Err(env.vip(&address_key(&ip)).map_or(Reason::NotOurs, |_| reason)),
+    };
+    forward(packet, env, meta, &link, &ip, vip, &flow, stage)
 }
 
 #[inline(always)]
@@ -99,13 +108,26 @@ fn address_key(ip: &Ip) -> VipKey {
     VipKey { address: ip.destination.bytes(), port: Be16(0), protocol: ip.family.icmp(), pad: 0 }
 }
 
-/// The forwarding entry of a TCP or UDP packet.
+/// The flow of a TCP or UDP packet.
 #[inline(always)]
-fn find<'e, E: Env>(env: &'e E, ip: &Ip, ports: Ports) -> Result<&'e VipEntry, Reason> {
-    let key =
-        VipKey { address: ip.destination.bytes(), port: ports.destination, protocol: ip.protocol, pad: 0 };
+const fn flow(ip: &Ip, ports: Ports) -> FlowKey {
+    FlowKey {
+        source: ip.source.bytes(),
+        destination: ip.destination.bytes(),
+        source_port: ports.source,
+        destination_port: ports.destination,
+        protocol: ip.protocol,
+        pad: [0; 3],
+    }
+}
+
+/// The forwarding entry of a flow.
+#[inline(always)]
+fn find<'e, E: Env>(env: &'e E, flow: &FlowKey) -> Result<&'e VipEntry, Reason> {
+    let FlowKey { destination, destination_port, protocol, .. } = *flow;
+    let key = VipKey { address: destination, port: destination_port, protocol, pad: 0 };
     match env.vip(&key) {
-        Some(vip) if vip.flags & (FORWARD_IPIP | FORWARD_L2DSR) != 0 => Ok(vip),
+        Some(vip) if vip.flags & (FORWARD_IPIP | FORWARD_GUE | FORWARD_L2DSR) != 0 => Ok(vip),
         _ => Err(Reason::NotOurs),
     }
 }
@@ -119,44 +141,52 @@ fn forward<P: Packet, E: Env>(
     link: &Link,
     ip: &Ip,
     vip: &VipEntry,
-    ports: Ports,
+    flow: &FlowKey,
     stage: Stage,
 ) -> Result<Outcome, Reason> {
     if ip.ttl <= 1 {
         return Err(Reason::Ttl);
     }
-    let flow = FlowKey {
-        source: ip.source.bytes(),
-        destination: ip.destination.bytes(),
-        source_port: ports.source,
-        destination_port: ports.destination,
-        protocol: ip.protocol,
-        pad: [0; 3],
-    };
-    let hash = hash::flow(vip.hash_key, &flow);
-    let choice = select::select(env, vip, &flow, stage, hash)?;
-    let bytes = packet.len() as u64;
+    let hash = hash::flow(vip.hash_key, flow);
+    let choice = select::select(env, vip, flow, stage, hash)?;
+    let bytes = packet.len_of(ip.at + ip.length as usize) as u64;
 
-    let outer = if vip.flags & FORWARD_IPIP != 0 {
-        Some(outer(meta, choice.address, hash).ok_or(Reason::NoRoute)?)
+    let tunnel = if vip.flags & FORWARD_IPIP != 0 {
+        Some(Tunnel::Ip)
+    } else if vip.flags & FORWARD_GUE != 0 {
+        Some(Tunnel::Udp { source_port: gue::source_port(hash) })
     } else {
         None
+    };
+    let outer = match tunnel {
+        Some(tunnel) => Some(outer(meta, choice.address, hash, tunnel).ok_or(Reason::NoRoute)?),
+        None => None,
     };
     let length = encap::length(ip, outer.as_ref()).ok_or(Reason::Mtu)?;
     let family = choice.address.family();
     // By layer 2 the packet keeps its addresses, and the backend is only asked for as a neighbour.
     let (source, protocol) = match &outer {
-        Some(outer) => (outer.source, ip.family.protocol()),
+        Some(outer) => (outer.source, outer.protocol(ip.family)),
         None => (Address::default(), ip.protocol),
     };
-    let route = Route { family, source, destination: choice.address, protocol, length };
-    let hop = hop::to_backend(env, packet.ingress(), &choice, &route)?;
+    let is_tunnel = outer.is_some();
+    let route = Route { family, source, destination: choice.address, protocol, length, is_tunnel };
+    let hop = match hop::to_backend(env, packet.ingress(), &choice, &route) {
+        Ok(hop) => hop,
+        Err(Unroutable::TooLong { mtu }) => {
+            let fits = mtu.saturating_sub(length - ip.length);
+            icmp::too_big(packet, env, link, ip, fits)?;
+            return Ok(Outcome { reason: Reason::TooBig, verdict: Verdict::Transmit });
+        }
+        Err(unroutable) => return Err(unroutable.reason()),
+    };
 
     let (tags, verdict) = if hop.interface == packet.ingress() {
         (Tags::Keep, Verdict::Transmit)
     } else {
         (Tags::Strip, Verdict::Redirect { interface: hop.interface })
     };
+    let tags = if hop.is_tagged() { Tags::Set } else { tags };
     encap::age(packet, ip).ok_or(Reason::MalformedIp)?;
     encap::rewrite(packet, link, ip, outer.as_ref(), length, &hop, tags)?;
     env.count_traffic(vip.vip, choice.id, bytes, choice.new_flow);
@@ -165,14 +195,18 @@ fn forward<P: Packet, E: Env>(
 
 /// The outer header toward a backend; none without a source address of its family.
 #[inline(always)]
-fn outer(meta: &Meta, destination: Address, label: u32) -> Option<Outer> {
+fn outer(meta: &Meta, destination: Address, hash: u32, tunnel: Tunnel) -> Option<Outer> {
     let family = destination.family();
-    let source = match family {
-        Family::V4 if meta.outer_v4 != [0; 4] => Address::v4(words(meta.outer_v4)),
-        Family::V6 if meta.outer_v6 != [0; 16] => Address::new(meta.outer_v6),
+    let (first, mask) = match family {
+        Family::V4 if meta.outer_v4 != [0; 4] => (Address::v4(words(meta.outer_v4)), meta.outer_v4_mask),
+        Family::V6 if meta.outer_v6 != [0; 16] => (Address::new(meta.outer_v6), meta.outer_v6_mask),
         Family::V4 | Family::V6 => return None,
     };
-    Some(Outer { family, source, destination, label })
+    let source = match tunnel {
+        Tunnel::Ip => first.with_last(hash.to_be() & u32::from_ne_bytes(mask)),
+        Tunnel::Udp { .. } => first,
+    };
+    Some(Outer { family, source, destination, label: hash, tunnel })
 }
 
 #[inline(always)]

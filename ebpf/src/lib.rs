@@ -5,8 +5,8 @@
 //! one set of rows is run on both. Order of steps in [`ingress::ingress`]:
 //!
 //! ```text
-//! parse link, IP -> deny list -> parse transport -> VIP -> echo | ttl -> slot -> flow record -> route ->
-//! front -> out
+//! parse link, IP -> deny list -> parse transport -> VIP (of the flow that an ICMP error quotes) -> echo | ttl ->
+//! slot -> flow record -> route -> too big | front -> out
 //! ```
 //! Absent on purpose: allocation, panics, raw pointers, logging, and every look-up a packet does not need.
 #![no_std]
@@ -16,6 +16,7 @@ pub mod checksum;
 pub mod decap;
 pub mod encap;
 pub mod env;
+pub mod gue;
 pub mod hop;
 pub mod icmp;
 pub mod ingress;
@@ -23,6 +24,7 @@ pub mod nat;
 pub mod numbers;
 pub mod packet;
 pub mod parse;
+pub mod probe;
 pub mod select;
 pub mod verdict;
 

@@ -4,6 +4,8 @@
 //! name. The version of the contract can be read before anything is loaded: symbol `LB_ABI_VERSION` in
 //! section `.rodata` is a little-endian `u32` (any ELF reader: symbol value is the offset into the section's
 //! data).
+//!
+//! XDP programs are `xdp.frags`: frames of several buffers (jumbo frames) run here, too. Headers lie in the first one.
 #![no_std]
 #![no_main]
 #![expect(unsafe_code, reason = "link sections and exported names are unsafe attributes")]
@@ -14,8 +16,8 @@ mod maps;
 use aya_ebpf::{
     Global,
     bindings::xdp_action::XDP_PASS,
-    macros::{sk_reuseport, xdp},
-    programs::{SkReuseportContext, XdpContext},
+    macros::{classifier, sk_lookup, sk_reuseport, xdp},
+    programs::{SkLookupContext, SkReuseportContext, TcContext, XdpContext},
 };
 use lb_abi::ABI_VERSION;
 use lb_ebpf::{decap, ingress, nat};
@@ -32,14 +34,14 @@ static LB_ABI_VERSION: Global<u32> = Global::new(ABI_VERSION);
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
 /// The balancer, on its own interfaces.
-#[xdp]
+#[xdp(frags)]
 fn lb_ingress(ctx: XdpContext) -> u32 {
     let kernel = Kernel::new(&ctx);
     ctx::action(&ctx, ingress::ingress(&mut XdpPacket::new(&ctx), &kernel))
 }
 
 /// Translated flows; called by `lb_ingress`, attached nowhere.
-#[xdp]
+#[xdp(frags)]
 fn lb_nat(ctx: XdpContext) -> u32 {
     let kernel = Kernel::new(&ctx);
     let Some(passage) = ctx::nat::passage() else { return XDP_PASS };
@@ -47,24 +49,43 @@ fn lb_nat(ctx: XdpContext) -> u32 {
 }
 
 /// The far end of IPIP, on the interface of a backend without a tunnel device.
-#[xdp]
+#[xdp(frags)]
 fn lb_decap(ctx: XdpContext) -> u32 {
     let kernel = Kernel::new(&ctx);
     ctx::action(&ctx, decap::decap(&mut XdpPacket::new(&ctx), &kernel))
 }
 
 /// Lets everything pass: see `lb_abi::names::PROGRAM_PASS`.
-#[xdp]
+#[xdp(frags)]
 fn lb_pass(_: XdpContext) -> u32 {
     XDP_PASS
 }
 
-/// Gives a new connection or datagram to a worker's socket. It always passes: without a choice, the kernel
-/// chooses.
-#[sk_reuseport]
+/// Gives a new connection or datagram to a worker's socket, and the connections that wait at a socket which closes to
+/// another worker's. It always passes: without a choice, the kernel chooses.
+#[sk_reuseport(migrate)]
 fn lb_steer(ctx: SkReuseportContext) -> u32 {
     ctx::steer(&ctx);
     ctx::SK_PASS
+}
+
+/// Gives whole prefixes and port ranges to a listener. It always passes: without a choice, the kernel searches on.
+#[sk_lookup]
+fn lb_lookup(ctx: SkLookupContext) -> u32 {
+    ctx::lookup::lookup(&ctx);
+    ctx::SK_PASS
+}
+
+/// Sends a health probe the way of a VIP's traffic.
+#[classifier]
+fn lb_probe_out(ctx: TcContext) -> i32 {
+    ctx::probe::out(&ctx)
+}
+
+/// Brings its answer home.
+#[classifier]
+fn lb_probe_in(ctx: TcContext) -> i32 {
+    ctx::probe::back(&ctx)
 }
 
 /// Never called: nothing in the programs panics. The verifier would refuse the endless loop if it were

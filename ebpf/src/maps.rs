@@ -3,16 +3,19 @@
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
-    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, ReusePortSockArray},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, ReusePortSockArray, SockMap},
 };
 use lb_abi::{
     backend::BackendEntry,
     bounds,
-    counter::{FlowEvent, Traffic},
-    flow::{FlowKey, FlowRecord},
+    counter::{Budget, FlowEvent, Traffic},
+    flow::{FlowKey, FlowRecord, Inserts},
     hop::HopEntry,
+    link::LinkEntry,
+    lookup::LookupEntry,
     meta::Meta,
     nat::{NatEntry, NatEvent, NatPool},
+    probe::ProbeEntry,
     reason,
     steer::{SteerCounters, SteerEntry, SteerKey},
     vip::{VipEntry, VipKey},
@@ -30,10 +33,21 @@ pub(crate) static SLOTS: Array<u64> = Array::with_max_entries(bounds::SLOTS_MAX,
 pub(crate) static BACKENDS: Array<BackendEntry> = Array::with_max_entries(bounds::BACKENDS_MAX, 0);
 #[map]
 pub(crate) static HOPS: PerCpuArray<HopEntry> = PerCpuArray::with_max_entries(bounds::BACKENDS_MAX, 0);
+#[map]
+pub(crate) static LINKS: HashMap<u32, LinkEntry> = HashMap::with_max_entries(bounds::LINKS_MAX, 0);
+/// Room for a question to the routing table, and its answer.
+#[map]
+pub(crate) static QUESTION: PerCpuArray<[u64; 8]> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static ANSWERS: PerCpuArray<Budget> = PerCpuArray::with_max_entries(1, 0);
 /// Preallocated (no `BPF_F_NO_PREALLOC`) and not LRU: full means refuse.
 #[map]
 pub(crate) static FLOWS: HashMap<FlowKey, FlowRecord> = HashMap::with_max_entries(bounds::FLOWS_MAX, 0);
 #[map]
+pub(crate) static INSERTS: PerCpuArray<Inserts> = PerCpuArray::with_max_entries(1, 0);
+/// Shared by all cores; written at most once a tick by each, and only while something is refused.
+#[map]
+pub(crate) static REFUSED_AT: Array<u32> = Array::with_max_entries(1, 0);
 pub(crate) static PROGRAMS: ProgramArray = ProgramArray::with_max_entries(1, 0);
 #[map]
 pub(crate) static NAT_OPENING: LruHashMap<FlowKey, NatEntry> =
@@ -52,8 +66,7 @@ pub(crate) static NAT_POSITION: PerCpuArray<u32> = PerCpuArray::with_max_entries
 #[map]
 pub(crate) static NAT_PASSAGE: PerCpuArray<Passage> = PerCpuArray::with_max_entries(1, 0);
 #[map]
-pub(crate) static NAT_EVENTS: PerCpuArray<u64> =
-    PerCpuArray::with_max_entries(NatEvent::ALL.len() as u32, 0);
+pub(crate) static NAT_EVENTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(NatEvent::ALL.len() as u32, 0);
 #[map]
 pub(crate) static DENY_V4: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(bounds::DENY_MAX, 0);
 #[map]
@@ -69,6 +82,15 @@ pub(crate) static VIP_TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entr
 pub(crate) static BACKEND_TRAFFIC: PerCpuArray<Traffic> =
     PerCpuArray::with_max_entries(bounds::BACKENDS_MAX, 0);
 #[map]
+pub(crate) static LOOKUP_PREFIXES: LpmTrie<[u8; 16], LookupEntry> =
+    LpmTrie::with_max_entries(bounds::LOOKUP_PREFIXES_MAX, 0);
+#[map]
+pub(crate) static LOOKUP_SOCKETS: SockMap = SockMap::with_max_entries(bounds::STEER_SOCKETS_MAX, 0);
+#[map]
+pub(crate) static PROBES: Array<ProbeEntry> = Array::with_max_entries(bounds::PROBES_MAX, 0);
+#[map]
+pub(crate) static PROBE_PORTS: Array<u32> = Array::with_max_entries(1 << 16, 0);
+#[map]
 pub(crate) static STEER_LISTENERS: HashMap<SteerKey, SteerEntry> =
     HashMap::with_max_entries(bounds::STEER_LISTENERS_MAX, 0);
 #[map]
@@ -76,6 +98,11 @@ pub(crate) static STEER_SOCKETS: ReusePortSockArray =
     ReusePortSockArray::with_max_entries(bounds::STEER_SOCKETS_MAX, 0);
 #[map]
 pub(crate) static STEER_CORES: Array<u32> = Array::with_max_entries(bounds::CORES_MAX, 0);
+#[map]
+pub(crate) static STEER_LOADS: Array<u32> = Array::with_max_entries(bounds::WORKERS_MAX, 0);
+#[map]
+pub(crate) static STEER_RELIEVED: PerCpuArray<u64> =
+    PerCpuArray::with_max_entries(bounds::STEER_LISTENERS_MAX, 0);
 #[map]
 pub(crate) static STEER_COUNTERS: PerCpuArray<SteerCounters> =
     PerCpuArray::with_max_entries(bounds::STEER_LISTENERS_MAX, 0);

@@ -1,24 +1,70 @@
 //! From a slot to a backend: flow records are read and written only while the slot moves.
 //!
 //! ```text
-//!                     live record             no live record
-//!  settled            -                       owner
-//!  open, SYN          follow *                owner, recorded; not recordable: previous while it is up
-//!  open, other        follow                  previous, recorded (RST, FIN, SYN-ACK: not recorded)
-//!  open, UDP          follow                  previous, recorded, until the flow idle time has passed; then
-//! owner
-//!  closed             follow *                owner
+//!                  live record   no live record
+//!  settled         -             owner
+//!  open, SYN       follow *      owner, recorded; not recordable: previous while it is up
+//!  open, other     follow        previous, recorded (RST, FIN, SYN-ACK: not recorded); previous not up: owner
+//!  open, UDP       follow        within the window as other, after it as a SYN
+//!  sweeping        follow *      as open, nothing recordable
+//!  closed          follow *      owner
 //! ```
-//! `*`: a SYN re-homes a flow that was seen closing. A flow whose backend is down is re-homed by any packet. A record
-//! lives if its epoch is the slot's and its last packet is no older than the VIP's flow idle time.
+//! `*`: a SYN re-homes a flow that was seen closing. A flow whose backend is down or gone is re-homed by any packet.
+//! A record lives if its epoch is the slot's and its last packet is no older than the VIP's flow idle time. The
+//! window is over when flow idle time and grace have passed since the slot opened and since any flow could not be
+//! recorded.
+//!
+//! # Why this is right
+//!
+//! The claim: packets of one flow that come within its idle time meet one backend, as long as that backend stays up.
+//! Each row leaves behind what the next packet needs to decide alike:
+//!
+//! - In a settled or closed slot an unrecorded flow is the owner's. When control opens the slot it writes that owner
+//!   into `previous`, in the same word: there is no moment at which an unrecorded flow could be somebody else's.
+//! - In an open slot every flow of `previous` that still lives is heard of before the window is over, and recorded; a
+//!   new one is recorded with the owner, whoever that is at the time. Where one cannot be recorded it goes to
+//!   `previous`, new or old, and the window begins anew, for packets (`refused_at`) as for control. So when the slot
+//!   closes, unrecorded flows of `previous` are ones that were silent for too long.
+//! - UDP does not tell new from old. Within the window both are `previous`'s. After it a datagram begins a flow and is
+//!   recorded like a SYN: the slot may be open for longer, for TCP's sake, and its owner may change again meanwhile.
+//!
+//! # Races
+//!
+//! A program reads the slot once, the record once, and ends within [`GRACE_TICKS`]. Cores and control may do anything
+//! between its steps; no lock and no atomic read-modify-write is needed, because:
+//!
+//! - *An old word of the slot* is as good as the new one. Settled or closed on A, while control opens it: A either way.
+//!   Open, while control changes the owner, or back, or closes: what is recorded by the old word carries its epoch,
+//!   which is the slot's until it has settled, and control settles a slot only when it was closed for a grace *and
+//!   then* finds no stray: a record written late is found.
+//! - *A record of an older epoch* cannot be followed: a slot that settled and opened again has another epoch. Control
+//!   takes such records away before the slot settles again, so that at most two epochs have records and the six bits
+//!   may wrap.
+//! - *Two cores with one flow* (its core changed, packets overtake each other) write the same record, or one begins
+//!   it and the other follows (an insert never replaces). A core that saw a packet stores the time alone, so it does
+//!   not undo what another core re-homed. Packets that overlap in time may meet two backends once, where the word
+//!   changed between them.
+//! - *A record's place* is given to another flow once control has deleted it, and a program that still held it would
+//!   write into that flow's record. Control deletes only what no program stores to: dead records of slots that are
+//!   settled, closed or sweeping for longer than a grace (`lb::steering::settle`).
+//! - *A backend's flag* goes up after the slots have left it, and down before they return. A program between the two
+//!   drops the packet as for a backend that is down; the client sends it again.
+//! - *Clocks*: cores and control read one coarse clock; one tick of difference, and a control that is slow by less
+//!   than a grace between reading it and storing, are allowed for.
+//! - *The daemon dies* between any two stores: each word is right by itself. Nobody closes or settles: new flows go on
+//!   being recorded until the table is full, and then to `previous`.
+//!
+//! What is not promised: a SYN that is forged or repeated just when the slot has opened, for a flow not yet heard of
+//! since, looks like a new flow. It is followed by whoever is first recorded.
 
 use lb_abi::{
     backend::{BackendEntry, DOWN, PRESENT},
+    bounds::INSERTS_PER_TICK,
     counter::FlowEvent,
-    flow::{CLOSING, FlowKey, FlowRecord},
+    flow::{CLOSING, FlowKey, FlowRecord, Inserts},
     hash,
     reason::Reason,
-    slot::{CHANGED_AT_MASK, Phase, Slot},
+    slot::{CHANGED_AT_MASK, GRACE_TICKS, Phase, Slot},
     vip::{FLOWS_NONE, VipEntry},
 };
 
@@ -42,6 +88,8 @@ pub enum Stage {
     Running,
     /// UDP, which does not say.
     Datagram,
+    /// An ICMP error about the flow. It follows a record, and neither begins nor changes one.
+    Reported,
 }
 
 impl Stage {
@@ -145,89 +193,171 @@ impl Pick {
 #[inline(always)]
 fn pick_moving<E: Env>(env: &E, vip: &VipEntry, flow: &FlowKey, stage: Stage, slot: Slot) -> Pick {
     let now = env.now_ticks();
-    if let Some(cell) = env.flow(flow) {
+    let cell = env.flow(flow);
+    if let Some(cell) = &cell {
         let record = cell.load();
-        if record.epoch == slot.epoch() && fresh(record, now, vip.flow_idle_ticks) {
-            let (id, next) = follow(env, record, stage, slot, now);
-            cell.store(next);
-            return Pick::of(id);
+        if lives(record, slot, vip, now) {
+            return follow(env, cell, record, stage, slot, now);
         }
     }
-    begin(env, vip, flow, stage, slot, now)
+    begin(env, vip, flow, stage, slot, now, cell)
 }
 
-/// The record's last packet is no older than `idle` ticks. Another core's clock may be a tick ahead of ours.
+/// The record is of the slot's epoch and its last packet no older than the idle time. Another core's clock may be
+/// a tick ahead of ours.
 #[inline(always)]
-const fn fresh(record: FlowRecord, now: u32, idle: u32) -> bool {
-    let age = now.wrapping_sub(record.seen);
-    age <= idle || age > u32::MAX / 2
+const fn lives(record: FlowRecord, slot: Slot, vip: &VipEntry, now: u32) -> bool {
+    record.epoch == slot.epoch() && since(record.seen, now) <= vip.flow_idle_ticks
 }
 
-/// A live record: the backend to take, and the record to leave behind.
+/// Ticks since `then`; 0 where the clock that said so is ahead of ours.
 #[inline(always)]
-fn follow<E: Env>(env: &E, record: FlowRecord, stage: Stage, slot: Slot, now: u32) -> (u16, FlowRecord) {
-    let closing = if matches!(stage, Stage::Closing) { CLOSING } else { 0 };
-    let lost = !is_up(env, record.backend);
+const fn since(then: u32, now: u32) -> u32 {
+    let age = now.wrapping_sub(then);
+    if age > u32::MAX / 2 { 0 } else { age }
+}
+
+/// A live record: the backend to take. Only what changes is stored, each field by itself, so that a core which
+/// re-homes the flow at this moment is not overruled by one that merely saw a packet.
+#[inline(always)]
+fn follow<E: Env>(
+    env: &E,
+    cell: &impl FlowCell,
+    record: FlowRecord,
+    stage: Stage,
+    slot: Slot,
+    now: u32,
+) -> Pick {
+    let is_closing = matches!(stage, Stage::Closing);
+    if is_closing && record.state & CLOSING == 0 {
+        cell.close();
+    }
+    let home = standing(env.backend(record.backend));
     let reopened = matches!(stage, Stage::Opening) && record.state & CLOSING != 0;
     let owner = slot.owner();
     let owner_up = is_up(env, owner);
     // A reopened flow stays where it was if its new owner takes nothing.
-    let rehomed = lost || (reopened && owner_up);
-    if !rehomed {
-        env.count_flow(FlowEvent::Followed);
-        return (record.backend, FlowRecord { state: record.state | closing, seen: now, ..record });
+    let stays = matches!(home, Standing::Up) && !(reopened && owner_up);
+    if stays || !owner_up {
+        if record.seen != now && !matches!(stage, Stage::Reported) {
+            cell.touch(now);
+        }
+        // Nobody takes over: the record stays as it is, for when its backend returns; the packet is the owner's loss.
+        let id = if stays { record.backend } else { owner };
+        if stays {
+            env.count_flow(FlowEvent::Followed);
+        }
+        return Pick::of(id);
     }
-    // Nobody takes over: the record stays as it was, for when its backend returns; the packet is the owner's
-    // loss.
-    if !owner_up {
-        return (owner, FlowRecord { seen: now, ..record });
+    env.count_flow(match home {
+        Standing::Up => FlowEvent::Recorded,
+        Standing::Down => FlowEvent::RepickedDown,
+        Standing::Absent => FlowEvent::RepickedGone,
+    });
+    if matches!(stage, Stage::Reported) {
+        return Pick::of(owner);
     }
-    env.count_flow(if lost { FlowEvent::RepickedDown } else { FlowEvent::Recorded });
-    (owner, FlowRecord { backend: owner, state: closing, seen: now, ..record })
+    let state = if is_closing { CLOSING } else { 0 };
+    cell.store(FlowRecord { backend: owner, epoch: record.epoch, state, seen: now });
+    Pick::of(owner)
 }
 
-/// No live record.
+/// No live record: the flow begins, or was silent since the slot moved.
 #[inline(always)]
-fn begin<E: Env>(env: &E, vip: &VipEntry, flow: &FlowKey, stage: Stage, slot: Slot, now: u32) -> Pick {
-    let open = match slot.phase() {
-        Phase::Open => !matches!(stage, Stage::Datagram) || age(slot, now) < vip.flow_idle_ticks,
-        Phase::Settled | Phase::Closed => false,
-    };
-    if !open {
+fn begin<E: Env>(
+    env: &E,
+    vip: &VipEntry,
+    flow: &FlowKey,
+    stage: Stage,
+    slot: Slot,
+    now: u32,
+    cell: Option<impl FlowCell>,
+) -> Pick {
+    let owner = slot.owner();
+    if matches!(slot.phase(), Phase::Settled | Phase::Closed) {
         env.count_flow(FlowEvent::UnrecordedToOwner);
-        return Pick::of(slot.owner());
+        return Pick::of(owner);
     }
     let previous = standing(env.backend(slot.previous()));
-    let id = if matches!(stage, Stage::Opening) {
-        slot.owner()
-    } else {
-        match previous {
-            Standing::Up => {
-                env.count_flow(FlowEvent::UnrecordedToPrevious);
-                slot.previous()
-            }
-            Standing::Down => {
-                env.count_flow(FlowEvent::RepickedDown);
-                slot.owner()
-            }
-            Standing::Absent => {
-                env.count_flow(FlowEvent::UnrecordedToOwner);
-                slot.owner()
-            }
-        }
+    let opens = match stage {
+        Stage::Opening => true,
+        // Whoever had it before was heard of within the idle time, or is heard of no more.
+        Stage::Datagram => !is_window_open(env, vip, slot, now),
+        Stage::Answering | Stage::Closing | Stage::Running | Stage::Reported => false,
     };
+    let id = match previous {
+        Standing::Up if !opens => slot.previous(),
+        _ => owner,
+    };
+    if !matches!(stage, Stage::Opening) {
+        env.count_flow(match previous {
+            _ if opens => FlowEvent::UnrecordedToOwner,
+            Standing::Up => FlowEvent::UnrecordedToPrevious,
+            Standing::Down => FlowEvent::RepickedDown,
+            Standing::Absent => FlowEvent::UnrecordedToOwner,
+        });
+    }
     if !stage.records() || !is_up(env, id) {
         return Pick::of(id);
     }
     let record = FlowRecord { backend: id, epoch: slot.epoch(), state: 0, seen: now };
-    if env.record(flow, record).is_some() {
-        env.count_flow(FlowEvent::Recorded);
-        return Pick { id, recorded: true };
+    let refused = match write(env, flow, slot, record, cell) {
+        Ok(()) => {
+            env.count_flow(FlowEvent::Recorded);
+            return Pick { id, recorded: true };
+        }
+        Err(refused) => refused,
+    };
+    if matches!(refused, FlowEvent::InsertRefused)
+        && let Some(cell) = env.flow(flow)
+    {
+        // Another core was faster with a packet of the same flow.
+        let record = cell.load();
+        if lives(record, slot, vip, now) {
+            return follow(env, &cell, record, stage, slot, now);
+        }
     }
-    env.count_flow(FlowEvent::InsertRefused);
+    env.count_flow(refused);
+    if env.refused_at() != now {
+        env.keep_refused_at(now);
+    }
     // Its later packets will find no record and go to `previous`: begin there.
-    let id = if matches!((stage, previous), (Stage::Opening, Standing::Up)) { slot.previous() } else { id };
+    let id = if opens && matches!(previous, Standing::Up) { slot.previous() } else { id };
     Pick::of(id)
+}
+
+/// Whether flows of `previous` that are not recorded may still live, by this VIP's idle time: since the slot
+/// opened, and since some flow could not be recorded.
+#[inline(always)]
+fn is_window_open<E: Env>(env: &E, vip: &VipEntry, slot: Slot, now: u32) -> bool {
+    let end = vip.flow_idle_ticks.saturating_add(GRACE_TICKS);
+    matches!(slot.phase(), Phase::Sweeping) || age(slot, now) <= end || since(env.refused_at(), now) <= end
+}
+
+/// Records a flow that has no live record: over its dead one, which needs no room, or in a new place.
+#[inline(always)]
+fn write<E: Env>(
+    env: &E,
+    flow: &FlowKey,
+    slot: Slot,
+    record: FlowRecord,
+    cell: Option<impl FlowCell>,
+) -> Result<(), FlowEvent> {
+    if matches!(slot.phase(), Phase::Sweeping) {
+        return Err(FlowEvent::InsertPaused);
+    }
+    if let Some(cell) = cell {
+        cell.store(record);
+        return Ok(());
+    }
+    let tick = record.seen;
+    let kept = env.inserts();
+    let spent = if kept.tick == tick { kept.spent } else { 0 };
+    if spent >= INSERTS_PER_TICK {
+        return Err(FlowEvent::BudgetSpent);
+    }
+    env.keep_inserts(Inserts { tick, spent: spent + 1 });
+    env.record(flow, record).ok_or(FlowEvent::InsertRefused)
 }
 
 /// Ticks since the slot changed; 0 where control's clock is ahead of ours.
@@ -257,10 +387,12 @@ mod tests {
     #[test]
     fn a_clock_a_tick_ahead_makes_nothing_old() {
         let record = FlowRecord { seen: 101, ..FlowRecord::default() };
-        assert!(fresh(record, 100, 10));
-        assert!(fresh(record, 111, 10));
-        assert!(!fresh(record, 112, 10));
         let slot = Slot::new(1, 2, Phase::Open, 0, 101);
+        let vip = VipEntry { flow_idle_ticks: 10, ..VipEntry::default() };
+        assert!(lives(record, slot, &vip, 100));
+        assert!(lives(record, slot, &vip, 111));
+        assert!(!lives(record, slot, &vip, 112));
+        assert!(!lives(FlowRecord { epoch: 1, ..record }, slot, &vip, 100));
         assert_eq!(age(slot, 100), 0);
         assert_eq!(age(slot, 105), 4);
     }

@@ -158,7 +158,11 @@ fn shown(daemon: &Daemon<'_>, family: &Family<'_>) -> Result<()> {
         ensure!(translated.to_string().contains(SOURCE_STARTS[family.at]), "{row:?}");
         ensure!(translated.port() >= 1024, "{row:?}");
     }
-    let probe = flows.matching("vip", "echo").iter().filter(|row| row.text("state").is_ok_and(|s| s == "live")).count();
+    let probe = flows
+        .matching("vip", "echo")
+        .iter()
+        .filter(|row| row.text("state").is_ok_and(|s| s == "live"))
+        .count();
     ensure!(probe >= 1, "the probe's flow was established: {flows:?}");
     let metrics = daemon.metrics()?;
     let event = |name: &str| {
@@ -192,7 +196,8 @@ fn a_backend_dies_and_then_the_daemon() {
             Some(TcpServer::start(b1, 9000, Service::Echo)?),
             Some(TcpServer::start(b2, 9000, Service::Echo)?),
         ];
-        let health = "health = { tcp = \"auto\", every = \"300ms\", timeout = \"200ms\", fall = 2, rise = 2 }";
+        let health =
+            "health = { tcp = \"auto\", every = \"300ms\", timeout = \"200ms\", fall = 2, rise = 2 }";
         let config = [XDP.to_owned(), family.service("echo", "900/tcp", 9000, health)].concat();
         let mut daemon = Daemon::start(scene, &config)?;
         let connect = || EchoClient::connect(client, family.vip, 900);

@@ -19,10 +19,20 @@ pub const ACK: u8 = 0x10;
 /// What a frame carries above IP.
 #[derive(Clone, Debug)]
 enum Transport {
-    Tcp { flags: u8 },
+    Tcp {
+        flags: u8,
+    },
     Udp,
-    Echo { reply: bool },
-    Error { kind: u8, code: u8, quote: Vec<u8> },
+    Echo {
+        reply: bool,
+    },
+    /// An ICMP error: type, code and second word, and what it quotes.
+    Error {
+        kind: u8,
+        code: u8,
+        rest: u32,
+        quote: Vec<u8>,
+    },
 }
 
 /// An outer header.
@@ -32,6 +42,10 @@ struct Outer {
     destination: IpAddr,
     label: u32,
     class: Option<u8>,
+    /// Of a UDP header (GUE) between it and the packet.
+    port: Option<u16>,
+    /// Whether that has its checksum: over IPv6, where the packet's own checksum is there.
+    summed: bool,
 }
 
 /// A frame in the making.
@@ -46,6 +60,7 @@ pub struct Packet {
     transport: Transport,
     ttl: u8,
     class: u8,
+    dont_fragment: bool,
     payload: usize,
 }
 
@@ -61,6 +76,7 @@ impl Packet {
             transport,
             ttl: 61,
             class: 0,
+            dont_fragment: false,
             payload: 32,
         }
     }
@@ -91,7 +107,19 @@ impl Packet {
     ) -> Self {
         let mut quote = quoted.build().split_off(quoted.ip_at());
         quote.truncate(bytes);
-        Self::new(source, destination, Transport::Error { kind, code, quote })
+        Self::icmp_error(source, destination, (kind, code, 0), &quote)
+    }
+
+    /// An ICMP error with a type, a code and a second word, which quotes bytes; the ports of both addresses are not
+    /// used.
+    pub fn icmp_error(
+        source: &str,
+        destination: &str,
+        (kind, code, rest): (u8, u8, u32),
+        quote: &[u8],
+    ) -> Self {
+        Self::new(source, destination, Transport::Error { kind, code, rest, quote: quote.to_vec() })
+            .payload(0)
     }
 
     /// IP protocol number of what is above (inner) IP.
@@ -135,7 +163,19 @@ impl Packet {
     /// Inside an outer header; the flow label is for IPv6.
     pub fn inside(mut self, source: &str, destination: &str, label: u32) -> Self {
         let (source, destination) = (parse(source), parse(destination));
-        self.outer = Some(Outer { source, destination, label, class: None });
+        self.outer = Some(Outer { source, destination, label, class: None, port: None, summed: true });
+        self
+    }
+
+    /// The outer header is followed by UDP from a port to 6080 (GUE variant 1).
+    pub fn over_udp(mut self, port: u16) -> Self {
+        self.outer = self.outer.map(|outer| Outer { port: Some(port), ..outer });
+        self
+    }
+
+    /// The UDP around it has no checksum over IPv6 either.
+    pub fn unsummed(mut self) -> Self {
+        self.outer = self.outer.map(|outer| Outer { summed: false, ..outer });
         self
     }
 
@@ -170,9 +210,24 @@ impl Packet {
         self
     }
 
+    /// Don't-fragment, of the (inner) IPv4 header.
+    pub fn dont_fragment(mut self) -> Self {
+        self.dont_fragment = true;
+        self
+    }
+
     /// Bytes above the transport header.
     pub fn payload(mut self, bytes: usize) -> Self {
         self.payload = bytes;
+        self
+    }
+
+    /// A packet the other way; that to an echo request is its reply.
+    pub fn answered(mut self) -> Self {
+        std::mem::swap(&mut self.source, &mut self.destination);
+        if let Transport::Echo { reply } = &mut self.transport {
+            *reply = true;
+        }
         self
     }
 
@@ -202,8 +257,8 @@ impl Packet {
             0,
             transport.len(),
         );
-        // An inner header is any host's: it has no reason to set don't-fragment or a flow label.
-        if inner[0] == 0x45 {
+        // An inner header is any host's: it has no reason to set a flow label.
+        if inner[0] == 0x45 && !self.dont_fragment {
             inner[6] = 0;
             seal(&mut inner);
         }
@@ -211,11 +266,11 @@ impl Packet {
         let packet = match self.outer {
             None => inner,
             Some(outer) => {
-                let protocol = if self.source.is_ipv4() { 4 } else { 41 };
                 let class = outer.class.unwrap_or(self.class);
+                let (protocol, body) = outer.around(self.source.is_ipv4(), inner);
                 let mut packet =
-                    header(outer.source, outer.destination, protocol, 64, class, outer.label, inner.len());
-                packet.extend(inner);
+                    header(outer.source, outer.destination, protocol, 64, class, outer.label, body.len());
+                packet.extend(body);
                 packet
             }
         };
@@ -236,10 +291,10 @@ impl Packet {
         let mut bytes = Vec::new();
         let v4 = self.source.is_ipv4();
         let check_at = match &self.transport {
-            &Transport::Tcp { flags } => {
+            Transport::Tcp { flags } => {
                 bytes.extend(self.source.port().to_be_bytes());
                 bytes.extend(self.destination.port().to_be_bytes());
-                bytes.extend([0, 0, 0, 7, 0, 0, 0, 9, 0x50, flags, 0x20, 0, 0, 0, 0, 0]);
+                bytes.extend([0, 0, 0, 7, 0, 0, 0, 9, 0x50, *flags, 0x20, 0, 0, 0, 0, 0]);
                 16
             }
             Transport::Udp => {
@@ -248,11 +303,6 @@ impl Packet {
                 bytes.extend((8 + self.payload as u16).to_be_bytes());
                 bytes.extend([0, 0]);
                 6
-            }
-            Transport::Error { kind, code, quote } => {
-                bytes.extend([*kind, *code, 0, 0, 0, 0, 0, 0]);
-                bytes.extend(quote);
-                2
             }
             &Transport::Echo { reply } => {
                 let kind = match (v4, reply) {
@@ -264,20 +314,19 @@ impl Packet {
                 bytes.extend([kind, 0, 0, 0, 0x12, 0x34, 0, 1]);
                 2
             }
+            Transport::Error { kind, code, rest, quote } => {
+                bytes.extend([*kind, *code, 0, 0]);
+                bytes.extend(rest.to_be_bytes());
+                bytes.extend(quote);
+                2
+            }
         };
-        if !matches!(self.transport, Transport::Error { .. }) {
-            bytes.extend((0..self.payload).map(|at| at as u8));
-        }
-        let mut summed = Vec::new();
-        if self.protocol() != 1 {
-            // Pseudo header (RFC 9293, 3.1; RFC 8200, 8.1).
-            summed.extend(octets(self.source.ip()));
-            summed.extend(octets(self.destination.ip()));
-            summed.extend((bytes.len() as u32).to_be_bytes());
-            summed.extend([0, 0, 0, self.protocol()]);
-        }
-        summed.extend(&bytes);
-        let check = match (checksum(&summed), &self.transport) {
+        bytes.extend((0..self.payload).map(|at| at as u8));
+        let check = match self.protocol() {
+            1 => checksum(&bytes),
+            protocol => checksum(&with_pseudo(self.source.ip(), self.destination.ip(), protocol, &bytes)),
+        };
+        let check = match (check, &self.transport) {
             // Zero would mean that there is none (RFC 768).
             (0, Transport::Udp) => 0xffff,
             (check, _) => check,
@@ -285,6 +334,32 @@ impl Packet {
         bytes[check_at..check_at + 2].copy_from_slice(&check.to_be_bytes());
         bytes
     }
+}
+
+impl Outer {
+    /// What stands behind the outer IP header, and its protocol number.
+    fn around(&self, is_v4: bool, inner: Vec<u8>) -> (u8, Vec<u8>) {
+        let Some(port) = self.port else { return (if is_v4 { 4 } else { 41 }, inner) };
+        let mut body = [port, 6080, 8 + inner.len() as u16, 0].map(u16::to_be_bytes).concat();
+        body.extend(inner);
+        if self.summed && self.source.is_ipv6() {
+            let check = match checksum(&with_pseudo(self.source, self.destination, 17, &body)) {
+                0 => 0xffff,
+                check => check,
+            };
+            body[6..8].copy_from_slice(&check.to_be_bytes());
+        }
+        (17, body)
+    }
+}
+
+/// A pseudo header (RFC 9293, 3.1; RFC 8200, 8.1) and what it is for.
+fn with_pseudo(source: IpAddr, destination: IpAddr, protocol: u8, bytes: &[u8]) -> Vec<u8> {
+    let mut summed = [octets(source), octets(destination)].concat();
+    summed.extend((bytes.len() as u32).to_be_bytes());
+    summed.extend([0, 0, 0, protocol]);
+    summed.extend(bytes);
+    summed
 }
 
 /// An IP header before `payload` bytes; IPv4 with don't-fragment and identification 0.

@@ -6,14 +6,14 @@ use std::net::SocketAddr;
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, PerCpuArray, ReusePortSockArray},
-    programs::{SkReuseport, Xdp, XdpMode},
+    programs::{SchedClassifier, SkLookup, SkReuseport, Xdp, XdpMode},
 };
 use lb_abi::{
     ABI_VERSION,
     be::Be16,
     bounds::{CORES_MAX, WORKERS_MAX},
     names,
-    steer::{MODE_CORE, MODE_HASH, SteerCounters, SteerEntry, SteerKey},
+    steer::{LOAD_LAGGING, MODE_CORE, MODE_HASH, STEER_RELIEVE, SteerCounters, SteerEntry, SteerKey},
 };
 use lb_tests::xdp::{kernel, namespace};
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
@@ -48,7 +48,9 @@ fn loads_and_attaches_at_full_bounds() {
     need_object!();
     namespace::enter().unwrap();
     let mut ebpf = Ebpf::load_file(kernel::object()).unwrap();
-    for (name, interface) in [(names::PROGRAM_INGRESS, "lb0"), (names::PROGRAM_DECAP, "lb1"), (names::PROGRAM_NAT, "")] {
+    for (name, interface) in
+        [(names::PROGRAM_INGRESS, "lb0"), (names::PROGRAM_DECAP, "lb1"), (names::PROGRAM_NAT, "")]
+    {
         let program: &mut Xdp = ebpf.program_mut(name).unwrap().try_into().unwrap();
         program.load().unwrap();
         if !interface.is_empty() {
@@ -62,6 +64,15 @@ fn loads_and_attaches_at_full_bounds() {
         );
     }
     steer(&mut ebpf);
+    let lookup: &mut SkLookup = ebpf.program_mut(names::PROGRAM_LOOKUP).unwrap().try_into().unwrap();
+    lookup.load().unwrap();
+    lookup.attach(std::fs::File::open("/proc/thread-self/ns/net").unwrap()).unwrap();
+    for name in [names::PROGRAM_PROBE_OUT, names::PROGRAM_PROBE_IN] {
+        let program: &mut SchedClassifier = ebpf.program_mut(name).unwrap().try_into().unwrap();
+        program.load().unwrap();
+    }
+    let pass: &mut Xdp = ebpf.program_mut(names::PROGRAM_PASS).unwrap().try_into().unwrap();
+    pass.load().unwrap();
     for name in [
         names::MAP_META,
         names::MAP_VIPS,
@@ -69,6 +80,8 @@ fn loads_and_attaches_at_full_bounds() {
         names::MAP_BACKENDS,
         names::MAP_HOPS,
         names::MAP_FLOWS,
+        names::MAP_INSERTS,
+        names::MAP_REFUSED_AT,
         names::MAP_PROGRAMS,
         names::MAP_NAT_OPENING,
         names::MAP_NAT_FLOWS,
@@ -82,6 +95,10 @@ fn loads_and_attaches_at_full_bounds() {
         names::MAP_FLOW_EVENTS,
         names::MAP_VIP_TRAFFIC,
         names::MAP_BACKEND_TRAFFIC,
+        names::MAP_LOOKUP_PREFIXES,
+        names::MAP_LOOKUP_SOCKETS,
+        names::MAP_PROBES,
+        names::MAP_PROBE_PORTS,
         names::MAP_STEER_LISTENERS,
         names::MAP_STEER_SOCKETS,
         names::MAP_STEER_CORES,
@@ -105,6 +122,7 @@ struct Group {
     ebpf: Ebpf,
     sockets: Vec<Socket>,
     address: SocketAddr,
+    key: SteerKey,
 }
 
 impl Group {
@@ -129,7 +147,7 @@ impl Group {
         });
         let sockets: Vec<_> = sockets.collect();
         steer(&mut ebpf).attach(&sockets[0]).unwrap();
-        let mut group = Self { ebpf, sockets, address };
+        let mut group = Self { ebpf, sockets, address, key: SteerKey::default() };
         let key = SteerKey {
             address: match address {
                 SocketAddr::V4(v4) => v4.ip().to_ipv6_mapped().octets(),
@@ -139,10 +157,25 @@ impl Group {
             protocol: if protocol == Protocol::TCP { 6 } else { 17 },
             pad: 0,
         };
-        let entry = SteerEntry { listener: LISTENER, workers: WORKERS, mode, pad: 0 };
-        let map = group.ebpf.map_mut(names::MAP_STEER_LISTENERS).unwrap();
-        HashMap::try_from(map).unwrap().insert(key, entry, 0).unwrap();
+        group.key = key;
+        group.enter(mode, 0);
         group
+    }
+
+    fn enter(&mut self, mode: u32, flags: u32) {
+        let entry = SteerEntry { listener: LISTENER, workers: WORKERS, mode, flags };
+        let map = self.ebpf.map_mut(names::MAP_STEER_LISTENERS).unwrap();
+        HashMap::try_from(map).unwrap().insert(self.key, entry, 0).unwrap();
+    }
+
+    fn set_load(&mut self, worker: u32, load: u32) {
+        let map = self.ebpf.map_mut(names::MAP_STEER_LOADS).unwrap();
+        Array::<_, u32>::try_from(map).unwrap().set(worker, load, 0).unwrap();
+    }
+
+    fn relieved(&self) -> u64 {
+        let map = self.ebpf.map(names::MAP_STEER_RELIEVED).unwrap();
+        PerCpuArray::<_, u64>::try_from(map).unwrap().get(&LISTENER, 0).unwrap().iter().sum()
     }
 
     fn place(&mut self, worker: u32) {
@@ -219,6 +252,51 @@ fn a_missing_socket_is_counted_and_nothing_is_lost() {
     let group = Group::new("127.0.0.1:0", Protocol::TCP, MODE_HASH);
     assert_eq!(group.connect(64).iter().sum::<usize>(), 64);
     assert_eq!(group.counters(), SteerCounters { by_core: 0, by_hash: 0, missing: 64 });
+}
+
+/// While a worker lags, new connections go to others, where the listener lets them.
+#[test]
+fn a_worker_that_lags_is_relieved() {
+    need_object!();
+    namespace::enter().unwrap();
+    let mut group = Group::new("127.0.0.1:0", Protocol::TCP, MODE_CORE);
+    (0..WORKERS).for_each(|worker| group.place(worker));
+    group.every_core_to(2);
+    group.set_load(2, LOAD_LAGGING);
+    assert_eq!(group.connect(16), [0, 0, 16, 0], "the listener does not let them");
+    group.enter(MODE_CORE, STEER_RELIEVE);
+    let taken = group.connect(64);
+    assert!(taken[2] < 16 && [0, 1, 3].iter().all(|&at| taken[at] > 5), "{taken:?}");
+    assert_eq!(group.relieved(), 64 - taken[2] as u64);
+    assert_eq!(group.counters().by_core, 16 + taken[2] as u64);
+    group.set_load(2, LOAD_LAGGING - 1);
+    assert_eq!(group.connect(16), [0, 0, 16, 0], "it has caught up");
+    (0..WORKERS).for_each(|worker| group.set_load(worker, 100));
+    assert_eq!(group.connect(16), [0, 0, 16, 0], "all lag alike");
+}
+
+/// A worker that goes away: who waits to be accepted at its socket is not reset but goes to another's.
+#[test]
+fn connections_that_wait_follow_the_group_when_their_socket_closes() {
+    need_object!();
+    namespace::enter().unwrap();
+    let mut group = Group::new("127.0.0.1:0", Protocol::TCP, MODE_CORE);
+    (0..WORKERS).for_each(|worker| group.place(worker));
+    group.every_core_to(2);
+    let mut clients: Vec<_> = (0..16).map(|_| std::net::TcpStream::connect(group.address).unwrap()).collect();
+    let counters = group.counters();
+    assert_eq!(counters, SteerCounters { by_core: 16, by_hash: 0, missing: 0 });
+    drop(group.sockets.remove(2));
+    let mut accepted = Vec::new();
+    let start = std::time::Instant::now();
+    while accepted.len() < clients.len() {
+        assert!(start.elapsed().as_secs() < 10, "only {} of 16 are left", accepted.len());
+        accepted.extend(group.sockets.iter().filter_map(|socket| socket.accept().ok()));
+    }
+    for client in &mut clients {
+        use std::io::Write as _;
+        client.write_all(b"still here").unwrap();
+    }
 }
 
 #[test]

@@ -2,7 +2,10 @@
 
 use std::process::Command;
 
-use lb_abi::reason::{Fate, Reason};
+use lb_abi::{
+    bounds::ANSWERS_PER_TICK,
+    reason::{Fate, Reason},
+};
 use lb_ebpf::verdict::Verdict;
 use lb_tests::{
     packet::Mac,
@@ -26,6 +29,11 @@ fn all_of(rows: &[Row], run: impl FnMut(&Row) -> Result<(), String>) {
 #[test]
 fn host_rows() {
     all_of(&rows::all(NOW), |row| row.check(host::run(row)));
+}
+
+#[test]
+fn errors_of_every_length() {
+    all_of(&rows::too_big(NOW), |row| row.check(host::run(row)));
 }
 
 proptest! {
@@ -96,7 +104,7 @@ fn decap_undoes_encap() {
     let mut bench = kernel::Bench::new().expect("the object loads and attaches");
     let now = namespace::now_ticks();
     let cases = rows::round_trips(now);
-    assert_eq!(cases.len(), 8, "both families inside and outside, by either interface");
+    assert_eq!(cases.len(), 16, "both families inside and outside, by either interface, by IPIP and GUE");
     for (world, packet, back) in cases {
         bench.write(&world).expect("maps are written");
         let (verdict, encapsulated) = bench.test_run(Program::Ingress, &packet).expect("lb_ingress runs");
@@ -105,6 +113,48 @@ fn decap_undoes_encap() {
         assert_eq!(verdict, Verdict::Pass);
         assert_eq!(frame, back);
         bench.clear().expect("maps are emptied");
+    }
+}
+
+/// However many packets do not fit: a core tells no more senders in a tick than its budget says.
+#[test]
+fn errors_are_rationed() {
+    if let Some(why) = kernel::unavailable() {
+        eprintln!("skipped: {why}");
+        return;
+    }
+    let mut bench = kernel::Bench::new().expect("the object loads and attaches");
+    let rows = rows::all(namespace::now_ticks());
+    let row =
+        rows.iter().find(|row| row.expected.reasons == [Reason::TooBig]).expect("a packet that is too big");
+    bench.write(&row.world).expect("maps are written");
+    let before = namespace::now_ticks();
+    let (mut told, mut runs) = (0, 0);
+    while runs < 4 * ANSWERS_PER_TICK {
+        let (verdict, _) = bench.test_run(Program::Ingress, &row.frame).expect("lb_ingress runs");
+        told += u32::from(verdict == Verdict::Transmit);
+        assert!(matches!(verdict, Verdict::Transmit | Verdict::Drop), "{verdict:?}");
+        runs += 1;
+    }
+    let ticks = namespace::now_ticks() - before + 1;
+    // The test runs on one core after the other, at worst.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from) as u32;
+    assert!(told >= ANSWERS_PER_TICK, "{told} of {runs} told");
+    assert!(told <= ANSWERS_PER_TICK * ticks * cores, "{told} of {runs} told in {ticks} ticks");
+}
+
+/// A frame of several buffers is parsed, wrapped and counted like any other, over an interface whose MTU is large.
+#[test]
+fn jumbo_frames() {
+    if let Some(why) = kernel::unavailable() {
+        eprintln!("skipped: {why}");
+        return;
+    }
+    let mut bench = kernel::Bench::new().expect("the object loads and attaches");
+    let large = Command::new("ip").args(["link", "set", "lb0", "mtu", "9000"]).status();
+    assert!(large.expect("ip runs").success(), "lb0 takes a large MTU with XDP on it");
+    for row in rows::jumbo(namespace::now_ticks()) {
+        row.check(bench.run(&row).expect("the row runs")).unwrap_or_else(|why| panic!("{why}"));
     }
 }
 

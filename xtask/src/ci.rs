@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use crate::{
     bench, build_ebpf,
     needs::Group,
-    setup, test, tidy,
+    setup, test, tidy, vmtest,
     workspace::{self, Workspace},
 };
 
@@ -18,13 +18,14 @@ type Step = fn(&Workspace) -> Result<ExitCode>;
 
 /// In order of cost. The object comes before the lints, because `lb` embeds it: built later, it would have `lb`
 /// compiled again.
-const STEPS: [(&str, Step); 7] = [
+const STEPS: [(&str, Step); 8] = [
     ("components", components),
     ("format", format),
     ("tidy", tidy::verb),
     ("setup and build-ebpf", build),
     ("lints", lints),
     ("test", |workspace| test::all(workspace, &[])),
+    ("vmtest", |workspace| vmtest::verb(workspace, &[])),
     ("bench, one tiny round", bench::alive),
 ];
 

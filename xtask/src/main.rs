@@ -15,6 +15,7 @@ mod run;
 mod setup;
 mod test;
 mod tidy;
+mod vmtest;
 mod workspace;
 
 use std::process::ExitCode;
@@ -31,10 +32,11 @@ usage: cargo xtask VERB
   run [-- ARGS]     build everything and start `lb run ARGS`; without arguments: the quickstart
   test [ARGS]       all tests; ARGS go to `cargo test`, such as a name filter
   e2e [ARGS]        the network-namespace tests alone
+  vmtest [KERNEL]   the packet programs on the kernels that Debian ships, under qemu
   demo              a tour of the three ways through the box, in network namespaces (root)
   bench WHAT [...]  lb beside its peers: `list`, a scenario, or `report` (root; bench/README.md)
   tidy              import directions, doors of unsafe and of heavy dependencies, sizes
-  ci                format, lints, tidy, test: what has to pass before a change lands";
+  ci                format, lints, tidy, test, vmtest: what has to pass before a change lands";
 
 /// A verb that ends otherwise than by an error of ours hands on the exit code of what it ran.
 fn main() -> ExitCode {
@@ -60,6 +62,7 @@ fn dispatch(arguments: &[String]) -> Result<ExitCode> {
         "run" => run::verb(&workspace, rest),
         "test" => test::all(&workspace, rest),
         "e2e" => test::e2e(&workspace, rest),
+        "vmtest" => vmtest::verb(&workspace, rest),
         "demo" => demo::verb(&workspace, rest),
         "bench" => bench::verb(&workspace, rest),
         "tidy" => none(rest).and_then(|()| tidy::verb(&workspace)),

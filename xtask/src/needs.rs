@@ -16,6 +16,8 @@ pub(crate) enum Group {
     Bpf,
     /// To run the tests and the demo.
     Test,
+    /// To unpack other kernels and put a guest together.
+    Machine,
     /// To measure: what Debian has of peers and tools.
     Bench,
     /// To measure: what other registries have of them.
@@ -57,6 +59,10 @@ const NEEDS: &[Need] = &[
     tool(Group::Test, "curl", "curl", "a real client"),
     tool(Group::Test, "ip", "iproute2", "network namespaces and veth pairs"),
     tool(Group::Test, "ethtool", "ethtool", "checksum offload off on veth pairs"),
+    tool(Group::Machine, "xz", "xz-utils", "unpacks kernel modules"),
+    tool(Group::Machine, "strip", "binutils", "takes debug information out of what a guest runs"),
+    tool(Group::Machine, "ldd", "libc-bin", "tells what a guest needs beside it"),
+    tool(Group::Machine, "dpkg-deb", "dpkg", "unpacks Debian's kernels"),
     tool(Group::Bench, "haproxy", "haproxy", "a baseline"),
     Need {
         group: Group::Bench,

@@ -63,16 +63,18 @@ fn count(cargo: &mut Command) -> Result<(Total, bool)> {
 
 /// Sums over the test programs of one run.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Total {
-    passed: u64,
-    failed: u64,
+pub(crate) struct Total {
+    /// Tests that did.
+    pub(crate) passed: u64,
+    /// Tests that did not.
+    pub(crate) failed: u64,
     ignored: u64,
     suites: u64,
 }
 
 impl Total {
     /// Takes `test result: ok. 3 passed; 0 failed; 1 ignored; ...`; other lines say nothing.
-    fn add(&mut self, line: &str) {
+    pub(crate) fn add(&mut self, line: &str) {
         let Some(result) = line.strip_prefix("test result: ") else { return };
         self.suites += 1;
         let counts = result.split_once(". ").map_or("", |(_, counts)| counts);

@@ -4,13 +4,18 @@
 //! crate `maglev` as somebody else's reading of the paper, over the same number of slots. One backend of n equal
 //! ones leaves; what belonged to it has to move, all else is counted as moved beyond need. The crate shows no
 //! slots, so there the share of 65 537 keys counts.
+//!
+//! What a change costs as a whole is measured on maps of the kernel: config in, new table, every slot compared, changed
+//! ones stored. Grace periods and the moving of flows come after that and take as long as they take.
 
-use std::{hint::black_box, time::Instant};
+use std::{hint::black_box, net::Ipv4Addr, sync::Arc, time::Duration, time::Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use lb::{
     balance::maglev::{Member, Table},
-    model::BackendId,
+    config::{Forward, Transport, VipPort},
+    model::{BackendId, Generation},
+    steering::{Desired, DesiredBackend, DesiredPool, DesiredVip, Options, Plane},
 };
 use lb_abi::{
     bounds::{BACKENDS_MAX, TABLE_LEN},
@@ -30,6 +35,8 @@ pub(crate) struct L4Table;
 
 const BUILD: Metric = Metric::cost("build", "ms").over("backends");
 const REBUILD: Metric = Metric::cost("rebuild_without_one", "ms").over("backends");
+const APPLY: Metric = Metric::cost("maps_without_one", "ms").over("backends");
+const FAIL: Metric = Metric::cost("maps_one_down", "ms").over("backends");
 const BEYOND_NEED: Metric = Metric::cost("moved_beyond_need", "%").over("backends");
 
 /// 5000 is more than the packet path has ids for.
@@ -61,7 +68,7 @@ impl Scenario for L4Table {
             for count in COUNTS {
                 check_interrupted()?;
                 sample = match *subject {
-                    LB => sample.and(ours(count, true)?),
+                    LB => sample.and(ours(count, true)?).and(applied(count)?),
                     PLAIN => sample.and(ours(count, false)?),
                     _ if count <= CRATE_COUNT_MAX => sample.and(theirs(count)?),
                     _ => sample,
@@ -88,6 +95,46 @@ fn ours(count: u16, from_predecessor: bool) -> Result<Sample> {
     ensure!(pairs.iter().all(|(_, new)| *new != gone && new.0 != 0), "a slot without a member");
     let beyond = pairs.iter().filter(|(old, new)| old != new && *old != gone).count();
     Ok(sample(count, build_ms, rebuild_ms, beyond))
+}
+
+/// The same change as the daemon makes it, and a death, on maps of the kernel.
+fn applied(count: u16) -> Result<Sample> {
+    let mut plane = Plane::open(Options::default()).context("maps of the kernel")?;
+    let (all, without) = (desired(1, 1..=count), desired(2, 2..=count));
+    plane.sync(&all, 1000)?;
+    let (result, apply_ms) = timed(|| plane.sync(&without, 2000));
+    result?;
+    let moved = plane.status().pools["p"].slots.open;
+    ensure!(moved >= TABLE_LEN as usize / usize::from(count), "{moved} slots moved");
+    let (result, fail_ms) = timed(|| plane.set_down(&[BackendId(2)].into(), 3000));
+    result?;
+    ensure!(plane.down().contains(&BackendId(2)), "nobody is down");
+    let at = f64::from(count);
+    Ok(Sample::new().with_at(APPLY, at, apply_ms).with_at(FAIL, at, fail_ms))
+}
+
+fn desired(generation: u64, ids: impl Iterator<Item = u16>) -> Desired {
+    let backend = |id: u16| {
+        let address = Ipv4Addr::from_bits(0x0a00_0000 | u32::from(id)).into();
+        DesiredBackend { id: BackendId(id), address, weight: 1 }
+    };
+    let vip = DesiredVip {
+        name: "v".into(),
+        addresses: vec![Ipv4Addr::new(192, 0, 2, 1).into()],
+        ports: vec![VipPort { port: 80, transport: Transport::Tcp }],
+        forward: Forward::Ipip,
+        pool: "p".into(),
+        flows_none: false,
+        flow_idle: Duration::from_secs(900),
+        hash_key: [1, 2],
+    };
+    let pool = DesiredPool {
+        name: Arc::from("p"),
+        table_key: [1, 2],
+        backends: ids.map(backend).collect(),
+        lineage: None,
+    };
+    Desired { generation: Generation(generation), vips: vec![vip], pools: vec![pool], ..Desired::default() }
 }
 
 fn theirs(count: u16) -> Result<Sample> {

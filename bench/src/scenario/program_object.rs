@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use aya::{
     Ebpf, EbpfLoader, Pod, TestRun as _, TestRunOptions,
-    maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, ProgramArray, lpm_trie::Key},
+    maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, PerCpuValues, ProgramArray, lpm_trie::Key},
     programs::{
         Xdp, XdpMode,
         xdp::{XdpLink, XdpLinkId},
@@ -19,7 +19,7 @@ use lb_abi::{
     bench::{self, HEAD_LEN, Plan},
     bounds::TABLE_LEN,
     counter::FlowEvent,
-    flow::{FlowKey, FlowRecord},
+    flow::{FlowKey, FlowRecord, Inserts},
     meta::{FLAG_DENY_V4, FLAG_DENY_V6, Meta},
     names,
     reason::Reason,
@@ -54,7 +54,12 @@ pub(crate) enum Slots {
     Settled(u16),
     /// All just opened.
     Open { owner: u16, previous: u16 },
+    /// All closed.
+    Closed(u16),
 }
+
+/// Epoch of slots that move.
+const EPOCH: u8 = 5;
 
 /// What stands in the maps.
 #[derive(Clone, Debug)]
@@ -154,7 +159,8 @@ impl Bench {
         let now = namespace::now_ticks();
         let Slot(word) = match wanted {
             Slots::Settled(owner) => Slot::settled(owner, 0, now),
-            Slots::Open { owner, previous } => Slot::new(owner, previous, Phase::Open, 5, now),
+            Slots::Open { owner, previous } => Slot::new(owner, previous, Phase::Open, EPOCH, now),
+            Slots::Closed(owner) => Slot::new(owner, owner, Phase::Closed, EPOCH, now),
         };
         let mut slots = array::<u64>(&mut self.object, names::MAP_SLOTS)?;
         (0..TABLE_LEN).try_for_each(|index| slots.set(index, word, 0))?;
@@ -168,6 +174,27 @@ impl Bench {
             HashMap::<_, FlowKey, FlowRecord>::try_from(map(&mut self.object, names::MAP_FLOWS)?)?;
         let keys: Vec<_> = flows.keys().collect::<std::result::Result<_, _>>()?;
         keys.iter().try_for_each(|key| Ok(flows.remove(key)?))
+    }
+
+    /// Begins every core's insert budget anew.
+    pub(crate) fn renew_budget(&mut self) -> Result<()> {
+        let mut inserts = PerCpuArray::<_, Inserts>::try_from(map(&mut self.object, names::MAP_INSERTS)?)?;
+        let cpus = inserts.get(&0, 0)?.len();
+        Ok(inserts.set(0, PerCpuValues::try_from(vec![Inserts::default(); cpus])?, 0)?)
+    }
+
+    /// Records the first `flows` flows of a packet, all with one backend.
+    pub(crate) fn remember(&mut self, packet: &Packet, flows: u32, backend: u16) -> Result<()> {
+        let mut map = HashMap::<_, FlowKey, FlowRecord>::try_from(map(&mut self.object, names::MAP_FLOWS)?)?;
+        let mut key = world::flow(packet);
+        let [.., a, b, c, d] = key.source;
+        let first = u32::from_be_bytes([a, b, c, d]);
+        for at in 0..flows {
+            key.source[12..].copy_from_slice(&first.wrapping_add(at).to_be_bytes());
+            let seen = namespace::now_ticks();
+            map.insert(key, FlowRecord { backend, epoch: EPOCH, state: 0, seen }, 0)?;
+        }
+        Ok(())
     }
 
     /// Says what the wrapper restores and calls.

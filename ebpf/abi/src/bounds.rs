@@ -14,6 +14,8 @@ pub const TABLES_MAX: u32 = 64;
 pub const SLOTS_MAX: u32 = TABLE_LEN * TABLES_MAX;
 /// Flow records; they exist only for slots that are moving. Preallocated, never evicted: full means refuse.
 pub const FLOWS_MAX: u32 = 262_144;
+/// Records that one core begins in one tick (134 ms), tried or written: some 60 000 a second, 2 % of a core.
+pub const INSERTS_PER_TICK: u32 = 8192;
 /// Entries of half-open translated flows, two for each. The oldest give way, so a flood ends nobody's established flow.
 pub const NAT_OPENING_MAX: u32 = 65_536;
 /// Entries of established translated flows, two for each. Not preallocated, as most boxes translate nothing; never
@@ -23,8 +25,16 @@ pub const NAT_FLOWS_MAX: u32 = 1_048_576;
 pub const NAT_SOURCES_MAX: u32 = 1024;
 /// Deny-list prefixes per address family.
 pub const DENY_MAX: u32 = 65_536;
+/// Health probes that go a VIP's way: one for each backend.
+pub const PROBES_MAX: u32 = BACKENDS_MAX;
+/// ICMP errors of our own per core and tick (see [`crate::slot::TICK_SHIFT`]): some 1000 in a second.
+pub const ANSWERS_PER_TICK: u32 = 128;
+/// Interfaces that the packet path knows more of than the routing table says.
+pub const LINKS_MAX: u32 = 1024;
 /// Listener addresses that `lb_steer` serves.
 pub const STEER_LISTENERS_MAX: u32 = 256;
+/// Prefixes that `lb_lookup` knows.
+pub const LOOKUP_PREFIXES_MAX: u32 = 4096;
 /// Workers, that is sockets per listener address.
 pub const WORKERS_MAX: u32 = 256;
 /// Sockets in the reuseport array: listener index * [`WORKERS_MAX`] + worker.

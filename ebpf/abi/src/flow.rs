@@ -54,8 +54,19 @@ impl FlowRecord {
 /// A FIN or RST was seen: a new SYN may re-home the flow.
 pub const CLOSING: u8 = 1;
 
+/// Entry of map `INSERTS`: what one core has written into `FLOWS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Inserts {
+    /// In which tick.
+    pub tick: u32,
+    /// How many tries, the refused ones too; at most [`crate::bounds::INSERTS_PER_TICK`].
+    pub spent: u32,
+}
+
 const _: () = assert!(size_of::<FlowKey>() == 40);
 const _: () = assert!(size_of::<FlowRecord>() == 8);
+const _: () = assert!(size_of::<Inserts>() == 8);
 
 #[cfg(test)]
 mod tests {

@@ -18,10 +18,12 @@ pub struct HopEntry {
     pub interface: u32,
     /// Ethernet destination, then source, as words of the wire.
     pub addresses: [u16; 6],
+    /// Tags that a frame gets, as in [`crate::link::LinkEntry::tags`]; none: it keeps or loses its own.
+    pub tags: [u32; 2],
     /// Longest IP packet that the way out takes.
     pub mtu: u16,
     /// Zero.
     pub pad: u16,
 }
 
-const _: () = assert!(size_of::<HopEntry>() == 32);
+const _: () = assert!(size_of::<HopEntry>() == 40);

@@ -14,15 +14,18 @@ pub mod counter;
 pub mod flow;
 pub mod hash;
 pub mod hop;
+pub mod link;
+pub mod lookup;
 pub mod meta;
 pub mod names;
 pub mod nat;
 #[cfg(feature = "user")]
 mod pod;
+pub mod probe;
 pub mod reason;
 pub mod slot;
 pub mod steer;
 pub mod vip;
 
 /// Version of every layout and meaning in this crate.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;

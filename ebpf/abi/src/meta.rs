@@ -10,12 +10,16 @@ pub struct Meta {
     pub flags: u32,
     /// Generation of the config that the maps hold.
     pub generation: u64,
-    /// Outer source address of IPIP in IPv4, network order; zero: none, such packets are dropped as no-route.
+    /// Outer source address of IPIP and GUE in IPv4, network order; zero: none, such packets are dropped as no-route.
     pub outer_v4: [u8; 4],
+    /// Bits of `outer_v4` that vary from flow to flow by IPIP; they are zero there. Zero: none does.
+    pub outer_v4_mask: [u8; 4],
+    /// The same in IPv6; zero: none.
+    pub outer_v6: [u8; 16],
+    /// The same for the last four bytes of `outer_v6`.
+    pub outer_v6_mask: [u8; 4],
     /// Zero.
     pub pad: [u8; 4],
-    /// Outer source address of IPIP in IPv6; zero: none.
-    pub outer_v6: [u8; 16],
 }
 
 /// The deny list is not empty; without this flag it is not looked at.
@@ -27,4 +31,4 @@ pub const FLAG_MOVING: u32 = 1 << 2;
 /// Addresses are translated: what is for no VIP may be a reply.
 pub const FLAG_NAT: u32 = 1 << 16;
 
-const _: () = assert!(size_of::<Meta>() == 40);
+const _: () = assert!(size_of::<Meta>() == 48);

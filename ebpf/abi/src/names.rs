@@ -11,6 +11,12 @@ pub const PROGRAM_PASS: &str = "lb_pass";
 pub const PROGRAM_NAT: &str = "lb_nat";
 /// sk_reuseport program of every listener group.
 pub const PROGRAM_STEER: &str = "lb_steer";
+/// sk_lookup program of the network namespace: see [`crate::lookup`].
+pub const PROGRAM_LOOKUP: &str = "lb_lookup";
+/// Traffic-control program at egress: see [`crate::probe`].
+pub const PROGRAM_PROBE_OUT: &str = "lb_probe_out";
+/// The same at ingress.
+pub const PROGRAM_PROBE_IN: &str = "lb_probe_in";
 
 /// `Array<Meta>`, one entry.
 pub const MAP_META: &str = "META";
@@ -22,8 +28,16 @@ pub const MAP_SLOTS: &str = "SLOTS";
 pub const MAP_BACKENDS: &str = "BACKENDS";
 /// `PerCpuArray<HopEntry>` by backend id.
 pub const MAP_HOPS: &str = "HOPS";
+/// `HashMap<u32, LinkEntry>` by interface index.
+pub const MAP_LINKS: &str = "LINKS";
+/// `PerCpuArray<Budget>`, one entry: ICMP errors of our own.
+pub const MAP_ANSWERS: &str = "ANSWERS";
 /// `HashMap<FlowKey, FlowRecord>`.
 pub const MAP_FLOWS: &str = "FLOWS";
+/// `PerCpuArray<Inserts>`, one entry.
+pub const MAP_INSERTS: &str = "INSERTS";
+/// `Array<u32>`, one entry: tick at which a flow last could not be recorded. Written by packets, read by control.
+pub const MAP_REFUSED_AT: &str = "REFUSED_AT";
 /// `ProgramArray` of what `lb_ingress` calls.
 pub const MAP_PROGRAMS: &str = "PROGRAMS";
 /// Index of [`PROGRAM_NAT`] in it.
@@ -52,10 +66,23 @@ pub const MAP_FLOW_EVENTS: &str = "FLOW_EVENTS";
 pub const MAP_VIP_TRAFFIC: &str = "VIP_TRAFFIC";
 /// `PerCpuArray<Traffic>` by backend id.
 pub const MAP_BACKEND_TRAFFIC: &str = "BACKEND_TRAFFIC";
+/// `LpmTrie<[u8; 16], LookupEntry>` by local address.
+pub const MAP_LOOKUP_PREFIXES: &str = "LOOKUP_PREFIXES";
+/// `SockMap` of the sockets of groups that [`MAP_LOOKUP_PREFIXES`] names, at the places that they would have in
+/// [`MAP_STEER_SOCKETS`]: the kernel lets a socket be in one of the two, and `lb_lookup` reads this kind only.
+pub const MAP_LOOKUP_SOCKETS: &str = "LOOKUP_SOCKETS";
+/// `Array<ProbeEntry>` by number of the probe.
+pub const MAP_PROBES: &str = "PROBES";
+/// `Array<u32>` by local port: number of the probe that expects an answer there + 1, or 0.
+pub const MAP_PROBE_PORTS: &str = "PROBE_PORTS";
 /// `HashMap<SteerKey, SteerEntry>` by listener address.
 pub const MAP_STEER_LISTENERS: &str = "STEER_LISTENERS";
 /// `ReusePortSockArray` by `SteerEntry::listener * WORKERS_MAX + worker`.
 pub const MAP_STEER_SOCKETS: &str = "STEER_SOCKETS";
+/// `Array<u32>` by worker: its load, 0 to 100.
+pub const MAP_STEER_LOADS: &str = "STEER_LOADS";
+/// `PerCpuArray<u64>` by listener index: connections that went to another worker than their own, which lagged.
+pub const MAP_STEER_RELIEVED: &str = "STEER_RELIEVED";
 /// `Array<u32>` by core: worker index + 1, or 0 where the core has no worker.
 pub const MAP_STEER_CORES: &str = "STEER_CORES";
 /// `PerCpuArray<SteerCounters>` by listener index.

@@ -1,12 +1,18 @@
 //! One slot of a Maglev table: who owns it, and whether it is moving.
 //!
 //! ```text
-//!             change                    flow memory passed            no live stray left
-//!  settled ------------> open(prev) ------------------------> closed ---------------------> settled
-//!     ^                    |
-//!     +--- change back ----+ (closes)
+//!          change               flow memory passed,              grace passed,
+//!          (epoch + 1)          nothing refused meanwhile        no live stray found
+//!  settled ----------> open ------------------------------> closed --------------------> settled
+//!     |                | ^ |        or a change back,          |
+//!     +--+             | | +--------or `previous` died         |
+//!     ^  | owner died  | |                                     | change (same epoch)
+//!     +--+             | +-------------------------------------+
+//!        table full,   v ^  grace passed, ended records gone
+//!        records end  sweeping
 //! ```
-//! One 64-bit word, so that a packet reads it whole and control stores it whole.
+//! One 64-bit word, so that a packet reads it whole and control stores it whole. What packets do by it stands in
+//! `lb_ebpf::select`, what control does in `lb::steering`.
 
 /// Nanoseconds of the coarse monotonic clock shifted right by this are ticks (134.2 ms).
 pub const TICK_SHIFT: u32 = 27;
@@ -15,6 +21,10 @@ pub const TICK_SHIFT: u32 = 27;
 pub const fn ticks(seconds: u32) -> u32 {
     ((seconds as u64 * 1_000_000_000) >> TICK_SHIFT) as u32 + 1
 }
+
+/// A program, and a step of control from reading the clock to its last store, take less than this. What was
+/// decided by an older word or record is done once it has passed.
+pub const GRACE_TICKS: u32 = ticks(1);
 
 /// Bits of [`Slot::changed_at`].
 pub const CHANGED_AT_MASK: u32 = 0xff_ffff;
@@ -28,6 +38,8 @@ pub enum Phase {
     Open,
     /// Unrecorded packets go to the owner; only live records of another backend still count.
     Closed,
+    /// Open, but nothing is recorded for a moment, while control takes ended records away.
+    Sweeping,
 }
 
 /// A slot as it lies in map `SLOTS`.
@@ -50,6 +62,7 @@ impl Slot {
             Phase::Settled => 0,
             Phase::Open => 1,
             Phase::Closed => 2,
+            Phase::Sweeping => 3,
         };
         Self(
             owner as u64
@@ -72,12 +85,13 @@ impl Slot {
         (self.0 >> 16) as u16
     }
 
-    /// Phase; the unused fourth value reads as settled.
+    /// Phase.
     #[inline(always)]
     pub const fn phase(self) -> Phase {
         match (self.0 >> 32) & 3 {
             1 => Phase::Open,
             2 => Phase::Closed,
+            3 => Phase::Sweeping,
             _ => Phase::Settled,
         }
     }
@@ -88,7 +102,7 @@ impl Slot {
         ((self.0 >> 34) & 63) as u8
     }
 
-    /// When the phase last changed, ticks modulo 2^24.
+    /// When the phase last changed, or control began its time anew, ticks modulo 2^24.
     #[inline(always)]
     pub const fn changed_at(self) -> u32 {
         (self.0 >> 40) as u32
@@ -107,12 +121,14 @@ mod tests {
 
     #[test]
     fn fields_survive_the_word() {
-        let slot = Slot::new(0xfffe, 7, Phase::Open, 63, 0x1234_5678);
-        assert_eq!(slot.owner(), 0xfffe);
-        assert_eq!(slot.previous(), 7);
-        assert_eq!(slot.phase(), Phase::Open);
-        assert_eq!(slot.epoch(), 63);
-        assert_eq!(slot.changed_at(), 0x34_5678);
+        for phase in [Phase::Settled, Phase::Open, Phase::Closed, Phase::Sweeping] {
+            let slot = Slot::new(0xfffe, 7, phase, 63, 0x1234_5678);
+            assert_eq!(slot.owner(), 0xfffe);
+            assert_eq!(slot.previous(), 7);
+            assert_eq!(slot.phase(), phase);
+            assert_eq!(slot.epoch(), 63);
+            assert_eq!(slot.changed_at(), 0x34_5678);
+        }
     }
 
     #[test]

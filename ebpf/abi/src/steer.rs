@@ -26,14 +26,21 @@ pub struct SteerEntry {
     pub workers: u32,
     /// `MODE_CORE` or `MODE_HASH`.
     pub mode: u32,
-    /// Zero.
-    pub pad: u32,
+    /// `STEER_*` below.
+    pub flags: u32,
 }
 
 /// The worker of the core that took the packet.
 pub const MODE_CORE: u32 = 1;
 /// The worker that the kernel's flow hash names.
 pub const MODE_HASH: u32 = 2;
+
+/// A new connection for a worker that lags goes to another one.
+pub const STEER_RELIEVE: u32 = 1 << 0;
+/// The group's sockets are in map `LOOKUP_SOCKETS`, since `lb_lookup` names them, too.
+pub const STEER_LOOKED_UP: u32 = 1 << 1;
+/// From this load on a worker lags: of 100, how much of the last while its thread ran or waited to run.
+pub const LOAD_LAGGING: u32 = 90;
 
 /// Entry of `STEER_COUNTERS`, per CPU, by listener index.
 #[repr(C)]

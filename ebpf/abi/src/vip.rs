@@ -14,7 +14,7 @@ pub struct VipKey {
     pub address: [u8; 16],
     /// Destination port, network order.
     pub port: Be16,
-    /// IP protocol number: 6, 17, 1 or 58; 4 or 41 for `lb_decap`.
+    /// IP protocol number: 6, 17, 1 or 58; 4, 41 or 17 for `lb_decap`.
     pub protocol: u8,
     /// Zero.
     pub pad: u8,
@@ -44,12 +44,14 @@ pub struct VipEntry {
 pub const FORWARD_IPIP: u32 = 1 << 0;
 /// Send the packet unchanged to the backend's Ethernet address.
 pub const FORWARD_L2DSR: u32 = 1 << 1;
+/// Encapsulate in UDP (GUE variant 1) over IPv4 or IPv6, whichever the backend's address is.
+pub const FORWARD_GUE: u32 = 1 << 5;
 /// `flows = "none"`: never record, always the owner.
 pub const FLOWS_NONE: u32 = 1 << 2;
 /// Answer ICMP echo requests.
 pub const ECHO: u32 = 1 << 3;
-/// For `lb_decap`, under key (outer destination, port 0, protocol 4 or 41): take the outer header off. Where
-/// `META` is zero it takes off every one.
+/// For `lb_decap`, under key (outer destination, port 0, protocol 4 or 41) or, for GUE, (outer destination, port
+/// 6080, protocol 17): take the outer header off. Where `META` is zero it takes off every one.
 pub const DECAP: u32 = 1 << 4;
 /// Translate source and destination, and replies back.
 pub const FORWARD_NAT: u32 = 1 << 16;

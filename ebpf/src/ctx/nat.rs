@@ -2,10 +2,7 @@
 
 use core::ptr;
 
-use aya_ebpf::{
-    bindings::BPF_NOEXIST,
-    helpers::generated as helpers,
-};
+use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated as helpers};
 use lb_abi::{
     flow::FlowKey,
     nat::{NatEntry, NatEvent, NatPool},

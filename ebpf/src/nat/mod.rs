@@ -64,9 +64,8 @@ use lb_abi::{
     flow::FlowKey,
     meta::FLAG_NAT,
     nat::{
-        ANSWERED, FIN, GRACE_TICKS, HEARD, NatEntry, NatEvent, NatPool, OPENING_REUSE_TICKS,
-        OPENING_TICKS, RST,
-        TCP_TICKS, UDP_TICKS, idle_ticks, is_idle, later,
+        ANSWERED, FIN, GRACE_TICKS, HEARD, NatEntry, NatEvent, NatPool, OPENING_REUSE_TICKS, OPENING_TICKS,
+        RST, TCP_TICKS, UDP_TICKS, idle_ticks, is_idle, later,
     },
     reason::Reason,
     vip::{FORWARD_NAT, NAT_SOURCE, VipEntry, VipKey},
@@ -77,7 +76,7 @@ use crate::{
     checksum::Delta,
     encap::{self, Tags},
     env::{Env, NextHop, Route, Unroutable},
-    hop,
+    hop, icmp,
     packet::Packet,
     parse::{Ip, Link, Ports, Shape, TcpFlags, Transport},
     select::{Choice, Stage},
@@ -209,11 +208,7 @@ pub fn nat<P: Packet, E: NatEnv>(packet: &mut P, env: &E, passage: &mut Passage)
 
 /// As in [`crate::ingress`], up to what is addressed to whom; denied and malformed packets do not come here.
 #[inline(always)]
-fn walk<P: Packet, E: NatEnv>(
-    packet: &mut P,
-    env: &E,
-    passage: &mut Passage,
-) -> Result<Outcome, Reason> {
+fn walk<P: Packet, E: NatEnv>(packet: &mut P, env: &E, passage: &mut Passage) -> Result<Outcome, Reason> {
     let link = Link::parse(packet).map_err(|_| Reason::NotOurs)?;
     let family = link.family().ok_or(Reason::NotOurs)?;
     if link.to_group() {
@@ -234,8 +229,7 @@ fn walk<P: Packet, E: NatEnv>(
             (passage.stage, passage.traces, passage.numbers) = (Stage::Datagram, 0, [0; 2]);
             ports
         }
-        Transport::EchoRequest => return Err(Reason::NotOurs),
-        Transport::Other if ip.protocol == ip.family.icmp() => {
+        Transport::IcmpError => {
             quote::find(packet, env, &ip, passage)?;
             if ip.ttl <= 1 {
                 return Err(Reason::Ttl);
@@ -247,6 +241,8 @@ fn walk<P: Packet, E: NatEnv>(
             send(packet, &link, &ip, passage)?;
             return Ok(Outcome { reason: Reason::NatError, verdict: passage.verdict });
         }
+        Transport::EchoRequest => return Err(Reason::NotOurs),
+        Transport::Other if ip.protocol == ip.family.icmp() => return Err(Reason::NotOurs),
         Transport::Other => return Err(unknown(env, &ip)),
     };
     passage.arrives(&ip, ports, env.now_ticks());
@@ -269,8 +265,14 @@ fn walk<P: Packet, E: NatEnv>(
         None if ip.ttl <= 1 => return Err(Reason::Ttl),
         None => {}
     }
-    let bytes = packet.len() as u64;
-    find_way(packet, env, &ip, passage)?;
+    let bytes = packet.len_of(ip.at + ip.length as usize) as u64;
+    match find_way(packet, env, &ip, passage) {
+        Err(Reason::TooBig) => {
+            too_big(packet, env, &link, &ip, passage)?;
+            return Ok(Outcome { reason: Reason::TooBig, verdict: Verdict::Transmit });
+        }
+        found => found?,
+    }
     rewrite::translate(packet, &ip, passage)?;
     send(packet, &link, &ip, passage)?;
     let Some(vip) = vip else {
@@ -414,7 +416,9 @@ fn half_open<E: NatEnv>(env: &E, passage: &mut Passage) -> Result<(), Reason> {
         // It says nothing that can be checked here; the backend can.
         Stage::Closing if passage.traces == RST => false,
         Stage::Running | Stage::Closing if acknowledges(passage) => true,
-        Stage::Running | Stage::Closing | Stage::Answering => return Err(Reason::NatUnknown),
+        Stage::Running | Stage::Closing | Stage::Answering | Stage::Reported => {
+            return Err(Reason::NatUnknown);
+        }
     };
     note(&back, &passage.peer, if is_heard { HEARD } else { 0 }, passage.now);
     if is_heard {
@@ -483,20 +487,16 @@ fn replied<E: NatEnv>(env: &E, passage: &mut Passage) -> bool {
             ANSWERED
         }
         Stage::Datagram => ANSWERED,
-        Stage::Opening | Stage::Running | Stage::Closing => passage.traces,
+        Stage::Opening | Stage::Running | Stage::Closing | Stage::Reported => passage.traces,
     };
     passage.note(&cell, flags);
     true
 }
 
-/// Finds the next hop for the ends that the packet leaves with; the answer is left in `passage`.
+/// Finds the next hop for the ends that the packet leaves with; the answer is left in `passage`. Err(too-big): so is
+/// the MTU that it exceeds.
 #[inline(never)]
-fn find_way<P: Packet, E: NatEnv>(
-    packet: &P,
-    env: &E,
-    ip: &Ip,
-    passage: &mut Passage,
-) -> Result<(), Reason> {
+fn find_way<P: Packet, E: NatEnv>(packet: &P, env: &E, ip: &Ip, passage: &mut Passage) -> Result<(), Reason> {
     let ends = Ends::of(&passage.entry);
     let route = Route {
         family: ip.family,
@@ -504,22 +504,39 @@ fn find_way<P: Packet, E: NatEnv>(
         destination: ends.destination,
         protocol: ip.protocol,
         length: ip.length,
+        is_tunnel: true,
     };
     let hop = if passage.is_forward {
         let NatEntry { backend: id, generation, .. } = passage.entry;
         let choice = Choice { id, address: ends.destination, generation, new_flow: passage.is_new };
         hop::to_backend(env, packet.ingress(), &choice, &route)
     } else {
-        env.route(packet.ingress(), &route).map_err(Unroutable::reason)
+        hop::ask(env, packet.ingress(), &route)
     };
     // A next hop whose Ethernet address is not known is no reason to drop: the kernel forwards the translated packet,
     // and learns the address. XDP cannot ask for it, and nothing else of ours speaks to clients.
     (passage.is_known, passage.hop) = match hop {
         Ok(hop) => (true, hop),
-        Err(Reason::NoNeighbour) => (false, NextHop::default()),
-        Err(reason) => return Err(reason),
+        Err(Unroutable::NoNeighbour) => (false, NextHop::default()),
+        Err(Unroutable::TooLong { mtu }) => {
+            passage.hop.mtu = mtu;
+            return Err(if ip.protocol == ip.family.icmp() { Reason::Mtu } else { Reason::TooBig });
+        }
+        Err(unroutable) => return Err(unroutable.reason()),
     };
     Ok(())
+}
+
+/// Turns a packet, not yet translated, into the error that says what fits: in the name of whom it was sent to.
+#[inline(never)]
+fn too_big<P: Packet, E: NatEnv>(
+    packet: &mut P,
+    env: &E,
+    link: &Link,
+    ip: &Ip,
+    passage: &Passage,
+) -> Result<(), Reason> {
+    icmp::too_big(packet, env, link, ip, passage.hop.mtu)
 }
 
 /// Makes the packet one hop older and gives it its new front; the verdict is left in `passage`. Without a next hop
@@ -536,6 +553,7 @@ fn send<P: Packet>(packet: &mut P, link: &Link, ip: &Ip, passage: &mut Passage) 
     } else {
         (Tags::Strip, Verdict::Redirect { interface: hop.interface })
     };
+    let tags = if hop.is_tagged() { Tags::Set } else { tags };
     encap::age(packet, ip).ok_or(Reason::MalformedIp)?;
     encap::rewrite(packet, link, ip, None, ip.length, &hop, tags)?;
     passage.verdict = verdict;

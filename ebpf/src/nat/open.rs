@@ -10,10 +10,7 @@ use lb_abi::{
 };
 
 use super::{NatCell as _, NatEnv, Passage, Refusal, Table, is_reusable, is_reusable_established};
-use crate::{
-    address::Address,
-    select,
-};
+use crate::{address::Address, select};
 
 /// Ports that one packet tries. The walk goes on where it stopped, so a repeated SYN tries others.
 const TRIES: u32 = 8;
@@ -87,8 +84,7 @@ fn take_port<E: NatEnv>(env: &E, vip: u32, passage: &mut Passage) -> Result<(), 
         let (index, port) = pool.place(core, position).ok_or(Reason::NatPortsExhausted)?;
         let source = env.nat_source(index).ok_or(Reason::NatPortsExhausted)?;
         // While control deals the addresses out anew, a place may be empty.
-        let is_same_family =
-            Address::new(source).family() == Address::new(passage.reverse.source).family();
+        let is_same_family = Address::new(source).family() == Address::new(passage.reverse.source).family();
         if !is_same_family || source == [0; 16] {
             continue;
         }

@@ -178,7 +178,7 @@ fn addresses<P: Packet>(packet: &mut P, family: Family, at: usize, old: &Ends, n
 #[inline(always)]
 fn sum_addresses(delta: &mut Delta, old: &Ends, new: &Ends) {
     for (old, new) in [(old.source, new.source), (old.destination, new.destination)] {
-        let ([a, b], [c, d]) = (old.quads(), new.quads());
+        let ([a, b], [c, d]) = (old.halves(), new.halves());
         delta.replace_quad(a, c);
         delta.replace_quad(b, d);
     }
@@ -193,11 +193,4 @@ const fn check_offset(number: u8) -> usize {
 #[inline(always)]
 const fn apply(delta: Delta, number: u8, check: u16) -> u16 {
     if number == protocol::TCP { delta.apply(check) } else { delta.apply_udp(check) }
-}
-
-/// Source and destination port as they lie at the beginning of a TCP or UDP header.
-#[inline(always)]
-pub(super) fn ports<P: Packet>(packet: &P, at: usize) -> Option<Ports> {
-    let [source, destination] = packet.load(at)?;
-    Some(Ports { source: Be16(source), destination: Be16(destination) })
 }

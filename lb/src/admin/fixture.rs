@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    packets::{Flow, FlowList, FlowState, Packets, SteerReport},
+    packets::{Flow, FlowList, Packets, SlotMove, SteerReport, TableDigest},
     view::{View, WorkerView},
 };
 use crate::{
@@ -81,6 +81,7 @@ fn config() -> Config {
             "web".into(),
             Listener {
                 bind: vec![address(8080)],
+                ranges: Vec::new(),
                 protocol: Protocol::Http,
                 pool: Some("app".into()),
                 steer: Steer::Auto,
@@ -170,14 +171,10 @@ pub(crate) fn flows() -> FlowList {
         protocol: 17,
         backend: BackendId(3),
         age: Duration::from_millis(12_900),
-        state: FlowState::Closing,
+        state: "closing",
         translated: None,
     };
-    let translated = Flow {
-        state: FlowState::HalfOpen,
-        translated: Some(([10, 0, 9, 1], 1024).into()),
-        ..flow
-    };
+    let translated = Flow { state: "half-open", translated: Some(([10, 0, 9, 1], 1024).into()), ..flow };
     FlowList { flows: vec![flow, translated], omitted: 0 }
 }
 
@@ -188,8 +185,21 @@ pub(crate) fn packets() -> Packets {
         mode: Steer::Hash,
         why: "the listener says so".into(),
         by_core: 0,
+        relieved: 0,
         by_hash: 9,
         missing: 0,
     };
-    Packets { steer: vec![steer], ..Packets::default() }
+    let change =
+        |why: &str, since_seconds, open, closed| SlotMove { why: why.into(), since_seconds, open, closed };
+    let table = TableDigest {
+        pool: "dns".into(),
+        digest: "00000000deadbeef".into(),
+        open: 40,
+        closed: 2,
+        moves: vec![
+            change("changed before this process started", None, 0, 2),
+            change("backend 10.0.0.3 removed by generation 7", Some(61), 40, 0),
+        ],
+    };
+    Packets { steer: vec![steer], tables: vec![table], slots_open: 40, slots_closed: 2, ..Packets::default() }
 }

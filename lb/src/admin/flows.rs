@@ -50,7 +50,10 @@ mod tests {
         let rows = &document["flows"];
         assert_eq!((&rows[0]["vip"], &rows[0]["backend"]), (&json!("dns"), &json!("dns/10.0.1.53")));
         assert_eq!((&rows[0]["age_seconds"], &rows[0]["state"]), (&json!(12), &json!("closing")));
-        assert_eq!((&rows[1]["translated"], &rows[1]["state"]), (&json!("10.0.9.1:1024"), &json!("half-open")));
+        assert_eq!(
+            (&rows[1]["translated"], &rows[1]["state"]),
+            (&json!("10.0.9.1:1024"), &json!("half-open"))
+        );
         let silent = render(&view, None);
         assert_eq!(silent, json!({ "flows": [], "omitted": null }), "nobody answered");
     }

@@ -11,7 +11,10 @@ use lb_abi::{
     reason::Reason,
 };
 
-use super::{packets::Packets, view::View};
+use super::{
+    packets::{Packets, TableDigest},
+    view::View,
+};
 use crate::{
     metrics::{
         BackendMetrics, ListenerMetrics, ProbeMetrics, WorkerMetrics,
@@ -233,10 +236,22 @@ fn xdp(encoder: &mut Encoder, packets: &Packets) {
     encoder
         .family("lb_xdp_closed_slots", Kind::Gauge, "Slots that only wait for strays.")
         .sample(&[], packets.slots_closed);
+    for (name, help, count) in SLOTS {
+        let mut family = encoder.family(name, Kind::Gauge, help);
+        packets.tables.iter().for_each(|table| family.sample(&[("pool", &table.pool)], count(table)));
+    }
     encoder
         .family("lb_xdp_attached_interfaces", Kind::Gauge, "Interfaces that carry lb_ingress.")
         .sample(&[], packets.interfaces.len());
 }
+
+/// Name, help, and where to read it.
+type TableColumn = (&'static str, &'static str, fn(&TableDigest) -> u64);
+
+const SLOTS: [TableColumn; 2] = [
+    ("lb_xdp_pool_open_slots", "Slots of the pool's table that just changed owner.", |t| t.open),
+    ("lb_xdp_pool_closed_slots", "Slots of the pool's table that only wait for strays.", |t| t.closed),
+];
 
 /// Name by VIP, name by backend, help, and where to read it.
 type TrafficColumn = (&'static str, &'static str, &'static str, fn(&Traffic) -> u64);
@@ -279,9 +294,12 @@ fn steer(encoder: &mut Encoder, packets: &Packets) {
         "SYNs that lb_steer placed, by how the worker was chosen.",
     );
     for report in &packets.steer {
-        for (reason, count) in
-            [("core", report.by_core), ("hash", report.by_hash), ("missing", report.missing)]
-        {
+        for (reason, count) in [
+            ("core", report.by_core),
+            ("hash", report.by_hash),
+            ("missing", report.missing),
+            ("relieved", report.relieved),
+        ] {
             let labels: [(&str, &dyn Display); 2] = [("listener", &report.listener), ("reason", &reason)];
             family.sample(&labels, count);
         }

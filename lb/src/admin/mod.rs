@@ -20,7 +20,7 @@ pub mod view;
 
 pub use client::get;
 pub use packets::{
-    Ask, Attached, Flow, FlowList, FlowState, NatReport, Packets, PacketsSource, SteerReport, TableDigest,
+    Ask, Attached, Flow, FlowList, NatReport, Packets, PacketsSource, SlotMove, SteerReport, TableDigest,
 };
 pub use server::{Doors, Server};
 pub use show::What;

@@ -59,6 +59,25 @@ pub struct TableDigest {
     pub pool: Arc<str>,
     /// Hexadecimal.
     pub digest: String,
+    /// Slots that just changed.
+    pub open: u64,
+    /// Slots that only wait for strays.
+    pub closed: u64,
+    /// Why they do, oldest first.
+    pub moves: Vec<SlotMove>,
+}
+
+/// Moving slots that one change gave their present owner.
+#[derive(Clone, Debug, Serialize)]
+pub struct SlotMove {
+    /// Which change, in words.
+    pub why: String,
+    /// How long ago; absent where an earlier process saw it.
+    pub since_seconds: Option<u64>,
+    /// Slots that are open.
+    pub open: u64,
+    /// Slots that are closed.
+    pub closed: u64,
 }
 
 /// How connections of one listener found their worker.
@@ -76,6 +95,8 @@ pub struct SteerReport {
     pub by_hash: u64,
     /// The chosen socket was missing; the kernel chose.
     pub missing: u64,
+    /// Given to another worker, as their own lagged.
+    pub relieved: u64,
 }
 
 /// Counts of translated flows.
@@ -111,22 +132,10 @@ pub struct Flow {
     pub backend: BackendId,
     /// Since its last packet.
     pub age: Duration,
-    /// Where it stands.
-    pub state: FlowState,
+    /// Where it stands, in words.
+    pub state: &'static str,
     /// What the backend takes for the client, where the flow is translated.
     pub translated: Option<SocketAddr>,
-}
-
-/// Where a flow stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum FlowState {
-    /// Translated, and its client has not shown that it hears the backend.
-    HalfOpen,
-    /// Going on.
-    Live,
-    /// A FIN or RST was seen.
-    Closing,
 }
 
 /// A question to the owner of the packet path, with where to answer.

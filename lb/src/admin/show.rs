@@ -99,7 +99,9 @@ impl What {
             ],
             Self::Drops => &["plane", "reason", "count", "blame", "meaning"],
             Self::Generations => &["generation", "state", "digest", "source"],
-            Self::Flows => &["vip", "source", "destination", "protocol", "backend", "translated", "age_seconds", "state"],
+            Self::Flows => {
+                &["vip", "source", "destination", "protocol", "backend", "translated", "age_seconds", "state"]
+            }
             Self::Config => &[],
         }
     }
@@ -174,7 +176,7 @@ fn listeners(view: &View, packets: Option<&Packets>) -> Vec<Value> {
         json!({
             "listener": listener.name,
             "protocol": listener.protocol,
-            "bind": listener.bind,
+            "bind": view.config.listeners.get(&listener.name).map(crate::config::Listener::spelled),
             "steer": steer.map(|report| report.mode),
             "steer_why": steer.map(|report| report.why.clone()),
             "pool": listener.pool.and_then(|id| view.snapshot.pools.get(id.index())).map(|pool| &pool.name),
@@ -187,6 +189,7 @@ fn listeners(view: &View, packets: Option<&Packets>) -> Vec<Value> {
             "by_core": steer.map(|report| report.by_core),
             "by_hash": steer.map(|report| report.by_hash),
             "missing": steer.map(|report| report.missing),
+            "relieved": steer.map(|report| report.relieved),
         })
     };
     view.snapshot.listeners.iter().map(row).collect()

@@ -28,7 +28,7 @@ pub fn render(view: &View, packets: Option<&Packets>) -> Value {
         "listeners": view.snapshot.listeners.iter().map(|listener| json!({
             "listener": listener.name,
             "protocol": listener.protocol,
-            "bind": listener.bind,
+            "bind": view.config.listeners.get(&listener.name).map(crate::config::Listener::spelled),
             "steer": steer_mode(&listener.name, packets),
         })).collect::<Vec<_>>(),
         "backends": {

@@ -117,7 +117,24 @@ fn xdp(text: &mut String, xdp: &Value) {
         _ = writeln!(text, "{:<10}{name} {mode}{adopted}", "xdp");
     }
     for table in array(&xdp["tables"]) {
-        _ = writeln!(text, "{:<10}{} digest {}", "table", cell(&table["pool"]), cell(&table["digest"]));
+        let (pool, digest) = (cell(&table["pool"]), cell(&table["digest"]));
+        _ = writeln!(
+            text,
+            "{:<10}{pool} digest {digest}, {} slots open, {} closed",
+            "table", table["open"], table["closed"]
+        );
+        for change in array(&table["moves"]) {
+            let since =
+                change["since_seconds"].as_u64().map_or(String::new(), |s| format!(", {} ago", duration(s)));
+            _ = writeln!(
+                text,
+                "{:<10}{pool}: {}{since}: {} open, {} closed",
+                "moving",
+                cell(&change["why"]),
+                change["open"],
+                change["closed"]
+            );
+        }
     }
     if !xdp["slots"].is_null() {
         let slots = &xdp["slots"];
@@ -169,7 +186,10 @@ mod tests {
             "limits    200000 connections, 20512 open files\n",
             "backends  3 up, 0 down\n",
             "listener  web http 127.0.0.1:8080, worker chosen by lb_steer by hash\n",
-            "slots     0 open, 0 closed\n",
+            "slots     40 open, 2 closed\n",
+            "table     dns digest 00000000deadbeef, 40 slots open, 2 closed\n",
+            "moving    dns: changed before this process started: 0 open, 2 closed\n",
+            "moving    dns: backend 10.0.0.3 removed by generation 7, 1 min 1 s ago: 40 open, 0 closed\n",
             "warning   no CAP_BPF: lb_steer is not attached\n",
         ] {
             assert!(page.contains(line), "{line}{page}");

@@ -22,6 +22,7 @@ impl Config {
             |address: &SocketAddr| Backend { ip: address.ip(), port: Some(address.port()), weight: 1 };
         let listener = Listener {
             bind: vec![local(8080)],
+            ranges: Vec::new(),
             protocol: Protocol::Http,
             pool: Some("demo".into()),
             steer: Steer::Auto,

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Backend, Config, Forward, HostPattern, Interface, Listener, PathPattern, Pool, Route, Vip, Workers,
+    Backend, Config, HostPattern, Interface, Listener, PathPattern, Pool, Route, Vip, Workers,
     file::show_duration,
 };
 
@@ -40,6 +40,7 @@ impl Config {
                 "interfaces": xdp.interfaces.iter().map(interface).collect::<Vec<_>>(),
                 "deny": xdp.deny,
             });
+            put(&mut table, "outer_source", (!xdp.outer_source.is_empty()).then_some(&xdp.outer_source));
             put(&mut table, "secret", xdp.secret.as_ref().map(|path| format!("file:{}", path.display())));
             top["xdp"] = table;
         }
@@ -69,6 +70,7 @@ fn workers(workers: &Workers) -> Value {
 fn interface(interface: &Interface) -> Value {
     let mut table = json!({ "name": interface.name });
     put(&mut table, "mode", interface.mode);
+    put(&mut table, "gateway", interface.gateway.map(|gateway| gateway.to_string()));
     table
 }
 
@@ -86,7 +88,8 @@ fn vip(vip: &Vip) -> Value {
 }
 
 fn listener(listener: &Listener) -> Value {
-    let mut table = json!({ "bind": listener.bind, "protocol": listener.protocol, "steer": listener.steer });
+    let mut table =
+        json!({ "bind": listener.spelled(), "protocol": listener.protocol, "steer": listener.steer });
     put(&mut table, "pool", listener.pool.as_deref());
     table
 }
@@ -141,8 +144,13 @@ mod tests {
         [runtime]
         workers = [0, 3]
         [xdp]
-        interfaces = ["eth0", { name = "eth1", mode = "generic" }]
+        interfaces = [
+            "eth0",
+            { name = "eth1", mode = "generic", gateway = "10.0.0.254" },
+            { name = "eth2", gateway = "02:00:5e:00:53:fe" },
+        ]
         deny = ["203.0.113.0/24", "2001:db8::/32"]
+        outer_source = ["198.18.0.0/24", "2001:db8:9::/64"]
         secret = "file:keys/hash"
         [admin]
         socket = "/run/x.sock"
@@ -156,7 +164,7 @@ mod tests {
         [vip.dns]
         address = ["192.0.2.53", "2001:db8::53"]
         ports = ["53/udp", "53/tcp"]
-        forward = "ipip"
+        forward = "gue"
         pool = "dns"
         flows = "none"
         [listener.web]

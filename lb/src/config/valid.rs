@@ -58,6 +58,8 @@ pub struct Xdp {
     pub interfaces: Vec<Interface>,
     /// Denied sources.
     pub deny: Vec<IpNet>,
+    /// Prefixes that tunnels are sent from, at most one of each family; none: an address of an interface.
+    pub outer_source: Vec<IpNet>,
     /// `secret = "file:PATH"`; `None`: made in the state directory.
     pub secret: Option<PathBuf>,
 }
@@ -69,6 +71,28 @@ pub struct Interface {
     pub name: Arc<str>,
     /// `None`: native first, generic where the driver cannot.
     pub mode: Option<XdpMode>,
+    /// Where tunnels go that the routing table has no answer for.
+    pub gateway: Option<Gateway>,
+}
+
+/// A router on the link of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gateway {
+    /// By its IP address; the kernel finds its Ethernet address.
+    Address(IpAddr),
+    /// By its Ethernet address.
+    Ethernet([u8; 6]),
+}
+
+impl std::fmt::Display for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Ethernet([a, b, c, d, e, g]) => {
+                write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+            }
+        }
+    }
 }
 
 /// How an XDP program hangs on an interface.
@@ -152,6 +176,7 @@ impl Forward {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Ipip => "ipip",
+            Self::Gue => "gue",
             Self::L2dsr => "l2dsr",
             Self::Nat => "nat",
         }
@@ -198,6 +223,8 @@ pub enum Transport {
 pub enum Forward {
     /// Encapsulated in IP of the backend's family.
     Ipip,
+    /// Encapsulated in UDP (GUE variant 1) of the backend's family.
+    Gue,
     /// Unchanged, to the backend's Ethernet address.
     L2dsr,
     /// With source and destination translated; replies are translated back.
@@ -207,14 +234,62 @@ pub enum Forward {
 /// `[listener.NAME]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
-    /// Addresses; never empty.
+    /// Addresses to bind; none without ranges.
     pub bind: Vec<SocketAddr>,
+    /// Further addresses and ports, given to this listener by `lb_lookup`.
+    pub ranges: Vec<BindRange>,
     /// What is spoken.
     pub protocol: Protocol,
     /// Pool of a tcp listener (always there), or of an http listener where no route matches.
     pub pool: Option<Arc<str>>,
     /// How a connection finds its worker.
     pub steer: Steer,
+}
+
+impl Listener {
+    /// `bind` as it is written: addresses, then ranges.
+    pub fn spelled(&self) -> Vec<String> {
+        let bind = self.bind.iter().map(SocketAddr::to_string);
+        bind.chain(self.ranges.iter().map(BindRange::to_string)).collect()
+    }
+}
+
+/// One of `listener.bind` that no socket can be bound to: a prefix, a range of ports, or both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BindRange {
+    /// Addresses; no bits set behind its length.
+    pub net: IpNet,
+    /// First port, not 0.
+    pub first: u16,
+    /// Last port, at least the first.
+    pub last: u16,
+}
+
+impl BindRange {
+    /// Whether it has this address and port.
+    pub fn contains(&self, address: SocketAddr) -> bool {
+        self.net.contains(&address.ip()) && (self.first..=self.last).contains(&address.port())
+    }
+
+    /// Whether an address and port lies in both.
+    pub fn meets(&self, other: &Self) -> bool {
+        let nets = self.net.contains(&other.net) || other.net.contains(&self.net);
+        nets && self.first <= other.last && other.first <= self.last
+    }
+}
+
+/// As it is written in the config.
+impl std::fmt::Display for BindRange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.net {
+            IpNet::V4(net) => write!(f, "{net}:")?,
+            IpNet::V6(net) => write!(f, "[{net}]:")?,
+        }
+        match self.first == self.last {
+            true => write!(f, "{}", self.first),
+            false => write!(f, "{}-{}", self.first, self.last),
+        }
+    }
 }
 
 /// `listener.protocol`.

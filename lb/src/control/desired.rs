@@ -1,19 +1,12 @@
 //! From a config to what the packet path should do.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, io, net::IpAddr, path::Path, sync::Arc, time::Duration};
 
-use ipnet::{IpAddrRange, IpNet, Ipv4AddrRange, Ipv6AddrRange};
+use ipnet::{IpAddrRange, IpNet, Ipv4AddrRange, Ipv4Net, Ipv6AddrRange, Ipv6Net};
 
 use super::lineage;
 use crate::{
-    config::{Config, Forward, PoolSnapshot, Snapshot, Transport, Vip, VipPort, Xdp},
+    config::{Config, Forward, Gateway, PoolSnapshot, Snapshot, Transport, Vip, VipPort, Xdp},
     steering::{Desired, DesiredBackend, DesiredPool, DesiredVip, derive_key},
     sys::interfaces,
 };
@@ -24,20 +17,26 @@ const TCP_FLOW_IDLE: Duration = Duration::from_secs(900);
 /// The same for UDP, as Katran has it.
 const UDP_FLOW_IDLE: Duration = Duration::from_secs(30);
 
-/// Outer sources of IPIP, by family.
+/// Outer sources of IPIP and GUE, by family: one address, or a prefix from which each flow has its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Outer {
-    v4: Option<Ipv4Addr>,
-    v6: Option<Ipv6Addr>,
+    v4: Option<Ipv4Net>,
+    v6: Option<Ipv6Net>,
 }
 
 impl Outer {
-    /// The primary address of the first interface that has one, per family.
+    /// The configured prefix, else the primary address of the first interface that has one, per family.
     ///
     /// # Errors
     /// Those of getifaddrs(3).
     pub(super) fn of(xdp: &Xdp) -> io::Result<Self> {
         let mut outer = Self::default();
+        for prefix in &xdp.outer_source {
+            match *prefix {
+                IpNet::V4(v4) => outer.v4 = Some(v4),
+                IpNet::V6(v6) => outer.v6 = Some(v6),
+            }
+        }
         for interface in &xdp.interfaces {
             interfaces::addresses(&interface.name)?.into_iter().for_each(|address| outer.add(address));
         }
@@ -46,32 +45,54 @@ impl Outer {
 
     /// What comes for a source of translated flows and belongs to none is dropped: no address for anything else.
     fn taken(self, config: &Config) -> Vec<String> {
-        let own = [self.v4.map(IpAddr::V4), self.v6.map(IpAddr::V6)];
+        let own = [self.v4.map(IpNet::from), self.v6.map(IpNet::from)];
         let mut taken = Vec::new();
         for (name, vip) in &config.vips {
-            for address in own.iter().flatten().filter(|own| vip.nat_source.iter().any(|net| net.contains(*own))) {
+            let overlap =
+                |own: &&IpNet| vip.nat_source.iter().any(|net| net.contains(*own) || own.contains(net));
+            for own in own.iter().flatten().filter(overlap) {
                 taken.push(format!(
-                    "vip {name}: nat_source contains {address}, an address of this host: whatever else speaks to it \
-                     is dropped (nat-unknown)"
+                    "vip {name}: nat_source overlaps {own}, this host's own: whatever else speaks to addresses of \
+                     both is dropped (nat-unknown)"
                 ));
             }
         }
         taken
     }
 
-    fn add(&mut self, address: IpAddr) {
-        match address {
-            IpAddr::V4(v4) => self.v4 = self.v4.or(Some(v4)),
-            // A router would not send an error back to a link-local source, nor forward a packet from one.
-            IpAddr::V6(v6) if v6.is_unicast_link_local() => {}
-            IpAddr::V6(v6) => self.v6 = self.v6.or(Some(v6)),
+    /// Source of a single outer header to that address: of a prefix, its first.
+    pub(super) fn source(self, to: IpAddr) -> Option<IpAddr> {
+        match to {
+            IpAddr::V4(_) => self.v4.map(|net| net.addr().into()),
+            IpAddr::V6(_) => self.v6.map(|net| net.addr().into()),
         }
     }
 
-    /// What IPIP cannot reach, one sentence for each VIP; and what translation takes away.
+    /// Of each family this one's source, else the other's.
+    pub(super) fn or(self, other: Self) -> Self {
+        Self { v4: self.v4.or(other.v4), v6: self.v6.or(other.v6) }
+    }
+
+    /// What the maps should hold, with these sources.
+    pub(super) fn put_into(self, desired: Desired) -> Desired {
+        Desired { outer_v4: self.v4, outer_v6: self.v6, ..desired }
+    }
+
+    pub(super) fn add(&mut self, address: IpAddr) {
+        match address {
+            IpAddr::V4(v4) => self.v4 = self.v4.or(Some(v4.into())),
+            // A router would not send an error back to a link-local source, nor forward a packet from one.
+            IpAddr::V6(v6) if v6.is_unicast_link_local() => {}
+            IpAddr::V6(v6) => self.v6 = self.v6.or(Some(v6.into())),
+        }
+    }
+
+    /// What cannot be reached by a tunnel, one sentence for each VIP; and what translation takes away.
     pub(super) fn shortages(self, config: &Config) -> Vec<String> {
         let mut shortages = self.taken(config);
-        for (name, vip) in config.vips.iter().filter(|(_, vip)| vip.forward == Forward::Ipip) {
+        for (name, vip) in
+            config.vips.iter().filter(|(_, vip)| matches!(vip.forward, Forward::Ipip | Forward::Gue))
+        {
             let backends = config.pools.get(&vip.pool).map_or(&[][..], |pool| &pool.backends);
             let lacks = |is_lost: bool, family: &str, wants: fn(&IpAddr) -> bool| {
                 let is_wanted = backends.iter().any(|backend| wants(&backend.ip));
@@ -124,7 +145,13 @@ pub(super) fn desired(
         deny: config.xdp.as_ref().map(|xdp| xdp.deny.clone()).unwrap_or_default(),
         outer_v4: outer.v4,
         outer_v6: outer.v6,
+        gateways: gateways(config),
     }
+}
+
+fn gateways(config: &Config) -> BTreeMap<Arc<str>, Gateway> {
+    let interfaces = config.xdp.iter().flat_map(|xdp| &xdp.interfaces);
+    interfaces.filter_map(|interface| Some((interface.name.clone(), interface.gateway?))).collect()
 }
 
 /// A VIP's ports, once for each way of remembering; all under its name, so that they count together.
@@ -192,16 +219,20 @@ mod tests {
         let Some(vip) = config.vips.get_mut("dns") else { panic!("no vip") };
         vip.forward = Forward::Nat;
         vip.nat_source = vec!["10.0.9.0/30".parse().unwrap(), "10.0.9.9/32".parse().unwrap()];
-        let Some(pool) = snapshot.pools.iter_mut().find(|pool| &*pool.name == "dns") else { panic!("no pool") };
+        let Some(pool) = snapshot.pools.iter_mut().find(|pool| &*pool.name == "dns") else {
+            panic!("no pool")
+        };
         pool.backends[0].address.set_port(5353);
         let desired = desired(&config, &snapshot, [1, 2], Outer::default(), Path::new("/nonexistent"));
         assert!(desired.vips.iter().all(|vip| vip.flows_none));
         let last: Vec<_> = desired.vips[0].nat_source.iter().map(ToString::to_string).collect();
         assert_eq!(last, ["10.0.9.0", "10.0.9.1", "10.0.9.2", "10.0.9.3", "10.0.9.9"]);
         assert_eq!(desired.pools[0].backends[0].port, Some(5353));
-        let outer = Outer { v4: Some([10, 0, 9, 9].into()), v6: None };
+        let outer = Outer { v4: "10.0.9.9/32".parse().ok(), v6: None };
         let shortages = outer.shortages(&config);
-        assert!(shortages[0].contains("nat_source contains 10.0.9.9"), "{shortages:?}");
+        assert!(shortages[0].contains("nat_source overlaps 10.0.9.9/32"), "{shortages:?}");
+        let outer = Outer { v4: "10.0.0.0/16".parse().ok(), v6: None };
+        assert_eq!(outer.shortages(&config).len(), 1);
     }
 
     #[test]
@@ -214,10 +245,13 @@ mod tests {
         for address in ["fe80::1", "10.0.0.1", "10.0.0.2", "2001:db8::1"] {
             outer.add(address.parse().unwrap());
         }
-        assert_eq!(outer, Outer { v4: Some([10, 0, 0, 1].into()), v6: "2001:db8::1".parse().ok() });
+        let first = Outer { v4: "10.0.0.1/32".parse().ok(), v6: "2001:db8::1/128".parse().ok() };
+        assert_eq!(outer, first);
         assert!(outer.shortages(&view.config).is_empty());
-        let lo = Interface { name: "lo".into(), mode: None };
-        let outer = Outer::of(&Xdp { interfaces: vec![lo], deny: vec![], secret: None }).unwrap();
-        assert_eq!(outer.v4, Some(Ipv4Addr::LOCALHOST));
+        let lo = Interface { name: "lo".into(), mode: None, gateway: None };
+        let mut xdp = Xdp { interfaces: vec![lo], deny: vec![], outer_source: vec![], secret: None };
+        assert_eq!(Outer::of(&xdp).unwrap().v4, "127.0.0.1/32".parse().ok());
+        xdp.outer_source = vec!["198.18.0.0/24".parse().unwrap()];
+        assert_eq!(Outer::of(&xdp).unwrap().v4, "198.18.0.0/24".parse().ok(), "a prefix comes first");
     }
 }

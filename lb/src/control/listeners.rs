@@ -6,8 +6,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
     admin::socket::{check_free, outlive_predecessor},
-    config::Config,
+    config::{BindRange, Config},
     model::ListenerId,
+    steering::parking,
 };
 
 /// Connections that may wait for an accept, per socket; the kernel clips it to net.core.somaxconn.
@@ -22,6 +23,8 @@ pub(super) struct Group {
     pub(super) address: SocketAddr,
     /// Listening, non-blocking; the n-th belongs to worker n.
     pub(super) sockets: Vec<OwnedFd>,
+    /// What `lb_lookup` gives to these sockets; none where they are bound to what they serve.
+    pub(super) ranges: Vec<BindRange>,
 }
 
 /// An address that cannot be had.
@@ -41,17 +44,28 @@ pub(super) fn bind(config: &Config, workers: usize) -> Result<Vec<Group>, BindEr
     let mut groups = Vec::new();
     // As a snapshot numbers them: by name.
     for ((name, listener), id) in config.listeners.iter().zip((0..).map(ListenerId)) {
-        for &address in &listener.bind {
+        let own = listener.bind.iter().map(|&address| (address, Vec::new()));
+        for (address, ranges) in own.chain(parked(&listener.ranges)) {
             let group = bind_group(id, address, workers).map_err(|(call, source)| BindError {
                 listener: name.clone(),
                 address,
                 call,
                 source,
             })?;
-            groups.push(group);
+            groups.push(Group { ranges, ..group });
         }
     }
     Ok(groups)
+}
+
+/// A group for the ranges of each family, at a port of the kernel's choice.
+fn parked(ranges: &[BindRange]) -> impl Iterator<Item = (SocketAddr, Vec<BindRange>)> {
+    let (v4, v6): (Vec<BindRange>, Vec<_>) =
+        ranges.iter().copied().partition(|range| range.net.addr().is_ipv4());
+    [v4, v6].into_iter().filter_map(|ranges| {
+        let like = ranges.first()?.net.addr();
+        Some((SocketAddr::new(parking(like), 0), ranges))
+    })
 }
 
 /// The same sockets under other descriptors.
@@ -61,7 +75,7 @@ pub(super) fn bind(config: &Config, workers: usize) -> Result<Vec<Group>, BindEr
 pub(super) fn copies(groups: &[Group]) -> io::Result<Vec<Group>> {
     let copy = |group: &Group| {
         let sockets = group.sockets.iter().map(OwnedFd::try_clone).collect::<io::Result<_>>()?;
-        Ok(Group { listener: group.listener, address: group.address, sockets })
+        Ok(Group { sockets, ranges: group.ranges.clone(), ..*group })
     };
     groups.iter().map(copy).collect()
 }
@@ -80,7 +94,7 @@ fn bind_group(listener: ListenerId, mut address: SocketAddr, workers: usize) -> 
         }
         sockets.push(socket.into());
     }
-    Ok(Group { listener, address, sockets })
+    Ok(Group { listener, address, sockets, ranges: Vec::new() })
 }
 
 fn bind_one(address: SocketAddr) -> Result<Socket, Failed> {

@@ -4,8 +4,10 @@ mod decap;
 mod demo;
 mod desired;
 mod host;
+mod hotplug;
 mod lineage;
 mod listeners;
+mod loads;
 mod lock;
 mod neighbours;
 mod opening;
@@ -13,12 +15,15 @@ mod packet_path;
 mod paths;
 mod plan;
 mod plane;
+mod probe_socket;
 mod prober;
+mod ranges;
 #[cfg(test)]
 mod routing;
 mod run;
 mod secret;
 mod signals;
+mod ways;
 mod workers;
 
 pub use decap::decap;

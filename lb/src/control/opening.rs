@@ -6,16 +6,22 @@ use anyhow::{Context, anyhow};
 
 use super::{
     desired::{Outer, desired},
-    host, lineage, lock,
+    host,
+    hotplug::Hotplug,
+    lineage, lock,
     packet_path::{KernelPath, LOST_STEER, now_ticks},
     plan::Plan,
     secret::Secret,
+    ways::ways,
 };
 use crate::{
     config::{BackendIds, Config, Snapshot, Xdp},
     model::BackendId,
-    steering::{self, Plane},
+    steering::{self, Plane, Presence, ProbePorts},
 };
+
+/// What is lost where `lb_lookup` cannot be had.
+pub(super) const LOST_RANGES: &str = "prefixes and port ranges in listener.bind cannot be had";
 
 /// Programs and maps, loaded or adopted, as an earlier run left them.
 pub(super) struct Loaded {
@@ -32,13 +38,24 @@ pub(super) struct Opened {
     pub(super) warnings: Vec<String>,
     /// Backends that an earlier run saw down, among those that are checked.
     pub(super) down: BTreeSet<BackendId>,
+    /// For checks that go the way of traffic.
+    pub(super) through: Option<Through>,
+}
+
+/// Which checks go the way of traffic, and by what.
+pub(super) struct Through {
+    /// Backends that are checked so.
+    pub(super) backends: BTreeSet<BackendId>,
+    /// For the prober.
+    pub(super) ports: ProbePorts,
 }
 
 /// Loads what the config has a use for. With `[xdp]`: pinned, in `bpf_dir`, and the state directory is locked. Else
 /// only for `lb_steer`, and gone with the process.
 ///
 /// # Errors
-/// `[xdp]` is asked for and cannot be had, as VIPs would be answered by nobody; or another daemon has a directory.
+/// `[xdp]` or a listener's range is asked for and cannot be had, as nobody would answer; or another daemon has a
+/// directory.
 pub(super) fn load(config: &Config, bpf_dir: &Path) -> anyhow::Result<Loaded> {
     if config.xdp.is_some() {
         lock::keep_state(&config.state.dir)?;
@@ -52,6 +69,9 @@ pub(super) fn load(config: &Config, bpf_dir: &Path) -> anyhow::Result<Loaded> {
     }
     Ok(match permitted().and_then(|()| Ok(Plane::open_for_steering()?)) {
         Ok(plane) => Loaded { plane: Some(plane), warnings: Vec::new() },
+        Err(error) if config.listeners.values().any(|listener| !listener.ranges.is_empty()) => {
+            return Err(error.context(LOST_RANGES));
+        }
         Err(error) => Loaded { plane: None, warnings: vec![format!("{error:#}: {LOST_STEER}")] },
     })
 }
@@ -130,6 +150,10 @@ fn forward(
         }
     }
     for interface in &xdp.interfaces {
+        if plane.presence(&interface.name)? == Presence::Absent {
+            warnings.push(format!("interface {} is not there; it is attached when it comes", interface.name));
+            continue;
+        }
         let attached = plane.attach(&interface.name, interface.mode)?;
         tracing::info!(interface = %interface.name, mode = ?attached.mode, adopted = attached.replaced, "XDP attached");
         warnings
@@ -138,7 +162,22 @@ fn forward(
     for interface in plane.detach_others()? {
         tracing::info!(%interface, "XDP detached: this config does not name the interface");
     }
-    Ok(Opened { path: Some(KernelPath::new(plane)), warnings, down })
+    let ways = ways(&plan.config, snapshot, outer);
+    let opened = if ways.is_empty() { None } else { Some(plane.open_probes(&ways)) };
+    let through = match opened.transpose() {
+        Ok(ports) => {
+            let backends = ways.iter().map(|way| BackendId(way.number)).collect();
+            ports.map(|ports| Through { backends, ports })
+        }
+        Err(error) => {
+            warnings.push(format!(
+                "{error}: health checks go to the backends' own addresses, so one whose tunnel is broken counts as up"
+            ));
+            None
+        }
+    };
+    let path = KernelPath::new(plane).watching(Hotplug::new(xdp.clone(), outer, desired));
+    Ok(Opened { path: Some(path), warnings, down, through })
 }
 
 /// Those that an earlier run saw down, where the id still names that address and a check will say when it is back.

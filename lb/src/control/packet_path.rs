@@ -1,20 +1,30 @@
 //! Joins control and steering: hands listener groups to the plane, tells it who is down, reads it for the admin API.
 
-use std::{collections::BTreeSet, net::SocketAddr, os::fd::AsFd, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::AsFd,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use lb_abi::reason::Reason;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{
+    hotplug::Hotplug,
     listeners::Group,
+    loads::Loads,
     neighbours::{self, Neighbours},
     plane::PacketPath,
+    ranges,
 };
 use crate::{
-    admin::{Attached, Flow, FlowList, FlowState, NatReport, Packets, SteerReport, TableDigest},
+    admin::{Attached, Flow, FlowList, NatReport, Packets, SlotMove, SteerReport, TableDigest},
     config::{Config, Snapshot, Steer},
     model::{BackendId, WorkerId},
-    steering::{self, Choice, Detached, NatState, NatStats, Plane, SteerMode},
+    steering::{self, Choice, Detached, NatStats, Plane, SteerMode},
 };
 
 /// Number of TCP.
@@ -30,6 +40,9 @@ pub(super) struct KernelPath {
     plane: Plane,
     steered: Vec<Steered>,
     neighbours: Neighbours,
+    /// `None`: there is no `[xdp]`.
+    hotplug: Option<Hotplug>,
+    loads: Loads,
 }
 
 struct Steered {
@@ -41,9 +54,20 @@ struct Steered {
 
 impl KernelPath {
     pub(super) fn new(plane: Plane) -> Self {
-        let mut path = Self { plane, steered: Vec::new(), neighbours: Neighbours::default() };
+        let mut path = Self {
+            plane,
+            steered: Vec::new(),
+            neighbours: Neighbours::default(),
+            hotplug: None,
+            loads: Loads::default(),
+        };
         path.nudge_neighbours();
         path
+    }
+
+    /// Looks after interfaces that come and go.
+    pub(super) fn watching(self, hotplug: Hotplug) -> Self {
+        Self { hotplug: Some(hotplug), ..self }
     }
 
     /// XDP finds a backend's Ethernet address only where the kernel knows it already.
@@ -53,7 +77,8 @@ impl KernelPath {
             count.map_or(0, |(_, count)| *count)
         });
         if self.neighbours.are_due(unknown) {
-            neighbours::nudge(self.plane.backends().map(|(_, address)| address).collect());
+            let backends = self.plane.backends().map(|(_, address)| address);
+            neighbours::nudge(backends.chain(self.plane.gateways()).collect());
         }
     }
 
@@ -94,16 +119,39 @@ impl KernelPath {
             }
         }
         self.forget_others(&mut lost);
+        self.loads = Loads::find();
         lost
     }
 
+    /// Gives the ranges of listeners to their groups. What is missing, one sentence each.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub(super) fn give_ranges(&mut self, groups: &[Group]) -> steering::Result<Vec<String>> {
+        ranges::give(&mut self.plane, groups)
+    }
+
     fn steer_group(&mut self, steer: Steer, cores: &[usize], group: &Group) -> steering::Result<Choice> {
-        let mut facts = steering::gather_steer_facts(group.address.ip(), cores)?;
+        // Any interface may bring packets for a range.
+        let any = match group.address {
+            SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+            SocketAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
+        };
+        let at = if group.ranges.is_empty() { group.address.ip() } else { any };
+        let mut facts = steering::gather_steer_facts(at, cores)?;
         facts.worker_cores = cores.to_vec();
         let choice = steering::choose_steer(steer, &facts);
         let sockets: Vec<_> = (0..).map(WorkerId).zip(group.sockets.iter().map(AsFd::as_fd)).collect();
-        let group =
-            steering::Group { address: group.address, protocol: TCP, sockets: &sockets, mode: choice.mode };
+        // What a listener says holds, however busy the worker is.
+        let relieves = steer == Steer::Auto;
+        let group = steering::Group {
+            address: group.address,
+            protocol: TCP,
+            sockets: &sockets,
+            mode: choice.mode,
+            relieves,
+            is_looked_up: !group.ranges.is_empty(),
+        };
         self.plane.steer(&group)?;
         Ok(choice)
     }
@@ -139,6 +187,7 @@ impl KernelPath {
                         by_core: 0,
                         by_hash: 0,
                         missing: 0,
+                        relieved: 0,
                     });
                     reports.len() - 1
                 });
@@ -146,6 +195,7 @@ impl KernelPath {
             report.by_core += counted.by_core;
             report.by_hash += counted.by_hash;
             report.missing += counted.missing;
+            report.relieved += self.plane.relieved(steered.address, TCP)?;
         }
         Ok(reports)
     }
@@ -157,6 +207,7 @@ impl KernelPath {
 
     fn packets(&self) -> steering::Result<Packets> {
         let (stats, status) = (self.plane.stats()?, self.plane.status());
+        let now = now_ticks();
         let phases = || status.pools.values().map(|pool| pool.slots);
         Ok(Packets {
             reasons: std::array::from_fn(|at| stats.reasons.get(at).map_or(0, |(_, count)| *count)),
@@ -171,6 +222,9 @@ impl KernelPath {
                 .map(|(pool, table)| TableDigest {
                     pool: pool.as_str().into(),
                     digest: format!("{:016x}", table.digest),
+                    open: table.slots.open as u64,
+                    closed: table.slots.closed as u64,
+                    moves: table.moves.iter().map(|change| slot_move(change, now)).collect(),
                 })
                 .collect(),
             interfaces: status
@@ -196,6 +250,13 @@ impl PacketPath for KernelPath {
 
     fn tick(&mut self) -> Result<(), String> {
         self.nudge_neighbours();
+        if let Some(hotplug) = &mut self.hotplug {
+            hotplug.look(&mut self.plane);
+        }
+        self.loads.look(&mut self.plane, std::time::Instant::now());
+        if let Err(error) = self.plane.refresh_links() {
+            tracing::warn!(%error, "what became of interfaces cannot be seen");
+        }
         self.plane.tick(now_ticks()).map_err(|error| error.to_string())
     }
 
@@ -205,7 +266,7 @@ impl PacketPath for KernelPath {
 
     fn flows(&mut self) -> Result<FlowList, String> {
         let now = now_ticks();
-        let (found, mut omitted) = self.plane.flows(FLOWS_SHOWN).map_err(|error| error.to_string())?;
+        let (found, mut omitted) = self.plane.flows(FLOWS_SHOWN, now).map_err(|error| error.to_string())?;
         let room = FLOWS_SHOWN - found.len().min(FLOWS_SHOWN);
         let (translated, more) = self.plane.nat_flows(room).map_err(|error| error.to_string())?;
         omitted += more;
@@ -217,7 +278,7 @@ impl PacketPath for KernelPath {
             protocol: flow.protocol,
             backend: flow.backend,
             age: age(flow.seen),
-            state: if flow.closing { FlowState::Closing } else { FlowState::Live },
+            state: flow.state.words(),
             translated: None,
         };
         let nat_flow = |flow: steering::NatFlow| Flow {
@@ -226,15 +287,20 @@ impl PacketPath for KernelPath {
             protocol: flow.protocol,
             backend: flow.backend,
             age: age(flow.seen),
-            state: match flow.state {
-                NatState::HalfOpen => FlowState::HalfOpen,
-                NatState::Established => FlowState::Live,
-                NatState::Closing => FlowState::Closing,
-            },
+            state: flow.state.words(),
             translated: Some(flow.source),
         };
         let flows = found.into_iter().map(flow).chain(translated.into_iter().map(nat_flow)).collect();
         Ok(FlowList { flows, omitted })
+    }
+}
+
+fn slot_move(change: &steering::Move, now: u32) -> SlotMove {
+    SlotMove {
+        why: change.why.clone(),
+        since_seconds: change.since.map(|since| steering::duration(now.wrapping_sub(since)).as_secs()),
+        open: change.open as u64,
+        closed: change.closed as u64,
     }
 }
 

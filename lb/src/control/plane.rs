@@ -14,6 +14,8 @@ use crate::{
 
 /// Between two ticks.
 const TICK: Duration = Duration::from_secs(1);
+/// From the first verdict to the change it makes: others that come meanwhile are of the same change.
+const GATHERING: Duration = Duration::from_millis(20);
 
 /// What this thread needs of the packet path.
 pub(super) trait PacketPath: Send {
@@ -57,7 +59,7 @@ impl PlaneMail {
     }
 }
 
-/// Verdicts that lie in the mail together become one change of the tables: deaths rarely come alone.
+/// Verdicts that come within a moment become one change of the tables: deaths rarely come alone.
 fn drive(mut path: impl PacketPath, mut down: BTreeSet<BackendId>, mail: &flume::Receiver<Mail>) {
     let (mut is_behind, mut tick_at) = (false, Instant::now() + TICK);
     loop {
@@ -66,6 +68,9 @@ fn drive(mut path: impl PacketPath, mut down: BTreeSet<BackendId>, mail: &flume:
             Err(flume::RecvTimeoutError::Timeout) => None,
             Err(flume::RecvTimeoutError::Disconnected) => return,
         };
+        if matches!(first, Some(Mail::Health(..))) {
+            thread::sleep(GATHERING);
+        }
         let (mut readers, mut flow_readers) = (Vec::new(), Vec::new());
         for mail in first.into_iter().chain(mail.drain()) {
             match mail {

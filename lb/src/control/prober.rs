@@ -4,12 +4,14 @@ use std::{cell::RefCell, collections::BTreeMap, io, net::SocketAddr, rc::Rc, syn
 
 use glommio::{GlommioError, LocalExecutorBuilder, Placement, net::TcpStream, timer::sleep};
 
+use super::probe_socket;
 use crate::{
     admin::server::IO_MEMORY,
     config::{Config, Snapshot},
     health::{Action, Check, Event, HealthTable, Policy, Verdict},
     metrics::ProbeMetrics,
     model::{BackendId, PoolId},
+    steering::ProbePorts,
 };
 
 /// One backend to check.
@@ -29,6 +31,8 @@ pub(super) struct Target {
     pub(super) policy: Policy,
     /// What the probes count.
     pub(super) metrics: Arc<ProbeMetrics>,
+    /// Whether its probes go the way of a VIP's traffic.
+    pub(super) is_through: bool,
 }
 
 /// Every backend of every pool with active checks, once.
@@ -51,14 +55,16 @@ pub(super) fn targets(config: &Config, snapshot: &Snapshot) -> Vec<Target> {
                     rise: health.rise,
                 },
                 metrics: Arc::default(),
+                is_through: false,
             });
         }
     }
     targets
 }
 
-/// Starts checking; what stands in `table` holds until an answer says otherwise. A verdict goes into `table`, for the workers, and to `tell`, for the packet path, in one step.
-/// `tell` must not block. The thread ends with the process.
+/// Starts checking; what stands in `table` holds until an answer says otherwise. A verdict goes into `table`, for the
+/// workers, and to `tell`, for the packet path, in one step. `tell` must not block. The thread ends with the process.
+/// `ports` is for targets whose probes go the way of traffic.
 ///
 /// # Errors
 /// The host refuses glommio's executor.
@@ -66,6 +72,7 @@ pub(super) fn start(
     targets: Vec<Target>,
     table: Arc<HealthTable>,
     seed: u64,
+    ports: Option<ProbePorts>,
     tell: impl Fn(BackendId, Verdict) + Send + 'static,
 ) -> io::Result<()> {
     LocalExecutorBuilder::new(Placement::Unbound)
@@ -73,7 +80,7 @@ pub(super) fn start(
         .io_memory(IO_MEMORY)
         .spawn(move || async move {
             let pools = Pools::new(&targets, &table);
-            let world = Rc::new(World { table, tell: Box::new(tell), pools });
+            let world = Rc::new(World { table, tell: Box::new(tell), pools, ports: ports.map(RefCell::new) });
             let tasks: Vec<_> = targets
                 .into_iter()
                 .map(|target| glommio::spawn_local(drive_check(target, seed, world.clone())))
@@ -90,6 +97,7 @@ struct World {
     table: Arc<HealthTable>,
     tell: Box<dyn Fn(BackendId, Verdict)>,
     pools: Pools,
+    ports: Option<RefCell<ProbePorts>>,
 }
 
 async fn drive_check(target: Target, seed: u64, world: Rc<World>) {
@@ -100,7 +108,7 @@ async fn drive_check(target: Target, seed: u64, world: Rc<World>) {
         check.handle_timeout(Instant::now());
         while let Some(action) = check.poll() {
             match action {
-                Action::Probe { deadline } => probe(&target, &mut check, deadline).await,
+                Action::Probe { deadline } => probe(&target, &world, &mut check, deadline).await,
                 Action::Tell(verdict) => world.tell(&target, verdict),
                 Action::Discounted => target.metrics.discounted.add(1),
             }
@@ -108,17 +116,23 @@ async fn drive_check(target: Target, seed: u64, world: Rc<World>) {
     }
 }
 
-async fn probe(target: &Target, check: &mut Check, deadline: Instant) {
+async fn probe(target: &Target, world: &World, check: &mut Check, deadline: Instant) {
     let patience = deadline.saturating_duration_since(Instant::now());
     if patience.is_zero() {
         return check.handle_timeout(Instant::now());
     }
-    match TcpStream::connect_timeout(target.address, patience).await {
-        Ok(_) => {
+    let outcome = match &world.ports {
+        Some(ports) if target.is_through => {
+            probe_socket::connect(target.address, target.id.0, ports, deadline).await
+        }
+        _ => TcpStream::connect_timeout(target.address, patience).await.map(drop).map_err(io_error),
+    };
+    match outcome {
+        Ok(()) => {
             target.metrics.answered.add(1);
             check.handle(Event::Answered, Instant::now());
         }
-        Err(GlommioError::IoError(error)) if error.kind() == io::ErrorKind::TimedOut => {
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
             target.metrics.timed_out.add(1);
             // The ring's timeout may fire a little before our own clock agrees.
             check.handle_timeout(Instant::now().max(deadline));
@@ -128,6 +142,13 @@ async fn probe(target: &Target, check: &mut Check, deadline: Instant) {
             target.metrics.failed.add(1);
             check.handle(Event::Failed, Instant::now());
         }
+    }
+}
+
+fn io_error(error: GlommioError<()>) -> io::Error {
+    match error {
+        GlommioError::IoError(error) => error,
+        other => io::Error::other(other.to_string()),
     }
 }
 
@@ -203,11 +224,12 @@ mod tests {
             address,
             policy: Policy { every, timeout: every, fall: 2, rise: 2 },
             metrics: Arc::default(),
+            is_through: false,
         };
         let (metrics, table) = (target.metrics.clone(), Arc::new(HealthTable::new(2)));
         let (sender, told) = flume::unbounded();
         let tell = move |id, verdict| sender.send((id, verdict)).unwrap();
-        start(vec![target], table.clone(), 1, tell).unwrap();
+        start(vec![target], table.clone(), 1, None, tell).unwrap();
         let patience = Duration::from_secs(10);
         while metrics.answered.value() < 2 {
             std::thread::sleep(every);
@@ -242,10 +264,11 @@ mod tests {
             address,
             policy: Policy { every, timeout: every, fall: 2, rise: 1 },
             metrics: Arc::default(),
+            is_through: false,
         };
         let metrics = target.metrics.clone();
         let (sender, told) = flume::unbounded();
-        start(vec![target], Arc::new(HealthTable::new(2)), 1, move |_, verdict| {
+        start(vec![target], Arc::new(HealthTable::new(2)), 1, None, move |_, verdict| {
             sender.send(verdict).unwrap()
         })
         .unwrap();

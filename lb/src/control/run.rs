@@ -80,6 +80,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let workers = Workers::start(&cores, &snapshot, &health, groups)?;
     if let Some(path) = &mut opened.path {
         warnings.extend(path.steer(&plan.config, &snapshot, &cores, &copies));
+        warnings.extend(path.give_ranges(&copies).context(opening::LOST_RANGES)?);
     }
     drop(copies);
     warnings.append(&mut opened.warnings);
@@ -120,7 +121,11 @@ struct World {
 
 /// Starts whatever watches and shows: the packet path's thread, the probers, the admin API.
 fn open_doors(world: World, workers: &Workers, doors: Doors) -> anyhow::Result<(Arc<View>, Server)> {
-    let World { plan, snapshot, health, targets, opened, warnings, open_files } = world;
+    let World { plan, snapshot, health, mut targets, opened, warnings, open_files } = world;
+    let ports = opened.through.map(|through| {
+        targets.iter_mut().for_each(|target| target.is_through = through.backends.contains(&target.id));
+        through.ports
+    });
     let mail = opened.path.map(|path| PlaneMail::start(path, opened.down)).transpose();
     let mail = mail.context("the packet path's thread")?;
     let view = Arc::new(View {
@@ -139,7 +144,7 @@ fn open_doors(world: World, workers: &Workers, doors: Doors) -> anyhow::Result<(
     });
     if !targets.is_empty() {
         let tell = move |id, verdict| mail.iter().for_each(|mail| mail.tell(id, verdict));
-        prober::start(targets, health, random()?, tell)?;
+        prober::start(targets, health, random()?, ports, tell)?;
     }
     let server = Server::start(view.clone(), doors)?;
     Ok((view, server))

@@ -165,6 +165,7 @@ mod tests {
             listener: ListenerId(listener),
             address: "127.0.0.1:1".parse().unwrap(),
             sockets: (0..2).map(|_| std::fs::File::open("/dev/null").unwrap().into()).collect(),
+            ranges: Vec::new(),
         };
         let groups = vec![group(0), group(1), group(1)];
         let expected: Vec<Vec<i32>> = (0..2)

@@ -2,12 +2,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use lb_abi::{
     be::Be16,
     bounds::{BACKENDS_MAX, DENY_MAX, VIP_KEYS_MAX, VIPS_MAX},
@@ -19,7 +19,7 @@ use lb_abi::{
 use super::error::{Error, Result};
 use crate::{
     balance::maglev::{Member, Table},
-    config::{Forward, Transport, VipPort},
+    config::{Forward, Gateway, Transport, VipPort},
     model::{BackendId, Generation},
 };
 
@@ -34,10 +34,13 @@ pub struct Desired {
     pub pools: Vec<DesiredPool>,
     /// Denied sources.
     pub deny: Vec<IpNet>,
-    /// Outer source of IPIP in IPv4; `None`: backends with IPv4 addresses cannot be reached by IPIP.
-    pub outer_v4: Option<Ipv4Addr>,
+    /// Outer sources of IPIP and GUE in IPv4; `None`: backends with IPv4 addresses cannot be reached by a tunnel. By IPIP
+    /// each flow has its own, as far as 16 bits go; by GUE all have the first.
+    pub outer_v4: Option<Ipv4Net>,
     /// The same for IPv6.
-    pub outer_v6: Option<Ipv6Addr>,
+    pub outer_v6: Option<Ipv6Net>,
+    /// By interface name: where tunnels go for which the routing table has no answer.
+    pub gateways: BTreeMap<Arc<str>, Gateway>,
 }
 
 /// One `[vip.NAME]`.
@@ -294,8 +297,12 @@ mod tests {
             flow_idle: Duration::from_secs(1),
             hash_key: [0, 0],
         };
-        let backend =
-            |id, last| DesiredBackend { id: BackendId(id), address: [10, 0, 0, last].into(), port: None, weight: 1 };
+        let backend = |id, last| DesiredBackend {
+            id: BackendId(id),
+            address: [10, 0, 0, last].into(),
+            port: None,
+            weight: 1,
+        };
         let pool = |backends| DesiredPool { name: "dns".into(), table_key: [0, 0], backends, lineage: None };
         let with = |vips, pools| Desired { vips, pools, ..Desired::default() };
         let error = |desired: Desired| desired.check().err().unwrap().to_string();

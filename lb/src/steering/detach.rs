@@ -8,6 +8,7 @@ use super::{
     error::{Error, Result},
     maps::SHAPES,
     pins::{LINK_PREFIX, interface_of, remove_link},
+    probes,
 };
 
 /// What a detach did, in order, each a line for people.
@@ -44,6 +45,9 @@ pub fn detach(dir: &Path) -> Result<Detached> {
         let interface = interface_of(name);
         remove_link(&dir.join(name), &interface)?;
         detached.interfaces.push(interface);
+    }
+    if !found.is_empty() {
+        probes::remove_left()?;
     }
     // META last: with it gone, nothing says which version the rest is of.
     let is_map = |name: &&String| SHAPES.iter().any(|shape| shape.name == **name);

@@ -8,6 +8,7 @@ use aya::{
     programs::{ProgramError, links::LinkError},
 };
 
+use super::floor;
 use crate::model::BackendId;
 
 /// Errors of [`super::Plane`] and its parts.
@@ -113,10 +114,10 @@ pub enum Error {
         lost: &'static str,
     },
     /// The object could not be loaded.
-    #[error("load the packet programs: {0}")]
+    #[error("load the packet programs: {0}{hint}", hint = floor::hint())]
     Load(#[source] Box<EbpfError>),
     /// The verifier refused a program.
-    #[error("program {program} was refused by the kernel: {source}\n{log}")]
+    #[error("program {program} was refused by the kernel: {source}{hint}\n{log}", hint = floor::hint())]
     Rejected {
         /// Name of the program.
         program: &'static str,
@@ -167,11 +168,13 @@ pub enum Error {
     },
     /// The interface carries a program that is not ours.
     #[error(
-        "interface {interface} already carries another XDP program; remove it first (`ip link set {interface} xdp off`)"
+        "interface {interface} already carries another XDP program{other}; remove it first (`ip link set {interface} xdp off`)"
     )]
     Occupied {
         /// Name of the interface.
         interface: String,
+        /// Whose program is there.
+        other: Stranger,
     },
     /// The asked mode cannot be had.
     #[error("interface {interface} cannot run XDP in {mode} mode: {reason}")]
@@ -236,6 +239,34 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// What is lost where programs cannot be loaded.
 pub(super) const LOST_ALL: &str = "no packet is forwarded by XDP, and the kernel chooses the worker";
+
+/// An XDP program that is not ours, as far as the kernel tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stranger {
+    /// Its id; `None`: it has gone since.
+    pub id: Option<u32>,
+    /// Its name; `None`: not told to this process.
+    pub name: Option<String>,
+}
+
+/// Name that libxdp gives the program which calls all others on an interface (protocol for multiple programs,
+/// xdp-tools, `lib/libxdp/protocol.org`).
+const DISPATCHER: &str = "xdp_dispatcher";
+
+/// ` (x, id 7)`, or nothing.
+impl std::fmt::Display for Stranger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (&self.name, self.id) {
+            (Some(name), Some(id)) if name == DISPATCHER => write!(
+                f,
+                " ({name}, id {id}: libxdp's, which calls the programs loaded through it, and lb is not; `xdp-loader status` lists them, `xdp-loader unload --all` ends them)"
+            ),
+            (Some(name), Some(id)) => write!(f, " ({name}, id {id})"),
+            (None, Some(id)) => write!(f, " (id {id})"),
+            (_, None) => Ok(()),
+        }
+    }
+}
 
 /// The pid of another daemon, where the kernel tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,9 +2,18 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use lb_abi::flow::{CLOSING, FlowKey, FlowRecord};
+use lb_abi::{
+    flow::{CLOSING, FlowKey, FlowRecord},
+    hash,
+    slot::{Phase, Slot},
+};
 
-use super::{error::Result, store::Store};
+use super::{
+    error::Result,
+    regions::Region,
+    store::Store,
+    sync::{Sync, slots_of},
+};
 use crate::model::BackendId;
 
 /// One record of `FLOWS`. There are records only for flows through slots that are moving.
@@ -20,21 +29,68 @@ pub struct Flow {
     pub backend: BackendId,
     /// Tick of its last packet.
     pub seen: u32,
-    /// A FIN or RST was seen.
-    pub closing: bool,
+    /// What the record does now.
+    pub state: FlowState,
+}
+
+/// What a record does now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlowState {
+    /// Keeps the flow with a backend that its slot was taken from.
+    Stays,
+    /// Keeps the flow with its slot's owner, for when that changes.
+    Owned,
+    /// As one of these, and a FIN or RST was seen: a new SYN goes to the owner.
+    Closing,
+    /// Its backend is down or gone: the next packet goes to the owner.
+    Lost,
+    /// Nothing: the flow was silent for too long, or its slot has settled since.
+    Ended,
+}
+
+impl FlowState {
+    /// For a column.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Stays => "stays with its backend",
+            Self::Owned => "of the slot's owner",
+            Self::Closing => "closing",
+            Self::Lost => "backend down, re-picked by its next packet",
+            Self::Ended => "ended, to be removed",
+        }
+    }
 }
 
 /// The first `max` records that the map gives, and how many more there are.
-pub(super) fn read(store: &impl Store, max: usize) -> Result<(Vec<Flow>, usize)> {
+pub(super) fn read(sync: &Sync, store: &impl Store, max: usize, now: u32) -> Result<(Vec<Flow>, usize)> {
     let (mut flows, mut omitted) = (Vec::new(), 0);
     store.for_each_flow(&mut |key, record| match flows.len() < max {
-        true => flows.push(flow(key, record)),
+        true => flows.push(flow(key, record, state(sync, store, key, record, now))),
         false => omitted += 1,
     })?;
     Ok((flows, omitted))
 }
 
-fn flow(key: &FlowKey, record: &FlowRecord) -> Flow {
+fn state(sync: &Sync, store: &impl Store, key: &FlowKey, record: &FlowRecord, now: u32) -> FlowState {
+    let Some(entry) = sync.vip_of(key) else { return FlowState::Ended };
+    let at = hash::slot(hash::flow(entry.hash_key, key), entry.table_len) as usize;
+    let slot = slots_of(store, Region::of_slot(entry.table)).load(at);
+    let is_silent = now.wrapping_sub(record.seen) as i32 > entry.flow_idle_ticks as i32;
+    of(slot, record, is_silent, sync.serves(BackendId(record.backend)))
+}
+
+fn of(slot: Slot, record: &FlowRecord, is_silent: bool, serves: bool) -> FlowState {
+    match record {
+        _ if is_silent || slot.phase() == Phase::Settled => FlowState::Ended,
+        _ if record.epoch != slot.epoch() => FlowState::Ended,
+        _ if !serves => FlowState::Lost,
+        _ if record.state & CLOSING != 0 => FlowState::Closing,
+        _ if record.backend == slot.owner() => FlowState::Owned,
+        _ => FlowState::Stays,
+    }
+}
+
+fn flow(key: &FlowKey, record: &FlowRecord, state: FlowState) -> Flow {
     let address = |octets, port| {
         let ip: IpAddr = Ipv6Addr::from(octets).to_canonical();
         SocketAddr::new(ip, port)
@@ -45,7 +101,7 @@ fn flow(key: &FlowKey, record: &FlowRecord) -> Flow {
         protocol: key.protocol,
         backend: BackendId(record.backend),
         seen: record.seen,
-        closing: record.state & CLOSING != 0,
+        state,
     }
 }
 
@@ -60,9 +116,23 @@ mod tests {
         let mut key = FlowKey { source_port: Be16::new(40_000), protocol: 6, ..FlowKey::default() };
         key.source[10..].copy_from_slice(&[0xff, 0xff, 192, 0, 2, 1]);
         key.destination = "2001:db8::1".parse::<Ipv6Addr>().unwrap().octets();
-        let flow = flow(&key, &FlowRecord { backend: 7, epoch: 1, state: CLOSING, seen: 9 });
+        let record = FlowRecord { backend: 7, epoch: 1, state: CLOSING, seen: 9 };
+        let flow = flow(&key, &record, FlowState::Closing);
         assert_eq!(flow.source.to_string(), "192.0.2.1:40000");
         assert_eq!(flow.destination.to_string(), "[2001:db8::1]:0");
-        assert_eq!((flow.backend, flow.seen, flow.closing), (BackendId(7), 9, true));
+        assert_eq!((flow.backend, flow.seen), (BackendId(7), 9));
+    }
+
+    #[test]
+    fn a_record_is_called_what_it_does() {
+        let slot = Slot::new(2, 1, Phase::Open, 5, 0);
+        let record = FlowRecord { backend: 1, epoch: 5, state: 0, seen: 0 };
+        assert_eq!(of(slot, &record, false, true), FlowState::Stays);
+        assert_eq!(of(slot, &FlowRecord { backend: 2, ..record }, false, true), FlowState::Owned);
+        assert_eq!(of(slot, &FlowRecord { state: CLOSING, ..record }, false, true), FlowState::Closing);
+        assert_eq!(of(slot, &record, false, false), FlowState::Lost);
+        assert_eq!(of(slot, &record, true, true), FlowState::Ended);
+        assert_eq!(of(slot, &FlowRecord { epoch: 4, ..record }, false, true), FlowState::Ended);
+        assert_eq!(of(Slot::settled(2, 5, 0), &record, false, true), FlowState::Ended);
     }
 }

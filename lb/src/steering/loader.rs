@@ -9,7 +9,7 @@ use std::{
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
     maps::{Array, Map, MapData, MapError, MapInfo},
-    programs::{ProgramError, SkReuseport, Xdp},
+    programs::{ProgramError, SchedClassifier, SkLookup, SkReuseport, Xdp},
 };
 use lb_abi::{ABI_VERSION, meta::Meta, names};
 
@@ -26,8 +26,15 @@ use crate::sys::lock::{self, LockError};
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
 /// Large maps that only `lb_ingress` needs whole: some 60 MiB.
-pub(super) const OF_INGRESS: &[&str] =
-    &[names::MAP_SLOTS, names::MAP_FLOWS, names::MAP_NAT_FLOWS, names::MAP_DENY_V4, names::MAP_DENY_V6];
+pub(super) const OF_INGRESS: &[&str] = &[
+    names::MAP_SLOTS,
+    names::MAP_FLOWS,
+    names::MAP_NAT_OPENING,
+    names::MAP_NAT_FLOWS,
+    names::MAP_DENY_V4,
+    names::MAP_DENY_V6,
+    names::MAP_PROBE_PORTS,
+];
 /// The one that only `lb_steer` needs whole.
 pub(super) const OF_STEER: &[&str] = &[names::MAP_STEER_SOCKETS];
 
@@ -109,6 +116,28 @@ pub(super) fn xdp<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mu
 pub(super) fn sk_reuseport<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SkReuseport> {
     let missing = Error::Missing { kind: "program", name };
     let program: &mut SkReuseport =
+        object.program_mut(name).and_then(|program| program.try_into().ok()).ok_or(missing)?;
+    if program.fd().is_err() {
+        program.load().map_err(|error| program_error(name, error))?;
+    }
+    Ok(program)
+}
+
+/// An sk_lookup program of the object, loaded now if it is not yet.
+pub(super) fn sk_lookup<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SkLookup> {
+    let missing = Error::Missing { kind: "program", name };
+    let program: &mut SkLookup =
+        object.program_mut(name).and_then(|program| program.try_into().ok()).ok_or(missing)?;
+    if program.fd().is_err() {
+        program.load().map_err(|error| program_error(name, error))?;
+    }
+    Ok(program)
+}
+
+/// A traffic-control program of the object, loaded now if it is not yet.
+pub(super) fn classifier<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier> {
+    let missing = Error::Missing { kind: "program", name };
+    let program: &mut SchedClassifier =
         object.program_mut(name).and_then(|program| program.try_into().ok()).ok_or(missing)?;
     if program.fd().is_err() {
         program.load().map_err(|error| program_error(name, error))?;

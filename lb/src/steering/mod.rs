@@ -7,21 +7,55 @@
 //!
 //! While a plane exists it is the only writer of the maps beside the programs. Dropping it changes nothing
 //! in the kernel as long as there are pins: packets go on by the last state.
+//!
+//! # Moving a table
+//!
+//! A change of config or health is a list of slots that get another owner, each by one store. `lb_abi::slot` has the
+//! diagram, `lb_ebpf::select` says what packets do and why that is right while anything here happens; here is what
+//! control owes them. [`Sync`] is all of it, over any [`Store`], so that `tests/sim` can run it with cores and clients
+//! on one clock.
+//!
+//! - *Overlapping changes*: `previous` is the owner when the slot was last closed or settled, and stays so however
+//!   often the owner changes while it is open; whom the slot belonged to meanwhile stands in records. A change back
+//!   to `previous` closes the slot: unrecorded flows are its own again (`transition`).
+//! - *Flapping*: owners are a function of the base table and the set of backends that are down, so deaths and returns
+//!   commute. A death leaves nothing to remember: its settled slots settle on the heir at once. A return opens them,
+//!   with the heir as `previous`; the next death closes them on the heir again.
+//! - *Drained and removed backends* serve their flows for as long as those live: they own no slot, linger readable, and
+//!   are forgotten when nothing moves any more. Until then their id means them: no slot, record or running program
+//!   names an id that is given to another backend, and the entry's generation tells two that had it in turn apart.
+//! - *A full table* refuses; nothing that lives is evicted. What is refused goes to `previous`, so no slot closes
+//!   until everything was recordable for a whole window. Records that have ended make room: where nothing is
+//!   recorded any more (closed and settled slots) they are taken away as slots settle, and open slots are swept for
+//!   that (`settle`).
+//! - *Epochs wrap* at 64: before a slot settles every record of another epoch than its own is gone, so there are two
+//!   at most.
+//! - *Death of the daemon*, between any two stores: every word is right by itself, owners and health differ from
+//!   what was wanted at most. The next one adopts what lies there, takes everything that it has not seen happen for
+//!   just happened, and goes on from there. So does one that was refused a write.
+//! - *Clocks*: `now` is read before a step, and a step stores within a grace of that. Windows are longer than the flow
+//!   memory by one.
 
 mod attach;
+mod causes;
 mod decap;
 mod desired;
 mod detach;
 mod error;
 mod facts;
+mod floor;
 mod flows;
+mod links;
 mod loader;
+mod lookup;
 pub mod maps;
 mod nat;
 mod netlink;
 mod object;
 mod patience;
 mod pins;
+mod presence;
+mod probes;
 mod regions;
 pub mod reuseport;
 mod settle;
@@ -44,19 +78,26 @@ use aya::{Ebpf, programs::links::FdLink};
 use lb_abi::{backend::PRESENT, names, steer::SteerCounters};
 
 pub use attach::Attached;
+pub use causes::Move;
 pub use decap::Decap;
 pub use desired::{Desired, DesiredBackend, DesiredPool, DesiredVip, derive_key, duration, ticks};
 pub use detach::{Detached, detach};
 pub use error::{Error, Result};
 pub use facts::gather as gather_steer_facts;
-pub use flows::Flow;
-pub use nat::{NatFlow, NatState, NatStats};
+pub use flows::{Flow, FlowState};
+pub use lookup::{LookupGroup, parking};
+pub use maps::{NatPlace, SlotArray};
+pub use nat::{NatFlow, NatState, NatStats, NatStore};
 pub use object::embedded as embedded_object;
+pub use presence::Presence;
+pub use probes::{ProbePorts, ProbeWay};
 pub use reuseport::{Choice, Facts, Group, SteerMode, choose as choose_steer};
 pub use settle::Phases;
 pub use stats::Stats;
+pub use store::Store;
+pub use sync::Sync;
 
-use self::{maps::Maps, reuseport::Groups, sync::Sync};
+use self::{links::Links, maps::Maps, reuseport::Groups};
 use crate::{
     balance::maglev::Table,
     config::XdpMode,
@@ -77,8 +118,13 @@ pub struct Plane {
     object: Ebpf,
     maps: Maps,
     sync: Sync,
+    links: Links,
     groups: Groups,
     attached: BTreeMap<String, Attached>,
+    /// Of `lb_ingress`, once it is loaded.
+    ingress_id: Option<u32>,
+    /// Health probes go the way of traffic, on interfaces that come later, too.
+    has_probes: bool,
     /// Links that no pin holds.
     _links: Vec<FdLink>,
     /// Of the pin directory: one process writes the maps.
@@ -99,12 +145,14 @@ pub struct Status {
 }
 
 /// One pool's table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct PoolStatus {
     /// Of the base table, health not laid over; equal on nodes with the same config and lineage.
     pub digest: u64,
     /// Its slots by phase; counted twice while a VIP brings its own copy.
     pub slots: Phases,
+    /// Why those move that do.
+    pub moves: Vec<Move>,
 }
 
 impl Plane {
@@ -139,8 +187,11 @@ impl Plane {
             object,
             maps,
             sync,
+            links: Links::default(),
             groups,
             attached: BTreeMap::new(),
+            ingress_id: None,
+            has_probes: false,
             _links: Vec::new(),
             _lock: lock,
         })
@@ -167,8 +218,12 @@ impl Plane {
         self.place_nat()?;
         let program = loader::xdp(&mut self.object, names::PROGRAM_INGRESS)?;
         let (attached, link) = attach::attach(program, interface, mode, self.options.pins.as_deref())?;
+        self.ingress_id = program.info().ok().map(|info| info.id());
         self._links.extend(link);
         self.attached.insert(interface.to_owned(), attached.clone());
+        if self.has_probes {
+            probes::attach(&mut self.object, interface)?;
+        }
         Ok(attached)
     }
 
@@ -194,12 +249,26 @@ impl Plane {
         pins::detach_others(dir, self.attached.keys().map(String::as_str))
     }
 
+    /// Lets health probes go the way of traffic: hangs the programs for it on every interface that this process attached
+    /// to and wherever a backend is routed to. To be called once.
+    ///
+    /// # Errors
+    /// The verifier's log, the map that refused, or a kernel without clsact queues (module sch_ingress).
+    pub fn open_probes(&mut self, ways: &[ProbeWay]) -> Result<ProbePorts> {
+        let interfaces: Vec<&str> = self.attached.keys().map(String::as_str).collect();
+        let ports = probes::open(&mut self.object, &interfaces, ways)?;
+        self.has_probes = true;
+        Ok(ports)
+    }
+
     /// Brings the maps to `desired`. Everything that can be wrong with it is found before the first write.
     ///
     /// # Errors
     /// What is wrong with `desired`, or the map that refused; the maps are valid all the same, and the next
     /// call goes on from there.
     pub fn sync(&mut self, desired: &Desired, now_ticks: u32) -> Result<()> {
+        self.links.set_gateways(&desired.gateways);
+        self.links.refresh(&mut self.maps.links)?;
         self.sync.sync(&mut self.maps, desired, now_ticks)
     }
 
@@ -209,6 +278,20 @@ impl Plane {
     /// The map that refused.
     pub fn set_down(&mut self, down: &BTreeSet<BackendId>, now_ticks: u32) -> Result<()> {
         self.sync.set_down(&mut self.maps, down, now_ticks)
+    }
+
+    /// Gateways whose Ethernet addresses the kernel should know.
+    pub fn gateways(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.links.gateways()
+    }
+
+    /// Sees what became of interfaces: VLAN devices, bonds, the Ethernet addresses of gateways. Call it about once a
+    /// second.
+    ///
+    /// # Errors
+    /// The kernel does not list its interfaces, or the map refused.
+    pub fn refresh_links(&mut self) -> Result<()> {
+        self.links.refresh(&mut self.maps.links)
     }
 
     /// Lets time pass: closes and settles slots, forgets backends that left. Call it about once a second; it
@@ -247,6 +330,14 @@ impl Plane {
         })
     }
 
+    /// Whether connections to an address are for this host, bound to an interface or routed so.
+    ///
+    /// # Errors
+    /// The kernel does not say.
+    pub fn is_local(&self, address: IpAddr) -> Result<bool> {
+        netlink::is_local(address)
+    }
+
     /// Forgets a listener group; the kernel chooses from now on, as long as its sockets live.
     ///
     /// # Errors
@@ -265,6 +356,24 @@ impl Plane {
         self.groups.iter().map(read).collect()
     }
 
+    /// How many connections of a group went to another worker than their own, which lagged.
+    ///
+    /// # Errors
+    /// The map that refused.
+    pub fn relieved(&self, address: SocketAddr, protocol: u8) -> Result<u64> {
+        let group = self.groups.iter().find(|(at, of, _)| (*at, *of) == (address, protocol));
+        group.map_or(Ok(0), |(_, _, index)| stats::relieved(&self.maps, index))
+    }
+
+    /// Says how busy a worker was in the last while, of 100.
+    ///
+    /// # Errors
+    /// The map that refused.
+    pub fn set_load(&mut self, worker: WorkerId, load: u32) -> Result<()> {
+        let set = self.maps.steer_loads.set(u32::from(worker.0), load, 0);
+        set.map_err(Error::map(names::MAP_STEER_LOADS))
+    }
+
     /// Reads the counters.
     ///
     /// # Errors
@@ -277,8 +386,8 @@ impl Plane {
     ///
     /// # Errors
     /// The map that refused.
-    pub fn flows(&self, max: usize) -> Result<(Vec<Flow>, usize)> {
-        flows::read(&self.maps, max)
+    pub fn flows(&self, max: usize, now_ticks: u32) -> Result<(Vec<Flow>, usize)> {
+        flows::read(&self.sync, &self.maps, max, now_ticks)
     }
 
     /// Translated flows: at most `max`, and how many more there are. A full table takes a second.
@@ -303,10 +412,14 @@ impl Plane {
         for (region, pool) in &self.sync.regions {
             let Some(table) = self.sync.tables.get(pool) else { continue };
             let slots = self.sync.phases(&self.maps, *region);
-            pools
-                .entry(pool.to_string())
-                .and_modify(|status: &mut PoolStatus| status.slots.add(slots))
-                .or_insert_with(|| PoolStatus { digest: table.digest(), slots });
+            let moves = self.sync.moves(&self.maps, *region);
+            let status = pools.entry(pool.to_string()).or_insert_with(|| PoolStatus {
+                digest: table.digest(),
+                slots: Phases::default(),
+                moves: Vec::new(),
+            });
+            status.slots.add(slots);
+            status.moves.extend(moves);
         }
         let lingering = self.backends().map(|(id, _)| id).filter(|id| !self.sync.wanted.contains(id));
         Status {

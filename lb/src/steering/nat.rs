@@ -15,7 +15,8 @@ use lb_abi::{
     flow::FlowKey,
     meta::{FLAG_NAT, Meta},
     nat::{
-        CLOSING_TICKS, FIN, FORWARD, NatEntry, NatEvent, NatPool, RESET_TICKS, RST, idle_ticks, is_idle, later,
+        CLOSING_TICKS, FIN, FORWARD, NatEntry, NatEvent, NatPool, RESET_TICKS, RST, idle_ticks, is_idle,
+        later,
     },
     vip::FORWARD_NAT,
 };
@@ -23,7 +24,7 @@ use lb_abi::{
 use super::{
     desired::{Checked, DesiredVip, mapped},
     error::{Error, Result},
-    maps::Place,
+    maps::NatPlace,
     store::Store,
     sync::Sync,
 };
@@ -35,19 +36,25 @@ const ENTRIES_PER_TICK: usize = 65_536;
 const BATCH: usize = 4096;
 
 /// The maps of translated flows, as control sees them.
-pub(super) trait NatStore {
+pub trait NatStore {
     /// Pools that are not empty, by VIP index.
     fn nat_pools(&self) -> Result<BTreeMap<u32, NatPool>>;
+    /// Writes one.
     fn put_nat_pool(&mut self, vip: u32, pool: &NatPool) -> Result<()>;
     /// All of them; who is not dealt out is zero or old.
     fn nat_sources(&self) -> Result<Vec<[u8; 16]>>;
+    /// Writes one.
     fn put_nat_source(&mut self, index: u32, source: &[u8; 16]) -> Result<()>;
     /// Cores that the machine may ever have.
     fn nat_cores(&self) -> Result<u32>;
     /// Established entries from a place on; whether these were the last.
-    fn nat_read(&self, place: &mut Place, count: usize) -> Result<(Vec<(FlowKey, NatEntry)>, bool)>;
+    fn nat_read(&self, place: &mut NatPlace, count: usize) -> Result<(Vec<(FlowKey, NatEntry)>, bool)>;
     /// The same of half-open ones.
-    fn nat_read_opening(&self, place: &mut Place, count: usize) -> Result<(Vec<(FlowKey, NatEntry)>, bool)>;
+    fn nat_read_opening(
+        &self,
+        place: &mut NatPlace,
+        count: usize,
+    ) -> Result<(Vec<(FlowKey, NatEntry)>, bool)>;
     /// An established entry.
     fn nat_get(&self, key: &FlowKey) -> Result<Option<NatEntry>>;
     /// One that is gone already is no error.
@@ -59,7 +66,7 @@ pub(super) trait NatStore {
 pub(super) struct Nat {
     pools: BTreeMap<u32, NatPool>,
     sources: Vec<[u8; 16]>,
-    place: Place,
+    place: NatPlace,
     /// Flows met since the reading began anew.
     met: u64,
     /// Flows met in the last whole reading.
@@ -106,6 +113,17 @@ pub enum NatState {
     Established,
     /// A FIN or RST of the client's was seen.
     Closing,
+}
+
+impl NatState {
+    /// For a column.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::HalfOpen => "half-open",
+            Self::Established => "established",
+            Self::Closing => "closing",
+        }
+    }
 }
 
 impl Nat {
@@ -297,7 +315,7 @@ pub(super) fn flows(store: &impl Store, max: usize) -> Result<(Vec<NatFlow>, usi
         }
     };
     for is_half_open in [false, true] {
-        let mut place = Place::default();
+        let mut place = NatPlace::default();
         loop {
             let (entries, is_last) = match is_half_open {
                 true => store.nat_read_opening(&mut place, BATCH)?,

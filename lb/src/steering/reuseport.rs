@@ -11,7 +11,7 @@ use lb_abi::{
     be::Be16,
     bounds::{CORES_MAX, STEER_LISTENERS_MAX, WORKERS_MAX},
     names,
-    steer::{MODE_CORE, MODE_HASH, SteerEntry, SteerKey},
+    steer::{MODE_CORE, MODE_HASH, STEER_LOOKED_UP, STEER_RELIEVE, SteerEntry, SteerKey},
 };
 use rustix::io::Errno;
 
@@ -33,6 +33,10 @@ pub struct Group<'a> {
     pub sockets: &'a [(WorkerId, BorrowedFd<'a>)],
     /// How one is chosen.
     pub mode: SteerMode,
+    /// Connections may go to another worker while their own lags.
+    pub relieves: bool,
+    /// `lb_lookup` names these sockets, too.
+    pub is_looked_up: bool,
 }
 
 /// What [`Steer`] comes down to on this machine.
@@ -136,6 +140,11 @@ impl Groups {
         self.indexes.iter().map(|(&(address, protocol), &index)| (address, protocol, index))
     }
 
+    /// The place of a group's first socket.
+    pub(super) fn place(&self, address: SocketAddr, protocol: u8) -> Option<u32> {
+        self.indexes.get(&(unscoped(address), protocol)).map(|index| index * WORKERS_MAX)
+    }
+
     /// Sockets first, then the entry that names them.
     pub(super) fn put(&mut self, maps: &mut Maps, group: &Group<'_>) -> Result<()> {
         let at = (unscoped(group.address), group.protocol);
@@ -148,7 +157,13 @@ impl Groups {
             if worker.index() >= max {
                 return Err(Error::Bounds { what: "workers", is: worker.index() + 1, max });
             }
-            put_socket(maps, index * WORKERS_MAX + u32::from(worker.0), *socket)?;
+            let place = index * WORKERS_MAX + u32::from(worker.0);
+            if group.is_looked_up {
+                let set = maps.lookup_sockets.set(place, &socket.as_raw_fd(), 0);
+                set.map_err(Error::map(names::MAP_LOOKUP_SOCKETS))?;
+            } else {
+                put_socket(maps, place, *socket)?;
+            }
         }
         let entry = SteerEntry {
             listener: index,
@@ -157,7 +172,8 @@ impl Groups {
                 SteerMode::Core => MODE_CORE,
                 SteerMode::Hash => MODE_HASH,
             },
-            pad: 0,
+            flags: if group.relieves { STEER_RELIEVE } else { 0 }
+                | if group.is_looked_up { STEER_LOOKED_UP } else { 0 },
         };
         maps.steer_listeners
             .insert(steer_key(at.0, at.1), entry, 0)

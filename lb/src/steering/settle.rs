@@ -3,6 +3,14 @@
 //! A closed slot settles when no live record leads a flow to another backend than its owner (a *stray*):
 //! close it, wait until no program that saw it open can still be running, look through the records, settle
 //! what has none. While strays live on, the records are looked through seldom.
+//!
+//! A record is taken away when it can neither be followed nor written over: its slot is settled, or it has ended (an
+//! older epoch, silent for longer than the idle time) in a slot where nothing is recorded; each for longer than a
+//! grace. In open slots packets write over ended records themselves. Only when the table is full, open slots are
+//! swept: nothing is recorded there for a grace, then what has ended goes. Without that a full table would refuse for
+//! ever, since slots do not close while it refuses.
+//!
+//! `FLAG_MOVING` stands as long as there may be a record.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,25 +21,29 @@ use lb_abi::{
     flow::{FlowKey, FlowRecord},
     hash,
     meta::{FLAG_MOVING, Meta},
-    slot::{Phase, Slot},
+    slot::{GRACE_TICKS, Phase, Slot},
     vip::{FLOWS_NONE, VipEntry, VipKey},
 };
 
 use super::{
+    causes::Move,
     error::Result,
     regions::Region,
     store::Store,
     sync::{Sync, slots_of},
-    transition::{close, may_settle},
+    transition::{close, is_still, looked_through, sweep},
 };
 use crate::model::BackendId;
 
 /// What a look through the records found.
+#[derive(Default)]
 struct Findings {
     /// Slots with strays.
     strays: BTreeSet<(Region, usize)>,
-    /// Records that no packet will follow any more.
+    /// Records that no program reads or writes any more.
     dead: Vec<FlowKey>,
+    /// Whether some of those are left for the next look.
+    is_early: bool,
 }
 
 /// Slots by phase.
@@ -39,7 +51,7 @@ struct Findings {
 pub struct Phases {
     /// Not moving.
     pub settled: usize,
-    /// Just changed.
+    /// Just changed; those that are swept, too.
     pub open: usize,
     /// Waiting for strays.
     pub closed: usize,
@@ -51,7 +63,7 @@ impl Phases {
         for slot in slots {
             match slot.phase() {
                 Phase::Settled => phases.settled += 1,
-                Phase::Open => phases.open += 1,
+                Phase::Open | Phase::Sweeping => phases.open += 1,
                 Phase::Closed => phases.closed += 1,
             }
         }
@@ -71,22 +83,27 @@ impl Phases {
 
 impl Sync {
     /// Lets time pass. Cheap while nothing moves; call it about once a second.
-    pub(super) fn tick(&mut self, store: &mut impl Store, now: u32) -> Result<()> {
+    ///
+    /// # Errors
+    /// The map that refused.
+    pub fn tick(&mut self, store: &mut impl Store, now: u32) -> Result<()> {
         self.expire_nat(store, now)?;
-        let is_moving = self.meta.flags & FLAG_MOVING != 0;
-        let refused = store.inserts_refused()?;
-        let refusing = refused != self.patience.inserts_refused;
-        self.patience.inserts_refused = refused;
-        if !is_moving {
+        if self.meta.flags & FLAG_MOVING == 0 {
             return self.remove_lingering(store);
         }
-        self.close_open(store, refusing, now);
-        if !self.patience.is_pausing(now) {
-            self.settle_closed(store, now)?;
+        self.patience.arrive(now);
+        self.close_open(store, now)?;
+        self.sweep_open(store, now)?;
+        self.look_through(store, now)?;
+        let mut moving = 0;
+        for region in self.regions_in_use() {
+            let here = self.phases(store, region).moving();
+            if here == 0 {
+                self.causes.forget(region);
+            }
+            moving += here;
         }
-        let moving: usize =
-            self.regions_in_use().into_iter().map(|region| self.phases(store, region).moving()).sum();
-        if moving > 0 {
+        if moving > 0 || self.patience.ended_at.is_some() {
             return Ok(());
         }
         self.put_meta(store, Meta { flags: self.meta.flags & !FLAG_MOVING, ..self.meta })?;
@@ -99,76 +116,125 @@ impl Sync {
         Phases::count(slots_of(store, region).iter())
     }
 
+    /// Why slots of a region move.
+    pub(super) fn moves(&self, store: &impl Store, region: Region) -> Vec<Move> {
+        self.causes.report(region, slots_of(store, region).iter())
+    }
+
     /// Regions that a VIP points at, adopted ones included.
     pub(super) fn regions_in_use(&self) -> BTreeSet<Region> {
         let forwards = self.vips.values().filter(|entry| entry.table_len > 0);
         forwards.map(|entry| Region::of_slot(entry.table)).collect()
     }
 
-    /// How long flows through a region's slots may be silent: the longest of its VIPs.
-    fn flow_memory_ticks(&self, region: Region) -> u32 {
-        let here = self.vips.values().filter(|entry| {
+    /// How long flows through a region's slots may be silent, by VIP.
+    fn idle_ticks(&self, region: Region) -> impl Iterator<Item = u32> + '_ {
+        let here = self.vips.values().filter(move |entry| {
             entry.table_len > 0 && Region::of_slot(entry.table) == region && entry.flags & FLOWS_NONE == 0
         });
-        here.map(|entry| entry.flow_idle_ticks).max().unwrap_or(0)
+        here.map(|entry| entry.flow_idle_ticks)
     }
 
-    fn close_open(&self, store: &impl Store, refusing: bool, now: u32) {
+    /// Closes open slots whose window is over. A flow that could not be recorded in this very moment went to
+    /// `previous`: then nothing closes yet.
+    fn close_open(&self, store: &impl Store, now: u32) -> Result<()> {
+        let refused_at = store.refused_at()?;
+        let quiet = i32::try_from(now.wrapping_sub(refused_at)).map_or(0, i32::unsigned_abs);
+        let mut before = Vec::new();
         for region in self.regions_in_use() {
-            let memory = self.flow_memory_ticks(region);
+            let memory = self.idle_ticks(region).max().unwrap_or(0);
             let slots = slots_of(store, region);
             for (at, slot) in slots.iter().enumerate() {
-                let next = close(slot, memory, refusing, now);
+                let next = close(slot, memory, quiet, now);
+                if next != slot {
+                    slots.store(at, next);
+                    before.push((region, at, slot));
+                }
+            }
+        }
+        if !before.is_empty() && store.refused_at()? != refused_at {
+            before.into_iter().for_each(|(region, at, slot)| slots_of(store, region).store(at, slot));
+        }
+        Ok(())
+    }
+
+    /// Sweeps open slots where the table was full since the last tick.
+    fn sweep_open(&mut self, store: &impl Store, now: u32) -> Result<()> {
+        let refused = store.inserts_refused()?;
+        let was_full = std::mem::replace(&mut self.patience.inserts_refused, refused) != refused;
+        if !was_full {
+            return Ok(());
+        }
+        for region in self.regions_in_use() {
+            let shortest = self.idle_ticks(region).min().unwrap_or(0);
+            let slots = slots_of(store, region);
+            for (at, slot) in slots.iter().enumerate() {
+                let next = sweep(slot, shortest, now);
                 if next != slot {
                     slots.store(at, next);
                 }
             }
         }
+        Ok(())
     }
 
-    fn settle_closed(&mut self, store: &mut impl Store, now: u32) -> Result<()> {
-        let mut ready: BTreeMap<Region, Vec<usize>> = BTreeMap::new();
+    /// Looks through the records, where that may settle a slot or make room, and does so.
+    fn look_through(&mut self, store: &mut impl Store, now: u32) -> Result<()> {
+        let (mut ready, mut is_sweeping) = (BTreeMap::new(), false);
         for region in self.regions_in_use() {
-            let slots = slots_of(store, region).iter().enumerate();
-            let closed: Vec<usize> =
-                slots.filter(|(_, slot)| may_settle(*slot, now)).map(|(at, _)| at).collect();
-            if !closed.is_empty() {
-                ready.insert(region, closed);
-            }
+            let moving = slots_of(store, region).iter().enumerate().filter(|(_, slot)| {
+                matches!(slot.phase(), Phase::Closed | Phase::Sweeping) && is_still(*slot, now)
+            });
+            let moving: Vec<(usize, Slot)> = moving.collect();
+            is_sweeping |= moving.iter().any(|(_, slot)| slot.phase() == Phase::Sweeping);
+            ready.insert(region, moving);
         }
-        if ready.is_empty() {
+        let is_due = self.patience.is_due(now) || ready.values().any(|slots| !slots.is_empty());
+        if !is_due || (self.patience.is_pausing(now) && !is_sweeping) {
             return Ok(());
         }
-        let Findings { strays, dead } = self.look_through_flows(store, now)?;
+        let Findings { strays, dead, is_early } = self.find(store, now)?;
+        // Before anything settles: a record of an older epoch must be gone before that epoch can come again.
+        dead.iter().try_for_each(|key| store.remove_flow(key))?;
         self.patience.strays_seen_at = (!strays.is_empty()).then_some(now);
-        for (region, places) in ready {
+        let mut has_settled = false;
+        for (region, moving) in ready {
             let slots = slots_of(store, region);
-            for at in places.into_iter().filter(|at| !strays.contains(&(region, *at))) {
-                let slot = slots.load(at);
-                slots.store(at, Slot::settled(slot.owner(), slot.epoch(), now));
+            for (at, slot) in moving.into_iter().filter(|(at, _)| !strays.contains(&(region, *at))) {
+                has_settled |= slot.phase() == Phase::Closed;
+                slots.store(at, looked_through(slot, now));
             }
         }
-        dead.iter().try_for_each(|key| store.remove_flow(key))
+        self.patience.ended_at = (has_settled || is_early).then_some(now);
+        Ok(())
     }
 
     /// Looks at every record once.
-    fn look_through_flows(&self, store: &impl Store, now: u32) -> Result<Findings> {
-        let mut strays = BTreeSet::new();
-        let mut dead = Vec::new();
+    fn find(&self, store: &impl Store, now: u32) -> Result<Findings> {
+        let vips_are_known = self.patience.vips_are_known(now);
+        let mut found = Findings { is_early: !vips_are_known, ..Findings::default() };
         store.for_each_flow(&mut |key, record| {
-            let Some(entry) = self.vip_of(key) else { return dead.push(*key) };
+            let Some(entry) = self.vip_of(key) else {
+                if vips_are_known {
+                    found.dead.push(*key);
+                }
+                return;
+            };
             let region = Region::of_slot(entry.table);
             let at = hash::slot(hash::flow(entry.hash_key, key), entry.table_len) as usize;
             let slot = slots_of(store, region).load(at);
-            let is_expired = now.wrapping_sub(record.seen) as i32 > entry.flow_idle_ticks as i32;
-            if is_expired || slot.phase() == Phase::Settled {
-                // No packet reads records of a settled slot, and only we open it.
-                dead.push(*key);
-            } else if self.is_stray(record, slot) {
-                strays.insert((region, at));
+            let has_ended = slot.phase() == Phase::Settled
+                || record.epoch != slot.epoch()
+                || now.wrapping_sub(record.seen) as i32 > (entry.flow_idle_ticks + GRACE_TICKS) as i32;
+            if has_ended && is_still(slot, now) {
+                found.dead.push(*key);
+            } else if slot.phase() == Phase::Settled {
+                found.is_early = true;
+            } else if slot.phase() == Phase::Closed && self.is_stray(record, slot) {
+                found.strays.insert((region, at));
             }
         })?;
-        Ok(Findings { strays, dead })
+        Ok(found)
     }
 
     fn is_stray(&self, record: &FlowRecord, slot: Slot) -> bool {
@@ -176,15 +242,20 @@ impl Sync {
         record.epoch == slot.epoch() && record.backend != slot.owner() && self.serves(backend)
     }
 
+    /// Removes every record of these VIPs, to which no packet is forwarded at present.
+    pub(super) fn forget_flows(&self, store: &mut impl Store, of: &BTreeSet<VipKey>) -> Result<()> {
+        let mut theirs = Vec::new();
+        store.for_each_flow(&mut |key, _| {
+            if of.contains(&vip_key_of(key)) {
+                theirs.push(*key);
+            }
+        })?;
+        theirs.iter().try_for_each(|key| store.remove_flow(key))
+    }
+
     /// The VIP that a recorded flow goes to.
-    fn vip_of(&self, flow: &FlowKey) -> Option<&VipEntry> {
-        let key = VipKey {
-            address: flow.destination,
-            port: flow.destination_port,
-            protocol: flow.protocol,
-            pad: 0,
-        };
-        self.vips.get(&key).filter(|entry| entry.table_len == TABLE_LEN)
+    pub(super) fn vip_of(&self, flow: &FlowKey) -> Option<&VipEntry> {
+        self.vips.get(&vip_key_of(flow)).filter(|entry| entry.table_len == TABLE_LEN)
     }
 
     /// Backends that left the config, once no slot and no record can name them.
@@ -199,4 +270,8 @@ impl Sync {
         }
         Ok(())
     }
+}
+
+fn vip_key_of(flow: &FlowKey) -> VipKey {
+    VipKey { address: flow.destination, port: flow.destination_port, protocol: flow.protocol, pad: 0 }
 }

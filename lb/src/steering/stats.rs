@@ -99,6 +99,12 @@ fn traffic(map: &TrafficCounters, name: &'static str, index: u32) -> Result<Traf
     }))
 }
 
+/// Connections of one listener group that went to another worker than their own.
+pub(super) fn relieved(maps: &Maps, group: u32) -> Result<u64> {
+    let values = maps.steer_relieved.get(&group, 0).map_err(Error::map(names::MAP_STEER_RELIEVED))?;
+    Ok(values.iter().sum())
+}
+
 /// Choices of one listener group.
 pub(super) fn steer(maps: &Maps, group: u32) -> Result<SteerCounters> {
     let values = maps.steer_counters.get(&group, 0).map_err(Error::map(names::MAP_STEER_COUNTERS))?;

@@ -13,37 +13,48 @@ use lb_abi::{
     flow::{FlowKey, FlowRecord},
     meta::Meta,
     names,
-    nat::{NatEntry, NatPool},
     vip::{VipEntry, VipKey},
 };
 
 use super::{
     error::{Error, Result},
-    maps::{Maps, Place, SlotArray},
+    maps::{Maps, SlotArray},
     nat::NatStore,
 };
 use crate::model::BackendId;
 
-/// What sync reads and writes. Every write is visible to packets when the call returns.
-pub(super) trait Store: NatStore {
+/// What [`super::Sync`] reads and writes. Every write is visible to packets when the call returns.
+pub trait Store: NatStore {
+    /// Every entry of `VIPS`.
     fn vips(&self) -> Result<BTreeMap<VipKey, VipEntry>>;
+    /// Writes one, over what is there.
     fn put_vip(&mut self, key: &VipKey, entry: &VipEntry) -> Result<()>;
+    /// Removes one that is there.
     fn remove_vip(&mut self, key: &VipKey) -> Result<()>;
     /// Entries that were ever written.
     fn backends(&self) -> Result<BTreeMap<BackendId, BackendEntry>>;
+    /// Writes one.
     fn put_backend(&mut self, id: BackendId, entry: &BackendEntry) -> Result<()>;
+    /// All slots.
     fn slots(&self) -> SlotArray<'_>;
+    /// What holds for the whole packet path.
     fn meta(&self) -> Result<Meta>;
+    /// Overwrites that.
     fn put_meta(&mut self, meta: &Meta) -> Result<()>;
+    /// Denied prefixes of both families.
     fn deny(&self) -> Result<BTreeSet<IpNet>>;
+    /// Adds one.
     fn put_deny(&mut self, net: &IpNet) -> Result<()>;
+    /// Removes one that is there.
     fn remove_deny(&mut self, net: &IpNet) -> Result<()>;
     /// Every record there is; ones written or removed meanwhile may be missed.
     fn for_each_flow(&self, each: &mut dyn FnMut(&FlowKey, &FlowRecord)) -> Result<()>;
     /// One that is gone already is no error.
     fn remove_flow(&mut self, key: &FlowKey) -> Result<()>;
-    /// Inserts refused since the maps were made.
+    /// Inserts refused for want of room since the maps were made.
     fn inserts_refused(&self) -> Result<u64>;
+    /// Tick at which a flow last could not be recorded, for whatever reason; 0: never.
+    fn refused_at(&self) -> Result<u32>;
     /// Starts the counters of a VIP index anew, when it is given to another VIP.
     fn reset_vip_traffic(&mut self, index: u32) -> Result<()>;
 }
@@ -145,6 +156,10 @@ impl Store for Maps {
         Ok(per_cpu.iter().sum())
     }
 
+    fn refused_at(&self) -> Result<u32> {
+        self.refused_at.get(&0, 0).map_err(Error::map(names::MAP_REFUSED_AT))
+    }
+
     fn reset_vip_traffic(&mut self, index: u32) -> Result<()> {
         let failed = Error::map(names::MAP_VIP_TRAFFIC);
         let cpus = match self.vip_traffic.get(&index, 0) {
@@ -155,46 +170,6 @@ impl Store for Maps {
             .map_err(aya::maps::MapError::from)
             .and_then(|zero| self.vip_traffic.set(index, zero, 0))
             .map_err(failed)
-    }
-}
-
-impl NatStore for Maps {
-    fn nat_pools(&self) -> Result<BTreeMap<u32, NatPool>> {
-        let pools = (0..).zip(self.nat_pools.iter()).filter(|(_, pool)| pool.as_ref().is_ok_and(|pool| pool.count > 0) || pool.is_err());
-        pools.map(|(vip, pool)| Ok((vip, pool.map_err(Error::map(names::MAP_NAT_POOLS))?))).collect()
-    }
-
-    fn put_nat_pool(&mut self, vip: u32, pool: &NatPool) -> Result<()> {
-        self.nat_pools.set(vip, pool, 0).map_err(Error::map(names::MAP_NAT_POOLS))
-    }
-
-    fn nat_sources(&self) -> Result<Vec<[u8; 16]>> {
-        self.nat_sources.iter().collect::<std::result::Result<_, _>>().map_err(Error::map(names::MAP_NAT_SOURCES))
-    }
-
-    fn put_nat_source(&mut self, index: u32, source: &[u8; 16]) -> Result<()> {
-        self.nat_sources.set(index, source, 0).map_err(Error::map(names::MAP_NAT_SOURCES))
-    }
-
-    fn nat_cores(&self) -> Result<u32> {
-        let per_core = self.nat_events.get(&0, 0).map_err(Error::map(names::MAP_NAT_EVENTS))?;
-        Ok(per_core.len() as u32)
-    }
-
-    fn nat_read(&self, place: &mut Place, count: usize) -> Result<(Vec<(FlowKey, NatEntry)>, bool)> {
-        self.nat_flows.read(place, count)
-    }
-
-    fn nat_read_opening(&self, place: &mut Place, count: usize) -> Result<(Vec<(FlowKey, NatEntry)>, bool)> {
-        self.nat_opening.read(place, count)
-    }
-
-    fn nat_get(&self, key: &FlowKey) -> Result<Option<NatEntry>> {
-        self.nat_flows.get(key)
-    }
-
-    fn nat_remove(&mut self, key: &FlowKey) -> Result<()> {
-        self.nat_flows.remove(key)
     }
 }
 

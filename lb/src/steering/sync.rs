@@ -8,7 +8,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     sync::Arc,
 };
 
@@ -20,10 +20,13 @@ use lb_abi::{
     bounds::{TABLE_LEN, VIPS_MAX},
     meta::{FLAG_DENY_V4, FLAG_DENY_V6, FLAG_MOVING, Meta},
     slot::{Phase, Slot},
-    vip::{ECHO, FLOWS_NONE, FORWARD_IPIP, FORWARD_L2DSR, FORWARD_NAT, NAT_SOURCE, VipEntry, VipKey},
+    vip::{
+        ECHO, FLOWS_NONE, FORWARD_GUE, FORWARD_IPIP, FORWARD_L2DSR, FORWARD_NAT, NAT_SOURCE, VipEntry, VipKey,
+    },
 };
 
 use super::{
+    causes::{Cause, Causes},
     desired::{Checked, Desired, DesiredVip, mapped, ticks},
     error::{Error, Result},
     maps::SlotArray,
@@ -42,8 +45,8 @@ use crate::{
 /// Slots per region.
 const LEN: usize = TABLE_LEN as usize;
 
-/// What the maps hold, and what they were made from.
-pub(super) struct Sync {
+/// What the maps hold, and what they were made from: [`super::Plane`] without a kernel.
+pub struct Sync {
     pub(super) vips: BTreeMap<VipKey, VipEntry>,
     pub(super) backends: BTreeMap<BackendId, BackendEntry>,
     pub(super) meta: Meta,
@@ -51,19 +54,44 @@ pub(super) struct Sync {
     /// Pool of each region in use, as far as known.
     pub(super) regions: BTreeMap<Region, Arc<str>>,
     /// Base tables of the pools in use.
-    pub(super) tables: BTreeMap<Arc<str>, Table>,
+    pub tables: BTreeMap<Arc<str>, Table>,
     /// Name of the VIP that has a counter index.
     pub(super) vip_names: BTreeMap<u32, Arc<str>>,
     /// Backends of the desired state; the others that are present linger.
     pub(super) wanted: BTreeSet<BackendId>,
     pub(super) down: BTreeSet<BackendId>,
+    /// The last change of `down` was not carried through.
+    is_behind: bool,
     pub(super) patience: Patience,
+    pub(super) causes: Causes,
     pub(super) nat: Nat,
+}
+
+/// What moves slots.
+enum Mover<'a> {
+    /// A config.
+    Config(&'a Applied),
+    /// Health.
+    Health,
+}
+
+/// What was before a config, and what of it matters for slots.
+struct Applied {
+    generation: u64,
+    regions_before: BTreeMap<Region, Arc<str>>,
+    /// Ids of the members of each pool's table.
+    members_before: BTreeMap<Arc<str>, BTreeSet<BackendId>>,
+    wanted: BTreeSet<BackendId>,
+    /// Ids that now mean another backend.
+    renamed: BTreeSet<BackendId>,
 }
 
 impl Sync {
     /// Reads what the maps hold; those that are new hold nothing.
-    pub(super) fn adopt(store: &impl Store) -> Result<Self> {
+    ///
+    /// # Errors
+    /// The map that refused.
+    pub fn adopt(store: &impl Store) -> Result<Self> {
         let backends = store.backends()?;
         let with =
             |flag: u32| backends.iter().filter(move |(_, entry)| entry.flags & flag != 0).map(|(id, _)| *id);
@@ -77,7 +105,9 @@ impl Sync {
             // Nothing is said to linger before the first desired state is known.
             wanted: with(PRESENT).collect(),
             down: with(DOWN).collect(),
+            is_behind: false,
             patience: Patience::new(store.inserts_refused()?),
+            causes: Causes::default(),
             nat: Nat::adopt(store)?,
             backends,
         })
@@ -85,7 +115,10 @@ impl Sync {
 
     /// Brings the maps to `desired`. After an error the maps are valid, between the old state and the new;
     /// the next call goes on from there.
-    pub(super) fn sync(&mut self, store: &mut impl Store, desired: &Desired, now: u32) -> Result<()> {
+    ///
+    /// # Errors
+    /// What is wrong with `desired`, found before anything is written, or the map that refused.
+    pub fn sync(&mut self, store: &mut impl Store, desired: &Desired, now: u32) -> Result<()> {
         let checked = desired.check()?;
         self.check_hash_keys(&checked)?;
         let pool_of = checked.keys.iter().map(|(key, vip)| (*key, vip.pool.clone())).collect();
@@ -93,10 +126,16 @@ impl Sync {
         let indexes = self.vip_indexes(&checked)?;
         let tables = self.build_tables(&checked);
 
-        let renamed = self.put_backends(store, &checked.backends)?;
+        let applied = Applied {
+            generation: desired.generation.0,
+            regions_before: self.regions.clone(),
+            members_before: self.members_before(&checked),
+            wanted: checked.backends.keys().copied().collect(),
+            renamed: self.put_backends(store, &checked.backends)?,
+        };
         self.tables = tables;
         self.regions.extend(plan.pools.clone());
-        self.put_tables(store, &plan, &renamed, now)?;
+        self.put_tables(store, &plan, &applied, now)?;
         for (&index, name) in &indexes {
             if self.vip_names.insert(index, name.clone()).is_none() && !self.index_is_live(index) {
                 store.reset_vip_traffic(index)?;
@@ -104,44 +143,58 @@ impl Sync {
         }
         let index_of: BTreeMap<&str, u32> = indexes.iter().map(|(index, name)| (&**name, *index)).collect();
         self.put_nat(store, &checked, |vip| index_of.get(&*vip.name).copied().unwrap_or(0))?;
+        let new = checked.keys.keys().filter(|key| !self.vips.contains_key(key)).copied().collect();
+        if self.meta.flags & FLAG_MOVING != 0 {
+            // They may have had flows before they went.
+            self.forget_flows(store, &new)?;
+        }
         self.put_vips(store, &checked, &plan, &indexes)?;
         for (_, copy) in &plan.copies {
-            self.move_region(store, *copy, &renamed, now)?;
+            self.move_region(store, *copy, &Mover::Config(&applied), now)?;
         }
 
-        self.remove_vips(store, &checked)?;
+        self.remove_vips(store, &checked, now)?;
         self.vip_names = indexes;
         self.regions = plan.pools;
-        self.wanted = checked.backends.keys().copied().collect();
+        self.wanted = applied.wanted;
         self.put_deny(store, desired)?;
         let meta = Meta {
             abi: ABI_VERSION,
             generation: desired.generation.0,
-            outer_v4: desired.outer_v4.map_or([0; 4], |address| address.octets()),
-            outer_v6: desired.outer_v6.map_or([0; 16], |address| address.octets()),
+            outer_v4: desired.outer_v4.map_or([0; 4], |net| net.network().octets()),
+            outer_v4_mask: desired.outer_v4.map_or([0; 4], |net| varying(net.hostmask().to_bits())),
+            outer_v6: desired.outer_v6.map_or([0; 16], |net| net.network().octets()),
+            outer_v6_mask: desired.outer_v6.map_or([0; 4], |net| varying(net.hostmask().to_bits() as u32)),
             ..self.meta
         };
         self.put_meta(store, meta)
     }
 
     /// Lays health over the tables: `down` is the whole set. Commutes: only the set counts.
-    pub(super) fn set_down(
-        &mut self,
-        store: &mut impl Store,
-        down: &BTreeSet<BackendId>,
-        now: u32,
-    ) -> Result<()> {
-        if *down == self.down {
+    ///
+    /// # Errors
+    /// The map that refused; calling it again goes on from there.
+    pub fn set_down(&mut self, store: &mut impl Store, down: &BTreeSet<BackendId>, now: u32) -> Result<()> {
+        if *down == self.down && !self.is_behind {
             return Ok(());
         }
-        let before = std::mem::replace(&mut self.down, down.clone());
+        self.down.clone_from(down);
+        self.is_behind = true;
         // Who returned must be readable as up before a slot names it; who died is named by no slot when its
         // flag goes up, so that no packet is dropped for it.
-        before.difference(down).try_for_each(|id| self.put_health(store, *id))?;
+        let known: Vec<BackendId> = self.backends.keys().copied().collect();
+        known.iter().filter(|id| !down.contains(id)).try_for_each(|id| self.put_health(store, *id))?;
         for region in self.regions.keys().copied().collect::<Vec<_>>() {
-            self.move_region(store, region, &BTreeSet::new(), now)?;
+            self.move_region(store, region, &Mover::Health, now)?;
         }
-        down.difference(&before).try_for_each(|id| self.put_health(store, *id))
+        known.iter().filter(|id| down.contains(id)).try_for_each(|id| self.put_health(store, *id))?;
+        self.is_behind = false;
+        Ok(())
+    }
+
+    /// Backends that are down, as last set, or as they were adopted.
+    pub fn down(&self) -> &BTreeSet<BackendId> {
+        &self.down
     }
 
     /// The region of every key that has a table.
@@ -212,7 +265,11 @@ impl Sync {
                 renamed.insert(id);
             }
             let generation = old.map_or(0, |entry| entry.generation.wrapping_add(u32::from(!same)));
-            self.put_backend(store, id, BackendEntry { address, flags: PRESENT | down, generation, port, pad: 0 })?;
+            self.put_backend(
+                store,
+                id,
+                BackendEntry { address, flags: PRESENT | down, generation, port, pad: 0 },
+            )?;
         }
         Ok(renamed)
     }
@@ -240,13 +297,7 @@ impl Sync {
     }
 
     /// Slots of every region that a VIP will point at; copies are moved after their VIP has flipped.
-    fn put_tables(
-        &mut self,
-        store: &mut impl Store,
-        plan: &Plan,
-        renamed: &BTreeSet<BackendId>,
-        now: u32,
-    ) -> Result<()> {
+    fn put_tables(&mut self, store: &mut impl Store, plan: &Plan, applied: &Applied, now: u32) -> Result<()> {
         for &region in &plan.fresh {
             let slots = slots_of(store, region);
             self.owners(region).into_iter().enumerate().for_each(|(at, owner)| {
@@ -257,11 +308,45 @@ impl Sync {
             let (from, to) = (slots_of(store, from), slots_of(store, to));
             from.iter().enumerate().for_each(|(at, slot)| to.store(at, slot));
         }
+        plan.copies.iter().for_each(|(from, to)| self.causes.copy(*from, *to));
         let is_copy = |region| plan.copies.iter().any(|(_, to)| *to == region);
         for &region in plan.pools.keys().filter(|region| !plan.fresh.contains(region) && !is_copy(**region)) {
-            self.move_region(store, region, renamed, now)?;
+            self.move_region(store, region, &Mover::Config(applied), now)?;
         }
         Ok(())
+    }
+
+    /// Members of the tables that those of `checked` are built from.
+    fn members_before(&self, checked: &Checked<'_>) -> BTreeMap<Arc<str>, BTreeSet<BackendId>> {
+        let members = |pool: &&super::desired::DesiredPool| {
+            let table = self.tables.get(&pool.name).or(pool.lineage.as_deref())?;
+            Some((pool.name.clone(), table.members().iter().map(|member| member.id).collect()))
+        };
+        checked.pools.values().filter_map(members).collect()
+    }
+
+    /// Why a slot of `old` becomes one of `new`.
+    fn cause(&self, mover: &Mover<'_>, region: Region, old: BackendId, new: BackendId) -> Cause {
+        let address = |id: BackendId| {
+            let octets = self.backends.get(&id).map_or([0; 16], |entry| entry.address);
+            Ipv6Addr::from(octets).to_canonical()
+        };
+        let applied = match mover {
+            Mover::Health if self.down.contains(&old) => return Cause::Down(address(old)),
+            Mover::Health => return Cause::Up(address(new)),
+            Mover::Config(applied) => applied,
+        };
+        let (generation, pool) = (applied.generation, self.regions.get(&region));
+        let is_member = |id| pool.and_then(|pool| self.tables.get(pool)).is_some_and(|table| table.has(id));
+        let was_member =
+            |id| pool.and_then(|pool| applied.members_before.get(pool)).is_some_and(|ids| ids.contains(&id));
+        match applied.regions_before.get(&region) {
+            before if before != pool => Cause::Repooled(generation),
+            _ if is_member(old) && was_member(new) => Cause::Reweighted(generation),
+            _ if is_member(old) => Cause::Added(address(new), generation),
+            _ if applied.wanted.contains(&old) => Cause::Drained(address(old), generation),
+            _ => Cause::Removed(address(old), generation),
+        }
     }
 
     /// Owners of a region's slots under the present health.
@@ -276,25 +361,33 @@ impl Sync {
         &mut self,
         store: &mut impl Store,
         region: Region,
-        renamed: &BTreeSet<BackendId>,
+        mover: &Mover<'_>,
         now: u32,
     ) -> Result<()> {
-        let serves = |id: BackendId| self.serves(id) && !renamed.contains(&id);
+        let serves = |id: BackendId| match mover {
+            Mover::Config(applied) => self.serves(id) && !applied.renamed.contains(&id),
+            Mover::Health => self.serves(id),
+        };
         let slots = slots_of(store, region);
-        let changes: Vec<(usize, Slot)> = self
+        let changes: Vec<(usize, Slot, Slot)> = self
             .owners(region)
             .into_iter()
             .zip(slots.iter())
-            .map(|(owner, slot)| (slot, transition::change(slot, owner, serves, now)))
             .enumerate()
-            .filter(|(_, (old, new))| old != new)
-            .map(|(at, (_, new))| (at, new))
+            .map(|(at, (owner, slot))| (at, slot, transition::change(slot, owner, serves, now)))
+            .filter(|(_, old, new)| old != new)
             .collect();
-        if changes.iter().any(|(_, slot)| slot.phase() != Phase::Settled) {
+        if changes.iter().any(|(.., slot)| slot.phase() != Phase::Settled) {
             self.put_meta(store, Meta { flags: self.meta.flags | FLAG_MOVING, ..self.meta })?;
         }
         let slots = slots_of(store, region);
-        changes.into_iter().for_each(|(at, slot)| slots.store(at, slot));
+        changes.iter().for_each(|(at, _, slot)| slots.store(*at, *slot));
+        for (at, old, new) in changes {
+            if old.owner() != new.owner() && new.phase() != Phase::Settled {
+                let cause = self.cause(mover, region, BackendId(old.owner()), BackendId(new.owner()));
+                self.causes.note(region, at, cause, now);
+            }
+        }
         Ok(())
     }
 
@@ -316,6 +409,7 @@ impl Sync {
             let Some(region) = plan.of_key.get(key) else { continue };
             let forward = match vip.forward {
                 Forward::Ipip => FORWARD_IPIP,
+                Forward::Gue => FORWARD_GUE,
                 Forward::L2dsr => FORWARD_L2DSR,
                 Forward::Nat => FORWARD_NAT,
             };
@@ -331,7 +425,11 @@ impl Sync {
             self.put_vip(store, *key, entry)?;
         }
         for (key, vip) in &checked.sources {
-            self.put_vip(store, *key, VipEntry { vip: index(vip), flags: NAT_SOURCE, ..VipEntry::default() })?;
+            self.put_vip(
+                store,
+                *key,
+                VipEntry { vip: index(vip), flags: NAT_SOURCE, ..VipEntry::default() },
+            )?;
         }
         for (key, vip) in &checked.echo {
             self.put_vip(store, *key, VipEntry { vip: index(vip), flags: ECHO, ..VipEntry::default() })?;
@@ -347,13 +445,17 @@ impl Sync {
         Ok(())
     }
 
-    fn remove_vips(&mut self, store: &mut impl Store, checked: &Checked<'_>) -> Result<()> {
+    fn remove_vips(&mut self, store: &mut impl Store, checked: &Checked<'_>, now: u32) -> Result<()> {
         let is_wanted = |key: &VipKey| {
-            checked.keys.contains_key(key) || checked.echo.contains_key(key) || checked.sources.contains_key(key)
+            checked.keys.contains_key(key)
+                || checked.echo.contains_key(key)
+                || checked.sources.contains_key(key)
         };
         for key in self.vips.keys().copied().filter(|key| !is_wanted(key)).collect::<Vec<_>>() {
             store.remove_vip(&key)?;
             self.vips.remove(&key);
+            self.patience.vips_went_at = Some(now);
+            self.patience.ended_at = Some(now);
         }
         Ok(())
     }
@@ -384,6 +486,11 @@ impl Sync {
         }
         Ok(())
     }
+}
+
+/// The bits of an outer source that vary: no more than 16, which is spread enough for any NIC.
+fn varying(host_mask: u32) -> [u8; 4] {
+    (host_mask & 0xffff).to_be_bytes()
 }
 
 /// The slots of one region.

@@ -3,13 +3,11 @@
 //! `previous` is the owner when the slot was last closed or settled; a later change in the window never
 //! overwrites it. The epoch is bumped at settled -> open only: until the slot is settled again, the records
 //! written since must stay readable. A backend that takes nothing any more leaves nothing to remember.
+//! A slot that is swept is open in all but recording.
 
-use lb_abi::slot::{Phase, Slot, ticks};
+use lb_abi::slot::{GRACE_TICKS, Phase, Slot};
 
 use crate::model::BackendId;
-
-/// From closing a slot to the scan that may settle it: longer than any packet is under way in a program.
-pub(super) const GRACE_TICKS: u32 = ticks(1);
 
 /// The slot after its owner became `owner` (perhaps the one it was), at `now` ticks.
 ///
@@ -25,9 +23,9 @@ pub(super) fn change(slot: Slot, owner: BackendId, serves: impl Fn(BackendId) ->
         Phase::Settled if serves(old) => Slot::new(owner, old.0, Phase::Open, epoch.wrapping_add(1), now),
         Phase::Settled => Slot::settled(owner, epoch, now),
         // Whatever else was given out while it was open stands in records.
-        Phase::Open if previous.0 == owner || !serves(previous) => closed,
-        Phase::Open if old.0 == owner => slot,
-        Phase::Open => Slot::new(owner, previous.0, Phase::Open, epoch, slot.changed_at()),
+        Phase::Open | Phase::Sweeping if previous.0 == owner || !serves(previous) => closed,
+        Phase::Open | Phase::Sweeping if old.0 == owner => slot,
+        Phase::Open | Phase::Sweeping => Slot::new(owner, previous.0, slot.phase(), epoch, slot.changed_at()),
         Phase::Closed if old.0 == owner => slot,
         Phase::Closed if serves(old) => Slot::new(owner, old.0, Phase::Open, epoch, now),
         Phase::Closed => closed,
@@ -35,18 +33,39 @@ pub(super) fn change(slot: Slot, owner: BackendId, serves: impl Fn(BackendId) ->
 }
 
 /// The slot after time passed: an open one closes when every flow of `previous` that still lives has been
-/// seen and recorded, unless `refusing`: then some could not be recorded, and `previous` must stay.
-pub(super) fn close(slot: Slot, flow_memory_ticks: u32, refusing: bool, now: u32) -> Slot {
-    if slot.phase() == Phase::Open && slot.age(now) > flow_memory_ticks && !refusing {
+/// seen, and could be recorded: the last one that could not was `quiet_ticks` ago.
+pub(super) fn close(slot: Slot, flow_memory_ticks: u32, quiet_ticks: u32, now: u32) -> Slot {
+    let window = flow_memory_ticks.saturating_add(GRACE_TICKS);
+    if slot.phase() == Phase::Open && slot.age(now) > window && quiet_ticks > window {
         Slot::new(slot.owner(), slot.owner(), Phase::Closed, slot.epoch(), now)
     } else {
         slot
     }
 }
 
-/// Whether a closed slot may be looked through for strays.
-pub(super) fn may_settle(slot: Slot, now: u32) -> bool {
-    slot.phase() == Phase::Closed && slot.age(now) > GRACE_TICKS
+/// The slot when the table is full: an open one in which records may have ended is swept. Its window begins anew
+/// when that is done.
+pub(super) fn sweep(slot: Slot, shortest_idle_ticks: u32, now: u32) -> Slot {
+    if slot.phase() == Phase::Open && slot.age(now) > shortest_idle_ticks.saturating_add(GRACE_TICKS) {
+        Slot::new(slot.owner(), slot.previous(), Phase::Sweeping, slot.epoch(), now)
+    } else {
+        slot
+    }
+}
+
+/// The slot after a look through the records that began when it [was still](is_still) and found no stray of it.
+pub(super) fn looked_through(slot: Slot, now: u32) -> Slot {
+    match slot.phase() {
+        Phase::Closed => Slot::settled(slot.owner(), slot.epoch(), now),
+        Phase::Sweeping => Slot::new(slot.owner(), slot.previous(), Phase::Open, slot.epoch(), now),
+        Phase::Settled | Phase::Open => slot,
+    }
+}
+
+/// Whether no program records a flow of this slot any more, so that what is found of it is all there is, and a
+/// record that has ended stays so.
+pub(super) fn is_still(slot: Slot, now: u32) -> bool {
+    slot.phase() != Phase::Open && slot.age(now) > GRACE_TICKS
 }
 
 #[cfg(test)]
@@ -101,13 +120,29 @@ mod tests {
     #[test]
     fn closing_waits_for_the_memory_and_for_room() {
         let open = Slot::new(2, 1, Phase::Open, 4, 100);
-        assert_eq!(close(open, 10, false, 110), open);
-        assert_eq!(close(open, 10, true, 111), open);
-        let closed = close(open, 10, false, 111);
-        assert_eq!(closed, Slot::new(2, 2, Phase::Closed, 4, 111));
-        assert!(!may_settle(closed, 111 + GRACE_TICKS));
-        assert!(may_settle(closed, 112 + GRACE_TICKS));
-        assert!(!may_settle(open, 1000));
+        let over = 111 + GRACE_TICKS;
+        assert_eq!(close(open, 10, u32::MAX, over - 1), open);
+        assert_eq!(close(open, 10, 10 + GRACE_TICKS, over), open);
+        let closed = close(open, 10, 11 + GRACE_TICKS, over);
+        assert_eq!(closed, Slot::new(2, 2, Phase::Closed, 4, over));
+        assert!(!is_still(closed, over + GRACE_TICKS));
+        assert!(is_still(closed, over + GRACE_TICKS + 1));
+        assert!(!is_still(open, 1000));
+        assert_eq!(looked_through(closed, 500), Slot::settled(2, 4, 500));
+    }
+
+    #[test]
+    fn a_sweep_begins_the_window_anew() {
+        let open = Slot::new(2, 1, Phase::Open, 4, 100);
+        let over = 111 + GRACE_TICKS;
+        assert_eq!(sweep(open, 10, over - 1), open);
+        let swept = sweep(open, 10, over);
+        assert_eq!(swept, Slot::new(2, 1, Phase::Sweeping, 4, over));
+        assert_eq!(close(swept, 10, u32::MAX, 9999), swept, "it opens first");
+        assert_eq!(moved(swept, 3, 9999), Slot::new(3, 1, Phase::Sweeping, 4, over));
+        assert_eq!(moved(swept, 1, 9999), Slot::new(1, 1, Phase::Closed, 4, 9999));
+        assert!(is_still(swept, over + GRACE_TICKS + 1));
+        assert_eq!(looked_through(swept, 500), Slot::new(2, 1, Phase::Open, 4, 500));
     }
 
     proptest! {
@@ -121,7 +156,7 @@ mod tests {
                 let next = change(slot, BackendId(owner), serves, now);
                 prop_assert_eq!(next.owner(), owner);
                 match next.phase() {
-                    Phase::Open => {
+                    Phase::Open | Phase::Sweeping => {
                         prop_assert!(serves(BackendId(next.previous())));
                         prop_assert_ne!(next.previous(), owner);
                     }
@@ -130,7 +165,7 @@ mod tests {
                 let opened = slot.phase() == Phase::Settled && next.phase() == Phase::Open;
                 prop_assert_eq!(next.epoch(), (slot.epoch() + u8::from(opened)) % 64);
                 prop_assert_eq!(change(next, BackendId(owner), serves, now), next, "a second time changes nothing");
-                slot = next;
+                slot = if now % 5 == 0 { sweep(next, 0, next.changed_at() + 100) } else { next };
             }
         }
     }

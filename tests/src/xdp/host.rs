@@ -11,8 +11,9 @@ use lb_abi::{
     backend::BackendEntry,
     be::Be16,
     counter::FlowEvent,
-    flow::{FlowKey, FlowRecord},
+    flow::{FlowKey, FlowRecord, Inserts},
     hop::HopEntry,
+    link::LinkEntry,
     meta::Meta,
     nat::{NatEntry, NatEvent, NatPool},
     reason::Reason,
@@ -36,7 +37,8 @@ use crate::xdp::{
 
 /// Runs a row.
 pub fn run(row: &Row) -> Result {
-    let mut buffer = vec![0; row.headroom];
+    // What is not written shows.
+    let mut buffer = vec![0xa5; row.headroom];
     buffer.extend(&row.frame);
     let mut packet = Frame::new(&mut buffer, row.headroom, LB0);
     let mock = Mock::new(&row.world);
@@ -105,12 +107,14 @@ pub fn pass(world: &World, nat: &Rc<Book>, core: u32, frame: &[u8]) -> Passed {
 struct Mock<'a> {
     world: &'a World,
     flows: RefCell<Vec<(FlowKey, Rc<Cell<u64>>)>>,
+    inserts: Cell<Inserts>,
     reasons: RefCell<Vec<Reason>>,
     events: RefCell<Vec<FlowEvent>>,
     moved: RefCell<Vec<Moved>>,
     hops: RefCell<HashMap<u16, HopEntry>>,
     nat: Rc<Book>,
     core: u32,
+    answers_left: Cell<u32>,
 }
 
 impl<'a> Mock<'a> {
@@ -119,12 +123,14 @@ impl<'a> Mock<'a> {
         Self {
             world,
             flows: RefCell::new(flows.collect()),
+            inserts: Cell::new(Inserts { tick: world.now, spent: world.spent }),
             reasons: RefCell::default(),
             events: RefCell::default(),
             moved: RefCell::default(),
             hops: RefCell::default(),
             nat: Rc::new(Book::new(&world.nat)),
             core: 0,
+            answers_left: Cell::new(world.answers_left),
         }
     }
 
@@ -177,7 +183,8 @@ impl Env for Mock<'_> {
 
     fn backend(&self, id: u16) -> Option<&BackendEntry> {
         // As in an array map: who is not written is there, and zero.
-        const NONE: BackendEntry = BackendEntry { address: [0; 16], flags: 0, generation: 0, port: Be16(0), pad: 0 };
+        const NONE: BackendEntry =
+            BackendEntry { address: [0; 16], flags: 0, generation: 0, port: Be16(0), pad: 0 };
         Some(self.world.backends.iter().find(|(other, _)| *other == id).map_or(&NONE, |(_, entry)| entry))
     }
 
@@ -188,14 +195,24 @@ impl Env for Mock<'_> {
 
     fn record(&self, key: &FlowKey, record: FlowRecord) -> Option<()> {
         let mut flows = self.flows.borrow_mut();
-        if let Some((_, cell)) = flows.iter().find(|(other, _)| other == key) {
-            cell.set(record.to_word());
-        } else if flows.len() < FLOWS_LEN {
-            flows.push((*key, Rc::new(Cell::new(record.to_word()))));
-        } else {
+        let is_there = flows.iter().any(|(other, _)| other == key);
+        if is_there || flows.len() >= FLOWS_LEN {
             return None;
         }
+        flows.push((*key, Rc::new(Cell::new(record.to_word()))));
         Some(())
+    }
+
+    fn inserts(&self) -> Inserts {
+        self.inserts.get()
+    }
+
+    fn keep_inserts(&self, inserts: Inserts) {
+        self.inserts.set(inserts);
+    }
+
+    fn refused_at(&self) -> u32 {
+        self.world.refused_at
     }
 
     fn now_ticks(&self) -> u32 {
@@ -210,8 +227,12 @@ impl Env for Mock<'_> {
         self.hops.borrow_mut().insert(backend, entry);
     }
 
+    fn link(&self, interface: u32) -> Option<&LinkEntry> {
+        self.world.links.iter().find(|(index, _)| *index == interface).map(|(_, entry)| entry)
+    }
+
     fn route(&self, ingress: u32, route: &Route) -> std::result::Result<NextHop, Unroutable> {
-        assert_eq!(ingress, LB0);
+        assert!([LB0, LB1].contains(&ingress));
         assert_eq!(route.family, route.destination.family());
         let destination = route.destination.bytes();
         let [.., third, _] = destination;
@@ -221,7 +242,7 @@ impl Env for Mock<'_> {
             return Err(Unroutable::NoRoute);
         }
         if route.length > MTU {
-            return Err(Unroutable::TooLong);
+            return Err(Unroutable::TooLong { mtu: MTU });
         }
         let backend = BACKENDS.iter().find(|backend| address(backend.address) == destination);
         let (mac, interface) =
@@ -233,7 +254,15 @@ impl Env for Mock<'_> {
         };
         let bytes = [mac, own].concat();
         let addresses = std::array::from_fn(|at| u16::from_ne_bytes([bytes[2 * at], bytes[2 * at + 1]]));
-        Ok(NextHop { interface, addresses, mtu: MTU })
+        Ok(NextHop { interface, addresses, tags: [0; 2], mtu: MTU })
+    }
+
+    fn may_answer(&self) -> bool {
+        let left = self.answers_left.get().checked_sub(1);
+        left.is_some_and(|left| {
+            self.answers_left.set(left);
+            true
+        })
     }
 
     fn count(&self, reason: Reason) {

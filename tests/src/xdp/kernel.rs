@@ -12,9 +12,11 @@ use lb_abi::{
     backend::BackendEntry,
     counter::{FlowEvent, Traffic},
     flow::{FlowKey, FlowRecord},
+    hop::HopEntry,
+    link::LinkEntry,
     meta::Meta,
-    nat::{NatEntry, NatEvent, NatPool},
     names,
+    nat::{NatEntry, NatEvent, NatPool},
     reason::Reason,
     slot::Slot,
     vip::{VipEntry, VipKey},
@@ -27,6 +29,10 @@ use crate::xdp::{
     row::{self, Left, Moved, NatLeft, Program, Row},
     world::{FLOWS_LEN, LB0, LB1, LB1_MAC, NAT_FLOWS_LEN, NOBODY, TABLE_LEN, VIP, World},
 };
+
+/// Metadata in front of every frame: the kernel's headroom is zero there, and it is as much as 6.1 takes. It moves
+/// along with the frame's first byte, and leaves its bytes where headers are written.
+const GARBAGE: [u8; 32] = [0xa5; 32];
 
 /// Where `cargo xtask build-ebpf` puts the object.
 pub fn object() -> PathBuf {
@@ -126,16 +132,20 @@ impl Bench {
         };
         let program: &Xdp = self.ebpf.program(name).context(name)?.try_into()?;
         // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
-        let context = [0, frame.len() as u32, 0, LB0, 0, 0].map(u32::to_ne_bytes).concat();
-        let mut out = vec![0; 4096];
+        let (data, end) = (GARBAGE.len() as u32, (GARBAGE.len() + frame.len()) as u32);
+        let context = [data, end, 0, LB0, 0, 0].map(u32::to_ne_bytes).concat();
+        let mut out = vec![0; 16 << 10];
+        let data_in = [&GARBAGE[..], frame].concat();
         let options = TestRunOptions {
-            data_in: Some(frame),
+            data_in: Some(&data_in),
             data_out: Some(&mut out),
             ctx_in: Some(&context),
             ..TestRunOptions::new()
         };
         let result = program.test_run(options).context("BPF_PROG_TEST_RUN")?;
         out.truncate(result.data_size_out as usize);
+        ensure!(out.len() >= GARBAGE.len(), "{name} gave back {} bytes", out.len());
+        out.drain(..GARBAGE.len());
         let verdict = match result.return_value {
             1 => Verdict::Drop,
             2 => Verdict::Pass,
@@ -149,6 +159,7 @@ impl Bench {
     /// Writes a world into empty maps.
     pub fn write(&mut self, world: &World) -> Result<()> {
         self.array::<Meta>(names::MAP_META)?.set(0, world.meta, 0)?;
+        self.array::<u32>(names::MAP_REFUSED_AT)?.set(0, world.refused_at, 0)?;
         let mut slots = self.array::<u64>(names::MAP_SLOTS)?;
         for (index, Slot(word)) in world.slots.iter().enumerate() {
             slots.set(index as u32, word, 0)?;
@@ -181,6 +192,10 @@ impl Bench {
         let mut position = PerCpuArray::<_, u32>::try_from(self.map(names::MAP_NAT_POSITION)?)?;
         let cores = position.get(&0, 0)?.len();
         position.set(0, PerCpuValues::try_from(vec![world.nat.position; cores])?, 0)?;
+        let mut links = self.hash::<u32, LinkEntry>(names::MAP_LINKS)?;
+        for (index, entry) in &world.links {
+            links.insert(index, entry, 0)?;
+        }
         for (prefix, bits) in &world.deny {
             match prefix {
                 IpAddr::V4(v4) => self.deny_v4()?.insert(&Key::new(*bits, v4.octets()), 1, 0)?,
@@ -190,8 +205,14 @@ impl Bench {
         Ok(())
     }
 
-    /// Empties what a world is written into; arrays are overwritten anyway.
+    /// Empties what a world is written into, and what the programs kept of the way to its backends; other arrays are
+    /// overwritten anyway.
     pub fn clear(&mut self) -> Result<()> {
+        let mut hops = PerCpuArray::<_, HopEntry>::try_from(self.map(names::MAP_HOPS)?)?;
+        for id in 0..=u32::from(NOBODY) {
+            let none = vec![HopEntry::default(); hops.get(&id, 0)?.len()];
+            hops.set(id, PerCpuValues::try_from(none)?, 0)?;
+        }
         let mut vips = self.hash::<VipKey, VipEntry>(names::MAP_VIPS)?;
         for key in vips.keys().collect::<std::result::Result<Vec<_>, _>>()? {
             vips.remove(&key)?;
@@ -205,6 +226,10 @@ impl Bench {
             for key in map.keys().collect::<std::result::Result<Vec<_>, _>>()? {
                 map.remove(&key)?;
             }
+        }
+        let mut links = self.hash::<u32, LinkEntry>(names::MAP_LINKS)?;
+        for key in links.keys().collect::<std::result::Result<Vec<_>, _>>()? {
+            links.remove(&key)?;
         }
         let mut deny = self.deny_v4()?;
         for key in deny.keys().collect::<std::result::Result<Vec<_>, _>>()? {
@@ -222,7 +247,9 @@ impl Bench {
         let mut left = Vec::new();
         for entry in flows.iter() {
             let (key, FlowRecord { backend, epoch, state, seen }) = entry?;
-            left.push(Left { key, backend, epoch, state, fresh: seen >= now });
+            // Ticks wrap: on a machine that booted just now, long ago is a large number.
+            let fresh = seen.wrapping_sub(now) < u32::MAX / 2;
+            left.push(Left { key, backend, epoch, state, fresh });
         }
         Ok(left)
     }

@@ -142,7 +142,8 @@ impl Row {
 
 fn show(result: &Result) -> String {
     let Result { verdict, frame, reasons, events, moved, records, nat } = result;
-    let mut text = format!("{verdict:?} {reasons:?} {events:?} {moved:?} {records:?}\n            {}", hex(frame));
+    let mut text =
+        format!("{verdict:?} {reasons:?} {events:?} {moved:?} {records:?}\n            {}", hex(frame));
     for (table, (key, entry)) in
         nat.opening.iter().map(|pair| ("opening", pair)).chain(nat.flows.iter().map(|pair| ("flows", pair)))
     {

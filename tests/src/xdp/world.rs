@@ -14,9 +14,10 @@ use lb_abi::{
     backend::{BackendEntry, DOWN, PRESENT},
     be::Be16,
     flow::{FlowKey, FlowRecord},
+    link::LinkEntry,
     meta::{FLAG_NAT, Meta},
     nat::{NatEntry, NatPool},
-    slot::{Phase, Slot},
+    slot::{GRACE_TICKS, Phase, Slot},
     vip::{ECHO, FLOWS_NONE, FORWARD_NAT, NAT_SOURCE, VipEntry, VipKey},
 };
 
@@ -40,6 +41,8 @@ pub const OUTER_V4: &str = "10.0.0.1";
 pub const OUTER_V6: &str = "fd00::1";
 /// Flow idle time of every VIP, in ticks (about 134 s): no row lasts as long.
 pub const IDLE: u32 = 1000;
+/// Ticks after which no window is open: more than idle time and grace.
+pub const OVER: u32 = IDLE + GRACE_TICKS + 100;
 /// Slots of every table.
 pub const TABLE_LEN: u32 = 7;
 /// Entries of map `FLOWS`, on both sides: one more is refused.
@@ -138,8 +141,16 @@ pub struct World {
     pub backends: Vec<(u16, BackendEntry)>,
     /// `FLOWS`.
     pub flows: Vec<(FlowKey, FlowRecord)>,
+    /// `REFUSED_AT`.
+    pub refused_at: u32,
+    /// What stands in `INSERTS` for the present tick.
+    pub spent: u32,
     /// Prefixes of `DENY_V4` and `DENY_V6`.
     pub deny: Vec<(IpAddr, u32)>,
+    /// `LINKS`.
+    pub links: Vec<(u32, LinkEntry)>,
+    /// ICMP errors that may still be sent; on the host only, as the kernel counts them by tick.
+    pub answers_left: u32,
     /// Maps of translated flows.
     pub nat: Nat,
 }
@@ -167,15 +178,20 @@ impl World {
             flags: 0,
             generation: 1,
             outer_v4: OUTER_V4.parse::<Ipv4Addr>().expect("IPv4").octets(),
-            pad: [0; 4],
             outer_v6: address(OUTER_V6),
+            ..Meta::default()
         };
         let backends = BACKENDS.iter().map(|backend| {
-            let entry =
-                BackendEntry { address: address(backend.address), flags: backend.flags, generation: 1, ..BackendEntry::default() };
+            let entry = BackendEntry {
+                address: address(backend.address),
+                flags: backend.flags,
+                generation: 1,
+                ..BackendEntry::default()
+            };
             (backend.id, entry)
         });
-        Self { now, meta, backends: backends.collect(), ..Self::default() }
+        let refused_at = now.wrapping_sub(OVER);
+        Self { now, meta, backends: backends.collect(), refused_at, answers_left: 1, ..Self::default() }
             .slots(Slot::settled(NEAR.id, 0, now))
             .vip("192.0.2.1", 0, 1, ECHO)
             .vip("2001:db8::1", 0, 58, ECHO)
@@ -246,6 +262,20 @@ impl World {
     pub fn record(mut self, key: FlowKey, backend: u16, epoch: u8, state: u8, ago: u32) -> Self {
         let record = FlowRecord { backend, epoch, state, seen: self.now.wrapping_sub(ago) };
         self.flows.push((key, record));
+        self
+    }
+
+    /// Outer sources of IPIP that vary in their last bits: these masks'.
+    pub fn varied(mut self, v4: u32, v6: u32) -> Self {
+        let Meta { outer_v4, outer_v6, .. } = &mut self.meta;
+        (*outer_v4, *outer_v6) = ([198, 18, 0, 0], address("2001:db8:9::"));
+        (self.meta.outer_v4_mask, self.meta.outer_v6_mask) = (v4.to_be_bytes(), v6.to_be_bytes());
+        self
+    }
+
+    /// What is known of an interface.
+    pub fn link(mut self, interface: u32, entry: LinkEntry) -> Self {
+        self.links.push((interface, entry));
         self
     }
 

@@ -83,7 +83,8 @@ fn pairs(left: &NatLeft) -> Vec<((FlowKey, NatEntry), (FlowKey, NatEntry))> {
     let mut pairs = Vec::new();
     for table in [&left.opening, &left.flows] {
         for (key, entry) in table {
-            if let Some(peer) = table.iter().find(|(other, peer)| *other == entry.peer(6) && peer.peer(6) == *key)
+            if let Some(peer) =
+                table.iter().find(|(other, peer)| *other == entry.peer(6) && peer.peer(6) == *key)
                 && entry.flags & lb_abi::nat::FORWARD != 0
             {
                 pairs.push(((*key, *entry), *peer));
@@ -112,13 +113,19 @@ fn establish(world: &World, nat: &Rc<Book>, client: &str, core: u32) -> String {
 #[test]
 fn two_syns_of_one_flow_take_one_port() {
     let syn = from_client(CLIENT, SYN);
-    interleave(|_, _| {}, &syn, &syn, [0, 1], |one, two, left, steps| {
-        assert_eq!((one.reason, two.reason), (Reason::Forwarded, Reason::Forwarded), "step {steps}");
-        assert_eq!(source(&one.frame), source(&two.frame), "step {steps}");
-        assert_eq!((left.opening.len(), pairs(left).len()), (2, 1), "step {steps}: {left:?}");
-        let opened = left.events.iter().filter(|event| **event == NatEvent::Opened).count();
-        assert_eq!(opened, 1, "step {steps}");
-    });
+    interleave(
+        |_, _| {},
+        &syn,
+        &syn,
+        [0, 1],
+        |one, two, left, steps| {
+            assert_eq!((one.reason, two.reason), (Reason::Forwarded, Reason::Forwarded), "step {steps}");
+            assert_eq!(source(&one.frame), source(&two.frame), "step {steps}");
+            assert_eq!((left.opening.len(), pairs(left).len()), (2, 1), "step {steps}: {left:?}");
+            let opened = left.events.iter().filter(|event| **event == NatEvent::Opened).count();
+            assert_eq!(opened, 1, "step {steps}");
+        },
+    );
 }
 
 /// Both find an old flow of the same client to replace.
@@ -157,7 +164,11 @@ fn two_cores_establish_one_flow_once() {
         // Between two removals of the first core, the second sees half of the old pair: one packet is lost.
         let lost = reasons.iter().filter(|reason| **reason == Reason::NatUnknown).count();
         assert!(lost <= 1 && reasons.contains(&Reason::Forwarded), "step {steps}: {reasons:?}");
-        assert_eq!((left.opening.len(), left.flows.len(), pairs(left).len()), (0, 2, 1), "step {steps}: {left:?}");
+        assert_eq!(
+            (left.opening.len(), left.flows.len(), pairs(left).len()),
+            (0, 2, 1),
+            "step {steps}: {left:?}"
+        );
         let established = left.events.iter().filter(|event| **event == NatEvent::Established).count();
         assert_eq!(established, 1, "step {steps}");
     });
@@ -174,7 +185,11 @@ fn a_reply_meets_the_flow_in_one_table_or_the_other() {
         interleave(half, first, second, [0, 1], |one, two, left, steps| {
             assert_eq!(pairs(left).len(), 1, "step {steps}");
             let back = if one.reason == Reason::NatReturned { one } else { two };
-            assert_eq!((back.reason, destination(&back.frame)), (Reason::NatReturned, client.clone()), "step {steps}");
+            assert_eq!(
+                (back.reason, destination(&back.frame)),
+                (Reason::NatReturned, client.clone()),
+                "step {steps}"
+            );
         });
     }
 }

@@ -12,6 +12,7 @@
 //! Health is no part of this table. [`Table::overlay`] lays it over.
 
 mod bytes;
+mod deal;
 mod overlay;
 mod share;
 
@@ -23,6 +24,8 @@ use crate::model::BackendId;
 
 pub use bytes::LineageError;
 pub use overlay::DownSet;
+
+use self::deal::Walk;
 
 /// A backend's part in a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,14 +64,17 @@ impl Table {
         if members.is_empty() {
             return Self { key, members, owners: vec![0; len].into() };
         }
-        let previous = previous.filter(|table| table.len() == len);
-        let mut slots = vec![FREE; len];
-        let held = previous.map_or_else(|| vec![0; members.len()], |table| table.slots_of(&members));
+        let kept = previous.filter(|table| table.len() == len).map(|table| table.by_member(&members));
+        let mut held = vec![0; members.len()];
+        kept.iter()
+            .flatten()
+            .filter(|member| **member != FREE)
+            .for_each(|member| held[*member as usize] += 1);
         let mut quota = share::targets(len as u32, &members, &held);
-        if let Some(previous) = previous {
-            keep(&mut slots, &mut quota, key, &members, previous);
-        }
-        deal(&mut slots, &quota, key, &members);
+        let mut slots = kept.unwrap_or_else(|| vec![FREE; len]);
+        give_up(&mut slots, &held, &quota, key);
+        quota.iter_mut().zip(held).for_each(|(quota, held)| *quota = quota.saturating_sub(held));
+        deal::deal(&mut slots, &quota, key, &members);
         let owners = slots.iter().map(|&member| members[member as usize].id.0).collect();
         Self { key, members, owners }
     }
@@ -93,6 +99,11 @@ impl Table {
         &self.members
     }
 
+    /// Whether it has a member of that id.
+    pub fn has(&self, id: BackendId) -> bool {
+        self.members.iter().any(|member| member.id == id)
+    }
+
     /// What nodes compare before they announce: key, members and the owner of every slot, without the ids.
     pub fn digest(&self) -> u64 {
         let position: HashMap<u16, u64> =
@@ -107,26 +118,17 @@ impl Table {
         digest
     }
 
-    /// How many slots each of `members` holds here.
-    fn slots_of(&self, members: &[Member]) -> Vec<u32> {
-        let index = self.index_in(members);
-        let mut held = vec![0; members.len()];
-        for owner in &self.owners {
-            if let Some(&member) = index.get(owner) {
-                held[member as usize] += 1;
+    /// Which of `members` (in order of identity) owns each slot; [`FREE`] where none does. By identity: an id may
+    /// have been dealt out anew.
+    fn by_member(&self, members: &[Member]) -> Vec<u32> {
+        let ids = self.members.iter().map(|member| member.id.index()).max().map_or(0, |last| last + 1);
+        let mut of_id = vec![FREE; ids];
+        for ours in &self.members {
+            if let Ok(at) = members.binary_search_by_key(&ours.identity, |member| member.identity) {
+                of_id[ours.id.index()] = at as u32;
             }
         }
-        held
-    }
-
-    /// Which of `members` (by identity: an id may have been dealt out anew) an owner of ours is.
-    fn index_in(&self, members: &[Member]) -> HashMap<u16, u32> {
-        let by_identity: HashMap<u64, u32> =
-            members.iter().zip(0..).map(|(member, at)| (member.identity, at)).collect();
-        self.members
-            .iter()
-            .filter_map(|member| Some((member.id.0, *by_identity.get(&member.identity)?)))
-            .collect()
+        self.owners.iter().map(|&owner| of_id.get(usize::from(owner)).copied().unwrap_or(FREE)).collect()
     }
 }
 
@@ -143,65 +145,24 @@ fn normalise(members: &[Member]) -> Vec<Member> {
     sorted
 }
 
-/// A keyed walk over all slots of a table with a prime length: `start`, then `step` further each time.
-struct Walk {
-    at: u64,
-    step: u64,
-    len: u64,
-}
-
-impl Walk {
-    fn new(key: [u64; 2], identity: u64, len: usize) -> Self {
-        let len = len as u64;
-        let at = sip13(key, [identity, 0]) % len;
-        let step = if len > 1 { sip13(key, [identity, 1]) % (len - 1) + 1 } else { 0 };
-        Self { at, step, len }
-    }
-
-    /// The present slot; moves to the next.
-    fn next(&mut self) -> usize {
-        let at = self.at;
-        self.at = (self.at + self.step) % self.len;
-        at as usize
-    }
-}
-
-/// Leaves slots with their owner while it is under its quota, which counts what was kept.
+/// Frees what members hold beyond their quota.
 ///
-/// The walk is keyed so that what a shrinking member gives up is spread over the table.
-fn keep(slots: &mut [u32], quota: &mut [u32], key: [u64; 2], members: &[Member], previous: &Table) {
-    let index = previous.index_in(members);
+/// The walk is keyed, so that what a shrinking member gives up is spread over the table: it keeps the slots that the
+/// walk comes to first.
+fn give_up(slots: &mut [u32], held: &[u32], quota: &[u32], key: [u64; 2]) {
+    let mut beyond: u32 = held.iter().zip(quota).map(|(held, quota)| held.saturating_sub(*quota)).sum();
+    let mut kept = vec![0; quota.len()];
     let mut walk = Walk::new(key, u64::MAX, slots.len());
-    for _ in 0..slots.len() {
-        let slot = walk.next();
-        let Some(&member) = index.get(&previous.owners[slot]) else { continue };
-        let left = &mut quota[member as usize];
-        if *left > 0 {
-            *left -= 1;
-            slots[slot] = member;
+    while beyond > 0 {
+        let slot = &mut slots[walk.next()];
+        if *slot == FREE {
+            continue;
         }
-    }
-}
-
-/// Deals the free slots: members take turns in proportion to what they still lack, each the next free slot
-/// of its permutation. There are as many free slots as `quota` sums up to.
-fn deal(slots: &mut [u32], quota: &[u32], key: [u64; 2], members: &[Member]) {
-    let mut turns: Vec<(u64, u32)> = Vec::with_capacity(quota.iter().map(|&lack| lack as usize).sum());
-    for (&lack, member) in quota.iter().zip(0u32..) {
-        let lack = u64::from(lack);
-        turns.extend((0..lack).map(|turn| (((2 * turn + 1) << 32) / lack, member)));
-    }
-    turns.sort_unstable();
-    let mut walks: Vec<Walk> =
-        members.iter().map(|member| Walk::new(key, member.identity, slots.len())).collect();
-    for (_, member) in turns {
-        let walk = &mut walks[member as usize];
-        loop {
-            let slot = walk.next();
-            if slots[slot] == FREE {
-                slots[slot] = member;
-                break;
-            }
+        let member = *slot as usize;
+        kept[member] += 1;
+        if kept[member] > quota[member] {
+            *slot = FREE;
+            beyond -= 1;
         }
     }
 }

@@ -14,8 +14,9 @@ pub(super) fn targets(len: u32, members: &[Member], held: &[u32]) -> Vec<u32> {
     let mut targets: Vec<u32> = members.iter().map(|member| (product(member) / total) as u32).collect();
     let left = (len - targets.iter().sum::<u32>()) as usize;
     let mut order: Vec<usize> = (0..members.len()).collect();
-    order
-        .sort_by_key(|&at| (Reverse(product(&members[at]) % total), Reverse(held[at]), members[at].identity));
+    order.sort_by_cached_key(|&at| {
+        (Reverse(product(&members[at]) % total), Reverse(held[at]), members[at].identity)
+    });
     for &at in &order[..left] {
         targets[at] += 1;
     }

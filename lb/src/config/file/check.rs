@@ -16,7 +16,9 @@ use super::{
     reader::{At, Fault, Findings, Show},
     vip::VipDraft,
 };
-use crate::config::{Backend, Balance, Forward, HostPattern, PathPattern, Protocol, Severity, Transport};
+use crate::config::{
+    Backend, Balance, BindRange, Forward, HostPattern, PathPattern, Protocol, Severity, Transport,
+};
 
 /// Most routes, each counted once per host: a `RouteId` is a u16.
 const ROUTES_MAX: usize = u16::MAX as usize;
@@ -52,6 +54,7 @@ pub(super) fn check(drafts: &Drafts, findings: &Findings<'_>) {
         checker.listener(listener, &routed);
     }
     checker.bind_addresses(drafts);
+    checker.ranges(drafts);
     checker.loops(drafts);
     for route in &drafts.routes {
         checker.route(route);
@@ -100,7 +103,7 @@ impl<'d> Checker<'d, '_> {
         for backend in &pool.backends {
             if !translates
                 && let Some(other) =
-                vip.ports.iter().find(|at| backend.value.port.is_some_and(|p| p != at.value.port))
+                    vip.ports.iter().find(|at| backend.value.port.is_some_and(|p| p != at.value.port))
             {
                 let message = format!(
                     "vip.{} forwards to its own port {} and cannot change it; leave the port out",
@@ -147,6 +150,44 @@ impl<'d> Checker<'d, '_> {
                 let fault =
                     Fault::new(format!("vip.{vip} takes these packets before listener.{name} sees any"));
                 self.findings.error(bind, fault);
+            }
+        }
+    }
+
+    /// `lb_lookup` is asked before any bound socket is looked for, and knows one owner for each address and port.
+    fn ranges(&self, drafts: &Drafts) {
+        let listeners = || drafts.listeners.iter();
+        let ranges: Vec<_> = listeners().flat_map(|l| l.ranges.iter().map(move |at| (&l.name, at))).collect();
+        let bound =
+            listeners().flat_map(|l| l.bind.iter().map(move |at| (format!("listener.{}", l.name), at)));
+        let bound: Vec<_> =
+            bound.chain(drafts.admin_http.iter().map(|at| ("admin.http".to_owned(), at))).collect();
+        for (at, (name, range)) in ranges.iter().enumerate() {
+            // A range within another prefix is the nearer one; in the same prefix neither is.
+            let other = ranges[..at]
+                .iter()
+                .find(|(_, other)| other.value.net == range.value.net && other.value.meets(&range.value));
+            if let Some((other, _)) = other {
+                let fault = Fault::new(format!("listener.{other} has ports of this prefix already"));
+                self.findings.error(range, fault);
+            }
+            if let Some((owner, _)) = bound.iter().find(|(_, bound)| range.value.contains(bound.value)) {
+                let fault = Fault::new(format!("{owner} is bound to an address and port in this range"));
+                self.findings.error(range, fault);
+            }
+            for vip in &drafts.vips {
+                let mut keys = vip.addresses.iter().flat_map(|a| vip.ports.iter().map(move |p| (a, p)));
+                let is_taken = keys.any(|(address, port)| {
+                    let address = SocketAddr::new(address.value, port.value.port);
+                    port.value.transport == Transport::Tcp && range.value.contains(address)
+                });
+                if is_taken {
+                    let fault = Fault::new(format!(
+                        "vip.{} takes some of these packets before listener.{name} sees any",
+                        vip.name
+                    ));
+                    self.findings.error(range, fault);
+                }
             }
         }
     }
@@ -257,7 +298,10 @@ impl<'d> Checker<'d, '_> {
                     let any = own.is_unspecified() && own.is_ipv4() == ip.is_ipv4() && ip.is_loopback();
                     (own == ip || any) && port == Some(bind.value.port())
                 };
-                if listener.bind.iter().any(is_own) {
+                let is_in_range = |range: &At<BindRange>| {
+                    port.is_some_and(|port| range.value.contains(SocketAddr::new(ip, port)))
+                };
+                if listener.bind.iter().any(is_own) || listener.ranges.iter().any(is_in_range) {
                     let fault =
                         Fault::new(format!("is listener.{} itself, which uses this pool", listener.name));
                     self.findings.error(backend, fault);
@@ -330,7 +374,9 @@ impl<'d> Checker<'d, '_> {
         let listeners = first(drafts.listeners.first().map(|listener| &listener.span));
         let routes = first(drafts.routes.first().map(|route| &route.span));
         let backends = drafts.pools.iter().map(|pool| pool.backends.len()).sum();
-        let binds = drafts.listeners.iter().map(|listener| listener.bind.len()).sum();
+        // The ranges of a listener have a group of sockets for each family.
+        let groups = |listener: &ListenerDraft| listener.bind.len() + 2.min(listener.ranges.len());
+        let binds = drafts.listeners.iter().map(groups).sum();
         let keys = |vip: &VipDraft| {
             vip.addresses.len().saturating_mul(vip.ports.len()).saturating_add(vip.addresses.len())
         };

@@ -6,10 +6,10 @@ use super::{
     address, pattern,
     pool::reference,
     process::TIMEOUTS,
-    reader::{At, Table},
+    reader::{At, Table, Value},
     schema,
 };
-use crate::config::{HostPattern, Listener, PathPattern, Protocol, Route, Steer};
+use crate::config::{BindRange, HostPattern, Listener, PathPattern, Protocol, Route, Steer};
 
 /// What was read of a listener.
 pub(super) struct ListenerDraft {
@@ -17,6 +17,7 @@ pub(super) struct ListenerDraft {
     /// Of its header.
     pub(super) span: Range<usize>,
     pub(super) bind: Vec<At<SocketAddr>>,
+    pub(super) ranges: Vec<At<BindRange>>,
     pub(super) protocol: Option<At<Protocol>>,
     pub(super) pool: Option<At<Arc<str>>>,
     /// Whether there is a key `pool`, readable or not.
@@ -35,14 +36,12 @@ impl ListenerDraft {
             value.choice(&schema::PROXY_PROTOCOLS);
         }
         let pool = table.value("pool");
+        let (bind, ranges) = split(bind.unwrap_or_default());
         Self {
             name,
             span: table.span.clone(),
-            bind: bind
-                .unwrap_or_default()
-                .iter()
-                .filter_map(|item| item.parsed("an address is a string with a port", address::bind))
-                .collect(),
+            bind,
+            ranges,
             protocol: protocol.and_then(|value| value.choice(&schema::PROTOCOLS)),
             has_pool: pool.is_some(),
             pool: reference(pool, "pool"),
@@ -54,11 +53,29 @@ impl ListenerDraft {
     pub(super) fn build(self) -> Option<Listener> {
         Some(Listener {
             bind: self.bind.into_iter().map(|at| at.value).collect(),
+            ranges: self.ranges.into_iter().map(|at| at.value).collect(),
             protocol: self.protocol?.value,
             pool: self.pool.map(|at| at.value),
             steer: self.steer,
         })
     }
+}
+
+/// What can be bound, and what cannot.
+fn split(items: Vec<Value<'_>>) -> (Vec<At<SocketAddr>>, Vec<At<BindRange>>) {
+    let (mut bind, mut ranges) = (Vec::new(), Vec::new());
+    for item in items {
+        let Some(At { value, key, span }) =
+            item.parsed("an address is a string with a port", address::listen)
+        else {
+            continue;
+        };
+        match value {
+            address::Bind::One(value) => bind.push(At { value, key, span }),
+            address::Bind::Range(value) => ranges.push(At { value, key, span }),
+        }
+    }
+    (bind, ranges)
 }
 
 /// What was read of a route.

@@ -75,18 +75,33 @@ pub(super) fn xdp(top: &Table<'_>) -> Option<Xdp> {
     let secret = table.value("secret").and_then(|value| {
         value.parsed_secret("a secret is given by reference, as in \"file:secret\"", file_reference)
     });
-    Some(Xdp { interfaces, deny: table.value("deny").map(|value| deny(&value)).unwrap_or_default(), secret })
+    Some(Xdp {
+        interfaces,
+        deny: table.value("deny").map(|value| deny(&value)).unwrap_or_default(),
+        outer_source: table.value("outer_source").map(|value| outer_source(&value)).unwrap_or_default(),
+        secret,
+    })
 }
 
 fn interface(value: &Value<'_>) -> Option<Interface> {
     let rule = "an interface is a name, such as \"eth0\", or { name = \"eth0\", mode = \"native\" }";
     if !value.is_table() {
-        return Some(Interface { name: value.parsed(rule, interface_name)?.value.into(), mode: None });
+        return Some(Interface {
+            name: value.parsed(rule, interface_name)?.value.into(),
+            mode: None,
+            gateway: None,
+        });
     }
     let table = value.table(&schema::INTERFACE)?;
     let mode = table.value("mode").and_then(|value| value.choice(&schema::XDP_MODES));
     let name = table.required("name", "an interface needs its name")?.parsed(rule, interface_name)?;
-    Some(Interface { name: name.value.into(), mode: mode.map(|at| at.value) })
+    let rule = "must be the IP or Ethernet address of a router, such as \"10.0.0.1\"";
+    let gateway = table.value("gateway").and_then(|value| value.parsed(rule, address::gateway));
+    Some(Interface {
+        name: name.value.into(),
+        mode: mode.map(|at| at.value),
+        gateway: gateway.map(|at| at.value),
+    })
 }
 
 /// The kernel's own rule: `dev_valid_name`, net/core/dev.c.
@@ -112,6 +127,19 @@ fn deny(value: &Value<'_>) -> Vec<ipnet::IpNet> {
     let v4 = nets.iter().filter(|net| net.addr().is_ipv4()).count();
     if v4.max(nets.len() - v4) > bounds::DENY_MAX as usize {
         value.fault(Fault::new(format!("must be at most {} prefixes of each family", bounds::DENY_MAX)));
+    }
+    nets
+}
+
+fn outer_source(value: &Value<'_>) -> Vec<ipnet::IpNet> {
+    let rule = "must be an array of prefixes, such as [\"198.18.0.0/24\"]";
+    let mut nets: Vec<ipnet::IpNet> = Vec::new();
+    for item in value.items(rule).unwrap_or_default() {
+        let Some(net) = item.parsed("must be a string", address::tunnel_source) else { continue };
+        match nets.iter().any(|other| other.addr().is_ipv4() == net.value.addr().is_ipv4()) {
+            true => item.fault(Fault::new("there is a prefix of this family already")),
+            false => nets.push(net.value),
+        }
     }
     nets
 }

@@ -52,10 +52,11 @@ pub(super) const TLS: Keys =
 pub(super) const RUNTIME: Keys = Keys { supported: &["workers"], later: &[] };
 
 /// `[xdp]`.
-pub(super) const XDP: Keys = Keys { supported: &["interfaces", "deny", "secret"], later: &[] };
+pub(super) const XDP: Keys =
+    Keys { supported: &["interfaces", "deny", "outer_source", "secret"], later: &[] };
 
 /// One of `xdp.interfaces`, written as a table.
-pub(super) const INTERFACE: Keys = Keys { supported: &["name", "mode"], later: &[] };
+pub(super) const INTERFACE: Keys = Keys { supported: &["name", "mode", "gateway"], later: &[] };
 
 /// `[admin]`.
 pub(super) const ADMIN: Keys = Keys { supported: &["socket", "http"], later: &[] };
@@ -127,8 +128,13 @@ pub(super) const XDP_MODES: Choices<XdpMode> =
 
 /// `vip.forward`.
 pub(super) const FORWARDS: Choices<Forward> = Choices {
-    supported: &[("ipip", Forward::Ipip), ("l2dsr", Forward::L2dsr), ("nat", Forward::Nat)],
-    later: &["gue"],
+    supported: &[
+        ("ipip", Forward::Ipip),
+        ("gue", Forward::Gue),
+        ("l2dsr", Forward::L2dsr),
+        ("nat", Forward::Nat),
+    ],
+    later: &[],
 };
 
 /// `vip.flows`.

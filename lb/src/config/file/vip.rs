@@ -33,7 +33,7 @@ impl VipDraft {
             table.required("address", addresses_rule).and_then(|value| value.items(addresses_rule));
         let ports_rule = "must be an array of ports, such as [\"53/udp\", \"53/tcp\"]";
         let ports = table.required("ports", ports_rule).and_then(|value| value.items(ports_rule));
-        let forward = table.required("forward", "must be \"ipip\", \"l2dsr\" or \"nat\"");
+        let forward = table.required("forward", "must be \"ipip\", \"gue\", \"l2dsr\" or \"nat\"");
         let flows = table.value("flows").and_then(|value| value.choice(&schema::FLOWS));
         Self {
             name,

@@ -5,13 +5,18 @@ mod slots;
 
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, ProgramArray, ReusePortSockArray},
+    maps::{
+        Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, ProgramArray, ReusePortSockArray,
+        SockMap,
+    },
 };
 use lb_abi::{
     backend::BackendEntry,
     bounds,
     counter::{FlowEvent, Traffic},
-    flow::{FlowKey, FlowRecord},
+    flow::{FlowKey, FlowRecord, Inserts},
+    link::LinkEntry,
+    lookup::LookupEntry,
     names,
     nat::{NatEntry, NatEvent, NatPool},
     reason,
@@ -19,7 +24,7 @@ use lb_abi::{
     vip::{VipEntry, VipKey},
 };
 
-pub use nat::{NatFlows, Place};
+pub use nat::{NatFlows, NatPlace};
 pub use slots::{SlotArray, Slots};
 
 use super::error::{Error, Result};
@@ -32,6 +37,10 @@ pub type Vips = HashMap<MapData, VipKey, VipEntry>;
 pub type Backends = Array<MapData, BackendEntry>;
 /// `FLOWS`.
 pub type Flows = HashMap<MapData, FlowKey, FlowRecord>;
+/// `REFUSED_AT`: one entry.
+pub type RefusedAt = Array<MapData, u32>;
+/// `LINKS`, by interface index.
+pub type Links = HashMap<MapData, u32, LinkEntry>;
 /// `NAT_POOLS`, by VIP index.
 pub type NatPools = Array<MapData, NatPool>;
 /// `NAT_SOURCES`.
@@ -57,6 +66,16 @@ pub type SteerCores = Array<MapData, u32>;
 /// `STEER_COUNTERS`, by group.
 pub type SteerCounts = PerCpuArray<MapData, SteerCounters>;
 
+/// `STEER_LOADS`, by worker.
+pub type SteerLoads = Array<MapData, u32>;
+/// `STEER_RELIEVED`, by group.
+pub type SteerRelieved = PerCpuArray<MapData, u64>;
+
+/// `LOOKUP_SOCKETS`, by group and worker.
+pub type LookupSockets = SockMap<MapData>;
+/// `LOOKUP_PREFIXES`.
+pub type LookupPrefixes = LpmTrie<MapData, [u8; 16], LookupEntry>;
+
 /// Every map, open. Dropping it closes them; pinned ones live on.
 pub struct Maps {
     /// What holds for the whole packet path.
@@ -69,6 +88,10 @@ pub struct Maps {
     pub backends: Backends,
     /// What is remembered of flows.
     pub flows: Flows,
+    /// When a flow last could not be recorded.
+    pub refused_at: RefusedAt,
+    /// What is known of interfaces.
+    pub links: Links,
     /// What `lb_ingress` calls.
     pub programs: ProgramArray<MapData>,
     /// Translated flows that are half-open.
@@ -101,6 +124,14 @@ pub struct Maps {
     pub steer_cores: SteerCores,
     /// Choices by group.
     pub steer_counters: SteerCounts,
+    /// Loads by worker. Not pinned: they are of this process.
+    pub steer_loads: SteerLoads,
+    /// Relieved connections by group. Not pinned, either.
+    pub steer_relieved: SteerRelieved,
+    /// Sockets that `lb_lookup` names. Not pinned.
+    pub lookup_sockets: LookupSockets,
+    /// Whose addresses are whose. Not pinned.
+    pub lookup_prefixes: LookupPrefixes,
 }
 
 impl Maps {
@@ -115,6 +146,8 @@ impl Maps {
             slots: Slots::map(take(object, names::MAP_SLOTS)?)?,
             backends: typed(object, names::MAP_BACKENDS)?,
             flows: typed(object, names::MAP_FLOWS)?,
+            refused_at: typed(object, names::MAP_REFUSED_AT)?,
+            links: typed(object, names::MAP_LINKS)?,
             programs: typed(object, names::MAP_PROGRAMS)?,
             nat_opening: NatFlows::of(take(object, names::MAP_NAT_OPENING)?, names::MAP_NAT_OPENING)?,
             nat_flows: NatFlows::of(take(object, names::MAP_NAT_FLOWS)?, names::MAP_NAT_FLOWS)?,
@@ -131,6 +164,10 @@ impl Maps {
             steer_sockets: typed(object, names::MAP_STEER_SOCKETS)?,
             steer_cores: typed(object, names::MAP_STEER_CORES)?,
             steer_counters: typed(object, names::MAP_STEER_COUNTERS)?,
+            steer_loads: typed(object, names::MAP_STEER_LOADS)?,
+            steer_relieved: typed(object, names::MAP_STEER_RELIEVED)?,
+            lookup_sockets: typed(object, names::MAP_LOOKUP_SOCKETS)?,
+            lookup_prefixes: typed(object, names::MAP_LOOKUP_PREFIXES)?,
         })
     }
 }
@@ -139,7 +176,8 @@ fn take(object: &mut Ebpf, name: &'static str) -> Result<Map> {
     object.take_map(name).ok_or(Error::Missing { kind: "map", name })
 }
 
-fn typed<M: TryFrom<Map, Error = MapError>>(object: &mut Ebpf, name: &'static str) -> Result<M> {
+/// A map of the object as what it is.
+pub(super) fn typed<M: TryFrom<Map, Error = MapError>>(object: &mut Ebpf, name: &'static str) -> Result<M> {
     M::try_from(take(object, name)?).map_err(Error::map(name))
 }
 
@@ -153,12 +191,14 @@ pub(super) struct Shape {
 }
 
 /// The shape of every map that is pinned. A pin of another shape is another version's.
-pub(super) const SHAPES: [Shape; 22] = [
+pub(super) const SHAPES: [Shape; 24] = [
     shape::<u32, lb_abi::meta::Meta>(names::MAP_META, 1),
     shape::<VipKey, VipEntry>(names::MAP_VIPS, bounds::VIP_KEYS_MAX),
     shape::<u32, u64>(names::MAP_SLOTS, bounds::SLOTS_MAX),
     shape::<u32, BackendEntry>(names::MAP_BACKENDS, bounds::BACKENDS_MAX),
     shape::<FlowKey, FlowRecord>(names::MAP_FLOWS, bounds::FLOWS_MAX),
+    shape::<u32, Inserts>(names::MAP_INSERTS, 1),
+    shape::<u32, u32>(names::MAP_REFUSED_AT, 1),
     shape::<u32, u32>(names::MAP_PROGRAMS, 1),
     shape::<FlowKey, NatEntry>(names::MAP_NAT_OPENING, bounds::NAT_OPENING_MAX),
     shape::<FlowKey, NatEntry>(names::MAP_NAT_FLOWS, bounds::NAT_FLOWS_MAX),

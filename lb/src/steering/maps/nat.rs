@@ -3,14 +3,25 @@
 #![expect(unsafe_code, reason = "aya has no batched look-ups")]
 
 use std::{
+    collections::BTreeMap,
     io,
     os::fd::{AsFd as _, AsRawFd as _},
 };
 
 use aya::maps::{HashMap, Map, MapData, MapError};
-use lb_abi::{flow::FlowKey, nat::NatEntry};
+use lb_abi::{
+    flow::FlowKey,
+    names,
+    nat::{NatEntry, NatPool},
+};
 
-use super::super::error::{Error, Result};
+use super::{
+    super::{
+        error::{Error, Result},
+        nat::NatStore,
+    },
+    Maps,
+};
 
 /// `NAT_OPENING` or `NAT_FLOWS`.
 pub struct NatFlows {
@@ -20,7 +31,7 @@ pub struct NatFlows {
 
 /// Where a reading of a map goes on; the kernel's own measure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Place(Option<u32>);
+pub struct NatPlace(Option<u32>);
 
 /// `BPF_MAP_LOOKUP_BATCH`. Source: linux/bpf.h, v6.1.
 const LOOKUP_BATCH: libc::c_int = 24;
@@ -52,7 +63,8 @@ impl NatFlows {
     /// # Errors
     /// The kernel's.
     pub fn get(&self, key: &FlowKey) -> Result<Option<NatEntry>> {
-        let map = HashMap::<&MapData, FlowKey, NatEntry>::try_from(&self.map).map_err(Error::map(self.name))?;
+        let map =
+            HashMap::<&MapData, FlowKey, NatEntry>::try_from(&self.map).map_err(Error::map(self.name))?;
         match map.get(key, 0) {
             Ok(entry) => Ok(Some(entry)),
             Err(error) => absent(error).map(|()| None).map_err(Error::map(self.name)),
@@ -64,8 +76,8 @@ impl NatFlows {
     /// # Errors
     /// The kernel's.
     pub fn remove(&mut self, key: &FlowKey) -> Result<()> {
-        let mut map =
-            HashMap::<&mut MapData, FlowKey, NatEntry>::try_from(&mut self.map).map_err(Error::map(self.name))?;
+        let mut map = HashMap::<&mut MapData, FlowKey, NatEntry>::try_from(&mut self.map)
+            .map_err(Error::map(self.name))?;
         map.remove(key).or_else(absent).map_err(Error::map(self.name))
     }
 
@@ -74,7 +86,7 @@ impl NatFlows {
     ///
     /// # Errors
     /// The kernel's; one of its buckets may hold more than `count` (`ENOSPC`).
-    pub fn read(&self, place: &mut Place, count: usize) -> Result<(Vec<(FlowKey, NatEntry)>, bool)> {
+    pub fn read(&self, place: &mut NatPlace, count: usize) -> Result<(Vec<(FlowKey, NatEntry)>, bool)> {
         let mut keys = vec![FlowKey::default(); count];
         let mut values = vec![NatEntry::default(); count];
         let (from, mut next) = (place.0, 0u32);
@@ -101,12 +113,68 @@ impl NatFlows {
             None => false,
             Some(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
             Some(source) => {
-                *place = Place::default();
-                return Err(Error::Syscall { call: format!("BPF_MAP_LOOKUP_BATCH of {}", self.name), source });
+                *place = NatPlace::default();
+                return Err(Error::Syscall {
+                    call: format!("BPF_MAP_LOOKUP_BATCH of {}", self.name),
+                    source,
+                });
             }
         };
-        *place = if is_last { Place::default() } else { Place(Some(next)) };
+        *place = if is_last { NatPlace::default() } else { NatPlace(Some(next)) };
         Ok((keys.into_iter().zip(values).take(batch.count as usize).collect(), is_last))
+    }
+}
+
+impl NatStore for Maps {
+    fn nat_pools(&self) -> Result<BTreeMap<u32, NatPool>> {
+        let mut pools = BTreeMap::new();
+        for (vip, pool) in (0..).zip(self.nat_pools.iter()) {
+            let pool = pool.map_err(Error::map(names::MAP_NAT_POOLS))?;
+            if pool.count > 0 {
+                pools.insert(vip, pool);
+            }
+        }
+        Ok(pools)
+    }
+
+    fn put_nat_pool(&mut self, vip: u32, pool: &NatPool) -> Result<()> {
+        self.nat_pools.set(vip, pool, 0).map_err(Error::map(names::MAP_NAT_POOLS))
+    }
+
+    fn nat_sources(&self) -> Result<Vec<[u8; 16]>> {
+        self.nat_sources
+            .iter()
+            .collect::<std::result::Result<_, _>>()
+            .map_err(Error::map(names::MAP_NAT_SOURCES))
+    }
+
+    fn put_nat_source(&mut self, index: u32, source: &[u8; 16]) -> Result<()> {
+        self.nat_sources.set(index, source, 0).map_err(Error::map(names::MAP_NAT_SOURCES))
+    }
+
+    fn nat_cores(&self) -> Result<u32> {
+        let per_core = self.nat_events.get(&0, 0).map_err(Error::map(names::MAP_NAT_EVENTS))?;
+        Ok(per_core.len() as u32)
+    }
+
+    fn nat_read(&self, place: &mut NatPlace, count: usize) -> Result<(Vec<(FlowKey, NatEntry)>, bool)> {
+        self.nat_flows.read(place, count)
+    }
+
+    fn nat_read_opening(
+        &self,
+        place: &mut NatPlace,
+        count: usize,
+    ) -> Result<(Vec<(FlowKey, NatEntry)>, bool)> {
+        self.nat_opening.read(place, count)
+    }
+
+    fn nat_get(&self, key: &FlowKey) -> Result<Option<NatEntry>> {
+        self.nat_flows.get(key)
+    }
+
+    fn nat_remove(&mut self, key: &FlowKey) -> Result<()> {
+        self.nat_flows.remove(key)
     }
 }
 

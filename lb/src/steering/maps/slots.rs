@@ -72,9 +72,14 @@ impl Drop for Slots {
 
 /// Slots as control reads and stores them.
 #[derive(Clone, Copy)]
-pub struct SlotArray<'a>(pub(in super::super) &'a [AtomicU64]);
+pub struct SlotArray<'a>(&'a [AtomicU64]);
 
 impl<'a> SlotArray<'a> {
+    /// Slots that lie in `words`.
+    pub fn new(words: &'a [AtomicU64]) -> Self {
+        Self(words)
+    }
+
     /// Slots `first .. first + len`; none where they do not exist.
     pub fn range(self, first: usize, len: usize) -> Self {
         Self(self.0.get(first..first.saturating_add(len)).unwrap_or_default())

@@ -3,6 +3,7 @@ use std::sync::atomic::AtomicU64;
 use lb_abi::{
     flow::{FlowKey, FlowRecord},
     hash,
+    slot::GRACE_TICKS,
 };
 
 use super::*;
@@ -10,14 +11,13 @@ use crate::{
     balance::maglev,
     config::{Transport, VipPort},
     model::Generation,
-    steering::{
-        desired::{DesiredBackend, DesiredPool},
-        transition::GRACE_TICKS,
-    },
+    steering::desired::{DesiredBackend, DesiredPool},
 };
 
 /// Flow memory of the VIPs here, ticks (one more than the duration).
 const IDLE: u32 = 101;
+/// From the opening of a slot until it may close.
+const WINDOW: u32 = IDLE + GRACE_TICKS;
 
 mod nat;
 
@@ -30,6 +30,7 @@ struct Fake {
     deny: BTreeSet<IpNet>,
     flows: BTreeMap<Vec<u8>, (FlowKey, FlowRecord)>,
     refused: u64,
+    refused_at: u32,
     resets: Vec<u32>,
     nat: nat::Maps,
 }
@@ -44,6 +45,7 @@ impl Default for Fake {
             deny: BTreeSet::new(),
             flows: BTreeMap::new(),
             refused: 0,
+            refused_at: 0,
             resets: Vec::new(),
             nat: nat::Maps::default(),
         }
@@ -92,7 +94,7 @@ impl Store for Fake {
         Ok(())
     }
     fn slots(&self) -> SlotArray<'_> {
-        SlotArray(&self.slots)
+        SlotArray::new(&self.slots)
     }
     fn meta(&self) -> Result<Meta> {
         Ok(self.meta)
@@ -128,6 +130,9 @@ impl Store for Fake {
     fn inserts_refused(&self) -> Result<u64> {
         Ok(self.refused)
     }
+    fn refused_at(&self) -> Result<u32> {
+        Ok(self.refused_at)
+    }
     fn reset_vip_traffic(&mut self, index: u32) -> Result<()> {
         self.resets.push(index);
         Ok(())
@@ -153,8 +158,12 @@ fn vip(name: &str, last: u8, pool: &str) -> DesiredVip {
 }
 
 fn pool(name: &str, ids: impl IntoIterator<Item = u16>) -> DesiredPool {
-    let backend =
-        |id: u16| DesiredBackend { id: BackendId(id), address: [10, 0, 0, id as u8].into(), port: None, weight: 1 };
+    let backend = |id: u16| DesiredBackend {
+        id: BackendId(id),
+        address: [10, 0, 0, id as u8].into(),
+        port: None,
+        weight: 1,
+    };
     DesiredPool {
         name: name.into(),
         table_key: [3, 4],
@@ -231,14 +240,16 @@ fn a_removed_backend_drains_then_goes() {
         }
     }
     assert_eq!(store.backends[&BackendId(3)].flags, PRESENT);
-    sync.tick(&mut store, 2000 + IDLE).unwrap();
+    sync.tick(&mut store, 2000 + WINDOW).unwrap();
     assert!(sync.phases(&store, Region(0)).open > 0, "not before the memory is over");
-    sync.tick(&mut store, 2001 + IDLE).unwrap();
+    sync.tick(&mut store, 2001 + WINDOW).unwrap();
     assert_eq!(sync.phases(&store, Region(0)).open, 0);
     assert!(sync.phases(&store, Region(0)).closed > 0);
     assert_eq!(store.backends[&BackendId(3)].flags, PRESENT);
-    sync.tick(&mut store, 2002 + IDLE + GRACE_TICKS).unwrap();
+    sync.tick(&mut store, 2002 + WINDOW + GRACE_TICKS).unwrap();
     assert_eq!(sync.phases(&store, Region(0)).settled, LEN);
+    assert_eq!(store.backends[&BackendId(3)].flags, PRESENT, "a program may hold a record yet");
+    sync.tick(&mut store, 2003 + WINDOW + 2 * GRACE_TICKS).unwrap();
     assert_eq!(store.backends[&BackendId(3)].flags, 0);
     assert_eq!(store.meta.flags & FLAG_MOVING, 0);
     // The id may name another backend now, and says so.
@@ -277,7 +288,7 @@ fn a_stray_keeps_its_slot_closed_until_it_dies() {
     sync.sync(&mut store, &web(2, [1, 2]), 2000).unwrap();
     let at = record(&mut store, 1, 3, 2150, |slot| slot.phase() == Phase::Open);
     record(&mut store, 1, 1, 2150, |slot| slot.phase() == Phase::Settled);
-    let closed_at = 2001 + IDLE;
+    let closed_at = 2001 + WINDOW;
     sync.tick(&mut store, closed_at).unwrap();
     sync.tick(&mut store, closed_at + GRACE_TICKS + 1).unwrap();
     assert_eq!(
@@ -288,7 +299,8 @@ fn a_stray_keeps_its_slot_closed_until_it_dies() {
     assert_eq!(store.flows.len(), 1, "the record of a settled slot is swept");
     assert_eq!(store.backends[&BackendId(3)].flags, PRESENT);
     // It was last seen at 2150; the records are looked through again after a pause.
-    sync.tick(&mut store, 2150 + IDLE + 1 + GRACE_TICKS).unwrap();
+    sync.tick(&mut store, 2150 + WINDOW).unwrap();
+    assert_eq!(sync.phases(&store, Region(0)).closed, 1);
     sync.tick(&mut store, 2400 + IDLE).unwrap();
     assert_eq!(sync.phases(&store, Region(0)).settled, LEN);
     assert!(store.flows.is_empty());
@@ -300,11 +312,32 @@ fn a_stray_keeps_its_slot_closed_until_it_dies() {
 fn no_slot_closes_while_records_are_refused() {
     let (mut store, mut sync) = started(&web(1, [1, 2]));
     sync.sync(&mut store, &web(2, [1]), 2000).unwrap();
-    store.refused = 1;
-    sync.tick(&mut store, 2001 + IDLE).unwrap();
+    store.refused_at = 2050;
+    sync.tick(&mut store, 2001 + WINDOW).unwrap();
     assert_eq!(sync.phases(&store, Region(0)).closed, 0);
-    sync.tick(&mut store, 2002 + IDLE).unwrap();
+    sync.tick(&mut store, 2050 + WINDOW).unwrap();
+    assert_eq!(sync.phases(&store, Region(0)).closed, 0, "one that was silent since may come yet");
+    sync.tick(&mut store, 2051 + WINDOW).unwrap();
     assert_eq!(sync.phases(&store, Region(0)).open, 0);
+}
+
+#[test]
+fn a_full_table_is_swept() {
+    let (mut store, mut sync) = started(&web(1, [1, 2]));
+    sync.sync(&mut store, &web(2, [1]), 2000).unwrap();
+    let is_open = |slot: Slot| slot.phase() == Phase::Open;
+    record(&mut store, 1, 1, 2001, is_open);
+    (store.refused, store.refused_at) = (1, 2000 + WINDOW);
+    sync.tick(&mut store, 2000 + WINDOW).unwrap();
+    assert!(!slots(&store, 0).iter().any(|slot| slot.phase() == Phase::Sweeping), "nothing has ended yet");
+    (store.refused, store.refused_at) = (2, 2001 + WINDOW);
+    sync.tick(&mut store, 2001 + WINDOW).unwrap();
+    assert!(!slots(&store, 0).iter().any(|slot| is_open(*slot)));
+    assert_eq!(store.flows.len(), 1, "a program may be writing over it");
+    sync.tick(&mut store, 2002 + WINDOW + GRACE_TICKS).unwrap();
+    assert!(store.flows.is_empty());
+    let opened = slots(&store, 0).into_iter().filter(|slot| is_open(*slot));
+    assert!(opened.map(|slot| slot.changed_at()).eq(vec![2002 + WINDOW + GRACE_TICKS; LEN / 2]));
 }
 
 #[test]
@@ -488,7 +521,7 @@ proptest::proptest! {
             }
         }
         for _ in 0..4 {
-            now += IDLE + GRACE_TICKS + 1;
+            now += WINDOW + 1;
             sync.tick(&mut store, now).unwrap();
         }
         proptest::prop_assert!(sync.regions.keys().all(|region| sync.phases(&store, *region).settled == LEN));

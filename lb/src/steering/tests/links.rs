@@ -7,7 +7,10 @@ use std::{
 
 use lb_abi::reason::Reason;
 
-use super::{super::error::Holder, *};
+use super::{
+    super::error::{Holder, Stranger},
+    *,
+};
 
 #[test]
 fn a_link_is_native_outlives_us_and_is_replaced_without_a_gap() {
@@ -77,8 +80,49 @@ fn modes_are_honoured_or_refused() {
         let again = plane.attach("lb0.5", None).unwrap();
         assert_eq!((again.mode, again.replaced), (XdpMode::Generic, true));
         let stranger = Plane::open(Options::default()).unwrap().attach("lb0.5", None).unwrap_err();
-        assert!(matches!(stranger, Error::Occupied { .. }), "{stranger}");
+        let id = xdp_on("lb0.5").unwrap().program_id;
+        let there = Stranger { id: Some(id), name: Some(names::PROGRAM_INGRESS.into()) };
+        assert!(matches!(&stranger, Error::Occupied { other, .. } if *other == there), "{stranger}");
+        assert!(stranger.to_string().contains(&format!("(lb_ingress, id {id})")), "{stranger}");
     });
+}
+
+#[test]
+fn presence_follows_the_kernel() {
+    in_namespace(|bench| {
+        let mut plane = bench.open();
+        let is = |plane: &Plane| plane.presence("lb0").unwrap();
+        assert_eq!(is(&plane), Presence::Absent);
+        veth("lb0");
+        assert_eq!(is(&plane), Presence::Bare);
+        plane.attach("lb0", None).unwrap();
+        assert_eq!(is(&plane), Presence::Attached);
+        plane.attach("lb0", None).unwrap();
+        assert_eq!(is(&plane), Presence::Attached, "by the program that replaced the first");
+        command("ip link del lb0");
+        assert_eq!(is(&plane), Presence::Absent);
+        veth("lb0");
+        assert_eq!(is(&plane), Presence::Bare, "it is another interface now");
+        plane.forget_interface("lb0");
+        plane.attach("lb0", None).unwrap();
+        assert_eq!(is(&plane), Presence::Attached);
+        command(&format!("rm {}", bench.pins().join("link-lb0").display()));
+        let start = Instant::now();
+        while is(&plane) != Presence::Bare {
+            assert!(start.elapsed() < Duration::from_secs(10), "the program does not leave");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    });
+}
+
+/// What libxdp's loader leaves on an interface looks like this.
+#[test]
+fn a_dispatcher_is_told_from_other_strangers() {
+    let stranger = |name: Option<&str>, id| Stranger { id, name: name.map(str::to_owned) }.to_string();
+    assert!(stranger(Some("xdp_dispatcher"), Some(7)).contains("libxdp"));
+    assert_eq!(stranger(Some("x"), Some(7)), " (x, id 7)");
+    assert_eq!(stranger(None, Some(7)), " (id 7)");
+    assert_eq!(stranger(None, None), "");
 }
 
 #[test]

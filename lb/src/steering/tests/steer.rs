@@ -49,7 +49,14 @@ fn steers(mut plane: Plane) {
     let (address, sockets) = group(2);
     let with_ids: Vec<_> =
         (0..).zip(&sockets).map(|(worker, socket)| (WorkerId(worker), socket.as_fd())).collect();
-    let group = Group { address, protocol: 6, sockets: &with_ids, mode: SteerMode::Core };
+    let group = Group {
+        address,
+        protocol: 6,
+        sockets: &with_ids,
+        mode: SteerMode::Core,
+        relieves: false,
+        is_looked_up: false,
+    };
     // Over loopback the packet is taken on the sender's core: this one belongs to worker 1.
     let mut cores = rustix::thread::CpuSet::new();
     cores.set(0);

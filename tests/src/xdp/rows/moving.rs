@@ -2,19 +2,24 @@
 //! [`OTHER`] to [`NEAR`] unless a row says otherwise.
 
 use lb_abi::{
+    bounds::INSERTS_PER_TICK,
     counter::FlowEvent::{
-        Followed, InsertRefused, Recorded, RepickedDown, UnrecordedToOwner, UnrecordedToPrevious,
+        BudgetSpent, Followed, InsertPaused, InsertRefused, Recorded, RepickedDown, RepickedGone,
+        UnrecordedToOwner, UnrecordedToPrevious,
     },
     flow::CLOSING,
     reason::Reason,
-    slot::Phase::{Closed, Open},
+    slot::Phase::{Closed, Open, Sweeping},
     vip::{FLOWS_NONE, FORWARD_IPIP},
 };
 
 use super::{Row, Way::Ipip, arriving, ipip, row, tcp, tcp_v6, udp};
 use crate::{
     packet::{ACK, FIN, Packet, RST, SYN},
-    xdp::world::{DEAD, IDLE, NEAR, NOBODY, OTHER, World, flow},
+    xdp::{
+        row::Place,
+        world::{DEAD, IDLE, NEAR, NOBODY, OTHER, OVER, World, flow},
+    },
 };
 
 const EPOCH: u8 = 5;
@@ -27,6 +32,8 @@ pub(super) fn rows(now: u32) -> Vec<Row> {
         open_without(now),
         datagrams(now),
         closed(now),
+        sweeping(now),
+        spent(now),
         none(now),
     ]
     .concat()
@@ -133,7 +140,7 @@ fn open_recorded(now: u32) -> Vec<Row> {
             .leaves(&syn, &NEAR, 0),
         row("open: a FIN leaves a backend that is gone", &with(NOBODY, EPOCH, 0, 10), &fin)
             .forwarded(&fin, &NEAR, Ipip)
-            .events(&[RepickedDown])
+            .events(&[RepickedGone])
             .leaves(&fin, &NEAR, CLOSING),
     ]
 }
@@ -186,6 +193,8 @@ fn open_without(now: u32) -> Vec<Row> {
 fn datagrams(now: u32) -> Vec<Row> {
     let opened = |ago| ipip(now).moving(NEAR.id, OTHER.id, Open, ago);
     let packet = udp();
+    let stranger = flow(&arriving(Packet::udp("198.51.100.8:1", "192.0.2.1:53")));
+    let full = |world: World| world.record(stranger, NEAR.id, EPOCH, 0, 1);
     let to_previous = |name, world: &World| {
         row(name, world, &packet)
             .forwarded(&packet, &OTHER, Ipip)
@@ -195,14 +204,23 @@ fn datagrams(now: u32) -> Vec<Row> {
     };
     vec![
         to_previous("open, UDP: unrecorded goes to previous and is recorded", &opened(3)),
-        to_previous("open, UDP: just within the idle time", &opened(IDLE - 100)),
+        to_previous("open, UDP: just within the window", &opened(IDLE - 100)),
         to_previous("open, UDP: control's clock is ahead", &opened(0u32.wrapping_sub(50))),
-        row("open, UDP: after the idle time unrecorded goes to the owner", &opened(IDLE), &packet)
+        row("open, UDP: after the window unrecorded goes to the owner, recorded", &opened(OVER), &packet)
             .forwarded(&packet, &NEAR, Ipip)
-            .events(&[UnrecordedToOwner]),
+            .new_flow()
+            .events(&[Recorded, UnrecordedToOwner])
+            .leaves(&packet, &NEAR, 0),
+        row("open, UDP, full: after the window still previous", &full(opened(OVER)), &packet)
+            .forwarded(&packet, &OTHER, Ipip)
+            .events(&[UnrecordedToOwner, InsertRefused]),
+        to_previous(
+            "open, UDP: a refusal begins the window anew",
+            &World { refused_at: now, ..opened(OVER) },
+        ),
         row(
-            "open, UDP: after the idle time a record is still followed",
-            &opened(IDLE).record(flow(&packet), OTHER.id, EPOCH, 0, 10),
+            "open, UDP: after the window a record is still followed",
+            &opened(OVER).record(flow(&packet), OTHER.id, EPOCH, 0, 10),
             &packet,
         )
         .forwarded(&packet, &OTHER, Ipip)
@@ -251,6 +269,51 @@ fn closed(now: u32) -> Vec<Row> {
         .events(&[Recorded])
         .leaves(&syn, &NEAR, 0),
     ]
+}
+
+/// Nothing is recorded, what is recorded is followed, and the rest is as in an open slot that cannot record.
+fn sweeping(now: u32) -> Vec<Row> {
+    let world = ipip(now).moving(NEAR.id, OTHER.id, Sweeping, OVER);
+    let (syn, ack, packet) = (tcp(SYN), tcp(ACK), udp());
+    let ended = world.clone().record(flow(&ack), NEAR.id, EPOCH, 0, IDLE + 1);
+    vec![
+        row("sweeping: a SYN goes to previous", &world, &syn)
+            .forwarded(&syn, &OTHER, Ipip)
+            .new_flow()
+            .events(&[InsertPaused]),
+        row("sweeping: an ended record stays as it is", &ended, &ack)
+            .forwarded(&ack, &OTHER, Ipip)
+            .events(&[UnrecordedToPrevious, InsertPaused]),
+        row("sweeping: UDP goes to previous, whatever the age", &world, &packet)
+            .forwarded(&packet, &OTHER, Ipip)
+            .events(&[UnrecordedToPrevious, InsertPaused]),
+        row("sweeping: a record is followed", &world.record(flow(&ack), NEAR.id, EPOCH, 0, 10), &ack)
+            .forwarded(&ack, &NEAR, Ipip)
+            .events(&[Followed])
+            .leaves(&ack, &NEAR, 0),
+    ]
+}
+
+/// This core's inserts of the tick are spent.
+fn spent(now: u32) -> Vec<Row> {
+    let world = World { spent: INSERTS_PER_TICK, ..opened(now) };
+    let (syn, ack) = (tcp(SYN), tcp(ACK));
+    let ended = world.clone().record(flow(&ack), NEAR.id, EPOCH, 0, IDLE + 1);
+    let place = Place::HostOnly("a tick may pass between the writing of the maps and the run");
+    let rows = [
+        row("budget spent: a SYN goes to previous", &world, &syn)
+            .forwarded(&syn, &OTHER, Ipip)
+            .new_flow()
+            .events(&[BudgetSpent]),
+        row("budget spent: a segment goes to previous", &world, &ack)
+            .forwarded(&ack, &OTHER, Ipip)
+            .events(&[UnrecordedToPrevious, BudgetSpent]),
+        row("budget spent: an ended record's place costs none", &ended, &ack)
+            .forwarded(&ack, &OTHER, Ipip)
+            .events(&[Recorded, UnrecordedToPrevious])
+            .leaves(&ack, &OTHER, 0),
+    ];
+    rows.map(|row| Row { place, ..row }).into()
 }
 
 /// Where no record is looked at.

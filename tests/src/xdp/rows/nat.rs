@@ -20,8 +20,8 @@ use crate::{
     xdp::{
         row::{Moved, NatLeft, edited},
         world::{
-            Backend, DEAD, FAR, FAR_V6, LB0, LB0_MAC, LB1, LB1_MAC, NEAR, NEAR_V6, OTHER, ROUTER_MAC,
-            SILENT, VIP, World, flow,
+            Backend, DEAD, FAR, FAR_V6, LB0, LB0_MAC, LB1, LB1_MAC, NEAR, NEAR_V6, OTHER, ROUTER_MAC, SILENT,
+            VIP, World, flow,
         },
     },
 };
@@ -212,9 +212,7 @@ fn half_open(now: u32) -> Vec<Row> {
         let heard = of(&flow, now).opening(flow.pair(now, [0, ANSWERED], [AGO, AGO], EXPECTED));
         let (syn, answer, ack) = (flow.there(SYN), flow.reply(SYN | ACK), flow.there(ACK));
         rows.push(
-            row(names[0], &half, &syn)
-                .there(&syn, &flow)
-                .leaving(&flow.pair(now, [0, 0], [AGO, 0], 0), &[]),
+            row(names[0], &half, &syn).there(&syn, &flow).leaving(&flow.pair(now, [0, 0], [AGO, 0], 0), &[]),
         );
         rows.push(
             row(names[1], &half, &answer)
@@ -278,14 +276,22 @@ fn unheard(now: u32) -> Vec<Row> {
             &old,
             &[elsewhere.pair(now, [0, ANSWERED], [OPENING_TICKS + 9; 2], EXPECTED)[1]],
         ),
-        row("nat: an answer after half a minute", &old, &elsewhere.reply(SYN | ACK)).dropped(Reason::NatUnknown),
+        row("nat: an answer after half a minute", &old, &elsewhere.reply(SYN | ACK))
+            .dropped(Reason::NatUnknown),
     ]
 }
 
 fn datagrams(now: u32) -> Vec<Row> {
     let mut rows = Vec::new();
     for (flow, names) in [
-        (UDP, ["nat: a datagram before an answer", "nat: a datagram back", "nat: a second datagram establishes"]),
+        (
+            UDP,
+            [
+                "nat: a datagram before an answer",
+                "nat: a datagram back",
+                "nat: a second datagram establishes",
+            ],
+        ),
         (
             UDP_V6,
             [
@@ -396,9 +402,8 @@ fn established(now: u32) -> Vec<Row> {
             .leaving(&[], &TCP.pair(now, [0, HEARD], [0, AGO], EXPECTED)),
     ]);
     // A checksum of UDP that is not there stays so.
-    let bare = |packet: &Packet| {
-        edited(packet, |frame| frame[packet.ip_at() + 26..packet.ip_at() + 28].fill(0))
-    };
+    let bare =
+        |packet: &Packet| edited(packet, |frame| frame[packet.ip_at() + 26..packet.ip_at() + 28].fill(0));
     let packet = UDP.there(0);
     let mut without = frame("nat: UDP without a checksum", &live(&UDP, [0, 0], [AGO, AGO]), bare(&packet))
         .there(&packet, &UDP)
@@ -516,7 +521,8 @@ fn back(now: u32) -> Vec<Row> {
     });
     let impossible = TCP.reply(SYN | FINISH);
     let mut rows = vec![
-        row("nat: another host's packet for our source", &live, &stranger.reply(ACK)).dropped(Reason::NatUnknown),
+        row("nat: another host's packet for our source", &live, &stranger.reply(ACK))
+            .dropped(Reason::NatUnknown),
         row("nat: for a port that nobody has", &live, &other_port.reply(ACK)).dropped(Reason::NatUnknown),
         row("nat: a datagram for our source", &live, &UDP.reply(0)).dropped(Reason::NatUnknown),
         row("nat: impossible flags for our source", &live, &impossible).dropped(Reason::NatUnknown),
@@ -546,9 +552,13 @@ fn back(now: u32) -> Vec<Row> {
     let moved = Flow { client: "10.0.0.14:40000", host: OTHER, ..TCP };
     let reply = moved.reply(ACK);
     rows.push(
-        row("nat: back out the way it came", &world(now).flows(moved.pair(now, [0, 0], [AGO, AGO], 0)), &reply)
-            .back(&reply, &moved)
-            .leaving(&[], &moved.pair(now, [0, 0], [AGO, 0], 0)),
+        row(
+            "nat: back out the way it came",
+            &world(now).flows(moved.pair(now, [0, 0], [AGO, AGO], 0)),
+            &reply,
+        )
+        .back(&reply, &moved)
+        .leaving(&[], &moved.pair(now, [0, 0], [AGO, 0], 0)),
     );
     let silent = Flow { client: "10.0.0.99:40000", host: SILENT, ..TCP };
     let reply = TCP.reply(ACK);
@@ -564,9 +574,13 @@ fn back(now: u32) -> Vec<Row> {
     );
     let lost = Flow { client: "203.0.113.9:40000", ..TCP };
     rows.push(
-        row("nat: no way back to the client", &world(now).flows(lost.pair(now, [0, 0], [AGO, AGO], 0)), &reply)
-            .dropped(Reason::NoRoute)
-            .leaving(&[], &lost.pair(now, [0, 0], [AGO, 0], 0)),
+        row(
+            "nat: no way back to the client",
+            &world(now).flows(lost.pair(now, [0, 0], [AGO, AGO], 0)),
+            &reply,
+        )
+        .dropped(Reason::NoRoute)
+        .leaving(&[], &lost.pair(now, [0, 0], [AGO, 0], 0)),
     );
     rows
 }

@@ -58,6 +58,16 @@ fn process_tables() {
             "xdp.interfaces[1].mode = \"native \": must be one of \"native\", \"generic\"; did you mean `native`?",
         ),
         (
+            "mode = \"generic\"",
+            "gateway = ^\"01:00:5e:00:00:01\"",
+            "xdp.interfaces[1].gateway = \"01:00:5e:00:00:01\": must be the IP or Ethernet address of a router, such as \"10.0.0.1\" or \"02:00:00:00:00:01\"",
+        ),
+        (
+            "mode = \"generic\"",
+            "gateway = ^\"0.0.0.0\"",
+            "xdp.interfaces[1].gateway = \"0.0.0.0\": must be the IP or Ethernet address of a router, such as \"10.0.0.1\" or \"02:00:00:00:00:01\"",
+        ),
+        (
             "name = \"eth1\", mode",
             "name = \"eth1\", ^moed",
             "xdp.interfaces[1].moed: unknown key; did you mean `mode`?",
@@ -76,6 +86,21 @@ fn process_tables() {
             "\"203.0.113.0/24\"",
             "^\"203.0.113.9\"",
             "xdp.deny[0] = \"203.0.113.9\": must be a prefix, such as \"203.0.113.0/24\" or \"2001:db8::/32\"; did you mean `203.0.113.9/32`?",
+        ),
+        (
+            "secret = \"file:secrets/hash\"",
+            "outer_source = [\"198.18.0.0/24\", ^\"198.19.0.0/24\"]",
+            "xdp.outer_source[1] = \"198.19.0.0/24\": there is a prefix of this family already",
+        ),
+        (
+            "secret = \"file:secrets/hash\"",
+            "outer_source = [^\"224.0.0.0/24\"]",
+            "xdp.outer_source[0] = \"224.0.0.0/24\": must be a prefix that is routed to this machine, or errors never come back",
+        ),
+        (
+            "secret = \"file:secrets/hash\"",
+            "outer_source = [^\"fe80::/64\"]",
+            "xdp.outer_source[0] = \"fe80::/64\": must be a prefix that is routed to this machine, or errors never come back",
         ),
         (
             "\"file:secrets/hash\"",
@@ -201,7 +226,6 @@ fn vips() {
             "\"53/tcp\", ^\"53/tcp\"",
             "vip.dns.ports[1] = \"53/tcp\": this port is listed already",
         ),
-        ("\"ipip\"", "^\"gue\"", "vip.dns.forward = \"gue\": not supported yet"),
         (
             "flows = \"none\"",
             "flows = ^\"nnoe\"",

@@ -3,15 +3,13 @@
 use lb_abi::{
     be::Be16,
     meta::FLAG_NAT,
-    nat::{
-        CLOSING_TICKS, FIN, FORWARD, NatEntry, NatPool, RESET_TICKS, RST, TCP_TICKS, UDP_TICKS,
-    },
+    nat::{CLOSING_TICKS, FIN, FORWARD, NatEntry, NatPool, RESET_TICKS, RST, TCP_TICKS, UDP_TICKS},
     vip::{FORWARD_NAT, NAT_SOURCE},
 };
 use proptest::prelude::*;
 
 use super::*;
-use crate::steering::{maps::Place, nat::NatStore};
+use crate::steering::{maps::NatPlace, nat::NatStore};
 
 /// Their maps, in memory.
 #[derive(Default)]
@@ -47,10 +45,10 @@ impl NatStore for Fake {
     fn nat_cores(&self) -> Result<u32> {
         Ok(4)
     }
-    fn nat_read(&self, _: &mut Place, _: usize) -> Result<(Vec<(FlowKey, NatEntry)>, bool)> {
+    fn nat_read(&self, _: &mut NatPlace, _: usize) -> Result<(Vec<(FlowKey, NatEntry)>, bool)> {
         Ok((self.nat.flows.values().copied().collect(), true))
     }
-    fn nat_read_opening(&self, _: &mut Place, _: usize) -> Result<(Vec<(FlowKey, NatEntry)>, bool)> {
+    fn nat_read_opening(&self, _: &mut NatPlace, _: usize) -> Result<(Vec<(FlowKey, NatEntry)>, bool)> {
         Ok((Vec::new(), true))
     }
     fn nat_get(&self, key: &FlowKey) -> Result<Option<NatEntry>> {
@@ -108,7 +106,8 @@ fn a_vip_gets_its_sources_flag_port_and_keys() {
 
 #[test]
 fn a_change_moves_only_what_it_must() {
-    let (mut store, mut sync) = started(&state(1, &[("a", 1, &[1, 2]), ("b", 2, &[3]), ("c", 3, &[4, 5, 6])]));
+    let (mut store, mut sync) =
+        started(&state(1, &[("a", 1, &[1, 2]), ("b", 2, &[3]), ("c", 3, &[4, 5, 6])]));
     let before = store.nat.pools.clone();
     sync.sync(&mut store, &state(2, &[("a", 1, &[1, 2, 7]), ("c", 3, &[4, 5, 6])]), 1001).unwrap();
     let (a, c) = (key_of(&store, 1).vip, key_of(&store, 3).vip);

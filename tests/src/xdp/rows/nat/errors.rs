@@ -54,7 +54,8 @@ fn to_client(now: u32) -> Vec<Row> {
 fn to_backend(now: u32) -> Vec<Row> {
     let case = |name, flow: &Flow, from: &str, kind, bytes| {
         let arrives = error(from, flow.vip, kind, &flow.packet(flow.vip, flow.client, ACK), bytes);
-        let leaves = error(flow.source, flow.server, kind, &flow.packet(flow.server, flow.source, ACK), bytes);
+        let leaves =
+            error(flow.source, flow.server, kind, &flow.packet(flow.server, flow.source, ACK), bytes);
         let mut row = row(name, &live(flow, now), &arrives).passed(Reason::NatError).out_to(&flow.backend);
         row.expected.frame = super::leaving(&leaves, &flow.backend).build();
         row
@@ -77,8 +78,16 @@ fn unknown(now: u32) -> Vec<Row> {
         row("nat error: about no flow of ours", &world, &about(&other, 28)).dropped(Reason::NatUnknown),
         row("nat error: about what has no ports passes", &world, &about(&echo, 28)),
         row("nat error: with too little of a quote passes", &world, &about(&ours, 27)),
-        row("nat error: one of another kind passes", &world, &error(TCP.server, TCP.source, [5, 1], &ours, 28)),
-        row("nat error: to a VIP about no flow passes", &world, &error(TCP.client, TCP.vip, PORT, &other, 28)),
+        row(
+            "nat error: one of another kind passes",
+            &world,
+            &error(TCP.server, TCP.source, [5, 1], &ours, 28),
+        ),
+        row(
+            "nat error: to a VIP about no flow passes",
+            &world,
+            &error(TCP.client, TCP.vip, PORT, &other, 28),
+        ),
         row("nat error: its last hop", &world, &about(&ours, 28).ttl(1)).dropped(Reason::Ttl),
     ]
 }

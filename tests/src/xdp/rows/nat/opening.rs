@@ -28,8 +28,18 @@ fn plain(now: u32) -> Vec<Row> {
         opens("nat: a datagram", &world(now), &UDP.there(0), &UDP),
         opens("nat: another port", &world(now).port(NEAR.id, 8080), &TCP.there(SYN), &mapped),
         opens("nat v6: a SYN", &world_v6(now), &TCP_V6.there(SYN), &TCP_V6),
-        opens("nat v6: out the other interface", &world_v6(now).owner(FAR_V6.id), &far_v6.there(SYN), &far_v6),
-        opens("nat v6: another port, UDP", &world_v6(now).port(NEAR_V6.id, 5353), &UDP_V6.there(0), &mapped_v6),
+        opens(
+            "nat v6: out the other interface",
+            &world_v6(now).owner(FAR_V6.id),
+            &far_v6.there(SYN),
+            &far_v6,
+        ),
+        opens(
+            "nat v6: another port, UDP",
+            &world_v6(now).port(NEAR_V6.id, 5353),
+            &UDP_V6.there(0),
+            &mapped_v6,
+        ),
         opens("nat: a SYN under a tag", &world(now), &tagged, &TCP),
         opens("nat: a SYN with ECE and CWR", &world(now), &TCP.there(SYN | 0xc0), &TCP),
     ]
@@ -52,11 +62,13 @@ fn refused(now: u32) -> Vec<Row> {
     }
     drops.extend([
         row("nat: no sources at all", &empty, &TCP.there(SYN)).dropped(Reason::NatPortsExhausted),
-        row("nat: no source where the pool says", &foreign, &TCP.there(SYN)).dropped(Reason::NatPortsExhausted),
+        row("nat: no source where the pool says", &foreign, &TCP.there(SYN))
+            .dropped(Reason::NatPortsExhausted),
         row("nat: a backend of the other family", &world.clone().owner(NEAR_V6.id), &TCP.there(SYN))
             .dropped(Reason::NoBackend),
         row("nat: nobody owns the slot", &world.clone().owner(0), &TCP.there(SYN)).dropped(Reason::NoBackend),
-        row("nat: the owner is down", &world.clone().owner(DEAD.id), &TCP.there(SYN)).dropped(Reason::BackendDown),
+        row("nat: the owner is down", &world.clone().owner(DEAD.id), &TCP.there(SYN))
+            .dropped(Reason::BackendDown),
         row("nat: impossible flags", &world, &TCP.there(SYN | RST)).dropped(Reason::MalformedTcp),
     ]);
     drops
@@ -73,9 +85,8 @@ fn walks(now: u32) -> Vec<Row> {
     let [reuse, expired] = super::GIVEN_UP;
     let first = other("10.0.9.1:1024");
     let second = Flow { source: "10.0.9.2:1024", ..TCP };
-    let with = |opening: &[_], flows: &[_]| {
-        world(now).opening(opening.iter().copied()).flows(flows.iter().copied())
-    };
+    let with =
+        |opening: &[_], flows: &[_]| world(now).opening(opening.iter().copied()).flows(flows.iter().copied());
     let mut moved = world(now);
     moved.nat.position = 5;
     let mut around = world(now);
@@ -86,8 +97,14 @@ fn walks(now: u32) -> Vec<Row> {
     let half = |ago| first.pair(now, [0, 0], [ago, ago], 0);
     let full = |flags, ago| first.pair(now, flags, [ago, ago], EXPECTED);
     let taken: Vec<_> = [
-        "10.0.9.1:1024", "10.0.9.2:1024", "10.0.9.1:1026", "10.0.9.2:1026", "10.0.9.1:1028", "10.0.9.2:1028",
-        "10.0.9.1:1030", "10.0.9.2:1030",
+        "10.0.9.1:1024",
+        "10.0.9.2:1024",
+        "10.0.9.1:1026",
+        "10.0.9.2:1026",
+        "10.0.9.1:1028",
+        "10.0.9.2:1028",
+        "10.0.9.1:1030",
+        "10.0.9.2:1030",
     ]
     .map(|source| other(source).pair(now, [0, 0], [AGO, AGO], 0)[1])
     .to_vec();
@@ -105,14 +122,24 @@ fn walks(now: u32) -> Vec<Row> {
         opens("nat: the walk wraps", &around, &syn, &last),
         opens("nat: a port of a half-open flow is taken", &with(&half(AGO), &[]), &syn, &second),
         opens("nat: so it is for a while after that", &with(&half(OPENING_TICKS + 9), &[]), &syn, &second),
-        opens("nat: a port of an established flow is taken", &with(&[], &full([0, HEARD], AGO)), &syn, &second),
+        opens(
+            "nat: a port of an established flow is taken",
+            &with(&[], &full([0, HEARD], AGO)),
+            &syn,
+            &second,
+        ),
         opens(
             "nat: so it is for a while after its end",
             &with(&[], &full([0, HEARD], TCP_TICKS + 9)),
             &syn,
             &second,
         ),
-        opens("nat: a port may serve two backends", &with(&elsewhere.pair(now, [0, 0], [AGO, AGO], 0), &[]), &syn, &TCP),
+        opens(
+            "nat: a port may serve two backends",
+            &with(&elsewhere.pair(now, [0, 0], [AGO, AGO], 0), &[]),
+            &syn,
+            &TCP,
+        ),
         gives("nat: a half-open flow gives its port up", &with(&half(reuse), &[]), &[half(reuse)[0]]),
         gives("nat: an established flow gives its port up", &with(&[], &full([0, HEARD], expired)), &[]),
         gives(
@@ -120,7 +147,11 @@ fn walks(now: u32) -> Vec<Row> {
             &with(&[], &full([FIN, FIN], CLOSING_TICKS + GRACE_TICKS + 9)),
             &[],
         ),
-        gives("nat: so does one whose forward entry is gone", &with(&[], &[full([0, 0], CLOSING_TICKS)[1]]), &[]),
+        gives(
+            "nat: so does one whose forward entry is gone",
+            &with(&[], &[full([0, 0], CLOSING_TICKS)[1]]),
+            &[],
+        ),
         row("nat: eight tries find nothing", &with(&taken, &[]), &syn).dropped(Reason::NatPortsExhausted),
     ]
 }

@@ -1,0 +1,107 @@
+//! Which health checks go the way of a VIP's traffic, and which VIP's.
+//!
+//! A backend behind `ipip` or `l2dsr` is of use only if it takes our packets apart and holds the VIP; its own address
+//! may answer all the same. So a check goes to the VIP's address, on the backend, where the VIP has the checked port
+//! and an address of the backend's family. Else, and behind `gue` and `nat`, it goes to the backend's own address.
+
+use std::net::IpAddr;
+
+use super::desired::Outer;
+use crate::{
+    config::{Config, Forward, Snapshot, Transport, Vip, VipPort},
+    steering::ProbeWay,
+};
+
+/// The ways of all checks that go so. A probe has its backend's id as its number.
+pub(super) fn ways(config: &Config, snapshot: &Snapshot, outer: Outer) -> Vec<ProbeWay> {
+    let mut ways = Vec::new();
+    for pool in &snapshot.pools {
+        let Some(health) = config.pools.get(&pool.name).and_then(|config| config.health) else { continue };
+        for backend in &pool.backends {
+            let ip = backend.address.ip();
+            let port = health.tcp_port.unwrap_or(backend.address.port());
+            let mut vips = config.vips.values().filter(|vip| vip.pool == pool.name);
+            ways.extend(vips.find_map(|vip| {
+                let (vip, outer) = (address(vip, ip, port)?, outer_of(vip.forward, ip, outer)?);
+                Some(ProbeWay { number: backend.id.0, vip, backend: ip, outer })
+            }));
+        }
+    }
+    ways
+}
+
+/// The VIP's address to ask for, of the family of `like`.
+fn address(vip: &Vip, like: IpAddr, port: u16) -> Option<IpAddr> {
+    let is_ours = vip.ports.contains(&VipPort { port, transport: Transport::Tcp });
+    vip.addresses.iter().find(|address| is_ours && address.is_ipv4() == like.is_ipv4()).copied()
+}
+
+/// The outer source, or that there is no outer header. `None`: packets do not get there at all.
+fn outer_of(forward: Forward, to: IpAddr, outer: Outer) -> Option<Option<IpAddr>> {
+    match forward {
+        Forward::Ipip => outer.source(to).map(Some),
+        Forward::L2dsr => Some(None),
+        // lb_probe_out writes no UDP header: such a check goes to the backend's own address.
+        Forward::Gue => None,
+        // Nothing of the VIP's is on the backend.
+        Forward::Nat => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{admin::fixture, config::Health, model::Generation};
+
+    /// VIP `dns` has `192.0.2.53` and 53/tcp among others; its pool has one IPv4 backend.
+    fn ways_with(edit: impl FnOnce(&mut Config)) -> Vec<ProbeWay> {
+        let mut config = (*fixture::view().config).clone();
+        let pool = config.vips["dns"].pool.clone();
+        let Some(vip) = config.vips.get_mut("dns") else { panic!("no vip") };
+        vip.addresses = vec!["192.0.2.53".parse().unwrap(), "2001:db8::53".parse().unwrap()];
+        vip.ports = vec![VipPort { port: 53, transport: Transport::Tcp }];
+        let health = config.pools.values().find_map(|pool| pool.health).unwrap();
+        let Some(pool) = config.pools.get_mut(&pool) else { panic!("no pool") };
+        pool.health = Some(Health { tcp_port: Some(53), ..health });
+        pool.backends.truncate(1);
+        pool.backends[0].ip = "10.0.1.53".parse().unwrap();
+        edit(&mut config);
+        let ids = &mut crate::config::BackendIds::new();
+        let snapshot = Snapshot::build(&config, Generation(1), ids).unwrap();
+        let mut outer = Outer::default();
+        outer.add("10.0.0.1".parse().unwrap());
+        ways(&config, &snapshot, outer)
+    }
+
+    #[test]
+    fn a_check_of_a_vips_port_goes_to_the_vip() {
+        let ways = ways_with(|_| ());
+        let [way] = ways[..] else { panic!("{ways:?}") };
+        assert_eq!(way.vip, "192.0.2.53".parse::<IpAddr>().unwrap());
+        assert_eq!(way.backend, "10.0.1.53".parse::<IpAddr>().unwrap());
+        assert_eq!(way.outer, "10.0.0.1".parse().ok());
+        assert_ne!(way.number, 0, "it is a backend's id");
+        let l2dsr = ways_with(|config| config.vips.get_mut("dns").unwrap().forward = Forward::L2dsr);
+        assert_eq!(l2dsr[0].outer, None);
+    }
+
+    #[test]
+    fn what_the_vip_does_not_answer_is_asked_of_the_backend_itself() {
+        let other_port = |config: &mut Config| {
+            let pool = config.vips["dns"].pool.clone();
+            config.pools.get_mut(&pool).unwrap().health.as_mut().unwrap().tcp_port = Some(54);
+        };
+        let v6 = |config: &mut Config| {
+            config.vips.get_mut("dns").unwrap().addresses.truncate(1);
+            let pool = config.vips["dns"].pool.clone();
+            config.pools.get_mut(&pool).unwrap().backends[0].ip = "2001:db8::9".parse().unwrap();
+        };
+        assert!(ways_with(other_port).is_empty());
+        let v6_without_source = |config: &mut Config| {
+            v6(config);
+            config.vips.get_mut("dns").unwrap().addresses.push("2001:db8::53".parse().unwrap());
+        };
+        assert!(ways_with(v6).is_empty(), "the VIP has no such address");
+        assert!(ways_with(v6_without_source).is_empty(), "there is no IPv6 address to send from");
+    }
+}
