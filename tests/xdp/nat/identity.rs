@@ -97,8 +97,7 @@ impl Case {
     fn given(&self) -> String {
         let source = self.source();
         let ip = if self.is_v4 { source } else { format!("[{source}]") };
-        let given: SocketAddr = format!("{ip}:1024").parse().expect("an address");
-        given.to_string()
+        format!("{ip}:1024")
     }
 }
 
@@ -143,28 +142,35 @@ proptest! {
         let (client, vip, server, given) = (case.client(), case.vip(), case.server(), case.given());
         host::pass(&world, &nat, 0, &case.packet(&client, vip, SYN, 4).build());
         let header = if case.is_v4 { 20 } else { 40 };
-        let kind = if case.is_v4 { [3, 3] } else { [1, 4] };
+        let kind = if case.is_v4 { (3, 3, 0) } else { (1, 4, 0) };
         let of = |end: &str| {
             let mut end: SocketAddr = end.parse().expect("an end");
             end.set_port(0);
             end.to_string()
         };
-        let error = |source: &str, destination: &str, about: &Packet| {
-            Packet::error(&of(source), &of(destination), kind, about, header + quoted)
+        // Half a checksum cannot be changed with what it sums up: it stays as it was sent.
+        let is_half = case.is_tcp && quoted == 17;
+        let error = |source: &str, destination: &str, about: &Packet, sent: &Packet| {
+            let mut quote = about.build().split_off(about.ip_at());
+            if is_half {
+                quote[header + 16] = sent.build()[sent.ip_at() + header + 16];
+            }
+            quote.truncate(header + quoted);
+            Packet::icmp_error(&of(source), &of(destination), kind, &quote)
                 .macs(LB0_MAC, ROUTER_MAC)
                 .ttl(case.ttl)
         };
         // What went there, as the backend got it and as the client sent it.
         let sent = case.packet(&given, &server, SYN, case.payload[0]);
         let original = case.packet(&client, vip, SYN, case.payload[0]);
-        let out = host::pass(&world, &nat, 0, &error(&server, &given, &sent).build());
+        let out = host::pass(&world, &nat, 0, &error(&server, &given, &sent, &sent).build());
         prop_assert_eq!((out.reason, out.verdict), (Reason::NatError, Verdict::Pass));
-        prop_assert_eq!(out.frame, error(vip, &client, &original).build());
+        prop_assert_eq!(out.frame, error(vip, &client, &original, &sent).build());
         // What came back.
         let sent = case.packet(vip, &client, ACK, case.payload[1]);
         let original = case.packet(&server, &given, ACK, case.payload[1]);
-        let out = host::pass(&world, &nat, 0, &error(&client, vip, &sent).build());
+        let out = host::pass(&world, &nat, 0, &error(&client, vip, &sent, &sent).build());
         prop_assert_eq!((out.reason, out.verdict), (Reason::NatError, Verdict::Transmit));
-        prop_assert_eq!(out.frame, gone_to_backend(&error(&given, &server, &original), &case));
+        prop_assert_eq!(out.frame, gone_to_backend(&error(&given, &server, &original, &sent), &case));
     }
 }

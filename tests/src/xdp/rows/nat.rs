@@ -14,7 +14,7 @@ use lb_abi::{
 };
 use lb_ebpf::verdict::Verdict;
 
-use super::{Row, frame, row};
+use super::{Row, big, frame, row};
 use crate::{
     packet::{ACK, FIN as FINISH, Packet, RST, SYN},
     xdp::{
@@ -401,6 +401,7 @@ fn established(now: u32) -> Vec<Row> {
             .dropped(Reason::Mtu)
             .leaving(&[], &TCP.pair(now, [0, HEARD], [0, AGO], EXPECTED)),
     ]);
+    rows.extend(too_big(now));
     // A checksum of UDP that is not there stays so.
     let bare =
         |packet: &Packet| edited(packet, |frame| frame[packet.ip_at() + 26..packet.ip_at() + 28].fill(0));
@@ -411,6 +412,22 @@ fn established(now: u32) -> Vec<Row> {
     without.expected.frame = bare(&leaving(&packet.ends(UDP.source, UDP.server), &NEAR));
     rows.push(without);
     [rows, backends(now)].concat()
+}
+
+/// Translation changes no length, so a packet is too long only for a way out that takes less than the way in.
+fn too_big(now: u32) -> Vec<Row> {
+    let told = |name, flow: &Flow, packet: Packet, ago: [u32; 2]| {
+        let world = of(flow, now).flows(flow.pair(now, [0, HEARD], [AGO, AGO], EXPECTED));
+        row(name, &world, &packet)
+            .transmitted(Reason::TooBig, big::error(&packet, 1500).build())
+            .leaving(&[], &flow.pair(now, [0, HEARD], ago, EXPECTED))
+    };
+    vec![
+        told("nat: too big there", &TCP, TCP.there(ACK).payload(1461).dont_fragment(), [0, AGO]),
+        told("nat: too big back", &UDP, UDP.reply(0).payload(1473).dont_fragment(), [AGO, 0]),
+        told("nat v6: too big there", &UDP_V6, UDP_V6.there(0).payload(1453), [0, AGO]),
+        told("nat v6: too big back", &TCP_V6, TCP_V6.reply(ACK).payload(1441), [AGO, 0]),
+    ]
 }
 
 /// Established flows and the state of their backends.

@@ -71,23 +71,19 @@ fn to_backend(now: u32) -> Vec<Row> {
 fn unknown(now: u32) -> Vec<Row> {
     let world = live(&TCP, now);
     let other = Packet::tcp("10.0.9.1:4000", TCP.server, ACK);
+    let others = Packet::tcp(TCP.vip, "10.0.1.12:4000", ACK);
     let echo = Packet::echo_request("10.0.9.1:0", "10.0.0.11:0");
     let ours = Packet::tcp(TCP.source, TCP.server, ACK);
     let about = |quoted: &Packet, bytes| error(TCP.server, TCP.source, PORT, quoted, bytes);
+    let to_vip = |quoted: &Packet| error(TCP.client, TCP.vip, PORT, quoted, 28);
     vec![
         row("nat error: about no flow of ours", &world, &about(&other, 28)).dropped(Reason::NatUnknown),
+        row("nat error: to a VIP about no flow of ours", &world, &to_vip(&others)).dropped(Reason::NatUnknown),
+        row("nat error: to a VIP about what it never sent", &world, &to_vip(&other))
+            .dropped(Reason::MalformedIcmp),
         row("nat error: about what has no ports passes", &world, &about(&echo, 28)),
-        row("nat error: with too little of a quote passes", &world, &about(&ours, 27)),
-        row(
-            "nat error: one of another kind passes",
-            &world,
-            &error(TCP.server, TCP.source, [5, 1], &ours, 28),
-        ),
-        row(
-            "nat error: to a VIP about no flow passes",
-            &world,
-            &error(TCP.client, TCP.vip, PORT, &other, 28),
-        ),
+        row("nat error: with too little of a quote", &world, &about(&ours, 27)).dropped(Reason::MalformedIcmp),
+        row("nat error: one of another kind passes", &world, &error(TCP.server, TCP.source, [5, 1], &ours, 28)),
         row("nat error: its last hop", &world, &about(&ours, 28).ttl(1)).dropped(Reason::Ttl),
     ]
 }
