@@ -69,7 +69,7 @@ pub(crate) fn action(ctx: &XdpContext, verdict: Verdict) -> u32 {
 #[inline(always)]
 fn translate(ctx: &XdpContext) -> u32 {
     // SAFETY: the context is the kernel's, and the called program is of the same kind.
-    unsafe { maps::PROGRAMS.tail_call(ctx, CALL_NAT) };
+    unsafe { maps::nat::PROGRAMS.tail_call(ctx, CALL_NAT) };
     add_one(&maps::REASONS, Reason::Abi as u32);
     xdp_action::XDP_PASS
 }

@@ -1,9 +1,11 @@
 //! Map statics. Names, keys and values are the contract of `lb_abi::names`.
 
+pub(crate) mod nat;
+
 use aya_ebpf::{
-    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    bindings::BPF_F_MMAPABLE,
     macros::map,
-    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, ReusePortSockArray, SockMap},
+    maps::{Array, HashMap, LpmTrie, PerCpuArray, ReusePortSockArray, SockMap},
 };
 use lb_abi::{
     backend::BackendEntry,
@@ -14,13 +16,11 @@ use lb_abi::{
     link::LinkEntry,
     lookup::LookupEntry,
     meta::Meta,
-    nat::{NatEntry, NatEvent, NatPool},
     probe::ProbeEntry,
     reason,
     steer::{SteerCounters, SteerEntry, SteerKey},
     vip::{VipEntry, VipKey},
 };
-use lb_ebpf::nat::Passage;
 
 #[map]
 pub(crate) static META: Array<Meta> = Array::with_max_entries(1, 0);
@@ -48,25 +48,6 @@ pub(crate) static INSERTS: PerCpuArray<Inserts> = PerCpuArray::with_max_entries(
 /// Shared by all cores; written at most once a tick by each, and only while something is refused.
 #[map]
 pub(crate) static REFUSED_AT: Array<u32> = Array::with_max_entries(1, 0);
-pub(crate) static PROGRAMS: ProgramArray = ProgramArray::with_max_entries(1, 0);
-#[map]
-pub(crate) static NAT_OPENING: LruHashMap<FlowKey, NatEntry> =
-    LruHashMap::with_max_entries(bounds::NAT_OPENING_MAX, 0);
-/// Not preallocated: whole it would be 150 MiB, for a box that may translate nothing.
-#[map]
-pub(crate) static NAT_FLOWS: HashMap<FlowKey, NatEntry> =
-    HashMap::with_max_entries(bounds::NAT_FLOWS_MAX, BPF_F_NO_PREALLOC);
-#[map]
-pub(crate) static NAT_POOLS: Array<NatPool> = Array::with_max_entries(bounds::VIPS_MAX, 0);
-#[map]
-pub(crate) static NAT_SOURCES: Array<[u8; 16]> = Array::with_max_entries(bounds::NAT_SOURCES_MAX, 0);
-#[map]
-pub(crate) static NAT_POSITION: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
-/// The program's own: nobody else reads it.
-#[map]
-pub(crate) static NAT_PASSAGE: PerCpuArray<Passage> = PerCpuArray::with_max_entries(1, 0);
-#[map]
-pub(crate) static NAT_EVENTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(NatEvent::ALL.len() as u32, 0);
 #[map]
 pub(crate) static DENY_V4: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(bounds::DENY_MAX, 0);
 #[map]

@@ -18,7 +18,7 @@ const EXISTS: i32 = -17;
 /// This core's memory for a packet under translation.
 #[inline(always)]
 pub(crate) fn passage() -> Option<&'static mut Passage> {
-    let passage = maps::NAT_PASSAGE.get_ptr_mut(0)?;
+    let passage = maps::nat::NAT_PASSAGE.get_ptr_mut(0)?;
     // SAFETY: this core's own entry, zero at first and written by `lb_nat` alone, which asks once: XDP programs are
     // not interrupted by one another on a core.
     Some(unsafe { &mut *passage })
@@ -30,8 +30,8 @@ impl NatEnv for Kernel<'_> {
     #[inline(always)]
     fn nat(&self, table: Table, key: &FlowKey) -> Option<Cell> {
         match table {
-            Table::Opening => maps::NAT_OPENING.get_ptr_mut(key),
-            Table::Established => maps::NAT_FLOWS.get_ptr_mut(key),
+            Table::Opening => maps::nat::NAT_OPENING.get_ptr_mut(key),
+            Table::Established => maps::nat::NAT_FLOWS.get_ptr_mut(key),
         }
         .map(Cell)
     }
@@ -40,8 +40,8 @@ impl NatEnv for Kernel<'_> {
     fn nat_insert(&self, table: Table, key: &FlowKey, entry: &NatEntry) -> Result<(), Refusal> {
         let flags = u64::from(BPF_NOEXIST);
         let inserted = match table {
-            Table::Opening => maps::NAT_OPENING.insert(key, entry, flags),
-            Table::Established => maps::NAT_FLOWS.insert(key, entry, flags),
+            Table::Opening => maps::nat::NAT_OPENING.insert(key, entry, flags),
+            Table::Established => maps::nat::NAT_FLOWS.insert(key, entry, flags),
         };
         inserted.map_err(|error| if error == EXISTS { Refusal::Taken } else { Refusal::Full })
     }
@@ -50,26 +50,26 @@ impl NatEnv for Kernel<'_> {
     fn nat_remove(&self, table: Table, key: &FlowKey) {
         // The one error there is says that it is gone already.
         _ = match table {
-            Table::Opening => maps::NAT_OPENING.remove(key),
-            Table::Established => maps::NAT_FLOWS.remove(key),
+            Table::Opening => maps::nat::NAT_OPENING.remove(key),
+            Table::Established => maps::nat::NAT_FLOWS.remove(key),
         };
     }
 
     #[inline(always)]
     fn nat_pool(&self, vip: u32) -> Option<NatPool> {
-        maps::NAT_POOLS.get(vip).copied()
+        maps::nat::NAT_POOLS.get(vip).copied()
     }
 
     #[inline(always)]
     fn nat_source(&self, index: u32) -> Option<[u8; 16]> {
-        maps::NAT_SOURCES.get(index).copied()
+        maps::nat::NAT_SOURCES.get(index).copied()
     }
 
     #[inline(always)]
     fn nat_position(&self) -> (u32, u32) {
         // SAFETY: a helper without arguments.
         let core = unsafe { helpers::bpf_get_smp_processor_id() };
-        let Some(position) = maps::NAT_POSITION.get_ptr_mut(0) else { return (core, 0) };
+        let Some(position) = maps::nat::NAT_POSITION.get_ptr_mut(0) else { return (core, 0) };
         // SAFETY: this core's own entry; XDP programs are not interrupted by one another on a core.
         let now = unsafe { *position };
         // SAFETY: as above.
@@ -79,7 +79,7 @@ impl NatEnv for Kernel<'_> {
 
     #[inline(always)]
     fn count_nat(&self, event: NatEvent) {
-        add_one(&maps::NAT_EVENTS, event as u32);
+        add_one(&maps::nat::NAT_EVENTS, event as u32);
     }
 }
 

@@ -93,7 +93,9 @@ impl NatLeft {
         for (_, entry) in self.opening.iter_mut().chain(&mut self.flows) {
             entry.seen = u32::from(entry.seen.wrapping_sub(now) <= u32::MAX / 2);
         }
-        let order = |(key, _): &(FlowKey, NatEntry)| (key.source, key.source_port, key.destination_port);
+        let order = |(key, _): &(FlowKey, NatEntry)| {
+            (key.source, key.source_port, key.destination, key.destination_port)
+        };
         self.opening.sort_by_key(order);
         self.flows.sort_by_key(order);
         self.events.sort_by_key(|event| *event as u32);
