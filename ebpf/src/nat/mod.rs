@@ -258,6 +258,7 @@ fn walk<P: Packet, E: NatEnv>(packet: &mut P, env: &E, passage: &mut Passage) ->
         Some(vip) => {
             known(env, passage)?;
             if passage.is_new {
+                open::choose(env, vip, passage)?;
                 open::open(env, vip, passage)?;
             }
         }

@@ -15,9 +15,9 @@ use crate::{address::Address, select};
 /// Ports that one packet tries. The walk goes on where it stopped, so a repeated SYN tries others.
 const TRIES: u32 = 8;
 
-/// Opens a flow: writes its entries, and its forward entry into `passage`.
+/// Chooses a backend: writes the reverse entry into `passage`, and its key as far as that does not need a source.
 #[inline(never)]
-pub(super) fn open<E: NatEnv>(env: &E, vip: &VipEntry, passage: &mut Passage) -> Result<(), Reason> {
+pub(super) fn choose<E: NatEnv>(env: &E, vip: &VipEntry, passage: &mut Passage) -> Result<(), Reason> {
     let hash = hash::flow(vip.hash_key, &passage.key);
     let choice = select::select(env, vip, &passage.key, passage.stage, hash)?;
     let own = env.backend(choice.id).map_or(Be16(0), |backend| backend.port);
@@ -46,15 +46,20 @@ pub(super) fn open<E: NatEnv>(env: &E, vip: &VipEntry, passage: &mut Passage) ->
         flags: 0,
         seen: passage.now,
     };
+    Ok(())
+}
+
+/// Opens a flow to the backend that [`choose`] left in `passage`: finds a source, writes both entries, and the forward
+/// one into `passage`.
+#[inline(never)]
+pub(super) fn open<E: NatEnv>(env: &E, vip: &VipEntry, passage: &mut Passage) -> Result<(), Reason> {
     take_port(env, vip.vip, passage)?;
-    passage.entry = NatEntry {
-        source: passage.reverse.destination,
-        destination: passage.reverse.source,
-        source_port: passage.reverse.destination_port,
-        destination_port: port,
-        flags: FORWARD,
-        ..passage.peer
-    };
+    // Field by field: whole, it would go by way of the stack.
+    let Passage { entry, peer, reverse, .. } = passage;
+    (entry.source, entry.destination) = (reverse.destination, reverse.source);
+    (entry.source_port, entry.destination_port) = (reverse.destination_port, reverse.source_port);
+    (entry.backend, entry.vip, entry.generation) = (peer.backend, peer.vip, peer.generation);
+    (entry.expected, entry.flags, entry.seen) = (0, FORWARD, peer.seen);
     match env.nat_insert(Table::Opening, &passage.key, &passage.entry) {
         Ok(()) => {
             env.count_nat(NatEvent::Opened);

@@ -78,12 +78,18 @@ fn unknown(now: u32) -> Vec<Row> {
     let to_vip = |quoted: &Packet| error(TCP.client, TCP.vip, PORT, quoted, 28);
     vec![
         row("nat error: about no flow of ours", &world, &about(&other, 28)).dropped(Reason::NatUnknown),
-        row("nat error: to a VIP about no flow of ours", &world, &to_vip(&others)).dropped(Reason::NatUnknown),
+        row("nat error: to a VIP about no flow of ours", &world, &to_vip(&others))
+            .dropped(Reason::NatUnknown),
         row("nat error: to a VIP about what it never sent", &world, &to_vip(&other))
             .dropped(Reason::MalformedIcmp),
         row("nat error: about what has no ports passes", &world, &about(&echo, 28)),
-        row("nat error: with too little of a quote", &world, &about(&ours, 27)).dropped(Reason::MalformedIcmp),
-        row("nat error: one of another kind passes", &world, &error(TCP.server, TCP.source, [5, 1], &ours, 28)),
+        row("nat error: with too little of a quote", &world, &about(&ours, 27))
+            .dropped(Reason::MalformedIcmp),
+        row(
+            "nat error: one of another kind passes",
+            &world,
+            &error(TCP.server, TCP.source, [5, 1], &ours, 28),
+        ),
         row("nat error: its last hop", &world, &about(&ours, 28).ttl(1)).dropped(Reason::Ttl),
     ]
 }
