@@ -161,7 +161,7 @@ fn shown(daemon: &Daemon<'_>, family: &Family<'_>) -> Result<()> {
     let probe = flows
         .matching("vip", "echo")
         .iter()
-        .filter(|row| row.text("state").is_ok_and(|s| s == "live"))
+        .filter(|row| row.text("state").is_ok_and(|s| s == "established"))
         .count();
     ensure!(probe >= 1, "the probe's flow was established: {flows:?}");
     let metrics = daemon.metrics()?;
