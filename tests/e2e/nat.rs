@@ -19,6 +19,8 @@ use lb_tests::{
     wait::{self, PATIENCE},
 };
 
+mod ends;
+
 /// Addresses that sources are translated to, by family.
 const SOURCES: [&str; 2] = ["10.77.9.0/28", "fd77:9::/124"];
 const SOURCE_STARTS: [&str; 2] = ["10.77.9.", "fd77:9::"];
