@@ -22,6 +22,12 @@ pub const PROGRAM_PROBE_IN: &str = "lb_probe_in";
 pub const MAP_META: &str = "META";
 /// `HashMap<VipKey, VipEntry>`.
 pub const MAP_VIPS: &str = "VIPS";
+/// `Array<u64>` of [`crate::directory::Bucket`], `BPF_F_MMAPABLE`.
+pub const MAP_VIP_BUCKETS: &str = "VIP_BUCKETS";
+/// `Array<VipSlot>` by index, `BPF_F_MMAPABLE` so that each is one cache line.
+pub const MAP_VIP_ENTRIES: &str = "VIP_ENTRIES";
+/// `Array<PortRanges>` by [`crate::directory::VipSlot::ranges`].
+pub const MAP_VIP_RANGES: &str = "VIP_RANGES";
 /// `Array<u64>` of [`crate::slot::Slot`], `BPF_F_MMAPABLE`; table t begins at `t * TABLE_LEN`.
 pub const MAP_SLOTS: &str = "SLOTS";
 /// `Array<BackendEntry>` by backend id.
@@ -54,10 +60,12 @@ pub const MAP_NAT_SOURCES: &str = "NAT_SOURCES";
 pub const MAP_NAT_POSITION: &str = "NAT_POSITION";
 /// `PerCpuArray<u64>` by [`crate::nat::NatEvent`].
 pub const MAP_NAT_EVENTS: &str = "NAT_EVENTS";
-/// `LpmTrie<[u8; 4], u32>` of denied sources.
-pub const MAP_DENY_V4: &str = "DENY_V4";
-/// `LpmTrie<[u8; 16], u32>` of denied sources.
-pub const MAP_DENY_V6: &str = "DENY_V6";
+/// `Array<u64>`: [`crate::guard::GATE_WORDS`] words of 64 bits, `BPF_F_MMAPABLE`.
+pub const MAP_GATES: &str = "GATES";
+/// `Array<GuardBucket>`, `BPF_F_MMAPABLE`.
+pub const MAP_GUARD: &str = "GUARD";
+/// `Array<Lengths>`, two for each list.
+pub const MAP_LENGTHS: &str = "LENGTHS";
 /// `PerCpuArray<u64>` by [`crate::reason::Reason`].
 pub const MAP_REASONS: &str = "REASONS";
 /// `PerCpuArray<u64>` by [`crate::counter::FlowEvent`].

@@ -22,6 +22,7 @@ macro_rules! reasons {
             }
 
             /// What happens to the packet.
+            #[inline(always)]
             pub const fn fate(self) -> Fate {
                 match self { $(Self::$variant => Fate::$fate,)+ }
             }

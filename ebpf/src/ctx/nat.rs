@@ -9,7 +9,7 @@ use lb_abi::{
 };
 use lb_ebpf::nat::{NatCell, NatEnv, Passage, Refusal, Table};
 
-use super::{Kernel, add_one};
+use super::{add_one, kernel::Kernel};
 use crate::maps;
 
 /// `EEXIST` of the kernel, as helpers return it.

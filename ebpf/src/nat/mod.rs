@@ -60,7 +60,6 @@ mod rewrite;
 
 use lb_abi::{
     backend::{DOWN, PRESENT},
-    be::Be16,
     flow::FlowKey,
     meta::FLAG_NAT,
     nat::{
@@ -68,17 +67,19 @@ use lb_abi::{
         RST, TCP_TICKS, UDP_TICKS, idle_ticks, is_idle, later,
     },
     reason::Reason,
-    vip::{FORWARD_NAT, NAT_SOURCE, VipEntry, VipKey},
+    vip::{FORWARD_NAT, NAT_SOURCE, VipEntry},
 };
 
-use self::rewrite::Ends;
+use self::{open::Chosen, rewrite::Ends};
 use crate::{
+    address::Address,
     checksum::Delta,
+    directory::{self, Wanted},
     encap::{self, Tags},
     env::{Env, NextHop, Route, Unroutable},
-    hop, icmp,
+    hop,
     packet::Packet,
-    parse::{Ip, Link, Ports, Shape, TcpFlags, Transport},
+    parse::{Ip, Link, Ports, TcpFlags, Transport},
     select::{Choice, Stage},
     verdict::{Outcome, Verdict},
 };
@@ -211,18 +212,16 @@ pub fn nat<P: Packet, E: NatEnv>(packet: &mut P, env: &E, passage: &mut Passage)
 fn walk<P: Packet, E: NatEnv>(packet: &mut P, env: &E, passage: &mut Passage) -> Result<Outcome, Reason> {
     let link = Link::parse(packet).map_err(|_| Reason::NotOurs)?;
     let family = link.family().ok_or(Reason::NotOurs)?;
-    if link.to_group() {
+    if link.to_group {
         return Err(Reason::NotOurs);
     }
     let ip = Ip::parse(packet, link.len, family).map_err(|_| Reason::NotOurs)?;
-    if !matches!(ip.shape, Shape::Plain) {
-        return Err(Reason::NotOurs);
-    }
     let transport = Transport::parse(packet, &ip).map_err(|_| Reason::NotOurs)?;
+    let mut is_possible = true;
     let ports = match transport {
         Transport::Tcp(ports, flags) => {
             let numbers = packet.load(ip.at + ip.family.header_len() + 4).ok_or(Reason::NotOurs)?;
-            passage.tcp(flags, numbers);
+            is_possible = passage.tcp(flags, numbers);
             ports
         }
         Transport::Udp(ports) => {
@@ -248,28 +247,30 @@ fn walk<P: Packet, E: NatEnv>(packet: &mut P, env: &E, passage: &mut Passage) ->
     passage.arrives(&ip, ports, env.now_ticks());
     let vip = vip_of(env, passage);
     passage.is_forward = vip.is_some();
-    if let Transport::Tcp(_, flags) = transport
-        && !flags.possible()
-    {
+    if !is_possible {
         return Err(if passage.is_forward { Reason::MalformedTcp } else { unknown(env, &ip) });
     }
+    let bytes = packet.len_of(ip.at + ip.length as usize) as u64;
     match vip {
-        Some(_) if ip.ttl <= 1 => return Err(Reason::Ttl),
         Some(vip) => {
-            known(env, passage)?;
-            if passage.is_new {
-                open::choose(env, vip, passage)?;
+            let found = if ip.ttl <= 1 { Err(Reason::Ttl) } else { known(env, passage) };
+            if passage.is_new || matches!(found, Err(Reason::Ttl | Reason::NatUnknown)) {
+                if open::choose(env, vip, passage)? == Chosen::Here {
+                    env.count_traffic(vip.vip, passage.peer.backend, bytes, passage.begins());
+                    return Ok(Outcome { reason: Reason::Local, verdict: Verdict::Pass });
+                }
+                found?;
                 open::open(env, vip, passage)?;
             }
+            found?;
         }
         None if !replied(env, passage) => return Err(unknown(env, &ip)),
         None if ip.ttl <= 1 => return Err(Reason::Ttl),
         None => {}
     }
-    let bytes = packet.len_of(ip.at + ip.length as usize) as u64;
     match find_way(packet, env, &ip, passage) {
         Err(Reason::TooBig) => {
-            too_big(packet, env, &link, &ip, passage)?;
+            env.tell_too_big(packet, passage.hop.mtu)?;
             return Ok(Outcome { reason: Reason::TooBig, verdict: Verdict::Transmit });
         }
         found => found?,
@@ -288,14 +289,17 @@ fn walk<P: Packet, E: NatEnv>(packet: &mut P, env: &E, passage: &mut Passage) ->
 /// A function of its own, as most of those below: each has its own part of the stack, for as long as it runs.
 #[inline(never)]
 fn vip_of<'e, E: NatEnv>(env: &'e E, passage: &Passage) -> Option<&'e VipEntry> {
-    let FlowKey { destination: address, destination_port: port, protocol, .. } = passage.key;
-    env.vip(&VipKey { address, port, protocol, pad: 0 }).filter(|vip| vip.flags & FORWARD_NAT != 0)
+    let FlowKey { destination, destination_port, protocol, .. } = passage.key;
+    let wanted = Wanted::new(Address::new(destination), destination_port, protocol);
+    directory::find(env, env.meta()?, wanted).filter(|vip| vip.flags & FORWARD_NAT != 0)
 }
 
 impl Passage {
+    /// False: no stack that means it ever sends these flags.
     #[inline(always)]
-    fn tcp(&mut self, flags: TcpFlags, [a, b, c, d]: [u16; 4]) {
-        self.stage = Stage::of(flags);
+    fn tcp(&mut self, flags: TcpFlags, [a, b, c, d]: [u16; 4]) -> bool {
+        let Some(stage) = Stage::of(flags) else { return false };
+        self.stage = stage;
         self.numbers = [number(a, b), number(c, d)];
         self.traces = if flags.0 & TcpFlags::RST != 0 {
             RST
@@ -304,6 +308,7 @@ impl Passage {
         } else {
             0
         };
+        true
     }
 
     #[inline(always)]
@@ -509,7 +514,8 @@ fn find_way<P: Packet, E: NatEnv>(packet: &P, env: &E, ip: &Ip, passage: &mut Pa
     };
     let hop = if passage.is_forward {
         let NatEntry { backend: id, generation, .. } = passage.entry;
-        let choice = Choice { id, address: ends.destination, generation, new_flow: passage.is_new };
+        let (address, new_flow) = (ends.destination, passage.is_new);
+        let choice = Choice { id, address, generation, is_local: false, new_flow };
         hop::to_backend(env, packet.ingress(), &choice, &route)
     } else {
         hop::ask(env, packet.ingress(), &route)
@@ -526,18 +532,6 @@ fn find_way<P: Packet, E: NatEnv>(packet: &P, env: &E, ip: &Ip, passage: &mut Pa
         Err(unroutable) => return Err(unroutable.reason()),
     };
     Ok(())
-}
-
-/// Turns a packet, not yet translated, into the error that says what fits: in the name of whom it was sent to.
-#[inline(never)]
-fn too_big<P: Packet, E: NatEnv>(
-    packet: &mut P,
-    env: &E,
-    link: &Link,
-    ip: &Ip,
-    passage: &Passage,
-) -> Result<(), Reason> {
-    icmp::too_big(packet, env, link, ip, passage.hop.mtu)
 }
 
 /// Makes the packet one hop older and gives it its new front; the verdict is left in `passage`. Without a next hop
@@ -564,10 +558,8 @@ fn send<P: Packet>(packet: &mut P, link: &Link, ip: &Ip, passage: &mut Passage) 
 /// What is for a source of ours but of no flow is dropped; everything else is the kernel's.
 #[inline(never)]
 fn unknown<E: Env>(env: &E, ip: &Ip) -> Reason {
-    let address =
-        VipKey { address: ip.destination.bytes(), port: Be16(0), protocol: ip.family.icmp(), pad: 0 };
-    match env.vip(&address) {
-        Some(entry) if entry.flags & NAT_SOURCE != 0 => Reason::NatUnknown,
+    match env.vip_flags(ip.destination) {
+        Some(flags) if flags & NAT_SOURCE != 0 => Reason::NatUnknown,
         _ => Reason::NotOurs,
     }
 }

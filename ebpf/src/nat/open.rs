@@ -3,23 +3,39 @@
 use lb_abi::{
     be::Be16,
     flow::FlowKey,
-    hash,
     nat::{FORWARD, NatEntry, NatEvent},
     reason::Reason,
-    vip::VipEntry,
+    vip::{FLOWS_NONE, VipEntry},
 };
 
 use super::{NatCell as _, NatEnv, Passage, Refusal, Table, is_reusable, is_reusable_established};
-use crate::{address::Address, select};
+use crate::{address::Address, flow::Flow, parse::Ports, select};
 
 /// Ports that one packet tries. The walk goes on where it stopped, so a repeated SYN tries others.
 const TRIES: u32 = 8;
 
+/// Where a new flow's backend is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Chosen {
+    /// Elsewhere.
+    There,
+    /// It is this box: the kernel has the packet as it came, nothing is translated, and nothing is remembered.
+    Here,
+}
+
 /// Chooses a backend: writes the reverse entry into `passage`, and its key as far as that does not need a source.
 #[inline(never)]
-pub(super) fn choose<E: NatEnv>(env: &E, vip: &VipEntry, passage: &mut Passage) -> Result<(), Reason> {
-    let hash = hash::flow(vip.hash_key, &passage.key);
-    let choice = select::select(env, vip, &passage.key, passage.stage, hash)?;
+pub(super) fn choose<E: NatEnv>(env: &E, vip: &VipEntry, passage: &mut Passage) -> Result<Chosen, Reason> {
+    let FlowKey { source, destination, source_port, destination_port, protocol, .. } = passage.key;
+    let ports = Ports { source: source_port, destination: destination_port };
+    let flow = Flow { source: Address::new(source), destination: Address::new(destination), ports, protocol };
+    // Entries are the memory of translated flows: no other record is looked for.
+    let vip = &VipEntry { flags: vip.flags | FLOWS_NONE, ..*vip };
+    let choice = select::select(env, vip, &flow, passage.stage, flow.hash(vip.hash_key))?;
+    if choice.is_local {
+        passage.peer.backend = choice.id;
+        return Ok(Chosen::Here);
+    }
     let own = env.backend(choice.id).map_or(Be16(0), |backend| backend.port);
     let port = if own.0 == 0 { passage.key.destination_port } else { own };
     // Config lets no pool of the other family stand behind such a VIP.
@@ -46,7 +62,7 @@ pub(super) fn choose<E: NatEnv>(env: &E, vip: &VipEntry, passage: &mut Passage) 
         flags: 0,
         seen: passage.now,
     };
-    Ok(())
+    Ok(Chosen::There)
 }
 
 /// Opens a flow to the backend that [`choose`] left in `passage`: finds a source, writes both entries, and the forward

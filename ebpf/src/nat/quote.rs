@@ -23,7 +23,7 @@ pub(super) fn find<P: Packet, E: NatEnv>(
     ip: &Ip,
     passage: &mut Passage,
 ) -> Result<(), Reason> {
-    passage.key = icmp::quoted(packet, ip)?;
+    passage.key = icmp::quoted(packet, ip)?.key();
     let cell = match env.nat(Table::Established, &passage.key) {
         None => env.nat(Table::Opening, &passage.key),
         cell => cell,

@@ -178,7 +178,7 @@ fn addresses<P: Packet>(packet: &mut P, family: Family, at: usize, old: &Ends, n
 #[inline(always)]
 fn sum_addresses(delta: &mut Delta, old: &Ends, new: &Ends) {
     for (old, new) in [(old.source, new.source), (old.destination, new.destination)] {
-        let ([a, b], [c, d]) = (old.halves(), new.halves());
+        let ((a, b), (c, d)) = (old.halves(), new.halves());
         delta.replace_quad(a, c);
         delta.replace_quad(b, d);
     }

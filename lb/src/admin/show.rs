@@ -13,7 +13,7 @@ use super::{
     view::View,
 };
 use crate::{
-    config::{HostMatch, PathMatch, Transport},
+    config::{HostMatch, PathMatch},
     metrics::{ListenerMetrics, WorkerMetrics},
     model::reason::{CloseReason, Fault},
 };
@@ -148,13 +148,11 @@ fn vips(view: &View, packets: Option<&Packets>) -> Vec<Value> {
         let traffic: Option<Traffic> = packets.map(|packets| {
             packets.vips.iter().find(|(of, _)| of == name).map_or(Traffic::default(), |(_, traffic)| *traffic)
         });
-        let ports = vip.ports.iter().map(|port| match port.transport {
-            Transport::Tcp => format!("{}/tcp", port.port),
-            Transport::Udp => format!("{}/udp", port.port),
-        });
+        let ports = vip.ports.iter().map(ToString::to_string);
+        let prefixes = vip.prefixes.iter().map(ToString::to_string);
         json!({
             "vip": name,
-            "address": vip.addresses,
+            "address": vip.addresses.iter().map(ToString::to_string).chain(prefixes).collect::<Vec<_>>(),
             "ports": ports.collect::<Vec<_>>(),
             "forward": vip.forward.name(),
             "pool": vip.pool,

@@ -65,6 +65,7 @@ mod sync;
 #[cfg(test)]
 mod tests;
 mod transition;
+mod wide;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -86,7 +87,7 @@ pub use error::{Error, Result};
 pub use facts::gather as gather_steer_facts;
 pub use flows::{Flow, FlowState};
 pub use lookup::{LookupGroup, parking};
-pub use maps::{NatPlace, SlotArray};
+pub use maps::{Lists, NatPlace, SlotArray};
 pub use nat::{NatFlow, NatState, NatStats, NatStore};
 pub use object::embedded as embedded_object;
 pub use presence::Presence;
@@ -169,7 +170,7 @@ impl Plane {
     }
 
     /// As [`Self::open`], for `lb_steer` alone: unpinned, and without room for a single VIP, which would lock
-    /// some 60 MiB of kernel memory.
+    /// some 80 MiB of kernel memory.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -236,7 +237,7 @@ impl Plane {
         };
         let program = loader::xdp(&mut self.object, names::PROGRAM_NAT)?;
         let fd = program.fd().map_err(failed)?;
-        self.maps.programs.set(names::CALL_NAT, fd, 0).map_err(Error::map(names::MAP_PROGRAMS))
+        self.maps.nat.programs.set(names::CALL_NAT, fd, 0).map_err(Error::map(names::MAP_PROGRAMS))
     }
 
     /// Takes `lb_ingress` off every interface that an earlier process put it on and this one did not; gives their

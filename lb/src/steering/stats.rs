@@ -75,7 +75,7 @@ pub(super) fn read(
 pub(super) fn nat_events(maps: &Maps) -> Result<[u64; NatEvent::ALL.len()]> {
     let mut events = [0; NatEvent::ALL.len()];
     for (event, count) in NatEvent::ALL.iter().zip(&mut events) {
-        let values = maps.nat_events.get(&(*event as u32), 0).map_err(Error::map(names::MAP_NAT_EVENTS))?;
+        let values = maps.nat.events.get(&(*event as u32), 0).map_err(Error::map(names::MAP_NAT_EVENTS))?;
         *count = values.iter().sum();
     }
     Ok(events)

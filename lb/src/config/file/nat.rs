@@ -49,8 +49,8 @@ pub(super) fn check(vip: &VipDraft, pool: Option<&PoolDraft>, findings: &Finding
         return findings.report(&key, &vip.span, Show::KeyOnly, Severity::Error, fault);
     };
     let Some(first) = vip.addresses.first() else { return };
-    let family = Family::of(first.value);
-    let others = vip.addresses.iter().filter(|at| Family::of(at.value) != family);
+    let family = Family::of(first.value.addr());
+    let others = vip.addresses.iter().filter(|at| Family::of(at.value.addr()) != family);
     for address in others {
         let rule = "a VIP with forward = \"nat\" has addresses of one family: nothing is translated between IPv4 and \
                     IPv6; make it two VIPs with a pool each";
@@ -74,16 +74,18 @@ pub(super) fn check(vip: &VipDraft, pool: Option<&PoolDraft>, findings: &Finding
 
 /// What sources must not be, over all VIPs; and how many they are.
 pub(super) fn check_all(drafts: &Drafts, findings: &Findings<'_>) {
-    let mut used: Vec<(IpAddr, String)> = Vec::new();
+    let mut used: Vec<(IpNet, String)> = Vec::new();
     for vip in &drafts.vips {
         used.extend(vip.addresses.iter().map(|at| (at.value, format!("an address of vip.{}", vip.name))));
     }
     for pool in &drafts.pools {
-        used.extend(pool.backends.iter().map(|at| (at.value.ip, format!("a backend of pool.{}", pool.name))));
+        let backend = format!("a backend of pool.{}", pool.name);
+        used.extend(pool.backends.iter().map(|at| (at.value.ip.into(), backend.clone())));
     }
     for listener in &drafts.listeners {
         let of = format!("where listener.{} is bound", listener.name);
-        used.extend(listener.bind.iter().map(|at| (at.value.ip(), of.clone())));
+        used.extend(listener.bind.iter().map(|at| (at.value.ip().into(), of.clone())));
+        used.extend(listener.ranges.iter().map(|at| (at.value.net, of.clone())));
     }
     let mut left = NAT_SOURCES_MAX as usize;
     for vip in &drafts.vips {
@@ -91,10 +93,12 @@ pub(super) fn check_all(drafts: &Drafts, findings: &Findings<'_>) {
         let mut seen = BTreeSet::new();
         for source in &sources.value {
             let net = source.value;
-            if let Some((address, what)) = used.iter().find(|(address, _)| net.contains(address)) {
-                findings.error(source, Fault::new(format!("contains {address}, which is {what}")));
+            let meets = |other: &IpNet| other.contains(&net) || net.contains(other);
+            if let Some((other, what)) = used.iter().find(|(other, _)| meets(other)) {
+                let is = if net.contains(other) { "contains" } else { "is within" };
+                findings.error(source, Fault::new(format!("{is} {}, which is {what}", shown(other))));
             }
-            if seen.iter().any(|other: &IpNet| other.contains(&net) || net.contains(other)) {
+            if seen.iter().any(meets) {
                 findings.error(source, Fault::new("overlaps another source of this VIP"));
             }
             seen.insert(net);
@@ -106,6 +110,11 @@ pub(super) fn check_all(drafts: &Drafts, findings: &Findings<'_>) {
             left = left.saturating_sub(count);
         }
     }
+}
+
+/// An address without the length that says that it is one.
+fn shown(net: &IpNet) -> String {
+    if net.prefix_len() == net.max_prefix_len() { net.addr().to_string() } else { net.to_string() }
 }
 
 /// How many a prefix has.

@@ -8,7 +8,10 @@ use std::{
     os::fd::{AsFd as _, AsRawFd as _},
 };
 
-use aya::maps::{HashMap, Map, MapData, MapError};
+use aya::{
+    Ebpf,
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, ProgramArray},
+};
 use lb_abi::{
     flow::FlowKey,
     names,
@@ -20,8 +23,38 @@ use super::{
         error::{Error, Result},
         nat::NatStore,
     },
-    Maps,
+    Maps, take, typed,
 };
+
+/// The maps of translated flows, and what `lb_ingress` calls for them.
+pub struct NatMaps {
+    /// `PROGRAMS`.
+    pub programs: ProgramArray<MapData>,
+    /// `NAT_OPENING`: half-open flows.
+    pub opening: NatFlows,
+    /// `NAT_FLOWS`: established flows.
+    pub flows: NatFlows,
+    /// `NAT_POOLS`, by VIP index: which sources its flows are given.
+    pub pools: Array<MapData, NatPool>,
+    /// `NAT_SOURCES`: addresses that sources are translated to.
+    pub sources: Array<MapData, [u8; 16]>,
+    /// `NAT_EVENTS`: what became of translated flows.
+    pub events: PerCpuArray<MapData, u64>,
+}
+
+impl NatMaps {
+    /// Takes them out of the object.
+    pub(super) fn take(object: &mut Ebpf) -> Result<Self> {
+        Ok(Self {
+            programs: typed(object, names::MAP_PROGRAMS)?,
+            opening: NatFlows::of(take(object, names::MAP_NAT_OPENING)?, names::MAP_NAT_OPENING)?,
+            flows: NatFlows::of(take(object, names::MAP_NAT_FLOWS)?, names::MAP_NAT_FLOWS)?,
+            pools: typed(object, names::MAP_NAT_POOLS)?,
+            sources: typed(object, names::MAP_NAT_SOURCES)?,
+            events: typed(object, names::MAP_NAT_EVENTS)?,
+        })
+    }
+}
 
 /// `NAT_OPENING` or `NAT_FLOWS`.
 pub struct NatFlows {
@@ -128,7 +161,7 @@ impl NatFlows {
 impl NatStore for Maps {
     fn nat_pools(&self) -> Result<BTreeMap<u32, NatPool>> {
         let mut pools = BTreeMap::new();
-        for (vip, pool) in (0..).zip(self.nat_pools.iter()) {
+        for (vip, pool) in (0..).zip(self.nat.pools.iter()) {
             let pool = pool.map_err(Error::map(names::MAP_NAT_POOLS))?;
             if pool.count > 0 {
                 pools.insert(vip, pool);
@@ -138,27 +171,28 @@ impl NatStore for Maps {
     }
 
     fn put_nat_pool(&mut self, vip: u32, pool: &NatPool) -> Result<()> {
-        self.nat_pools.set(vip, pool, 0).map_err(Error::map(names::MAP_NAT_POOLS))
+        self.nat.pools.set(vip, pool, 0).map_err(Error::map(names::MAP_NAT_POOLS))
     }
 
     fn nat_sources(&self) -> Result<Vec<[u8; 16]>> {
-        self.nat_sources
+        self.nat
+            .sources
             .iter()
             .collect::<std::result::Result<_, _>>()
             .map_err(Error::map(names::MAP_NAT_SOURCES))
     }
 
     fn put_nat_source(&mut self, index: u32, source: &[u8; 16]) -> Result<()> {
-        self.nat_sources.set(index, source, 0).map_err(Error::map(names::MAP_NAT_SOURCES))
+        self.nat.sources.set(index, source, 0).map_err(Error::map(names::MAP_NAT_SOURCES))
     }
 
     fn nat_cores(&self) -> Result<u32> {
-        let per_core = self.nat_events.get(&0, 0).map_err(Error::map(names::MAP_NAT_EVENTS))?;
+        let per_core = self.nat.events.get(&0, 0).map_err(Error::map(names::MAP_NAT_EVENTS))?;
         Ok(per_core.len() as u32)
     }
 
     fn nat_read(&self, place: &mut NatPlace, count: usize) -> Result<(Vec<(FlowKey, NatEntry)>, bool)> {
-        self.nat_flows.read(place, count)
+        self.nat.flows.read(place, count)
     }
 
     fn nat_read_opening(
@@ -166,15 +200,15 @@ impl NatStore for Maps {
         place: &mut NatPlace,
         count: usize,
     ) -> Result<(Vec<(FlowKey, NatEntry)>, bool)> {
-        self.nat_opening.read(place, count)
+        self.nat.opening.read(place, count)
     }
 
     fn nat_get(&self, key: &FlowKey) -> Result<Option<NatEntry>> {
-        self.nat_flows.get(key)
+        self.nat.flows.get(key)
     }
 
     fn nat_remove(&mut self, key: &FlowKey) -> Result<()> {
-        self.nat_flows.remove(key)
+        self.nat.flows.remove(key)
     }
 }
 
