@@ -87,12 +87,13 @@ pub fn jumbo(now: u32) -> Vec<Row> {
         frame.truncate(frame.len() - bytes);
         frame
     };
-    vec![
+    let rows = vec![
         row("jumbo: GUE, just fits", &v6, &long).forwarded(&long, &NEAR_V6, Way::Gue),
         row("jumbo: IPIP", &ipip(now), &long).forwarded(&long, &NEAR, Way::Ipip),
         row("jumbo: too big", &v6, &longer).transmitted(Reason::TooBig, big::error(&longer, 8952).build()),
         frame("jumbo: a byte short", &v6, cut(&long, 1)).dropped(Reason::MalformedIp),
-    ]
+    ];
+    [rows, nat::jumbo(now)].concat()
 }
 
 /// How a packet gets to its backend.

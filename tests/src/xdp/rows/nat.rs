@@ -28,10 +28,22 @@ use crate::{
 
 mod errors;
 mod opening;
+mod ways;
 
 pub(super) fn rows(now: u32) -> Vec<Row> {
-    [opening::rows(now), half_open(now), established(now), ended(now), back(now), errors::rows(now)].concat()
+    [
+        opening::rows(now),
+        half_open(now),
+        established(now),
+        ended(now),
+        back(now),
+        errors::rows(now),
+        ways::rows(now),
+    ]
+    .concat()
 }
+
+pub(super) use ways::jumbo;
 
 /// Ticks ago that an entry of a live flow was seen.
 const AGO: u32 = 5;

@@ -7,7 +7,7 @@ pub(super) fn rows(now: u32) -> Vec<Row> {
 }
 
 /// A packet of no flow opens one, half.
-fn opens(name: &'static str, world: &World, packet: &Packet, flow: &Flow) -> Row {
+pub(super) fn opens(name: &'static str, world: &World, packet: &Packet, flow: &Flow) -> Row {
     let opening = [&world.nat.opening[..], &flow.pair(world.now, [0, 0], [0, 0], 0)].concat();
     row(name, world, packet)
         .there(packet, flow)
