@@ -20,9 +20,7 @@ use lb_tests::{
 
 use super::{
     Scenario,
-    program_object::{
-        BESIDE_DENIED_V4, Bench, DENIED_V4, Maps, NAT_SOURCE, Program, Slots, Way, directory,
-    },
+    program_object::{BESIDE_DENIED_V4, Bench, DENIED_V4, Maps, NAT_SOURCE, Program, Slots, Way, directory},
 };
 use crate::{
     budget::Depth,

@@ -1,7 +1,11 @@
 //! Translated flows by VLAN devices and gateways, to VIPs that are whole prefixes, in long frames; and those that are
 //! not translated, since their backend is this box itself.
 
-use lb_abi::{backend::LOCAL, link::LinkEntry, vip::FORWARD_NAT};
+use lb_abi::{
+    backend::LOCAL,
+    link::LinkEntry,
+    vip::{FLOWS_NONE, FORWARD_NAT},
+};
 
 use super::{opening::opens, *};
 use crate::packet::Mac;
@@ -88,14 +92,18 @@ fn wide(now: u32) -> Vec<Row> {
     let reply = wide.reply(ACK);
     vec![
         opens("nat: a SYN to an address of a prefix", &world, &wide.there(SYN), &wide),
-        opens("nat: the same, to another port", &world.clone().port(NEAR.id, 9000), &wide.there(SYN), &mapped),
+        opens(
+            "nat: the same, to another port",
+            &world.clone().port(NEAR.id, 9000),
+            &wide.there(SYN),
+            &mapped,
+        ),
         row("nat: back from an address of a prefix", &live, &reply)
             .back(&reply, &wide)
             .leaving(&[], &wide.pair(now, [0, HEARD], [AGO, 0], EXPECTED)),
     ]
 }
 
-/// Rows of long frames, for an MTU of 9000 at `lb0`.
 pub(super) fn jumbo(now: u32) -> Vec<Row> {
     let near = Flow { client: "10.0.0.14:40000", host: OTHER, ..TCP };
     let live = |flow: &Flow| of(flow, now).flows(flow.pair(now, [0, HEARD], [AGO, AGO], EXPECTED));
