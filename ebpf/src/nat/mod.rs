@@ -61,7 +61,7 @@ mod rewrite;
 use lb_abi::{
     backend::{DOWN, PRESENT},
     flow::FlowKey,
-    meta::FLAG_NAT,
+    meta::{FLAG_NAT, FLAG_WIDE_VIPS},
     nat::{
         ANSWERED, FIN, GRACE_TICKS, HEARD, NatEntry, NatEvent, NatPool, OPENING_REUSE_TICKS, OPENING_TICKS,
         RST, TCP_TICKS, UDP_TICKS, idle_ticks, is_idle, later,
@@ -229,7 +229,10 @@ fn walk<P: Packet, E: NatEnv>(packet: &mut P, env: &E, passage: &mut Passage) ->
             ports
         }
         Transport::IcmpError => {
-            quote::find(packet, env, &ip, passage)?;
+            if !quote::find(packet, env, &ip, passage)? {
+                let is_vip = vip_of(env, passage).is_some();
+                return Err(if is_vip { Reason::NatUnknown } else { unknown(env, &ip) });
+            }
             if ip.ttl <= 1 {
                 return Err(Reason::Ttl);
             }
@@ -284,14 +287,27 @@ fn walk<P: Packet, E: NatEnv>(packet: &mut P, env: &E, passage: &mut Passage) ->
     Ok(Outcome { reason: Reason::Forwarded, verdict: passage.verdict })
 }
 
-/// The VIP that a packet is for, if it is one that translates.
-///
-/// A function of its own, as most of those below: each has its own part of the stack, for as long as it runs.
-#[inline(never)]
+/// The VIP that a packet is for, if it is one that translates: as [`directory::find`], in parts.
+#[inline(always)]
 fn vip_of<'e, E: NatEnv>(env: &'e E, passage: &Passage) -> Option<&'e VipEntry> {
     let FlowKey { destination, destination_port, protocol, .. } = passage.key;
     let wanted = Wanted::new(Address::new(destination), destination_port, protocol);
-    directory::find(env, env.meta()?, wanted).filter(|vip| vip.flags & FORWARD_NAT != 0)
+    let vip = match vip_under(env, &wanted) {
+        Some(vip) => vip,
+        None if env.meta()?.flags & FLAG_WIDE_VIPS != 0 => {
+            vip_under(env, &env.locate(wanted).key(wanted.address)?)?
+        }
+        None => return None,
+    };
+    if vip.flags & FORWARD_NAT != 0 { Some(vip) } else { None }
+}
+
+/// The entry of a key.
+///
+/// A function of its own, as most of those below: each has its own part of the stack, for as long as it runs.
+#[inline(never)]
+fn vip_under<'e, E: NatEnv>(env: &'e E, key: &Wanted) -> Option<&'e VipEntry> {
+    directory::find_key(env, *key)
 }
 
 impl Passage {
