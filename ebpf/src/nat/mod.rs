@@ -288,7 +288,9 @@ fn walk<P: Packet, E: NatEnv>(packet: &mut P, env: &E, passage: &mut Passage) ->
 }
 
 /// The VIP that a packet is for, if it is one that translates: as [`directory::find`], in parts.
-#[inline(always)]
+///
+/// A function of its own, as most of those below: each has its own part of the stack, for as long as it runs.
+#[inline(never)]
 fn vip_of<'e, E: NatEnv>(env: &'e E, passage: &Passage) -> Option<&'e VipEntry> {
     let FlowKey { destination, destination_port, protocol, .. } = passage.key;
     let wanted = Wanted::new(Address::new(destination), destination_port, protocol);
@@ -303,8 +305,6 @@ fn vip_of<'e, E: NatEnv>(env: &'e E, passage: &Passage) -> Option<&'e VipEntry> 
 }
 
 /// The entry of a key.
-///
-/// A function of its own, as most of those below: each has its own part of the stack, for as long as it runs.
 #[inline(never)]
 fn vip_under<'e, E: NatEnv>(env: &'e E, key: &Wanted) -> Option<&'e VipEntry> {
     directory::find_key(env, *key)
@@ -534,7 +534,7 @@ fn find_way<P: Packet, E: NatEnv>(packet: &P, env: &E, ip: &Ip, passage: &mut Pa
         let choice = Choice { id, address, generation, is_local: false, new_flow };
         hop::to_backend(env, packet.ingress(), &choice, &route)
     } else {
-        hop::ask(env, packet.ingress(), &route)
+        hop::to_anybody(env, packet.ingress(), &route)
     };
     // A next hop whose Ethernet address is not known is no reason to drop: the kernel forwards the translated packet,
     // and learns the address. XDP cannot ask for it, and nothing else of ours speaks to clients.
@@ -572,7 +572,7 @@ fn send<P: Packet>(packet: &mut P, link: &Link, ip: &Ip, passage: &mut Passage) 
 }
 
 /// What is for a source of ours but of no flow is dropped; everything else is the kernel's.
-#[inline(never)]
+#[inline(always)]
 fn unknown<E: Env>(env: &E, ip: &Ip) -> Reason {
     match env.vip_flags(ip.destination) {
         Some(flags) if flags & NAT_SOURCE != 0 => Reason::NatUnknown,
