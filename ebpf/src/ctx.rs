@@ -1,5 +1,6 @@
 //! The kernel behind the library's traits. The only file with raw pointers, with those below it.
 
+pub(crate) mod cookie;
 pub(crate) mod lookup;
 pub(crate) mod probe;
 
@@ -12,7 +13,7 @@ use aya_ebpf::{
     EbpfContext as _,
     bindings::{
         BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup,
-        xdp_action,
+        bpf_sock, xdp_action,
     },
     helpers::generated as helpers,
     maps::{PerCpuArray, lpm_trie::Key},
@@ -27,6 +28,7 @@ use lb_abi::{
     hop::HopEntry,
     link::LinkEntry,
     meta::Meta,
+    names::CALL_COOKIE,
     reason::Reason,
     slot::{Slot, TICK_SHIFT},
     steer::{LOAD_LAGGING, MODE_CORE, STEER_LOOKED_UP, STEER_RELIEVE, SteerCounters, SteerEntry, SteerKey},
@@ -51,14 +53,25 @@ const AF_INET6: u8 = 10;
 
 /// What the kernel is told for a verdict.
 #[inline(always)]
-pub(crate) fn action(verdict: Verdict) -> u32 {
+pub(crate) fn action(ctx: &XdpContext, verdict: Verdict) -> u32 {
     match verdict {
         Verdict::Pass => xdp_action::XDP_PASS,
+        Verdict::Cookie => call(ctx, CALL_COOKIE),
         Verdict::Drop => xdp_action::XDP_DROP,
         Verdict::Transmit => xdp_action::XDP_TX,
         // SAFETY: a helper without pointers. It answers XDP_REDIRECT, or XDP_ABORTED for flags, which are 0.
         Verdict::Redirect { interface } => unsafe { helpers::bpf_redirect(interface, 0) as u32 },
     }
+}
+
+/// Calls a program, which does not return. Where it is missing, which the loader does not let happen, the kernel has the
+/// packet.
+#[inline(always)]
+fn call(ctx: &XdpContext, program: u32) -> u32 {
+    // SAFETY: the context is the kernel's, and the called programs are of the same kind.
+    unsafe { maps::PROGRAMS.tail_call(ctx, program) };
+    add_one(&maps::REASONS, Reason::NotOurs as u32);
+    xdp_action::XDP_PASS
 }
 
 /// The frame of an XDP context.
@@ -330,6 +343,11 @@ impl Env for Kernel<'_> {
     }
 
     #[inline(always)]
+    fn is_flooded(&self) -> bool {
+        cookie::is_flooded(self)
+    }
+
+    #[inline(always)]
     fn count(&self, reason: Reason) {
         add_one(&maps::REASONS, reason as u32);
     }
@@ -477,9 +495,16 @@ fn load(worker: u32) -> u32 {
 /// The address that the group is bound to.
 #[inline(always)]
 fn steer_key(ctx: &SkReuseportContext) -> Option<SteerKey> {
-    // SAFETY: the verifier knows `sk` as a socket of the group, never null, and its fields as readable.
+    // SAFETY: the verifier knows `sk` as a socket of the group, never null.
+    let sk = unsafe { (*ctx.md).__bindgen_anon_3.sk };
+    bound_to(sk, ctx.ip_protocol() as u8)
+}
+
+/// The address that a socket is bound to.
+#[inline(always)]
+fn bound_to(sk: *mut bpf_sock, protocol: u8) -> Option<SteerKey> {
+    // SAFETY: the verifier knows `sk` as a socket, not null, and its fields as readable.
     let (family, port, v4, v6) = unsafe {
-        let sk = (*ctx.md).__bindgen_anon_3.sk;
         let family = ptr::read_volatile(&raw const (*sk).family);
         let port = ptr::read_volatile(&raw const (*sk).src_port);
         let v4 = ptr::read_volatile(&raw const (*sk).src_ip4);
@@ -500,7 +525,7 @@ fn steer_key(ctx: &SkReuseportContext) -> Option<SteerKey> {
         return None;
     };
     // `src_port` of struct bpf_sock is in host order, unlike everything else there.
-    Some(SteerKey { address, port: Be16::new(port as u16), protocol: ctx.ip_protocol() as u8, pad: 0 })
+    Some(SteerKey { address, port: Be16::new(port as u16), protocol, pad: 0 })
 }
 
 #[inline(always)]

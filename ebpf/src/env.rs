@@ -59,6 +59,11 @@ pub trait Env {
     fn route(&self, ingress: u32, route: &Route) -> Result<NextHop, Unroutable>;
     /// Takes one out of what this core may answer by ICMP errors in the present tick; false: it is spent.
     fn may_answer(&self) -> bool;
+    /// Counts a SYN for no VIP on this core; true: it had more than [`lb_abi::bounds::SYNS_PER_TICK`] in the present
+    /// tick. This default is for surroundings without listeners.
+    fn is_flooded(&self) -> bool {
+        false
+    }
     /// Counts a packet under its reason.
     fn count(&self, reason: Reason);
     /// Counts a flow event.

@@ -20,7 +20,7 @@ use crate::{
     address::Address,
     encap::{self, Outer, Tags, Tunnel},
     env::{Env, Route, Unroutable},
-    gue, hop, icmp,
+    gue, hop, icmp, listener,
     numbers::Family,
     packet::Packet,
     parse::{Ip, Link, Ports, Shape, Transport},
@@ -28,14 +28,16 @@ use crate::{
     verdict::{Outcome, Verdict},
 };
 
-/// Decides about one packet, rewrites it if it is forwarded or answered, and counts it.
+/// Decides about one packet, rewrites it if it is forwarded or answered, and counts it; or says who does.
 #[inline(always)]
 pub fn ingress<P: Packet, E: Env>(packet: &mut P, env: &E) -> Verdict {
     let outcome = match walk(packet, env) {
         Ok(outcome) => outcome,
         Err(reason) => Outcome::stopped(reason),
     };
-    env.count(outcome.reason);
+    if !outcome.is_open() {
+        env.count(outcome.reason);
+    }
     outcome.verdict
 }
 
@@ -62,7 +64,7 @@ fn walk<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<Outcome, Reason> {
     let (vip, flow, stage) = match transport {
         Ok(Transport::Tcp(ports, flags)) => {
             let flow = flow(&ip, ports);
-            let vip = find(env, &flow)?;
+            let Ok(vip) = find(env, &flow) else { return Ok(listener::reach(env, meta, Some(flags))) };
             if !flags.possible() {
                 return Err(Reason::MalformedTcp);
             }
@@ -70,7 +72,8 @@ fn walk<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<Outcome, Reason> {
         }
         Ok(Transport::Udp(ports)) => {
             let flow = flow(&ip, ports);
-            (find(env, &flow)?, flow, Stage::Datagram)
+            let Ok(vip) = find(env, &flow) else { return Ok(listener::reach(env, meta, None)) };
+            (vip, flow, Stage::Datagram)
         }
         Ok(Transport::EchoRequest) => {
             return match env.vip(&address_key(&ip)) {

@@ -13,6 +13,7 @@
 
 pub mod address;
 pub mod checksum;
+pub mod cookie;
 pub mod decap;
 pub mod encap;
 pub mod env;
@@ -20,6 +21,7 @@ pub mod gue;
 pub mod hop;
 pub mod icmp;
 pub mod ingress;
+pub mod listener;
 pub mod numbers;
 pub mod packet;
 pub mod parse;

@@ -20,7 +20,7 @@ use aya_ebpf::{
     programs::{SkLookupContext, SkReuseportContext, TcContext, XdpContext},
 };
 use lb_abi::ABI_VERSION;
-use lb_ebpf::{decap, ingress};
+use lb_ebpf::{cookie, decap, ingress};
 
 use crate::ctx::{Kernel, XdpPacket};
 
@@ -37,14 +37,21 @@ static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 #[xdp(frags)]
 fn lb_ingress(ctx: XdpContext) -> u32 {
     let kernel = Kernel::new(&ctx);
-    ctx::action(ingress::ingress(&mut XdpPacket::new(&ctx), &kernel))
+    ctx::action(&ctx, ingress::ingress(&mut XdpPacket::new(&ctx), &kernel))
+}
+
+/// Answers SYNs of a flood with cookies; called by `lb_ingress`, attached nowhere.
+#[xdp(frags)]
+fn lb_cookie(ctx: XdpContext) -> u32 {
+    let kernel = Kernel::new(&ctx);
+    ctx::action(&ctx, cookie::cookie(&mut XdpPacket::new(&ctx), &kernel))
 }
 
 /// The far end of IPIP, on the interface of a backend without a tunnel device.
 #[xdp(frags)]
 fn lb_decap(ctx: XdpContext) -> u32 {
     let kernel = Kernel::new(&ctx);
-    ctx::action(decap::decap(&mut XdpPacket::new(&ctx), &kernel))
+    ctx::action(&ctx, decap::decap(&mut XdpPacket::new(&ctx), &kernel))
 }
 
 /// Lets everything pass: see `lb_abi::names::PROGRAM_PASS`.

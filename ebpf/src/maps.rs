@@ -3,7 +3,7 @@
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     macros::map,
-    maps::{Array, HashMap, LpmTrie, PerCpuArray, ReusePortSockArray, SockMap},
+    maps::{Array, HashMap, LpmTrie, PerCpuArray, ProgramArray, ReusePortSockArray, SockMap},
 };
 use lb_abi::{
     backend::BackendEntry,
@@ -14,6 +14,7 @@ use lb_abi::{
     link::LinkEntry,
     lookup::LookupEntry,
     meta::Meta,
+    names,
     probe::ProbeEntry,
     reason,
     steer::{SteerCounters, SteerEntry, SteerKey},
@@ -38,6 +39,10 @@ pub(crate) static LINKS: HashMap<u32, LinkEntry> = HashMap::with_max_entries(bou
 pub(crate) static QUESTION: PerCpuArray<[u64; 8]> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub(crate) static ANSWERS: PerCpuArray<Budget> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static PROGRAMS: ProgramArray = ProgramArray::with_max_entries(names::CALLS, 0);
+#[map]
+pub(crate) static SYNS: PerCpuArray<Budget> = PerCpuArray::with_max_entries(1, 0);
 /// Preallocated (no `BPF_F_NO_PREALLOC`) and not LRU: full means refuse.
 #[map]
 pub(crate) static FLOWS: HashMap<FlowKey, FlowRecord> = HashMap::with_max_entries(bounds::FLOWS_MAX, 0);

@@ -7,6 +7,8 @@ use lb_abi::reason::{Fate, Reason};
 pub enum Verdict {
     /// To the local stack.
     Pass,
+    /// On to `lb_cookie`, which decides and counts.
+    Cookie,
     /// Gone.
     Drop,
     /// Out by the interface it came in by.
@@ -28,6 +30,12 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Whether another program decides, and counts what it decides.
+    #[inline(always)]
+    pub const fn is_open(&self) -> bool {
+        matches!(self.verdict, Verdict::Cookie)
+    }
+
     /// A packet that goes no further: dropped or passed as the reason's fate says.
     #[inline(always)]
     pub const fn stopped(reason: Reason) -> Self {

@@ -68,7 +68,7 @@ fn names_are_unique_and_every_reason_that_can_occur_does() {
     for (at, row) in rows.iter().enumerate() {
         assert!(rows[..at].iter().all(|other| other.name != row.name), "twice: {}", row.name);
     }
-    // Their features are not built yet.
+    // Their features are not built yet; of cookies that come back the kernel judges.
     let later = [Reason::RateLimited, Reason::NatPortsExhausted, Reason::FlowTableFull, Reason::SynCookieBad];
     for reason in Reason::ALL {
         let occurs = rows.iter().any(|row| row.expected.reasons.contains(&reason));

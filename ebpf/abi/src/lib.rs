@@ -27,4 +27,4 @@ pub mod steer;
 pub mod vip;
 
 /// Version of every layout and meaning in this crate.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;

@@ -28,5 +28,8 @@ pub const FLAG_DENY_V4: u32 = 1 << 0;
 pub const FLAG_DENY_V6: u32 = 1 << 1;
 /// Some slot is moving: flow records may exist.
 pub const FLAG_MOVING: u32 = 1 << 2;
+/// Some listener takes SYN cookies: SYNs for no VIP are counted, and above [`crate::bounds::SYNS_PER_TICK`] `lb_cookie`
+/// is called.
+pub const FLAG_COOKIES: u32 = 1 << 24;
 
 const _: () = assert!(size_of::<Meta>() == 48);

@@ -7,6 +7,8 @@ pub const PROGRAM_DECAP: &str = "lb_decap";
 /// XDP program that lets everything pass: for the far end of a veth that XDP sends out of, whose driver wakes the
 /// receiver of an `XDP_TX` only where a program is attached; and the floor of what a program costs.
 pub const PROGRAM_PASS: &str = "lb_pass";
+/// XDP program that `lb_ingress` calls for the SYNs of a flood.
+pub const PROGRAM_COOKIE: &str = "lb_cookie";
 /// sk_reuseport program of every listener group.
 pub const PROGRAM_STEER: &str = "lb_steer";
 /// sk_lookup program of the network namespace: see [`crate::lookup`].
@@ -36,6 +38,14 @@ pub const MAP_FLOWS: &str = "FLOWS";
 pub const MAP_INSERTS: &str = "INSERTS";
 /// `Array<u32>`, one entry: tick at which a flow last could not be recorded. Written by packets, read by control.
 pub const MAP_REFUSED_AT: &str = "REFUSED_AT";
+/// `ProgramArray` of what `lb_ingress` calls.
+pub const MAP_PROGRAMS: &str = "PROGRAMS";
+/// Index of [`PROGRAM_COOKIE`] in it.
+pub const CALL_COOKIE: u32 = 1;
+/// Entries of it.
+pub const CALLS: u32 = 3;
+/// `PerCpuArray<Budget>`, one entry: SYNs for no VIP.
+pub const MAP_SYNS: &str = "SYNS";
 /// `LpmTrie<[u8; 4], u32>` of denied sources.
 pub const MAP_DENY_V4: &str = "DENY_V4";
 /// `LpmTrie<[u8; 16], u32>` of denied sources.

@@ -2,7 +2,7 @@
 
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $variant:ident = $index:literal, $name:literal, $fate:ident;)+) => {
-        /// Index of map `REASONS`. Numbers are frozen once released; new ones go to the end.
+        /// Index of map `REASONS`. Numbers are frozen once released; new ones go to the end, and may leave gaps.
         #[repr(u32)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Reason { $($(#[doc = $doc])+ $variant = $index,)+ }
@@ -95,19 +95,22 @@ reasons! {
     MalformedIcmp = 23, "malformed-icmp", Drop;
     /// The packet would exceed the MTU of the way out, and its sender was told what fits.
     TooBig = 24, "too-big", Answer;
+    /// SYN of a flood for a listener of this box, answered with a cookie; the kernel judges what comes back.
+    SynCookie = 30, "syn-cookie", Answer;
 }
 
-/// Entries of map `REASONS`.
-pub const COUNT: u32 = Reason::ALL.len() as u32;
+/// Entries of map `REASONS`: one beyond the last number.
+pub const COUNT: u32 = Reason::ALL[Reason::ALL.len() - 1] as u32 + 1;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn indexes_are_dense_and_names_unique() {
-        for (index, reason) in Reason::ALL.iter().enumerate() {
-            assert_eq!(*reason as usize, index);
+    fn indexes_rise_and_names_are_unique() {
+        assert!(Reason::ALL.is_sorted_by_key(|reason| *reason as u32));
+        for reason in &Reason::ALL {
+            assert!((*reason as u32) < COUNT);
             assert!(Reason::ALL.iter().all(|other| other == reason || other.name() != reason.name()));
         }
     }

@@ -3,12 +3,14 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     rc::Rc,
 };
 
 use lb_abi::{
     backend::BackendEntry,
+    be::Be16,
+    bounds::SYNS_PER_TICK,
     counter::FlowEvent,
     flow::{FlowKey, FlowRecord, Inserts},
     hop::HopEntry,
@@ -16,18 +18,22 @@ use lb_abi::{
     meta::Meta,
     reason::Reason,
     slot::Slot,
+    steer::{STEER_COOKIES, SteerKey},
     vip::{VipEntry, VipKey},
 };
 use lb_ebpf::{
+    cookie::{self, CookieEnv, Syn},
     decap,
     env::{Env, FlowCell, NextHop, Route, Unroutable},
     ingress,
+    numbers::Family,
     packet::Frame,
+    verdict::Verdict,
 };
 
 use crate::xdp::{
     row::{Left, Moved, Program, Result, Row},
-    world::{BACKENDS, FLOWS_LEN, LB0, LB0_MAC, LB1, LB1_MAC, MTU, World, address},
+    world::{BACKENDS, COOKIE, FLOWS_LEN, LB0, LB0_MAC, LB1, LB1_MAC, MTU, OWN, SOCKETS, World, address},
 };
 
 /// Runs a row.
@@ -38,7 +44,10 @@ pub fn run(row: &Row) -> Result {
     let mut packet = Frame::new(&mut buffer, row.headroom, LB0);
     let mock = Mock::new(&row.world);
     let verdict = match row.program {
-        Program::Ingress => ingress::ingress(&mut packet, &mock),
+        Program::Ingress => match ingress::ingress(&mut packet, &mock) {
+            Verdict::Cookie => cookie::cookie(&mut packet, &mock),
+            verdict => verdict,
+        },
         Program::Decap => decap::decap(&mut packet, &mock),
     };
     let frame = packet.bytes().to_vec();
@@ -70,6 +79,7 @@ struct Mock<'a> {
     moved: RefCell<Vec<Moved>>,
     hops: RefCell<HashMap<u16, HopEntry>>,
     answers_left: Cell<u32>,
+    syns: Cell<u32>,
 }
 
 impl<'a> Mock<'a> {
@@ -84,6 +94,7 @@ impl<'a> Mock<'a> {
             moved: RefCell::default(),
             hops: RefCell::default(),
             answers_left: Cell::new(world.answers_left),
+            syns: Cell::new(world.syns),
         }
     }
 
@@ -217,6 +228,11 @@ impl Env for Mock<'_> {
         })
     }
 
+    fn is_flooded(&self) -> bool {
+        self.syns.update(|syns| syns + 1);
+        self.syns.get() > SYNS_PER_TICK
+    }
+
     fn count(&self, reason: Reason) {
         self.reasons.borrow_mut().push(reason);
     }
@@ -227,5 +243,33 @@ impl Env for Mock<'_> {
 
     fn count_traffic(&self, vip: u32, backend: u16, bytes: u64, new_flow: bool) {
         self.moved.borrow_mut().push(Moved { vip, backend, bytes, new_flows: u64::from(new_flow) });
+    }
+}
+
+impl CookieEnv for Mock<'_> {
+    fn cookie(&self, syn: &Syn) -> Option<u32> {
+        assert!((20..=60).contains(&syn.header_len) && syn.header_len.is_multiple_of(4));
+        let (destination, port) = (syn.ip.destination.bytes(), syn.ports.destination.host());
+        let bound = SOCKETS.into_iter().map(|socket| socket.parse::<SocketAddr>().expect("a socket"));
+        // As the kernel looks for them: whoever is bound to the address itself comes first.
+        let mut fits = bound.filter(|bound| {
+            let is_there = address(&bound.ip().to_string()) == destination;
+            let is_all = bound.ip().is_unspecified() && bound.is_ipv4() == (syn.ip.family == Family::V4);
+            bound.port() == port && (is_there || is_all)
+        });
+        let bound = fits.next()?;
+        let key = SteerKey {
+            address: address(&bound.ip().to_string()),
+            port: Be16::new(port),
+            protocol: 6,
+            pad: 0,
+        };
+        let (_, entry) = self.world.listeners.iter().find(|(other, _)| *other == key)?;
+        let is_local = OWN.iter().any(|own| address(own) == destination);
+        (entry.flags & STEER_COOKIES != 0 && is_local).then_some(COOKIE)
+    }
+
+    fn mtu(&self) -> u16 {
+        MTU
     }
 }

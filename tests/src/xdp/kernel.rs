@@ -1,31 +1,36 @@
 //! Rows through `BPF_PROG_TEST_RUN` on the built object.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader, Pod, TestRun as _, TestRunOptions,
-    maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, PerCpuValues, lpm_trie::Key},
+    maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, PerCpuValues, ProgramArray, lpm_trie::Key},
     programs::{Xdp, XdpMode},
 };
 use lb_abi::{
     backend::BackendEntry,
-    counter::{FlowEvent, Traffic},
+    counter::{Budget, FlowEvent, Traffic},
     flow::{FlowKey, FlowRecord},
     hop::HopEntry,
     link::LinkEntry,
     meta::Meta,
     names,
-    reason::Reason,
+    reason::{self, Reason},
     slot::Slot,
+    steer::{SteerEntry, SteerKey},
     vip::{VipEntry, VipKey},
 };
 use lb_ebpf::verdict::Verdict;
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::xdp::{
     namespace,
     row::{self, Left, Moved, Program, Row},
-    world::{FLOWS_LEN, LB0, LB1, LB1_MAC, NOBODY, TABLE_LEN, VIP, World},
+    world::{FLOWS_LEN, LB0, LB1, LB1_MAC, NOBODY, SOCKETS, TABLE_LEN, VIP, World},
 };
 
 /// Metadata in front of every frame: the kernel's headroom is zero there, and it is as much as 6.1 takes. It moves
@@ -55,6 +60,7 @@ pub fn unavailable() -> Option<String> {
 #[derive(Debug)]
 pub struct Bench {
     ebpf: Ebpf,
+    _sockets: Vec<Socket>,
 }
 
 /// All counters at one moment, summed over cores.
@@ -75,18 +81,33 @@ impl Bench {
             .map_max_entries(names::MAP_FLOWS, FLOWS_LEN as u32)
             .load_file(object())
             .context("loading the object")?;
-        for name in [names::PROGRAM_INGRESS, names::PROGRAM_DECAP] {
+        for name in [names::PROGRAM_INGRESS, names::PROGRAM_COOKIE, names::PROGRAM_DECAP] {
             let program: &mut Xdp = ebpf.program_mut(name).context(name)?.try_into()?;
             program.load().with_context(|| format!("{name}: refused by the verifier"))?;
         }
+        place_calls(&mut ebpf)?;
         let ingress: &mut Xdp = ebpf.program_mut(names::PROGRAM_INGRESS).context("lb_ingress")?.try_into()?;
         ingress.attach("lb0", XdpMode::Driver).context("attaching natively")?;
-        Ok(Self { ebpf })
+        // The kernel answers every SYN with a cookie, whatever waits at its socket.
+        std::fs::write("/proc/sys/net/ipv4/tcp_syncookies", "2").context("enabling SYN cookies")?;
+        let sockets = SOCKETS.iter().map(|address| listen(address).context(*address));
+        Ok(Self { ebpf, _sockets: sockets.collect::<Result<_>>()? })
+    }
+
+    /// Runs a row, within one tick if that matters to it.
+    pub fn run(&mut self, row: &Row) -> Result<row::Result> {
+        loop {
+            let tick = namespace::now_ticks();
+            let result = self.run_once(row)?;
+            if row.world.syns == 0 || namespace::now_ticks() == tick {
+                return Ok(result);
+            }
+        }
     }
 
     /// Runs a row. Of a redirect the kernel does not say whereto here: the interface is told from the source
     /// address that the frame was given.
-    pub fn run(&mut self, row: &Row) -> Result<row::Result> {
+    fn run_once(&mut self, row: &Row) -> Result<row::Result> {
         self.write(&row.world).context("writing maps")?;
         let before = self.counters()?;
         let (verdict, frame) = self.test_run(row.program, &row.frame)?;
@@ -161,6 +182,13 @@ impl Bench {
         for (index, entry) in &world.links {
             links.insert(index, entry, 0)?;
         }
+        let mut listeners = self.hash::<SteerKey, SteerEntry>(names::MAP_STEER_LISTENERS)?;
+        for (key, entry) in &world.listeners {
+            listeners.insert(key, entry, 0)?;
+        }
+        let mut syns = PerCpuArray::<_, Budget>::try_from(self.map(names::MAP_SYNS)?)?;
+        let all = vec![Budget { tick: namespace::now_ticks(), spent: world.syns }; syns.get(&0, 0)?.len()];
+        syns.set(0, PerCpuValues::try_from(all)?, 0)?;
         for (prefix, bits) in &world.deny {
             match prefix {
                 IpAddr::V4(v4) => self.deny_v4()?.insert(&Key::new(*bits, v4.octets()), 1, 0)?,
@@ -190,6 +218,10 @@ impl Bench {
         for key in links.keys().collect::<std::result::Result<Vec<_>, _>>()? {
             links.remove(&key)?;
         }
+        let mut listeners = self.hash::<SteerKey, SteerEntry>(names::MAP_STEER_LISTENERS)?;
+        for key in listeners.keys().collect::<std::result::Result<Vec<_>, _>>()? {
+            listeners.remove(&key)?;
+        }
         let mut deny = self.deny_v4()?;
         for key in deny.keys().collect::<std::result::Result<Vec<_>, _>>()? {
             deny.remove(&key)?;
@@ -214,7 +246,8 @@ impl Bench {
     }
 
     fn counters(&mut self) -> Result<Counters> {
-        let reasons = self.sums(names::MAP_REASONS, Reason::ALL.len())?;
+        let counted = self.sums(names::MAP_REASONS, reason::COUNT as usize)?;
+        let reasons = Reason::ALL.iter().map(|reason| counted[*reason as usize]).collect();
         let events = self.sums(names::MAP_FLOW_EVENTS, FlowEvent::ALL.len())?;
         let vip = self.traffic(names::MAP_VIP_TRAFFIC, VIP)?;
         let backends = (0..=u32::from(NOBODY)).map(|id| self.traffic(names::MAP_BACKEND_TRAFFIC, id));
@@ -256,6 +289,28 @@ impl Bench {
     fn deny_v6(&mut self) -> Result<LpmTrie<&mut MapData, [u8; 16], u32>> {
         Ok(LpmTrie::try_from(self.map(names::MAP_DENY_V6)?)?)
     }
+}
+
+/// Puts every program that `lb_ingress` calls, loaded, where it does.
+pub fn place_calls(ebpf: &mut Ebpf) -> Result<()> {
+    for (call, name) in [(names::CALL_COOKIE, names::PROGRAM_COOKIE)] {
+        let program: &Xdp = ebpf.program(name).context(name)?.try_into()?;
+        let program = program.fd()?.try_clone()?;
+        let map = ebpf.map_mut(names::MAP_PROGRAMS).context(names::MAP_PROGRAMS)?;
+        ProgramArray::try_from(map)?.set(call, &program, 0)?;
+    }
+    Ok(())
+}
+
+fn listen(address: &str) -> Result<Socket> {
+    let address: SocketAddr = address.parse()?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(16)?;
+    Ok(socket)
 }
 
 /// A name as often as its counter moved.

@@ -7,7 +7,7 @@
 //! Nothing else is routed.
 #![expect(clippy::expect_used, reason = "a row that cannot be written is a failed test")]
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use lb_abi::{
     ABI_VERSION,
@@ -15,8 +15,9 @@ use lb_abi::{
     be::Be16,
     flow::{FlowKey, FlowRecord},
     link::LinkEntry,
-    meta::Meta,
+    meta::{FLAG_COOKIES, Meta},
     slot::{GRACE_TICKS, Phase, Slot},
+    steer::{MODE_HASH, SteerEntry, SteerKey},
     vip::{ECHO, VipEntry, VipKey},
 };
 
@@ -48,6 +49,12 @@ pub const TABLE_LEN: u32 = 7;
 pub const FLOWS_LEN: usize = 1;
 /// Counter index of every VIP.
 pub const VIP: u32 = 3;
+/// This box's addresses.
+pub const OWN: [&str; 4] = ["10.0.0.1", "10.0.1.1", "fd00::1", "fd01::1"];
+/// The cookie of every SYN on the host; the kernel's are another each time.
+pub const COOKIE: u32 = 0xdead_beef;
+/// What sockets listen at, in the kernel.
+pub const SOCKETS: [&str; 4] = ["10.0.0.1:8080", "0.0.0.0:8081", "[fd00::1]:8080", "[::]:8081"];
 /// Key of every VIP's flow hash.
 pub const HASH_KEY: [u64; 2] = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210];
 
@@ -144,6 +151,10 @@ pub struct World {
     pub deny: Vec<(IpAddr, u32)>,
     /// `LINKS`.
     pub links: Vec<(u32, LinkEntry)>,
+    /// `STEER_LISTENERS`.
+    pub listeners: Vec<(SteerKey, SteerEntry)>,
+    /// What stands in `SYNS` for the present tick, on each core.
+    pub syns: u32,
     /// ICMP errors that may still be sent; on the host only, as the kernel counts them by tick.
     pub answers_left: u32,
 }
@@ -232,6 +243,23 @@ impl World {
     /// What is known of an interface.
     pub fn link(mut self, interface: u32, entry: LinkEntry) -> Self {
         self.links.push((interface, entry));
+        self
+    }
+
+    /// A listener's group at an address, with flags; not necessarily of a socket's.
+    pub fn listener(mut self, bound: &str, flags: u32) -> Self {
+        let bound: SocketAddr = bound.parse().expect("an address and a port");
+        let key =
+            SteerKey { address: form(bound.ip()), port: Be16::new(bound.port()), protocol: 6, pad: 0 };
+        let entry = SteerEntry { listener: 0, workers: 1, mode: MODE_HASH, flags };
+        self.listeners.push((key, entry));
+        self
+    }
+
+    /// SYN cookies are on, and so many SYNs were seen in this tick.
+    pub fn flooded(mut self, syns: u32) -> Self {
+        self.meta.flags |= FLAG_COOKIES;
+        self.syns = syns;
         self
     }
 

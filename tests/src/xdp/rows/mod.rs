@@ -24,6 +24,7 @@ use crate::{
 mod about;
 mod answer;
 mod big;
+mod cookie;
 mod decap;
 mod forward;
 mod links;
@@ -41,6 +42,7 @@ pub fn all(now: u32) -> Vec<Row> {
         big::rows(now),
         links::rows(now),
         decap::rows(now),
+        cookie::rows(now),
     ]
     .concat()
 }
