@@ -3,6 +3,7 @@
 //! Every test stands in a scene of its own, one at a time, and ends with the proof that nothing is left of it.
 
 mod check;
+mod cookies;
 mod drain;
 mod harness;
 mod health;

@@ -232,6 +232,14 @@ impl Packet {
         self
     }
 
+    /// TCP's acknowledgement number.
+    pub fn acknowledged(mut self, number: u32) -> Self {
+        if let Transport::Tcp { acknowledged, .. } = &mut self.transport {
+            *acknowledged = number;
+        }
+        self
+    }
+
     /// TCP's options: a multiple of four bytes.
     pub fn options(mut self, bytes: &[u8]) -> Self {
         if let Transport::Tcp { options, .. } = &mut self.transport {

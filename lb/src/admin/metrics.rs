@@ -217,6 +217,15 @@ fn xdp(encoder: &mut Encoder, packets: &Packets) {
     for (event, count) in FlowEvent::ALL.iter().zip(packets.flow_events) {
         family.sample(&[("reason", &event.name())], count);
     }
+    if let Some(cookies) = packets.cookies {
+        let mut family = encoder.family(
+            "lb_xdp_returned_syn_cookies_total",
+            Kind::Counter,
+            "SYN cookies that came back to this network namespace, whoever had sent them, by the kernel's judgement.",
+        );
+        family.sample(&[("reason", &"accepted")], cookies.accepted);
+        family.sample(&[("reason", &"refused")], cookies.refused);
+    }
     encoder
         .family("lb_xdp_open_slots", Kind::Gauge, "Slots that just changed owner.")
         .sample(&[], packets.slots_open);

@@ -20,7 +20,7 @@ pub mod view;
 
 pub use client::get;
 pub use packets::{
-    Ask, Attached, Flow, FlowList, Packets, PacketsSource, SlotMove, SteerReport, TableDigest,
+    Ask, Attached, Cookies, Flow, FlowList, Packets, PacketsSource, SlotMove, SteerReport, TableDigest,
 };
 pub use server::{Doors, Server};
 pub use show::What;

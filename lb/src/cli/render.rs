@@ -82,7 +82,8 @@ pub(super) fn status(status: &Value) -> String {
         };
         let (name, protocol, bind) =
             (cell(&listener["listener"]), cell(&listener["protocol"]), cell(&listener["bind"]));
-        _ = writeln!(text, "{:<10}{name} {protocol} {bind}, worker chosen by {steer}", "listener");
+        let cookies = if listener["syn_cookies"] == "xdp" { ", SYN cookies by XDP" } else { "" };
+        _ = writeln!(text, "{:<10}{name} {protocol} {bind}, worker chosen by {steer}{cookies}", "listener");
     }
     xdp(&mut text, &status["xdp"]);
     for warning in array(&status["warnings"]) {
@@ -135,6 +136,15 @@ fn xdp(text: &mut String, xdp: &Value) {
                 change["closed"]
             );
         }
+    }
+    let cookies = &xdp["syn_cookies"];
+    if !cookies.is_null() {
+        let [sent, accepted, refused] = ["sent", "accepted", "refused"].map(|count| &cookies[count]);
+        _ = writeln!(
+            text,
+            "{:<10}{sent} sent by XDP; the kernel accepted {accepted} and refused {refused}, its own among them",
+            "cookies"
+        );
     }
     if !xdp["slots"].is_null() {
         let slots = &xdp["slots"];

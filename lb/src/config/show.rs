@@ -86,8 +86,12 @@ fn vip(vip: &Vip) -> Value {
 }
 
 fn listener(listener: &Listener) -> Value {
-    let mut table =
-        json!({ "bind": listener.spelled(), "protocol": listener.protocol, "steer": listener.steer });
+    let mut table = json!({
+        "bind": listener.spelled(),
+        "protocol": listener.protocol,
+        "steer": listener.steer,
+        "syn_cookies": listener.syn_cookies,
+    });
     put(&mut table, "pool", listener.pool.as_deref());
     table
 }
@@ -169,6 +173,7 @@ mod tests {
         bind = ["0.0.0.0:80", "[::]:80"]
         protocol = "http"
         steer = "hash"
+        syn_cookies = "off"
         [route.api]
         listener = "web"
         host = ["API.example.com", "*.example.org"]

@@ -228,6 +228,8 @@ pub struct Listener {
     pub pool: Option<Arc<str>>,
     /// How a connection finds its worker.
     pub steer: Steer,
+    /// Who answers its SYN floods.
+    pub syn_cookies: SynCookies,
 }
 
 impl Listener {
@@ -297,6 +299,17 @@ pub enum Steer {
     Core,
     /// The worker that the flow hash names.
     Hash,
+}
+
+/// `listener.syn_cookies`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SynCookies {
+    /// XDP, above a flood threshold and when the kernel would send cookies itself.
+    #[default]
+    Auto,
+    /// The kernel alone.
+    Off,
 }
 
 /// `[route.NAME]`.

@@ -13,6 +13,7 @@ use lb_abi::reason::Reason;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{
+    cookies,
     hotplug::Hotplug,
     listeners::Group,
     loads::Loads,
@@ -22,7 +23,7 @@ use super::{
 };
 use crate::{
     admin::{Attached, Flow, FlowList, Packets, SlotMove, SteerReport, TableDigest},
-    config::{Config, Snapshot, Steer},
+    config::{Config, Listener, Snapshot, Steer, SynCookies},
     model::{BackendId, WorkerId},
     steering::{self, Choice, Detached, Plane, SteerMode},
 };
@@ -43,6 +44,8 @@ pub(super) struct KernelPath {
     /// `None`: there is no `[xdp]`.
     hotplug: Option<Hotplug>,
     loads: Loads,
+    /// XDP answers SYN floods for listeners.
+    sends_cookies: bool,
 }
 
 struct Steered {
@@ -60,6 +63,7 @@ impl KernelPath {
             neighbours: Neighbours::default(),
             hotplug: None,
             loads: Loads::default(),
+            sends_cookies: false,
         };
         path.nudge_neighbours();
         path
@@ -97,9 +101,8 @@ impl KernelPath {
         let mut lost = Vec::new();
         for group in groups {
             let Some(listener) = snapshot.listeners.get(group.listener.index()) else { continue };
-            let steer =
-                config.listeners.get(&listener.name).map(|listener| listener.steer).unwrap_or_default();
-            match self.steer_group(steer, cores, group) {
+            let Some(own) = config.listeners.get(&listener.name) else { continue };
+            match self.steer_group(own, cores, group) {
                 Ok(choice) => {
                     let (name, mode) = (&listener.name, choice.mode);
                     tracing::info!(listener = %name, address = %group.address, ?mode, why = choice.reason, "lb_steer attached");
@@ -119,6 +122,9 @@ impl KernelPath {
             }
         }
         self.forget_others(&mut lost);
+        let (armed, unarmed) = cookies::arm(&mut self.plane, config);
+        self.sends_cookies = armed;
+        lost.extend(unarmed);
         self.loads = Loads::find();
         lost
     }
@@ -131,7 +137,8 @@ impl KernelPath {
         ranges::give(&mut self.plane, groups)
     }
 
-    fn steer_group(&mut self, steer: Steer, cores: &[usize], group: &Group) -> steering::Result<Choice> {
+    fn steer_group(&mut self, listener: &Listener, cores: &[usize], group: &Group) -> steering::Result<Choice> {
+        let (steer, takes_cookies) = (listener.steer, listener.syn_cookies == SynCookies::Auto);
         // Any interface may bring packets for a range.
         let any = match group.address {
             SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
@@ -151,6 +158,7 @@ impl KernelPath {
             mode: choice.mode,
             relieves,
             is_looked_up: !group.ranges.is_empty(),
+            takes_cookies,
         };
         self.plane.steer(&group)?;
         Ok(choice)
@@ -233,6 +241,7 @@ impl KernelPath {
                 })
                 .collect(),
             steer: self.steer_reports()?,
+            cookies: if self.sends_cookies { cookies::read() } else { None },
         })
     }
 }

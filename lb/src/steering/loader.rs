@@ -17,7 +17,7 @@ use rustix::io::Errno;
 
 use super::{
     error::{Error, Holder, LOST_ALL, Result, not_permitted},
-    maps::{SHAPES, Shape},
+    maps::{Programs, SHAPES, Shape},
     object,
 };
 use crate::sys::lock::{self, LockError};
@@ -70,6 +70,7 @@ fn check_made(object: &Ebpf, shape: &Shape) -> Result<()> {
         | Map::HashMap(map)
         | Map::LpmTrie(map)
         | Map::PerCpuArray(map)
+        | Map::ProgramArray(map)
         | Map::ReusePortSockArray(map),
     ) = object.map(shape.name)
     else {
@@ -101,6 +102,13 @@ pub(super) fn xdp<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mu
         program.load().map_err(|error| program_error(name, error))?;
     }
     Ok(program)
+}
+
+/// Puts an XDP program where `lb_ingress` calls it. An earlier process's one is replaced without a gap.
+pub(super) fn place(object: &mut Ebpf, programs: &mut Programs, name: &'static str, call: u32) -> Result<()> {
+    let failed = |source| Error::Program { action: format!("place {name}"), source: Box::new(source) };
+    let fd = xdp(object, name)?.fd().map_err(failed)?;
+    programs.set(call, fd, 0).map_err(Error::map(names::MAP_PROGRAMS))
 }
 
 /// An sk_reuseport program of the object, loaded now if it is not yet.

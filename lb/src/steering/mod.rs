@@ -38,6 +38,7 @@
 
 mod attach;
 mod causes;
+mod cookies;
 mod decap;
 mod desired;
 mod detach;
@@ -78,6 +79,7 @@ use lb_abi::{backend::PRESENT, names, steer::SteerCounters};
 
 pub use attach::Attached;
 pub use causes::Move;
+pub use cookies::cookies_missing;
 pub use decap::Decap;
 pub use desired::{Desired, DesiredBackend, DesiredPool, DesiredVip, derive_key, duration, ticks};
 pub use detach::{Detached, detach};

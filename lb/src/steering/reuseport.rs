@@ -11,7 +11,7 @@ use lb_abi::{
     be::Be16,
     bounds::{CORES_MAX, STEER_LISTENERS_MAX, WORKERS_MAX},
     names,
-    steer::{MODE_CORE, MODE_HASH, STEER_LOOKED_UP, STEER_RELIEVE, SteerEntry, SteerKey},
+    steer::{MODE_CORE, MODE_HASH, STEER_COOKIES, STEER_LOOKED_UP, STEER_RELIEVE, SteerEntry, SteerKey},
 };
 use rustix::io::Errno;
 
@@ -37,6 +37,8 @@ pub struct Group<'a> {
     pub relieves: bool,
     /// `lb_lookup` names these sockets, too.
     pub is_looked_up: bool,
+    /// `lb_cookie` may answer for them.
+    pub takes_cookies: bool,
 }
 
 /// What [`Steer`] comes down to on this machine.
@@ -173,7 +175,8 @@ impl Groups {
                 SteerMode::Hash => MODE_HASH,
             },
             flags: if group.relieves { STEER_RELIEVE } else { 0 }
-                | if group.is_looked_up { STEER_LOOKED_UP } else { 0 },
+                | if group.is_looked_up { STEER_LOOKED_UP } else { 0 }
+                | if group.takes_cookies { STEER_COOKIES } else { 0 },
         };
         maps.steer_listeners
             .insert(steer_key(at.0, at.1), entry, 0)

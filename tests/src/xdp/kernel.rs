@@ -37,6 +37,9 @@ use crate::xdp::{
 /// along with the frame's first byte, and leaves its bytes where headers are written.
 const GARBAGE: [u8; 32] = [0xa5; 32];
 
+/// Connections that may wait at each of [`SOCKETS`].
+pub const BACKLOG: i32 = 16;
+
 /// Where `cargo xtask build-ebpf` puts the object.
 pub fn object() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/bpf/lb.o")
@@ -60,7 +63,7 @@ pub fn unavailable() -> Option<String> {
 #[derive(Debug)]
 pub struct Bench {
     ebpf: Ebpf,
-    _sockets: Vec<Socket>,
+    sockets: Vec<Socket>,
 }
 
 /// All counters at one moment, summed over cores.
@@ -91,7 +94,17 @@ impl Bench {
         // The kernel answers every SYN with a cookie, whatever waits at its socket.
         std::fs::write("/proc/sys/net/ipv4/tcp_syncookies", "2").context("enabling SYN cookies")?;
         let sockets = SOCKETS.iter().map(|address| listen(address).context(*address));
-        Ok(Self { ebpf, _sockets: sockets.collect::<Result<_>>()? })
+        Ok(Self { ebpf, sockets: sockets.collect::<Result<_>>()? })
+    }
+
+    /// The object, with programs of other kinds not loaded yet.
+    pub fn object(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
+    /// What listens at [`SOCKETS`], in that order.
+    pub fn sockets(&self) -> &[Socket] {
+        &self.sockets
     }
 
     /// Runs a row, within one tick if that matters to it.
@@ -302,14 +315,16 @@ pub fn place_calls(ebpf: &mut Ebpf) -> Result<()> {
     Ok(())
 }
 
-fn listen(address: &str) -> Result<Socket> {
+/// Listens at an address.
+pub fn listen(address: &str) -> Result<Socket> {
     let address: SocketAddr = address.parse()?;
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
+    socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(16)?;
+    socket.listen(BACKLOG)?;
     Ok(socket)
 }
 

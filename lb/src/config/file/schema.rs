@@ -2,7 +2,7 @@
 //!
 //! The one list of names: unknown keys, refusals and suggestions all come from here.
 
-use crate::config::{Balance, Forward, Protocol, Steer, Transport, XdpMode};
+use crate::config::{Balance, Forward, Protocol, Steer, SynCookies, Transport, XdpMode};
 
 /// Keys of one table.
 pub(super) struct Keys {
@@ -86,7 +86,7 @@ pub(super) const VIP: Keys = Keys {
 
 /// `[listener.NAME]`.
 pub(super) const LISTENER: Keys = Keys {
-    supported: &["bind", "protocol", "pool", "steer", "proxy_protocol"],
+    supported: &["bind", "protocol", "pool", "steer", "syn_cookies", "proxy_protocol"],
     later: &["tls", "trusted_proxies", "h2c"],
 };
 
@@ -146,6 +146,10 @@ pub(super) const PROTOCOLS: Choices<Protocol> =
 /// `listener.steer`.
 pub(super) const STEERS: Choices<Steer> =
     Choices { supported: &[("auto", Steer::Auto), ("core", Steer::Core), ("hash", Steer::Hash)], later: &[] };
+
+/// `listener.syn_cookies`.
+pub(super) const SYN_COOKIES: Choices<SynCookies> =
+    Choices { supported: &[("auto", SynCookies::Auto), ("off", SynCookies::Off)], later: &[] };
 
 /// `listener.proxy_protocol`.
 pub(super) const PROXY_PROTOCOLS: Choices<()> =

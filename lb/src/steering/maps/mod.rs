@@ -4,7 +4,7 @@ mod slots;
 
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, ReusePortSockArray, SockMap},
+    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, ProgramArray, ReusePortSockArray, SockMap},
 };
 use lb_abi::{
     backend::BackendEntry,
@@ -30,6 +30,8 @@ pub type Vips = HashMap<MapData, VipKey, VipEntry>;
 pub type Backends = Array<MapData, BackendEntry>;
 /// `FLOWS`.
 pub type Flows = HashMap<MapData, FlowKey, FlowRecord>;
+/// `PROGRAMS`, by call.
+pub type Programs = ProgramArray<MapData>;
 /// `REFUSED_AT`: one entry.
 pub type RefusedAt = Array<MapData, u32>;
 /// `LINKS`, by interface index.
@@ -75,6 +77,8 @@ pub struct Maps {
     pub backends: Backends,
     /// What is remembered of flows.
     pub flows: Flows,
+    /// What `lb_ingress` calls.
+    pub programs: Programs,
     /// When a flow last could not be recorded.
     pub refused_at: RefusedAt,
     /// What is known of interfaces.
@@ -121,6 +125,7 @@ impl Maps {
             slots: Slots::map(take(object, names::MAP_SLOTS)?)?,
             backends: typed(object, names::MAP_BACKENDS)?,
             flows: typed(object, names::MAP_FLOWS)?,
+            programs: typed(object, names::MAP_PROGRAMS)?,
             refused_at: typed(object, names::MAP_REFUSED_AT)?,
             links: typed(object, names::MAP_LINKS)?,
             deny_v4: typed(object, names::MAP_DENY_V4)?,
@@ -160,12 +165,13 @@ pub(super) struct Shape {
 }
 
 /// The shape of every map that is pinned. A pin of another shape is another version's.
-pub(super) const SHAPES: [Shape; 17] = [
+pub(super) const SHAPES: [Shape; 18] = [
     shape::<u32, lb_abi::meta::Meta>(names::MAP_META, 1),
     shape::<VipKey, VipEntry>(names::MAP_VIPS, bounds::VIP_KEYS_MAX),
     shape::<u32, u64>(names::MAP_SLOTS, bounds::SLOTS_MAX),
     shape::<u32, BackendEntry>(names::MAP_BACKENDS, bounds::BACKENDS_MAX),
     shape::<FlowKey, FlowRecord>(names::MAP_FLOWS, bounds::FLOWS_MAX),
+    shape::<u32, u32>(names::MAP_PROGRAMS, names::CALLS),
     shape::<u32, Inserts>(names::MAP_INSERTS, 1),
     shape::<u32, u32>(names::MAP_REFUSED_AT, 1),
     shape::<[u8; 8], u32>(names::MAP_DENY_V4, bounds::DENY_MAX),

@@ -332,6 +332,11 @@ fn listeners() {
             "listener.web.proxy_protocol = \"accept\": not supported yet",
         ),
         (
+            "syn_cookies = \"off\"",
+            "syn_cookies = ^\"on\"",
+            "listener.db.syn_cookies = \"on\": must be one of \"auto\", \"off\"",
+        ),
+        (
             "steer = \"core\"",
             "steer = ^\"cpu\"",
             "listener.db.steer = \"cpu\": must be one of \"auto\", \"core\", \"hash\"",
