@@ -126,8 +126,7 @@ fn write<P: Packet>(
     let flags = u16::from_ne_bytes([(ANSWER_LEN as u8 / 4) << 4, TcpFlags::SYN | TcpFlags::ACK]);
     let option = u16::from_ne_bytes([2, 4]);
     let Ports { source: far, destination: near } = syn.ports;
-    let mut header =
-        [near.0, far.0, c0, c1, a0, a1, flags, WINDOW.to_be(), 0, 0, option, mss.to_be()];
+    let mut header = [near.0, far.0, c0, c1, a0, a1, flags, WINDOW.to_be(), 0, 0, option, mss.to_be()];
     let sum = checksum::pseudo(source, destination, protocol::TCP, (ANSWER_LEN as u16).to_be());
     header[8] = !sum_of(sum, &header).folded();
     packet.store(link.len + family.header_len(), header)

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Result, ensure};
 use lb_tests::{
     daemon::Daemon,
-    flood::{FORGED, Flood, has_options},
+    flood::{FORGED, Flood, has_timestamps},
     pattern,
     peer::{EchoClient, Service, TcpServer, connect},
     scene::{self, Scene},
@@ -97,10 +97,10 @@ fn clients_get_through_a_flood_that_xdp_answers() {
             // A SYN may be one too many for the stack, too: it is sent again after a second.
             let echo = wait::until_ok("connection", PATIENCE, || EchoClient::connect(client, address, 9000))?;
             echo.exchange(&format!("client {n} in the flood"))?;
-            bare += u64::from(!has_options(echo.stream())?);
+            bare += u64::from(!has_timestamps(echo.stream())?);
             before.iter().try_for_each(|client| client.exchange("still here"))?;
         }
-        ensure!(bare > 0, "no client was answered by XDP: all have TCP options");
+        ensure!(bare > 0, "no client was answered by XDP: all have timestamps");
         for address in addresses {
             let mut stream = wait::until_ok("connection", PATIENCE, || connect(client, address, 9001))?;
             pattern::write(&mut stream, UPLOAD)?;
@@ -111,8 +111,10 @@ fn clients_get_through_a_flood_that_xdp_answers() {
         }
         let sent = flood.stop()?;
         let (by_xdp, opened) = (answered(&daemon)?, accepted(&daemon)?);
-        println!("{by_xdp} of {sent} SYNs answered by XDP, {opened} cookies came back, {bare} of 40 clients bare");
-        ensure!(opened >= bare as f64, "{bare} connections without options, {opened} by cookies");
+        println!(
+            "{by_xdp} of {sent} SYNs answered by XDP, {opened} cookies came back, {bare} of 40 clients bare"
+        );
+        ensure!(opened >= bare as f64, "{bare} connections without timestamps, {opened} by cookies");
         Ok(())
     });
 }
@@ -133,9 +135,10 @@ fn cookies_can_be_left_to_the_kernel() {
             ensure!(sent > 20_000, "{sent} sent");
             Ok(())
         })?;
-        let echo = wait::until_ok("connection", PATIENCE, || EchoClient::connect(client, lb.v4.into(), 9002))?;
+        let echo =
+            wait::until_ok("connection", PATIENCE, || EchoClient::connect(client, lb.v4.into(), 9002))?;
         echo.exchange("by the kernel")?;
-        ensure!(has_options(echo.stream())?, "the kernel's cookies keep options");
+        ensure!(has_timestamps(echo.stream())?, "the kernel's cookies keep them");
         flood.stop()?;
         ensure!(answered(&daemon)? == 0.0, "XDP answered for a listener that wants it not");
         drop((echo, daemon));
@@ -145,7 +148,10 @@ fn cookies_can_be_left_to_the_kernel() {
         let status = daemon.status()?;
         let said = status["warnings"].to_string();
         ensure!(said.contains("net.ipv4.tcp_syncookies is 0"), "{said}");
-        ensure!(status["listeners"][1]["syn_cookies"] == "kernel" && status["xdp"]["syn_cookies"].is_null(), "{status}");
+        ensure!(
+            status["listeners"][1]["syn_cookies"] == "kernel" && status["xdp"]["syn_cookies"].is_null(),
+            "{status}"
+        );
         Ok(())
     });
 }

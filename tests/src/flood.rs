@@ -1,10 +1,7 @@
 //! A SYN flood from forged sources.
-#![expect(unsafe_code, reason = "the kernel's account of a connection has no safe wrapper")]
 
 use std::{
-    io,
     net::{IpAddr, SocketAddr, TcpStream},
-    os::fd::AsRawFd as _,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -13,8 +10,9 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail};
 use rustix::thread::{CpuSet, sched_setaffinity};
+use socket2::SockRef;
 
 use crate::{
     packet::{Packet, SYN},
@@ -56,7 +54,8 @@ impl Flood {
         let shared = Arc::new(Shared::default());
         let mut senders = Vec::new();
         for core in 0..2 {
-            let tap = from.netns.run(|| Tap::new(rustix::net::netdevice::name_to_index(&socket()?, "eth0")?))??;
+            let tap =
+                from.netns.run(|| Tap::new(rustix::net::netdevice::name_to_index(&socket()?, "eth0")?))??;
             let (shared, services) = (shared.clone(), services.to_vec());
             senders.push(thread::spawn(move || {
                 let mut cores = CpuSet::new();
@@ -141,24 +140,14 @@ fn mac(host: &Host) -> Result<[u8; 6]> {
     bytes.try_into().map_err(|_| anyhow::anyhow!("no Ethernet address: {text}"))
 }
 
-/// Whether a connection has timestamps, selective acknowledgements or a window scale.
+/// Whether a connection has TCP timestamps: they take twelve bytes of each segment.
 ///
 /// # Errors
-/// The kernel does not say.
-pub fn has_options(stream: &TcpStream) -> Result<bool> {
-    // tcpi_options is the sixth byte of struct tcp_info; the first three bits of it are those.
-    let mut info = [0u8; 8];
-    let mut len = size_of_val(&info) as u32;
-    // SAFETY: the kernel writes at most `len` bytes to `info`, and to `len` how many.
-    let error = unsafe {
-        libc::getsockopt(
-            stream.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_INFO,
-            info.as_mut_ptr().cast(),
-            &raw mut len,
-        )
-    };
-    ensure!(error == 0 && len as usize == info.len(), "TCP_INFO: {}", io::Error::last_os_error());
-    Ok(info[5] & 7 != 0)
+/// Its segments are neither as long as the interface takes nor that much shorter.
+pub fn has_timestamps(stream: &TcpStream) -> Result<bool> {
+    match SockRef::from(stream).tcp_mss()? {
+        1460 | 1440 => Ok(false),
+        1448 | 1428 => Ok(true),
+        other => bail!("segments of {other} bytes"),
+    }
 }

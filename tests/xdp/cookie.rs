@@ -132,7 +132,8 @@ fn only_when_the_kernel_would() {
         // As if nobody knew of cookies, the stack gets them all.
         bench.write(&World::new(namespace::now_ticks())).unwrap();
         let sent = counter("SyncookiesSent");
-        (0..4 * BACKLOG as u16).for_each(|at| tap.send(&packet(client, 5000 + at, service, SYN).build()).unwrap());
+        (0..4 * BACKLOG as u16)
+            .for_each(|at| tap.send(&packet(client, 5000 + at, service, SYN).build()).unwrap());
         until("the kernel's own cookies", || (counter("SyncookiesSent") > sent).then_some(()));
         assert_eq!(run(&mut bench, &syn), Verdict::Transmit, "{service}: its queue is full");
         set_cookies("0");
@@ -170,7 +171,7 @@ fn listeners_of_ranges_are_found() {
     }
     let mut bench = Bench::new().unwrap();
     let tap = wire(&mut bench);
-    let parked = listen("127.0.0.1:0").unwrap();
+    let parked = listen(([127, 0, 0, 1], 0).into()).unwrap();
     let key = give_range(&mut bench, &parked);
     let service = ("10.0.0.50", "192.0.2.200:9005");
     let syn = packet(service.0, 4000, service.1, SYN);

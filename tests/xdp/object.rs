@@ -67,6 +67,9 @@ fn loads_and_attaches_at_full_bounds() {
         let program: &mut SchedClassifier = ebpf.program_mut(name).unwrap().try_into().unwrap();
         program.load().unwrap();
     }
+    let cookie: &mut Xdp = ebpf.program_mut(names::PROGRAM_COOKIE).unwrap().try_into().unwrap();
+    cookie.load().unwrap();
+    kernel::place_calls(&mut ebpf).unwrap();
     let pass: &mut Xdp = ebpf.program_mut(names::PROGRAM_PASS).unwrap().try_into().unwrap();
     pass.load().unwrap();
     for name in [
@@ -76,6 +79,8 @@ fn loads_and_attaches_at_full_bounds() {
         names::MAP_BACKENDS,
         names::MAP_HOPS,
         names::MAP_FLOWS,
+        names::MAP_PROGRAMS,
+        names::MAP_SYNS,
         names::MAP_INSERTS,
         names::MAP_REFUSED_AT,
         names::MAP_DENY_V4,

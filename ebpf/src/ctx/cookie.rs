@@ -76,6 +76,7 @@ fn listener(kernel: &Kernel<'_>, syn: &Syn) -> *mut bpf_sock {
     let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
     let size = match ip.family {
         Family::V4 => {
+            // SAFETY: integers, whichever of the two it is.
             let flow = unsafe { &mut tuple.__bindgen_anon_1.ipv4 };
             flow.saddr = u32::from_ne_bytes(ip.source.last());
             flow.daddr = u32::from_ne_bytes(ip.destination.last());
@@ -83,6 +84,7 @@ fn listener(kernel: &Kernel<'_>, syn: &Syn) -> *mut bpf_sock {
             size_of_val(flow)
         }
         Family::V6 => {
+            // SAFETY: as above.
             let flow = unsafe { &mut tuple.__bindgen_anon_1.ipv6 };
             (flow.saddr, flow.daddr) = (double_words(ip.source), double_words(ip.destination));
             (flow.sport, flow.dport) = (ports.source.0, ports.destination.0);
@@ -90,9 +92,7 @@ fn listener(kernel: &Kernel<'_>, syn: &Syn) -> *mut bpf_sock {
         }
     };
     // SAFETY: the context is the kernel's, and the flow `size` bytes of our stack.
-    unsafe {
-        helpers::bpf_skc_lookup_tcp(kernel.ctx.as_ptr(), &raw mut tuple, size as u32, CURRENT_NETNS, 0)
-    }
+    unsafe { helpers::bpf_skc_lookup_tcp(kernel.ctx.as_ptr(), &raw mut tuple, size as u32, CURRENT_NETNS, 0) }
 }
 
 /// Whether a socket listens for one of our listeners that takes cookies, at an address of this box.

@@ -215,6 +215,7 @@ mod tests {
         let text: String = top.iter().map(|(key, value)| format!("{key} = {}\n", toml_of(value))).collect();
         let again = parse("shown", &text).unwrap_or_else(|problems| panic!("{problems}\n{text}")).config;
         assert_eq!(again, config, "{text}");
+        assert_eq!(shown["listener"]["web"]["syn_cookies"], "off");
         assert_eq!(shown["xdp"]["secret"], "file:keys/hash", "a reference, no content");
     }
 }

@@ -34,7 +34,10 @@ pub(super) fn arm(plane: &mut Plane, config: &Config) -> (bool, Option<String>) 
 /// Cookies that came back; `None` where the kernel does not say.
 pub(super) fn read() -> Option<Cookies> {
     let text = fs::read_to_string(COUNTERS).ok()?;
-    Some(Cookies { accepted: counter(&text, "SyncookiesRecv")?, refused: counter(&text, "SyncookiesFailed")? })
+    Some(Cookies {
+        accepted: counter(&text, "SyncookiesRecv")?,
+        refused: counter(&text, "SyncookiesFailed")?,
+    })
 }
 
 /// One of TcpExt: a line of names, then one of values.

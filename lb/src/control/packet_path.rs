@@ -137,7 +137,12 @@ impl KernelPath {
         ranges::give(&mut self.plane, groups)
     }
 
-    fn steer_group(&mut self, listener: &Listener, cores: &[usize], group: &Group) -> steering::Result<Choice> {
+    fn steer_group(
+        &mut self,
+        listener: &Listener,
+        cores: &[usize],
+        group: &Group,
+    ) -> steering::Result<Choice> {
         let (steer, takes_cookies) = (listener.steer, listener.syn_cookies == SynCookies::Auto);
         // Any interface may bring packets for a range.
         let any = match group.address {

@@ -7,11 +7,7 @@ use lb_abi::{
     names,
 };
 
-use super::{
-    Plane,
-    error::Result,
-    loader,
-};
+use super::{Plane, error::Result, loader};
 
 /// Whether this network namespace's kernel sends SYN cookies; only then XDP may.
 const SWITCH: &str = "/proc/sys/net/ipv4/tcp_syncookies";

@@ -3,7 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     rc::Rc,
 };
 
@@ -33,7 +33,9 @@ use lb_ebpf::{
 
 use crate::xdp::{
     row::{Left, Moved, Program, Result, Row},
-    world::{BACKENDS, COOKIE, FLOWS_LEN, LB0, LB0_MAC, LB1, LB1_MAC, MTU, OWN, SOCKETS, World, address},
+    world::{
+        BACKENDS, COOKIE, FLOWS_LEN, LB0, LB0_MAC, LB1, LB1_MAC, MTU, OWN, World, address, form, sockets,
+    },
 };
 
 /// Runs a row.
@@ -250,20 +252,12 @@ impl CookieEnv for Mock<'_> {
     fn cookie(&self, syn: &Syn) -> Option<u32> {
         assert!((20..=60).contains(&syn.header_len) && syn.header_len.is_multiple_of(4));
         let (destination, port) = (syn.ip.destination.bytes(), syn.ports.destination.host());
-        let bound = SOCKETS.into_iter().map(|socket| socket.parse::<SocketAddr>().expect("a socket"));
         // As the kernel looks for them: whoever is bound to the address itself comes first.
-        let mut fits = bound.filter(|bound| {
-            let is_there = address(&bound.ip().to_string()) == destination;
+        let bound = sockets().into_iter().find(|bound| {
             let is_all = bound.ip().is_unspecified() && bound.is_ipv4() == (syn.ip.family == Family::V4);
-            bound.port() == port && (is_there || is_all)
-        });
-        let bound = fits.next()?;
-        let key = SteerKey {
-            address: address(&bound.ip().to_string()),
-            port: Be16::new(port),
-            protocol: 6,
-            pad: 0,
-        };
+            bound.port() == port && (form(bound.ip()) == destination || is_all)
+        })?;
+        let key = SteerKey { address: form(bound.ip()), port: Be16::new(port), protocol: 6, pad: 0 };
         let (_, entry) = self.world.listeners.iter().find(|(other, _)| *other == key)?;
         let is_local = OWN.iter().any(|own| address(own) == destination);
         (entry.flags & STEER_COOKIES != 0 && is_local).then_some(COOKIE)

@@ -30,7 +30,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::xdp::{
     namespace,
     row::{self, Left, Moved, Program, Row},
-    world::{FLOWS_LEN, LB0, LB1, LB1_MAC, NOBODY, SOCKETS, TABLE_LEN, VIP, World},
+    world::{FLOWS_LEN, LB0, LB1, LB1_MAC, NOBODY, TABLE_LEN, VIP, World, sockets},
 };
 
 /// Metadata in front of every frame: the kernel's headroom is zero there, and it is as much as 6.1 takes. It moves
@@ -93,7 +93,7 @@ impl Bench {
         ingress.attach("lb0", XdpMode::Driver).context("attaching natively")?;
         // The kernel answers every SYN with a cookie, whatever waits at its socket.
         std::fs::write("/proc/sys/net/ipv4/tcp_syncookies", "2").context("enabling SYN cookies")?;
-        let sockets = SOCKETS.iter().map(|address| listen(address).context(*address));
+        let sockets = sockets().into_iter().map(|at| listen(at).with_context(|| at.to_string()));
         Ok(Self { ebpf, sockets: sockets.collect::<Result<_>>()? })
     }
 
@@ -306,18 +306,17 @@ impl Bench {
 
 /// Puts every program that `lb_ingress` calls, loaded, where it does.
 pub fn place_calls(ebpf: &mut Ebpf) -> Result<()> {
-    for (call, name) in [(names::CALL_COOKIE, names::PROGRAM_COOKIE)] {
-        let program: &Xdp = ebpf.program(name).context(name)?.try_into()?;
+    let mut place = |call: u32, name: &str| -> Result<()> {
+        let program: &Xdp = ebpf.program(name).with_context(|| name.to_owned())?.try_into()?;
         let program = program.fd()?.try_clone()?;
         let map = ebpf.map_mut(names::MAP_PROGRAMS).context(names::MAP_PROGRAMS)?;
-        ProgramArray::try_from(map)?.set(call, &program, 0)?;
-    }
-    Ok(())
+        Ok(ProgramArray::try_from(map)?.set(call, &program, 0)?)
+    };
+    place(names::CALL_COOKIE, names::PROGRAM_COOKIE)
 }
 
 /// Listens at an address.
-pub fn listen(address: &str) -> Result<Socket> {
-    let address: SocketAddr = address.parse()?;
+pub fn listen(address: SocketAddr) -> Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;

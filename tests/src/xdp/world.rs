@@ -109,11 +109,17 @@ pub fn address(text: &str) -> [u8; 16] {
     form(text.parse().expect("an IP address"))
 }
 
-fn form(address: IpAddr) -> [u8; 16] {
+/// The same of one that is read.
+pub fn form(address: IpAddr) -> [u8; 16] {
     match address {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
         IpAddr::V6(v6) => v6.octets(),
     }
+}
+
+/// [`SOCKETS`], read.
+pub fn sockets() -> [SocketAddr; 4] {
+    SOCKETS.map(|socket| socket.parse().expect("an address and a port"))
 }
 
 /// The key of a flow.
@@ -249,8 +255,7 @@ impl World {
     /// A listener's group at an address, with flags; not necessarily of a socket's.
     pub fn listener(mut self, bound: &str, flags: u32) -> Self {
         let bound: SocketAddr = bound.parse().expect("an address and a port");
-        let key =
-            SteerKey { address: form(bound.ip()), port: Be16::new(bound.port()), protocol: 6, pad: 0 };
+        let key = SteerKey { address: form(bound.ip()), port: Be16::new(bound.port()), protocol: 6, pad: 0 };
         let entry = SteerEntry { listener: 0, workers: 1, mode: MODE_HASH, flags };
         self.listeners.push((key, entry));
         self

@@ -4,7 +4,10 @@ mod slots;
 
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, ProgramArray, ReusePortSockArray, SockMap},
+    maps::{
+        Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, ProgramArray, ReusePortSockArray,
+        SockMap,
+    },
 };
 use lb_abi::{
     backend::BackendEntry,

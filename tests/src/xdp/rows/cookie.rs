@@ -120,11 +120,7 @@ fn elsewhere(now: u32, world: &World) -> Vec<Row> {
         row("flood: to a port where nobody listens", world, &to("10.0.0.1:9999")),
         row("flood: to a socket that is no listener of ours", &strangers, &v4(SYN)),
         row("flood: to an address that is only routed by this box", world, &to("10.0.0.11:8081")),
-        row(
-            "flood: datagram",
-            world,
-            &arriving(Packet::udp("198.51.100.7:40000", "10.0.0.1:8080")),
-        ),
+        row("flood: datagram", world, &arriving(Packet::udp("198.51.100.7:40000", "10.0.0.1:8080"))),
         row("flood: from a denied source", &denied, &v4(SYN)).dropped(Reason::Denied),
         row("flood: to a VIP", world, &tcp(SYN)).forwarded(&tcp(SYN), &NEAR, Way::Ipip).new_flow(),
     ]

@@ -56,7 +56,6 @@ bind = ["0.0.0.0:5432"]
 protocol = "tcp"
 pool = "db"
 steer = "core"
-syn_cookies = "off"
 
 [route.api-v1]
 listener = "web"
@@ -112,7 +111,6 @@ fn the_example_is_read_as_written() {
     assert_eq!((listeners["web"].protocol, listeners["web"].steer), (Protocol::Http, Steer::Auto));
     assert_eq!((listeners["db"].protocol, listeners["db"].steer), (Protocol::Tcp, Steer::Core));
     assert_eq!(listeners["web"].syn_cookies, SynCookies::Auto);
-    assert_eq!(listeners["db"].syn_cookies, SynCookies::Off);
     assert_eq!(listeners["db"].pool.as_deref(), Some("db"));
     let route = &routes["api-v1"];
     let hosts = [HostPattern::Exact("api.example.com".into()), HostPattern::Wildcard(".example.org".into())];

@@ -332,7 +332,7 @@ fn listeners() {
             "listener.web.proxy_protocol = \"accept\": not supported yet",
         ),
         (
-            "syn_cookies = \"off\"",
+            "steer = \"core\"",
             "syn_cookies = ^\"on\"",
             "listener.db.syn_cookies = \"on\": must be one of \"auto\", \"off\"",
         ),
