@@ -24,7 +24,7 @@ use crate::{
     checksum::{self, Sum},
     encap::{self, Outer, Tunnel},
     env::Env,
-    icmp,
+    icmp, ingress, listener,
     numbers::{TCP_LEN, protocol},
     packet::Packet,
     parse::{Ip, Link, Ports, Shape, TcpFlags, Transport},
@@ -62,8 +62,8 @@ const WINDOW: u16 = 64_240;
 /// Answers a SYN of a flood, or leaves it to the kernel.
 #[inline(always)]
 pub fn cookie<P: Packet, E: CookieEnv>(packet: &mut P, env: &E) -> Verdict {
-    let outcome = match answer(packet, env) {
-        Ok(()) => Outcome { reason: Reason::SynCookie, verdict: Verdict::Transmit },
+    let outcome = match judge(packet, env) {
+        Ok(outcome) => outcome,
         Err(reason) => Outcome::stopped(reason),
     };
     env.count(outcome.reason);
@@ -71,23 +71,45 @@ pub fn cookie<P: Packet, E: CookieEnv>(packet: &mut P, env: &E) -> Verdict {
 }
 
 #[inline(always)]
-fn answer<P: Packet, E: CookieEnv>(packet: &mut P, env: &E) -> Result<(), Reason> {
+fn judge<P: Packet, E: CookieEnv>(packet: &mut P, env: &E) -> Result<Outcome, Reason> {
     let link = Link::parse(packet)?;
     let family = link.family().ok_or(Reason::NotOurs)?;
     let ip = Ip::parse(packet, link.len, family)?;
     let syn = syn(packet, &ip).ok_or(Reason::NotOurs)?;
+    match answer(packet, env, &link, &syn) {
+        Some(answered) => {
+            answered?;
+            Ok(Outcome { reason: Reason::SynCookie, verdict: Verdict::Transmit })
+        }
+        None => {
+            let meta = env.meta().ok_or(Reason::Abi)?;
+            Ok(listener::deliver(env, meta, &ingress::flow(&ip, syn.ports)))
+        }
+    }
+}
+
+/// None: there is no answer, and nothing was changed.
+#[inline(always)]
+fn answer<P: Packet, E: CookieEnv>(
+    packet: &mut P,
+    env: &E,
+    link: &Link,
+    syn: &Syn,
+) -> Option<Result<(), Reason>> {
+    let Syn { ip, .. } = syn;
     // To nobody else's address, and no more than one buffer: the answer has no second one.
     if !icmp::is_host(ip.source) || ip.source == ip.destination || packet.total_len() != packet.len() {
-        return Err(Reason::NotOurs);
+        return None;
     }
-    let [_, _, s0, s1] = packet.load(ip.at + family.header_len()).ok_or(Reason::NotOurs)?;
-    let cookie = env.cookie(&syn).ok_or(Reason::NotOurs)?;
-    let mss = env.mtu().saturating_sub((family.header_len() + TCP_LEN) as u16);
+    let header_len = ip.family.header_len();
+    let [_, _, s0, s1] = packet.load(ip.at + header_len)?;
+    let cookie = env.cookie(syn)?;
+    let mss = env.mtu().saturating_sub((header_len + TCP_LEN) as u16);
     // Everything is written anew: what the frame is too long by goes in front, what it is short of comes from there.
-    let excess = packet.len() as i32 - (link.len + family.header_len() + ANSWER_LEN) as i32;
-    packet.move_head(excess).ok_or(Reason::NotOurs)?;
-    let acknowledged = (u32::from_be(double(s0, s1))).wrapping_add(1);
-    write(packet, &link, &syn, cookie, acknowledged, mss).ok_or(Reason::EncapHeadroom)
+    let excess = packet.len() as i32 - (link.len + header_len + ANSWER_LEN) as i32;
+    packet.move_head(excess)?;
+    let acknowledged = u32::from_be(double(s0, s1)).wrapping_add(1);
+    Some(write(packet, link, syn, cookie, acknowledged, mss).ok_or(Reason::EncapHeadroom))
 }
 
 /// A SYN and nothing else.

@@ -1,8 +1,9 @@
 //! The kernel behind the library's traits. The only file with raw pointers, with those below it.
 
-pub(crate) mod cookie;
+mod cookie;
 pub(crate) mod lookup;
 pub(crate) mod probe;
+mod spread;
 
 use core::{
     mem::{offset_of, size_of},
@@ -31,6 +32,7 @@ use lb_abi::{
     names::CALL_COOKIE,
     reason::Reason,
     slot::{Slot, TICK_SHIFT},
+    spread::Spread,
     steer::{LOAD_LAGGING, MODE_CORE, STEER_LOOKED_UP, STEER_RELIEVE, SteerCounters, SteerEntry, SteerKey},
     vip::{VipEntry, VipKey},
 };
@@ -57,6 +59,7 @@ pub(crate) fn action(ctx: &XdpContext, verdict: Verdict) -> u32 {
     match verdict {
         Verdict::Pass => xdp_action::XDP_PASS,
         Verdict::Cookie => call(ctx, CALL_COOKIE),
+        Verdict::Moved => xdp_action::XDP_REDIRECT,
         Verdict::Drop => xdp_action::XDP_DROP,
         Verdict::Transmit => xdp_action::XDP_TX,
         // SAFETY: a helper without pointers. It answers XDP_REDIRECT, or XDP_ABORTED for flags, which are 0.
@@ -345,6 +348,32 @@ impl Env for Kernel<'_> {
     #[inline(always)]
     fn is_flooded(&self) -> bool {
         cookie::is_flooded(self)
+    }
+
+    #[inline(always)]
+    fn spread(&self) -> Option<&Spread> {
+        spread::spread()
+    }
+
+    #[inline(always)]
+    fn is_spread(&self, port: Be16) -> bool {
+        spread::is_spread(port)
+    }
+
+    #[inline(always)]
+    fn core_of(&self, worker: u32) -> Option<u32> {
+        spread::core_of(worker)
+    }
+
+    #[inline(always)]
+    fn own_core(&self) -> u32 {
+        // SAFETY: a helper without arguments.
+        unsafe { helpers::bpf_get_smp_processor_id() }
+    }
+
+    #[inline(always)]
+    fn move_to(&self, core: u32) -> bool {
+        maps::SPREAD_CPUS.redirect(core, 0).is_ok()
     }
 
     #[inline(always)]

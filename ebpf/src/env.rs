@@ -2,6 +2,7 @@
 
 use lb_abi::{
     backend::BackendEntry,
+    be::Be16,
     counter::FlowEvent,
     flow::{CLOSING, FlowKey, FlowRecord, Inserts},
     hop::HopEntry,
@@ -9,6 +10,7 @@ use lb_abi::{
     meta::Meta,
     reason::Reason,
     slot::Slot,
+    spread::Spread,
     vip::{VipEntry, VipKey},
 };
 
@@ -62,6 +64,26 @@ pub trait Env {
     /// Counts a SYN for no VIP on this core; true: it had more than [`lb_abi::bounds::SYNS_PER_TICK`] in the present
     /// tick. This default is for surroundings without listeners.
     fn is_flooded(&self) -> bool {
+        false
+    }
+    /// How packets of listeners are spread over cores. This and what belongs to it default to not at all.
+    fn spread(&self) -> Option<&Spread> {
+        None
+    }
+    /// Whether a listener has that port.
+    fn is_spread(&self, _port: Be16) -> bool {
+        false
+    }
+    /// The core of a worker, by number.
+    fn core_of(&self, _worker: u32) -> Option<u32> {
+        None
+    }
+    /// The core that this runs on.
+    fn own_core(&self) -> u32 {
+        0
+    }
+    /// Says which core gets the packet by [`crate::verdict::Verdict::Moved`]. False: none of that number.
+    fn move_to(&self, _core: u32) -> bool {
         false
     }
     /// Counts a packet under its reason.

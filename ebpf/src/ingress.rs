@@ -64,7 +64,7 @@ fn walk<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<Outcome, Reason> {
     let (vip, flow, stage) = match transport {
         Ok(Transport::Tcp(ports, flags)) => {
             let flow = flow(&ip, ports);
-            let Ok(vip) = find(env, &flow) else { return Ok(listener::reach(env, meta, Some(flags))) };
+            let Ok(vip) = find(env, &flow) else { return Ok(listener::reach(env, meta, &flow, Some(flags))) };
             if !flags.possible() {
                 return Err(Reason::MalformedTcp);
             }
@@ -72,7 +72,7 @@ fn walk<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<Outcome, Reason> {
         }
         Ok(Transport::Udp(ports)) => {
             let flow = flow(&ip, ports);
-            let Ok(vip) = find(env, &flow) else { return Ok(listener::reach(env, meta, None)) };
+            let Ok(vip) = find(env, &flow) else { return Ok(listener::reach(env, meta, &flow, None)) };
             (vip, flow, Stage::Datagram)
         }
         Ok(Transport::EchoRequest) => {
@@ -111,7 +111,7 @@ fn address_key(ip: &Ip) -> VipKey {
 
 /// The flow of a TCP or UDP packet.
 #[inline(always)]
-const fn flow(ip: &Ip, ports: Ports) -> FlowKey {
+pub(crate) const fn flow(ip: &Ip, ports: Ports) -> FlowKey {
     FlowKey {
         source: ip.source.bytes(),
         destination: ip.destination.bytes(),

@@ -27,6 +27,7 @@ pub mod packet;
 pub mod parse;
 pub mod probe;
 pub mod select;
+pub mod spread;
 pub mod verdict;
 
 #[cfg(test)]

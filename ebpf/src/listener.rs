@@ -1,20 +1,33 @@
 //! Packets that no VIP wants: the kernel has them, and a listener of this box may want them.
 
 use lb_abi::{
-    meta::{FLAG_COOKIES, Meta},
+    flow::FlowKey,
+    meta::{FLAG_COOKIES, FLAG_SPREAD, Meta},
     reason::Reason,
 };
 
 use crate::{
     env::Env,
     parse::TcpFlags,
+    spread,
     verdict::{Outcome, Verdict},
 };
 
 /// What becomes of one; `flags` are those of a TCP packet. What is called counts it.
 #[inline(always)]
-pub fn reach<E: Env>(env: &E, meta: &Meta, flags: Option<TcpFlags>) -> Outcome {
+pub fn reach<E: Env>(env: &E, meta: &Meta, flow: &FlowKey, flags: Option<TcpFlags>) -> Outcome {
     let opens = meta.flags & FLAG_COOKIES != 0 && flags.is_some_and(TcpFlags::opens);
-    let verdict = if opens && env.is_flooded() { Verdict::Cookie } else { Verdict::Pass };
-    Outcome { reason: Reason::NotOurs, verdict }
+    if opens && env.is_flooded() {
+        return Outcome { reason: Reason::NotOurs, verdict: Verdict::Cookie };
+    }
+    deliver(env, meta, flow)
+}
+
+/// Leaves one to the kernel, on the core that is to have it.
+#[inline(always)]
+pub fn deliver<E: Env>(env: &E, meta: &Meta, flow: &FlowKey) -> Outcome {
+    if meta.flags & FLAG_SPREAD != 0 && spread::moves(env, flow) {
+        return Outcome { reason: Reason::Spread, verdict: Verdict::Moved };
+    }
+    Outcome { reason: Reason::NotOurs, verdict: Verdict::Pass }
 }

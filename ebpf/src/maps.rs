@@ -3,7 +3,7 @@
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     macros::map,
-    maps::{Array, HashMap, LpmTrie, PerCpuArray, ProgramArray, ReusePortSockArray, SockMap},
+    maps::{Array, CpuMap, HashMap, LpmTrie, PerCpuArray, ProgramArray, ReusePortSockArray, SockMap},
 };
 use lb_abi::{
     backend::BackendEntry,
@@ -17,6 +17,7 @@ use lb_abi::{
     names,
     probe::ProbeEntry,
     reason,
+    spread::Spread,
     steer::{SteerCounters, SteerEntry, SteerKey},
     vip::{VipEntry, VipKey},
 };
@@ -43,6 +44,15 @@ pub(crate) static ANSWERS: PerCpuArray<Budget> = PerCpuArray::with_max_entries(1
 pub(crate) static PROGRAMS: ProgramArray = ProgramArray::with_max_entries(names::CALLS, 0);
 #[map]
 pub(crate) static SYNS: PerCpuArray<Budget> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static SPREAD: Array<Spread> = Array::with_max_entries(1, 0);
+#[map]
+pub(crate) static SPREAD_CORES: Array<u32> = Array::with_max_entries(bounds::WORKERS_MAX, 0);
+#[map]
+pub(crate) static SPREAD_PORTS: Array<u32> = Array::with_max_entries(bounds::SPREAD_PORT_WORDS, 0);
+/// As long as the machine has cores: the loader says it.
+#[map]
+pub(crate) static SPREAD_CPUS: CpuMap = CpuMap::with_max_entries(1, 0);
 /// Preallocated (no `BPF_F_NO_PREALLOC`) and not LRU: full means refuse.
 #[map]
 pub(crate) static FLOWS: HashMap<FlowKey, FlowRecord> = HashMap::with_max_entries(bounds::FLOWS_MAX, 0);

@@ -7,6 +7,8 @@ use lb_abi::reason::{Fate, Reason};
 pub enum Verdict {
     /// To the local stack.
     Pass,
+    /// To the local stack, on the core that [`crate::env::Env::move_to`] was told.
+    Moved,
     /// On to `lb_cookie`, which decides and counts.
     Cookie,
     /// Gone.

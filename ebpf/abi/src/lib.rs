@@ -23,6 +23,7 @@ mod pod;
 pub mod probe;
 pub mod reason;
 pub mod slot;
+pub mod spread;
 pub mod steer;
 pub mod vip;
 

@@ -31,5 +31,7 @@ pub const FLAG_MOVING: u32 = 1 << 2;
 /// Some listener takes SYN cookies: SYNs for no VIP are counted, and above [`crate::bounds::SYNS_PER_TICK`] `lb_cookie`
 /// is called.
 pub const FLAG_COOKIES: u32 = 1 << 24;
+/// Packets of listeners are spread over the workers' cores (see [`crate::spread`]).
+pub const FLAG_SPREAD: u32 = 1 << 25;
 
 const _: () = assert!(size_of::<Meta>() == 48);

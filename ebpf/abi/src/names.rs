@@ -46,6 +46,14 @@ pub const CALL_COOKIE: u32 = 1;
 pub const CALLS: u32 = 3;
 /// `PerCpuArray<Budget>`, one entry: SYNs for no VIP.
 pub const MAP_SYNS: &str = "SYNS";
+/// `Array<Spread>`, one entry.
+pub const MAP_SPREAD: &str = "SPREAD";
+/// `Array<u32>` by number of a worker: its core.
+pub const MAP_SPREAD_CORES: &str = "SPREAD_CORES";
+/// `Array<u32>`: one bit for each port, set where a listener has it (see [`crate::spread::port_bit`]).
+pub const MAP_SPREAD_PORTS: &str = "SPREAD_PORTS";
+/// `CpuMap` by core. Its length is the loader's: no more than the kernel was built for.
+pub const MAP_SPREAD_CPUS: &str = "SPREAD_CPUS";
 /// `LpmTrie<[u8; 4], u32>` of denied sources.
 pub const MAP_DENY_V4: &str = "DENY_V4";
 /// `LpmTrie<[u8; 16], u32>` of denied sources.

@@ -11,6 +11,7 @@ use crate::{
     lookup::LookupEntry,
     meta::Meta,
     probe::ProbeEntry,
+    spread::Spread,
     steer::{SteerCounters, SteerEntry, SteerKey},
     vip::{VipEntry, VipKey},
 };
@@ -36,6 +37,7 @@ pod!(
     Meta,
     Plan,
     ProbeEntry,
+    Spread,
     SteerCounters,
     SteerEntry,
     SteerKey,

@@ -97,6 +97,8 @@ reasons! {
     TooBig = 24, "too-big", Answer;
     /// SYN of a flood for a listener of this box, answered with a cookie; the kernel judges what comes back.
     SynCookie = 30, "syn-cookie", Answer;
+    /// For a listener: the kernel has it untouched, on the core of the worker that owns its flow.
+    Spread = 31, "spread", Pass;
 }
 
 /// Entries of map `REASONS`: one beyond the last number.

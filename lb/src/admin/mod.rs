@@ -20,7 +20,8 @@ pub mod view;
 
 pub use client::get;
 pub use packets::{
-    Ask, Attached, Cookies, Flow, FlowList, Packets, PacketsSource, SlotMove, SteerReport, TableDigest,
+    Ask, Attached, Cookies, Flow, FlowList, Packets, PacketsSource, SlotMove, Spread, SteerReport,
+    TableDigest,
 };
 pub use server::{Doors, Server};
 pub use show::What;

@@ -34,6 +34,8 @@ pub struct Packets {
     pub tables: Vec<TableDigest>,
     /// Listener groups under `lb_steer`.
     pub steer: Vec<SteerReport>,
+    /// Whether XDP spreads listeners' packets over the workers' cores.
+    pub spread: Option<Spread>,
     /// Where XDP may answer SYN floods: what came back.
     pub cookies: Option<Cookies>,
 }
@@ -44,6 +46,15 @@ impl Packets {
         let count = Reason::ALL.iter().zip(self.reasons).find(|(other, _)| **other == reason);
         count.map_or(0, |(_, count)| count)
     }
+}
+
+/// What `xdp.spread` came to.
+#[derive(Clone, Debug, Serialize)]
+pub struct Spread {
+    /// Whether packets are spread.
+    pub on: bool,
+    /// Why.
+    pub why: String,
 }
 
 /// ACKs of this network namespace that brought a SYN cookie back, whoever had sent it, as the kernel judged them.

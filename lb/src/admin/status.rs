@@ -50,6 +50,7 @@ fn xdp(packets: &Packets) -> Value {
         "interfaces": packets.interfaces,
         "slots": { "open": packets.slots_open, "closed": packets.slots_closed },
         "tables": packets.tables,
+        "spread": packets.spread,
         "syn_cookies": packets.cookies.map(|cookies| json!({
             "sent": packets.reason(Reason::SynCookie),
             "accepted": cookies.accepted,

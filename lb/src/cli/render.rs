@@ -137,6 +137,14 @@ fn xdp(text: &mut String, xdp: &Value) {
             );
         }
     }
+    if xdp["spread"]["on"] == true {
+        _ = writeln!(
+            text,
+            "{:<10}listeners' packets over the workers' cores: {}",
+            "spread",
+            cell(&xdp["spread"]["why"])
+        );
+    }
     let cookies = &xdp["syn_cookies"];
     if !cookies.is_null() {
         let [sent, accepted, refused] = ["sent", "accepted", "refused"].map(|count| &cookies[count]);

@@ -39,6 +39,7 @@ impl Config {
             let mut table = json!({
                 "interfaces": xdp.interfaces.iter().map(interface).collect::<Vec<_>>(),
                 "deny": xdp.deny,
+                "spread": xdp.spread,
             });
             put(&mut table, "outer_source", (!xdp.outer_source.is_empty()).then_some(&xdp.outer_source));
             put(&mut table, "secret", xdp.secret.as_ref().map(|path| format!("file:{}", path.display())));
@@ -153,6 +154,7 @@ mod tests {
         ]
         deny = ["203.0.113.0/24", "2001:db8::/32"]
         outer_source = ["198.18.0.0/24", "2001:db8:9::/64"]
+        spread = "on"
         secret = "file:keys/hash"
         [admin]
         socket = "/run/x.sock"
@@ -215,6 +217,7 @@ mod tests {
         let text: String = top.iter().map(|(key, value)| format!("{key} = {}\n", toml_of(value))).collect();
         let again = parse("shown", &text).unwrap_or_else(|problems| panic!("{problems}\n{text}")).config;
         assert_eq!(again, config, "{text}");
+        assert_eq!(shown["xdp"]["spread"], "on");
         assert_eq!(shown["listener"]["web"]["syn_cookies"], "off");
         assert_eq!(shown["xdp"]["secret"], "file:keys/hash", "a reference, no content");
     }

@@ -60,8 +60,23 @@ pub struct Xdp {
     pub deny: Vec<IpNet>,
     /// Prefixes that tunnels are sent from, at most one of each family; none: an address of an interface.
     pub outer_source: Vec<IpNet>,
+    /// Whether listeners' packets are spread over the workers' cores.
+    pub spread: Spread,
     /// `secret = "file:PATH"`; `None`: made in the state directory.
     pub secret: Option<PathBuf>,
+}
+
+/// `xdp.spread`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Spread {
+    /// Where interfaces have receive queues, but some worker's core has none.
+    #[default]
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
 }
 
 /// One of `xdp.interfaces`.

@@ -159,7 +159,10 @@ fn vips(name: &Arc<str>, vip: &Vip, secret: [u64; 2]) -> Vec<DesiredVip> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{admin::fixture, config::Interface};
+    use crate::{
+        admin::fixture,
+        config::{Interface, Spread},
+    };
 
     #[test]
     fn ports_are_remembered_each_in_its_way() {
@@ -194,7 +197,13 @@ mod tests {
         assert_eq!(outer, first);
         assert!(outer.shortages(&view.config).is_empty());
         let lo = Interface { name: "lo".into(), mode: None, gateway: None };
-        let mut xdp = Xdp { interfaces: vec![lo], deny: vec![], outer_source: vec![], secret: None };
+        let mut xdp = Xdp {
+            interfaces: vec![lo],
+            deny: vec![],
+            outer_source: vec![],
+            spread: Spread::Auto,
+            secret: None,
+        };
         assert_eq!(Outer::of(&xdp).unwrap().v4, "127.0.0.1/32".parse().ok());
         xdp.outer_source = vec!["198.18.0.0/24".parse().unwrap()];
         assert_eq!(Outer::of(&xdp).unwrap().v4, "198.18.0.0/24".parse().ok(), "a prefix comes first");

@@ -19,13 +19,13 @@ use super::{
     loads::Loads,
     neighbours::{self, Neighbours},
     plane::PacketPath,
-    ranges,
+    ranges, spread,
 };
 use crate::{
-    admin::{Attached, Flow, FlowList, Packets, SlotMove, SteerReport, TableDigest},
+    admin::{Attached, Flow, FlowList, Packets, SlotMove, Spread, SteerReport, TableDigest},
     config::{Config, Listener, Snapshot, Steer, SynCookies},
     model::{BackendId, WorkerId},
-    steering::{self, Choice, Detached, Plane, SteerMode},
+    steering::{self, Choice, Detached, Device, InterfaceFacts, Plane, SpreadChoice, SteerMode},
 };
 
 /// Number of TCP.
@@ -44,6 +44,10 @@ pub(super) struct KernelPath {
     /// `None`: there is no `[xdp]`.
     hotplug: Option<Hotplug>,
     loads: Loads,
+    /// Whether XDP spreads listeners' packets; `None` without `[xdp]`.
+    spread: Option<SpreadChoice>,
+    /// Whose packets it spreads.
+    spread_interfaces: BTreeSet<Arc<str>>,
     /// XDP answers SYN floods for listeners.
     sends_cookies: bool,
 }
@@ -63,6 +67,8 @@ impl KernelPath {
             neighbours: Neighbours::default(),
             hotplug: None,
             loads: Loads::default(),
+            spread: None,
+            spread_interfaces: BTreeSet::new(),
             sends_cookies: false,
         };
         path.nudge_neighbours();
@@ -98,7 +104,9 @@ impl KernelPath {
         if let Err(error) = self.plane.steer_cores(&workers) {
             return vec![format!("{error}: {LOST_STEER}")];
         }
-        let mut lost = Vec::new();
+        let (choice, unspread) = spread::arm(&mut self.plane, config, cores, groups);
+        let mut lost: Vec<_> = unspread.into_iter().collect();
+        self.set_spread(config, choice);
         for group in groups {
             let Some(listener) = snapshot.listeners.get(group.listener.index()) else { continue };
             let Some(own) = config.listeners.get(&listener.name) else { continue };
@@ -129,6 +137,16 @@ impl KernelPath {
         lost
     }
 
+    fn set_spread(&mut self, config: &Config, choice: Option<SpreadChoice>) {
+        let Some(SpreadChoice { on, reason: why }) = &choice else { return };
+        tracing::info!(on, why, "xdp.spread");
+        if *on {
+            let interfaces = config.xdp.iter().flat_map(|xdp| &xdp.interfaces);
+            self.spread_interfaces = interfaces.map(|interface| interface.name.clone()).collect();
+        }
+        self.spread = choice;
+    }
+
     /// Gives the ranges of listeners to their groups. What is missing, one sentence each.
     ///
     /// # Errors
@@ -152,6 +170,9 @@ impl KernelPath {
         let at = if group.ranges.is_empty() { group.address.ip() } else { any };
         let mut facts = steering::gather_steer_facts(at, cores)?;
         facts.worker_cores = cores.to_vec();
+        let spread = &self.spread_interfaces;
+        let is_spread = |facts: &&mut InterfaceFacts| spread.iter().any(|name| **name == *facts.name);
+        facts.interfaces.iter_mut().filter(is_spread).for_each(|facts| facts.device = Device::Spread);
         let choice = steering::choose_steer(steer, &facts);
         let sockets: Vec<_> = (0..).map(WorkerId).zip(group.sockets.iter().map(AsFd::as_fd)).collect();
         // What a listener says holds, however busy the worker is.
@@ -246,6 +267,7 @@ impl KernelPath {
                 })
                 .collect(),
             steer: self.steer_reports()?,
+            spread: self.spread.as_ref().map(|choice| Spread { on: choice.on, why: choice.reason.clone() }),
             cookies: if self.sends_cookies { cookies::read() } else { None },
         })
     }

@@ -39,6 +39,9 @@ pub(super) const OF_STEER: &[&str] = &[names::MAP_STEER_SOCKETS];
 pub(super) fn load(bytes: &[u8], pins: Option<&Path>) -> Result<Ebpf> {
     object::check_abi(bytes)?;
     let mut loader = EbpfLoader::new();
+    // The kernel refuses one that is longer than it was built for. Where it does not say, only core 0 is had.
+    let cores = aya::util::nr_cpus().map_or(1, |cores| cores as u32);
+    loader.map_max_entries(names::MAP_SPREAD_CPUS, cores);
     let mut made = Vec::new();
     if let Some(dir) = pins {
         SHAPES.iter().try_for_each(|shape| check_pin(dir, shape))?;

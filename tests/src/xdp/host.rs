@@ -18,6 +18,7 @@ use lb_abi::{
     meta::Meta,
     reason::Reason,
     slot::Slot,
+    spread::Spread,
     steer::{STEER_COOKIES, SteerKey},
     vip::{VipEntry, VipKey},
 };
@@ -82,6 +83,7 @@ struct Mock<'a> {
     hops: RefCell<HashMap<u16, HopEntry>>,
     answers_left: Cell<u32>,
     syns: Cell<u32>,
+    spread: Spread,
 }
 
 impl<'a> Mock<'a> {
@@ -97,6 +99,7 @@ impl<'a> Mock<'a> {
             hops: RefCell::default(),
             answers_left: Cell::new(world.answers_left),
             syns: Cell::new(world.syns),
+            spread: world.spread_entry(),
         }
     }
 
@@ -233,6 +236,23 @@ impl Env for Mock<'_> {
     fn is_flooded(&self) -> bool {
         self.syns.update(|syns| syns + 1);
         self.syns.get() > SYNS_PER_TICK
+    }
+
+    fn spread(&self) -> Option<&Spread> {
+        Some(&self.spread)
+    }
+
+    fn is_spread(&self, port: Be16) -> bool {
+        sockets().iter().any(|socket| socket.port() == port.host())
+    }
+
+    fn core_of(&self, worker: u32) -> Option<u32> {
+        self.world.cores.get(worker as usize).copied()
+    }
+
+    fn move_to(&self, core: u32) -> bool {
+        assert_eq!(core, 1, "it is here already, or there is no such core");
+        true
     }
 
     fn count(&self, reason: Reason) {

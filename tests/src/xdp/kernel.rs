@@ -8,11 +8,14 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader, Pod, TestRun as _, TestRunOptions,
-    maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, PerCpuValues, ProgramArray, lpm_trie::Key},
+    maps::{
+        Array, CpuMap, HashMap, LpmTrie, MapData, PerCpuArray, PerCpuValues, ProgramArray, lpm_trie::Key,
+    },
     programs::{Xdp, XdpMode},
 };
 use lb_abi::{
     backend::BackendEntry,
+    bounds::SPREAD_QUEUE,
     counter::{Budget, FlowEvent, Traffic},
     flow::{FlowKey, FlowRecord},
     hop::HopEntry,
@@ -21,10 +24,12 @@ use lb_abi::{
     names,
     reason::{self, Reason},
     slot::Slot,
+    spread::{Spread, port_bit},
     steer::{SteerEntry, SteerKey},
     vip::{VipEntry, VipKey},
 };
 use lb_ebpf::verdict::Verdict;
+use rustix::thread::{CpuSet, sched_setaffinity};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::xdp::{
@@ -76,12 +81,17 @@ struct Counters {
 
 impl Bench {
     /// Enters a namespace and loads. Native mode matters: only then has `lb0` receive queues to pretend a
-    /// packet from.
+    /// packet from. The thread keeps to the first core, so that the rows know which one is another.
     pub fn new() -> Result<Self> {
         namespace::enter()?;
+        let mut first = CpuSet::new();
+        first.set(0);
+        sched_setaffinity(None, &first).context("keeping to the first core")?;
+        let cores = aya::util::nr_cpus().map_err(|(call, error)| anyhow::anyhow!("{call}: {error}"))? as u32;
         let mut ebpf = EbpfLoader::new()
             .map_max_entries(names::MAP_SLOTS, TABLE_LEN)
             .map_max_entries(names::MAP_FLOWS, FLOWS_LEN as u32)
+            .map_max_entries(names::MAP_SPREAD_CPUS, cores)
             .load_file(object())
             .context("loading the object")?;
         for name in [names::PROGRAM_INGRESS, names::PROGRAM_COOKIE, names::PROGRAM_DECAP] {
@@ -89,6 +99,7 @@ impl Bench {
             program.load().with_context(|| format!("{name}: refused by the verifier"))?;
         }
         place_calls(&mut ebpf)?;
+        spread_over(&mut ebpf, cores)?;
         let ingress: &mut Xdp = ebpf.program_mut(names::PROGRAM_INGRESS).context("lb_ingress")?.try_into()?;
         ingress.attach("lb0", XdpMode::Driver).context("attaching natively")?;
         // The kernel answers every SYN with a cookie, whatever waits at its socket.
@@ -165,6 +176,8 @@ impl Bench {
             1 => Verdict::Drop,
             2 => Verdict::Pass,
             3 => Verdict::Transmit,
+            // Nobody wrote a way out into it: it is on its way to the one other core.
+            4 if out == frame => Verdict::Moved,
             4 => Verdict::Redirect { interface: if out[6..12] == LB1_MAC { LB1 } else { 0 } },
             other => bail!("{name} returned {other}"),
         };
@@ -198,6 +211,11 @@ impl Bench {
         let mut listeners = self.hash::<SteerKey, SteerEntry>(names::MAP_STEER_LISTENERS)?;
         for (key, entry) in &world.listeners {
             listeners.insert(key, entry, 0)?;
+        }
+        self.array::<Spread>(names::MAP_SPREAD)?.set(0, world.spread_entry(), 0)?;
+        let mut cores = self.array::<u32>(names::MAP_SPREAD_CORES)?;
+        for (worker, core) in (0..).zip(&world.cores) {
+            cores.set(worker, core, 0)?;
         }
         let mut syns = PerCpuArray::<_, Budget>::try_from(self.map(names::MAP_SYNS)?)?;
         let all = vec![Budget { tick: namespace::now_ticks(), spent: world.syns }; syns.get(&0, 0)?.len()];
@@ -313,6 +331,21 @@ pub fn place_calls(ebpf: &mut Ebpf) -> Result<()> {
         Ok(ProgramArray::try_from(map)?.set(call, &program, 0)?)
     };
     place(names::CALL_COOKIE, names::PROGRAM_COOKIE)
+}
+
+/// Every core that there is can be spread to, and every port of [`SOCKETS`] is a listener's.
+fn spread_over(ebpf: &mut Ebpf, cores: u32) -> Result<()> {
+    let mut cpus = CpuMap::try_from(ebpf.map_mut(names::MAP_SPREAD_CPUS).context(names::MAP_SPREAD_CPUS)?)?;
+    for core in 0..cores.min(2) {
+        cpus.set(core, SPREAD_QUEUE, None, 0)?;
+    }
+    let map = ebpf.map_mut(names::MAP_SPREAD_PORTS).context(names::MAP_SPREAD_PORTS)?;
+    let mut ports = Array::<_, u32>::try_from(map)?;
+    for socket in sockets() {
+        let (word, bit) = port_bit(socket.port());
+        ports.set(word, ports.get(&word, 0)? | bit, 0)?;
+    }
+    Ok(())
 }
 
 /// Listens at an address.

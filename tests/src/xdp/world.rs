@@ -15,8 +15,9 @@ use lb_abi::{
     be::Be16,
     flow::{FlowKey, FlowRecord},
     link::LinkEntry,
-    meta::{FLAG_COOKIES, Meta},
+    meta::{FLAG_COOKIES, FLAG_SPREAD, Meta},
     slot::{GRACE_TICKS, Phase, Slot},
+    spread::Spread,
     steer::{MODE_HASH, SteerEntry, SteerKey},
     vip::{ECHO, VipEntry, VipKey},
 };
@@ -159,6 +160,8 @@ pub struct World {
     pub links: Vec<(u32, LinkEntry)>,
     /// `STEER_LISTENERS`.
     pub listeners: Vec<(SteerKey, SteerEntry)>,
+    /// `SPREAD_CORES`, by worker; the hash is a VIP's.
+    pub cores: Vec<u32>,
     /// What stands in `SYNS` for the present tick, on each core.
     pub syns: u32,
     /// ICMP errors that may still be sent; on the host only, as the kernel counts them by tick.
@@ -259,6 +262,18 @@ impl World {
         let entry = SteerEntry { listener: 0, workers: 1, mode: MODE_HASH, flags };
         self.listeners.push((key, entry));
         self
+    }
+
+    /// Packets to the ports of [`SOCKETS`] are spread over cores, of which there are two: 0, where every row runs, and 1.
+    pub fn spread(mut self, cores: &[u32]) -> Self {
+        self.meta.flags |= FLAG_SPREAD;
+        self.cores = cores.to_vec();
+        self
+    }
+
+    /// `SPREAD`.
+    pub fn spread_entry(&self) -> Spread {
+        Spread { key: HASH_KEY, workers: self.cores.len() as u32, pad: 0 }
     }
 
     /// SYN cookies are on, and so many SYNs were seen in this tick.

@@ -2,7 +2,7 @@
 //!
 //! The one list of names: unknown keys, refusals and suggestions all come from here.
 
-use crate::config::{Balance, Forward, Protocol, Steer, SynCookies, Transport, XdpMode};
+use crate::config::{Balance, Forward, Protocol, Spread, Steer, SynCookies, Transport, XdpMode};
 
 /// Keys of one table.
 pub(super) struct Keys {
@@ -53,7 +53,7 @@ pub(super) const RUNTIME: Keys = Keys { supported: &["workers"], later: &[] };
 
 /// `[xdp]`.
 pub(super) const XDP: Keys =
-    Keys { supported: &["interfaces", "deny", "outer_source", "secret"], later: &[] };
+    Keys { supported: &["interfaces", "deny", "outer_source", "spread", "secret"], later: &[] };
 
 /// One of `xdp.interfaces`, written as a table.
 pub(super) const INTERFACE: Keys = Keys { supported: &["name", "mode", "gateway"], later: &[] };
@@ -125,6 +125,10 @@ pub(super) const KEEPALIVE: Keys = Keys { supported: &["idle", "per_worker"], la
 /// `xdp.interfaces[].mode`.
 pub(super) const XDP_MODES: Choices<XdpMode> =
     Choices { supported: &[("native", XdpMode::Native), ("generic", XdpMode::Generic)], later: &[] };
+
+/// `xdp.spread`.
+pub(super) const SPREADS: Choices<Spread> =
+    Choices { supported: &[("auto", Spread::Auto), ("on", Spread::On), ("off", Spread::Off)], later: &[] };
 
 /// `vip.forward`.
 pub(super) const FORWARDS: Choices<Forward> = Choices {

@@ -30,6 +30,7 @@ mod forward;
 mod links;
 mod moving;
 mod refuse;
+mod spread;
 
 /// All rows, for a world that is at tick `now`.
 pub fn all(now: u32) -> Vec<Row> {
@@ -43,6 +44,7 @@ pub fn all(now: u32) -> Vec<Row> {
         links::rows(now),
         decap::rows(now),
         cookie::rows(now),
+        spread::rows(now),
     ]
     .concat()
 }
