@@ -13,6 +13,7 @@ mod lifecycle;
 mod quickstart;
 mod ranges;
 mod relay;
+mod spread;
 mod steering;
 mod tunnel;
 mod unprivileged;

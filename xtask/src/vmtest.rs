@@ -50,7 +50,12 @@ const SUITES: [Suite; 7] = [
     Suite {
         program: "e2e",
         source: "tests/e2e/main.rs",
-        arguments: &["--test-threads=1", "tunnel::a_backend_that", "ranges::a_listener"],
+        arguments: &[
+            "--test-threads=1",
+            "tunnel::a_backend_that",
+            "ranges::a_listener",
+            "spread::a_connection",
+        ],
     },
 ];
 

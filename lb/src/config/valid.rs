@@ -70,12 +70,10 @@ pub struct Xdp {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Spread {
-    /// Where interfaces have receive queues, but some worker's core has none.
-    #[default]
-    Auto,
-    /// Always.
+    /// Where some worker's core owns no receive queue.
     On,
-    /// Never.
+    /// Never. The default: on two cores it cost more than it saved (README).
+    #[default]
     Off,
 }
 

@@ -201,7 +201,7 @@ mod tests {
             interfaces: vec![lo],
             deny: vec![],
             outer_source: vec![],
-            spread: Spread::Auto,
+            spread: Spread::Off,
             secret: None,
         };
         assert_eq!(Outer::of(&xdp).unwrap().v4, "127.0.0.1/32".parse().ok());

@@ -104,8 +104,7 @@ impl KernelPath {
         if let Err(error) = self.plane.steer_cores(&workers) {
             return vec![format!("{error}: {LOST_STEER}")];
         }
-        let (choice, unspread) = spread::arm(&mut self.plane, config, cores, groups);
-        let mut lost: Vec<_> = unspread.into_iter().collect();
+        let (choice, mut lost) = spread::arm(&mut self.plane, config, cores, groups);
         self.set_spread(config, choice);
         for group in groups {
             let Some(listener) = snapshot.listeners.get(group.listener.index()) else { continue };
@@ -138,7 +137,7 @@ impl KernelPath {
     }
 
     fn set_spread(&mut self, config: &Config, choice: Option<SpreadChoice>) {
-        let Some(SpreadChoice { on, reason: why }) = &choice else { return };
+        let Some(SpreadChoice { on, reason: why, .. }) = &choice else { return };
         tracing::info!(on, why, "xdp.spread");
         if *on {
             let interfaces = config.xdp.iter().flat_map(|xdp| &xdp.interfaces);

@@ -16,27 +16,42 @@ use crate::{
 /// What is lost where packets were to be spread and are not.
 const LOST: &str = "listeners' packets stay on the cores that they come in on";
 
-/// Decides, and arms or disarms XDP. What came of it (`None` without `[xdp]`), and what is lost if it cannot be had.
+/// Decides, and arms or disarms XDP. What came of it (`None` without `[xdp]`), and what is lost, one sentence each.
 pub(super) fn arm(
     plane: &mut Plane,
     config: &Config,
     cores: &[usize],
     groups: &[Group],
-) -> (Option<SpreadChoice>, Option<String>) {
-    let choice = config.xdp.as_ref().map(|xdp| choose(xdp, cores));
-    let armed = match &choice {
-        Some(Ok(SpreadChoice { on: true, .. })) => spread(plane, cores, groups),
-        Some(Err(error)) => Err(error.to_string()),
-        Some(Ok(_)) | None => plane.disarm_spread().map_err(|error| error.to_string()),
-    };
-    match (armed, choice) {
-        (Ok(()), choice) => (choice.and_then(Result::ok), None),
-        (Err(error), _) => {
+) -> (Option<SpreadChoice>, Vec<String>) {
+    let choice = config.xdp.as_ref().map(|xdp| choose(xdp, cores)).transpose();
+    let armed = choice.map_err(|error| error.to_string()).and_then(|choice| {
+        if choice.as_ref().is_some_and(|choice| choice.on) {
+            spread(plane, cores, groups)?;
+        } else {
+            plane.disarm_spread().map_err(|error| error.to_string())?;
+        }
+        Ok(choice)
+    });
+    match armed {
+        Ok(choice) => {
+            let unsummed =
+                choice.iter().flat_map(|choice| &choice.unsummed).map(|interface| unsummed(interface));
+            let warnings = unsummed.collect();
+            (choice, warnings)
+        }
+        Err(error) => {
             let error = plane.disarm_spread().err().map_or(error, |error| error.to_string());
-            let choice = SpreadChoice { on: false, reason: error.clone() };
-            (Some(choice), Some(format!("xdp.spread: {error}: {LOST}")))
+            let warning = format!("xdp.spread: {error}: {LOST}");
+            (Some(SpreadChoice { on: false, reason: error, unsummed: Vec::new() }), vec![warning])
         }
     }
+}
+
+fn unsummed(interface: &str) -> String {
+    format!(
+        "xdp.spread: {interface} is a device of the kernel's own; where a sender on this machine leaves checksums to \
+         it, its packets to listeners are lost (of a veth, at the far end: ethtool -K DEVICE tx off)"
+    )
 }
 
 fn choose(xdp: &config::Xdp, cores: &[usize]) -> steering::Result<SpreadChoice> {

@@ -28,34 +28,26 @@ pub struct SpreadChoice {
     pub on: bool,
     /// For `lb status` and the log.
     pub reason: String,
+    /// Interfaces whose packets may come without a checksum, which spreading them would not make good.
+    pub unsummed: Vec<String>,
 }
 
 /// Decides for the interfaces of `[xdp]`, and the cores of all workers.
 pub fn choose(spread: Spread, interfaces: &[InterfaceFacts], worker_cores: &[usize]) -> SpreadChoice {
-    let choice = |on, reason: String| SpreadChoice { on, reason };
-    match spread {
-        Spread::On => return choice(true, "xdp.spread says so".to_owned()),
-        Spread::Off => return choice(false, "xdp.spread says so".to_owned()),
-        Spread::Auto => {}
+    let choice = |on, reason: &str| SpreadChoice { on, reason: reason.to_owned(), unsummed: Vec::new() };
+    if spread == Spread::Off {
+        return choice(false, "xdp.spread is off");
     }
-    for InterfaceFacts { name, device } in interfaces {
-        match device {
-            Device::Queues(cores) if worker_cores.iter().all(|core| cores.contains(core)) => {
-                return choice(false, format!("every worker's core owns a receive queue of {name}"));
-            }
-            Device::Queues(_) => {}
-            Device::Software | Device::Spread => {
-                return choice(
-                    false,
-                    format!("{name} has no receive queues: packets arrive on their sender's core"),
-                );
-            }
-        }
+    let has_queues = |facts: &InterfaceFacts| match &facts.device {
+        Device::Queues(cores) => worker_cores.iter().all(|core| cores.contains(core)),
+        Device::Software | Device::Spread => false,
+    };
+    if !interfaces.is_empty() && interfaces.iter().all(has_queues) {
+        return choice(false, "every worker's core owns a receive queue");
     }
-    match interfaces {
-        [] => choice(false, "no interface of [xdp] is there".to_owned()),
-        _ => choice(true, "some worker's core owns no receive queue".to_owned()),
-    }
+    let software = interfaces.iter().filter(|facts| facts.device == Device::Software);
+    let unsummed = software.map(|facts| facts.name.clone()).collect();
+    SpreadChoice { unsummed, ..choice(true, "some worker's core owns no receive queue") }
 }
 
 impl Plane {
@@ -116,22 +108,18 @@ mod tests {
     }
 
     #[test]
-    fn auto_is_for_cards_with_fewer_queues_than_workers() {
-        let auto = |interfaces: &[Device]| {
+    fn packets_are_spread_where_some_worker_has_no_queue() {
+        let on = |interfaces: &[Device]| {
             let interfaces: Vec<_> = interfaces.iter().cloned().map(interface).collect();
-            choose(Spread::Auto, &interfaces, &[0, 1]).on
+            choose(Spread::On, &interfaces, &[0, 1])
         };
-        assert!(auto(&[Device::Queues(vec![0])]));
-        assert!(auto(&[Device::Queues(vec![0]), Device::Queues(vec![1])]));
-        assert!(!auto(&[Device::Queues(vec![1, 0])]), "its queues do it");
-        assert!(!auto(&[Device::Queues(vec![0]), Device::Queues(vec![0, 1])]), "one of two needs none");
-        assert!(!auto(&[Device::Queues(vec![0]), Device::Software]));
-        assert!(!auto(&[]));
-    }
-
-    #[test]
-    fn what_the_config_says_holds() {
-        assert!(choose(Spread::On, &[interface(Device::Software)], &[0, 1]).on);
+        assert!(on(&[Device::Queues(vec![0])]).on);
+        assert!(on(&[Device::Queues(vec![0]), Device::Queues(vec![1])]).on);
+        assert!(on(&[Device::Queues(vec![0]), Device::Queues(vec![0, 1])]).on);
+        assert!(!on(&[Device::Queues(vec![1, 0])]).on, "its queues do it");
+        assert!(on(&[]).on, "what comes later may have too few");
+        let veth = on(&[Device::Software]);
+        assert!(veth.on && veth.unsummed == ["eth0"], "{veth:?}");
         assert!(!choose(Spread::Off, &[interface(Device::Queues(vec![0]))], &[0, 1]).on);
     }
 

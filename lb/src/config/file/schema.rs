@@ -128,7 +128,7 @@ pub(super) const XDP_MODES: Choices<XdpMode> =
 
 /// `xdp.spread`.
 pub(super) const SPREADS: Choices<Spread> =
-    Choices { supported: &[("auto", Spread::Auto), ("on", Spread::On), ("off", Spread::Off)], later: &[] };
+    Choices { supported: &[("on", Spread::On), ("off", Spread::Off)], later: &[] };
 
 /// `vip.forward`.
 pub(super) const FORWARDS: Choices<Forward> = Choices {
