@@ -2,6 +2,8 @@
 
 use lb_abi::be::Be16;
 
+use crate::address::Address;
+
 /// Ones' complement sum of 16-bit words, folded to 16 bits.
 #[inline(always)]
 const fn fold(sum: u32) -> u16 {
@@ -20,12 +22,84 @@ pub const fn replace_word(check: Be16, old: Be16, new: Be16) -> Be16 {
     Be16(!fold(sum))
 }
 
-/// Checksum of an IPv4 header without options whose checksum field is zero. Source: RFC 1071, 1.
+/// Checksum of an IPv4 header without options, as double words, whose checksum field is zero. Source: RFC 1071, 1
+/// and 2 (C): words may be added as wide as one likes.
 #[inline(always)]
-pub const fn ipv4_header(header: &[u16; 10]) -> Be16 {
-    let [a, b, c, d, e, f, g, h, i, j] = *header;
-    let sum = a as u32 + b as u32 + c as u32 + d as u32 + e as u32;
-    Be16(!fold(sum + f as u32 + g as u32 + h as u32 + i as u32 + j as u32))
+pub const fn ipv4_header(header: &[u32; 5]) -> Be16 {
+    let [a, b, c, d, e] = *header;
+    let sum = a as u64 + b as u64 + c as u64 + d as u64 + e as u64;
+    let sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
+    Be16(!fold(sum as u32))
+}
+
+/// An IPv4 header's words as [`ipv4_header`] wants them.
+#[inline(always)]
+pub const fn doubles(words: &[u16; 10]) -> [u32; 5] {
+    let mut doubles = [0; 5];
+    let mut at = 0;
+    while at < 5 {
+        let ([a, b], [c, d]) = (words[2 * at].to_ne_bytes(), words[2 * at + 1].to_ne_bytes());
+        doubles[at] = u32::from_ne_bytes([a, b, c, d]);
+        at += 1;
+    }
+    doubles
+}
+
+/// A ones' complement sum in the making, of words as they lie on the wire (RFC 1071, 2 (B): their order of bytes
+/// does not matter).
+#[derive(Clone, Copy, Debug)]
+pub struct Sum(u64);
+
+impl Sum {
+    /// Of nothing.
+    pub const ZERO: Self = Self(0);
+
+    /// Of four bytes at a time (RFC 1071, 2 (C)).
+    #[inline(always)]
+    pub const fn of_doubles(sum: u32) -> Self {
+        Self(sum as u64)
+    }
+
+    /// And a word.
+    #[inline(always)]
+    pub const fn word(self, word: u16) -> Self {
+        Self(self.0 + word as u64)
+    }
+
+    /// And an address. What an IPv4 address is mapped by sums to zero, so that both families are alike.
+    #[inline(always)]
+    pub const fn address(self, address: Address) -> Self {
+        let (high, low) = address.halves();
+        Self(self.0 + (high >> 32) + (high & 0xffff_ffff) + (low >> 32) + (low & 0xffff_ffff))
+    }
+
+    /// And another sum.
+    #[inline(always)]
+    pub const fn plus(self, other: Self) -> Self {
+        Self(self.0 + other.folded() as u64)
+    }
+
+    /// Without another sum.
+    #[inline(always)]
+    pub const fn less(self, other: Self) -> Self {
+        Self(self.0 + !other.folded() as u64)
+    }
+
+    /// As 16 bits; of a sum of more than nothing, zero is always `0xffff`.
+    #[inline(always)]
+    pub const fn folded(self) -> u16 {
+        let sum = (self.0 & 0xffff_ffff) + (self.0 >> 32);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        ((sum & 0xffff) + (sum >> 16)) as u16
+    }
+}
+
+/// Sum of a pseudo header (RFC 768; RFC 9293, 3.1; RFC 8200, 8.1, whose wider fields sum to the same). `length` is as on
+/// the wire.
+#[inline(always)]
+pub const fn pseudo(source: Address, destination: Address, protocol: u8, length: u16) -> Sum {
+    Sum::ZERO.address(source).address(destination).word((protocol as u16).to_be()).word(length)
 }
 
 #[cfg(test)]
@@ -64,14 +138,29 @@ mod tests {
             0x45, 0x00, 0x00, 0x73, 0x00, 0x00, 0x40, 0x00, 0x40, 0x11, 0, 0, 0xc0, 0xa8, 0x00, 0x01, 0xc0,
             0xa8, 0x00, 0xc7,
         ];
-        assert_eq!(ipv4_header(&words(&header)).host(), 0xb861);
+        assert_eq!(ipv4_header(&doubles(&words(&header))).host(), 0xb861);
     }
 
     proptest! {
         #[test]
+        fn a_sum_of_parts_is_the_sum_of_the_whole(header: [u8; 20], source: [u8; 16], much: u32) {
+            let source = Address::new(source);
+            let words = |sum: Sum, words: &[u16]| words.iter().fold(sum, |sum, word| sum.word(*word));
+            let header = self::words(&header);
+            let whole = words(words(Sum::ZERO, &header), &source.words()).word(much as u16);
+            let parts = Sum::ZERO.address(source).plus(words(Sum::ZERO, &header)).word(much as u16);
+            prop_assert_eq!(whole.folded() % 0xffff, parts.folded() % 0xffff);
+            let rest = whole.less(Sum::ZERO.address(source)).less(words(Sum::ZERO, &header));
+            prop_assert_eq!(rest.folded() % 0xffff, much as u16 % 0xffff);
+            let v4 = Address::v4([header[0], header[1]]);
+            let mapped = Sum::ZERO.address(v4).folded();
+            prop_assert_eq!(mapped % 0xffff, words(Sum::ZERO, &header[..2]).folded() % 0xffff);
+        }
+
+        #[test]
         fn whole_is_by_the_book(mut header: [u8; 20]) {
             header[10..12].fill(0);
-            prop_assert_eq!(ipv4_header(&words(&header)).host(), by_the_book(&header));
+            prop_assert_eq!(ipv4_header(&doubles(&words(&header))).host(), by_the_book(&header));
         }
 
         #[test]

@@ -1,10 +1,14 @@
-//! Taking an outer IP header off, for a backend that has no tunnel device.
+//! Taking an outer header off, for a backend that has no tunnel device: IP in IP, and GUE variant 1.
 //!
 //! Which outer destinations are handled:
 //! - maps that nobody wrote (`META` is zero): every one, so that a backend that runs `lb_decap` alone has
 //!   nothing to configure;
 //! - else only keys of map `VIPS` with the flag `DECAP`: (outer destination, port 0, protocol 4 or 41 as the
-//!   inner packet is).
+//!   inner packet is), or (outer destination, port 6080, protocol 17).
+//!
+//! What is in UDP at that port and no IP packet (GUE variant 0) is the kernel's. A UDP checksum that is there must
+//! agree with the packet inside, as far as its headers say what it sums to; one that is not there is taken over
+//! either IP (see [`gue`]).
 //!
 //! Whoever may send to a handled address may inject packets with any inner address, as with any unauthenticated
 //! tunnel, so it should be reachable from the balancers only.
@@ -19,7 +23,8 @@ use lb_abi::{
 use crate::{
     checksum, encap,
     env::Env,
-    numbers::{Family, protocol},
+    gue,
+    numbers::{Family, GUE_PORT, UDP_LEN, protocol},
     packet::Packet,
     parse::{Ip, Link, Shape},
     verdict::{Outcome, Verdict},
@@ -50,30 +55,46 @@ fn walk<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<(), Reason> {
     let link = Link::parse(packet).map_err(|_| Reason::NotOurs)?;
     let family = link.family().ok_or(Reason::NotOurs)?;
     let outer = Ip::parse(packet, link.len, family).map_err(|_| Reason::NotOurs)?;
-    let inner = match outer.protocol {
-        protocol::IPV4 => Family::V4,
-        protocol::IPV6 => Family::V6,
-        _ => return Err(Reason::NotOurs),
-    };
-    let key = VipKey { address: outer.destination.bytes(), port: Be16(0), protocol: outer.protocol, pad: 0 };
-    let handled = any || env.vip(&key).is_some_and(|entry| entry.flags & DECAP != 0);
-    if !handled || !matches!(outer.shape, Shape::Plain) || link.to_group() {
+    if !matches!(outer.shape, Shape::Plain) || link.to_group {
         return Err(Reason::NotOurs);
     }
-    let at = link.len + family.header_len();
+    let after = link.len + family.header_len();
+    let (port, inner, len) = match outer.protocol {
+        protocol::IPV4 => (0, Family::V4, family.header_len()),
+        protocol::IPV6 => (0, Family::V6, family.header_len()),
+        protocol::UDP => (GUE_PORT, gue::inside(packet, after)?, family.header_len() + UDP_LEN),
+        _ => return Err(Reason::NotOurs),
+    };
+    let key = VipKey {
+        address: outer.destination.bytes(),
+        port: Be16::new(port),
+        protocol: outer.protocol,
+        host_bits: 0,
+    };
+    let handled = any || env.vip(&key).is_some_and(|entry| entry.flags & DECAP != 0);
+    if !handled {
+        return Err(Reason::NotOurs);
+    }
+    let at = link.len + len;
     let [first] = packet.load(at).ok_or(Reason::MalformedIp)?;
     let version = match inner {
         Family::V4 => 4,
         Family::V6 => 6,
     };
-    if u16::from_be(first) >> 12 != version
-        || (outer.length as usize) < family.header_len() + inner.header_len()
-    {
+    if u16::from_be(first) >> 12 != version || (outer.length as usize) < len + inner.header_len() {
         return Err(Reason::MalformedIp);
     }
+    if outer.protocol == protocol::UDP {
+        let header = packet.load(after).ok_or(Reason::MalformedUdp)?;
+        let inside = Ip::parse(packet, at, inner)?;
+        if !gue::agrees(packet, &inside, &outer, header) {
+            return Err(Reason::MalformedUdp);
+        }
+    }
+    let addresses = Link::addresses(packet)?;
     carry_congestion(packet, at, inner, first, outer.class)?;
-    packet.move_head(family.header_len() as i32).ok_or(Reason::MalformedIp)?;
-    encap::write_link(packet, &link.addresses, &link, link.len, inner.ethertype()).ok_or(Reason::MalformedIp)
+    packet.move_head(len as i32).ok_or(Reason::MalformedIp)?;
+    encap::write_link(packet, &addresses, &link.tags, link.len, inner.ethertype()).ok_or(Reason::MalformedIp)
 }
 
 /// A mark set on the way stays on the packet; a marked packet that cannot carry it is dropped (RFC 6040, 4.2).
@@ -117,6 +138,7 @@ mod tests {
         counter::FlowEvent,
         flow::{FlowKey, FlowRecord},
         hop::HopEntry,
+        link::LinkEntry,
         meta::Meta,
         slot::Slot,
         vip::VipEntry,
@@ -126,7 +148,7 @@ mod tests {
     use super::*;
     use crate::{
         address::Address,
-        encap::{Outer, Tags},
+        encap::{Outer, Tags, Tunnel},
         env::{FlowCell, NextHop, Route, Unroutable},
         packet::Frame,
     };
@@ -147,14 +169,6 @@ mod tests {
     impl Env for Blank {
         fn meta(&self) -> Option<&Meta> {
             Some(&self.0)
-        }
-
-        fn denied_v4(&self, _: [u8; 4]) -> bool {
-            false
-        }
-
-        fn denied_v6(&self, _: [u8; 16]) -> bool {
-            false
         }
 
         fn vip(&self, _: &VipKey) -> Option<&VipEntry> {
@@ -187,8 +201,16 @@ mod tests {
 
         fn keep_hop(&self, _: u16, _: HopEntry) {}
 
+        fn link(&self, _: u32) -> Option<&LinkEntry> {
+            None
+        }
+
         fn route(&self, _: u32, _: &Route) -> Result<NextHop, Unroutable> {
             Err(Unroutable::NoRoute)
+        }
+
+        fn may_answer(&self) -> bool {
+            false
         }
 
         fn count(&self, _: Reason) {}
@@ -224,6 +246,10 @@ mod tests {
         frame
     }
 
+    fn gue_of(hash: u32) -> Tunnel {
+        Tunnel::Udp { source_port: gue::source_port(hash) }
+    }
+
     fn family() -> impl Strategy<Value = Family> {
         prop_oneof![Just(Family::V4), Just(Family::V6)]
     }
@@ -237,10 +263,11 @@ mod tests {
             noise: [u8; 64],
             ends: ([u8; 4], [u8; 4]),
             payload in proptest::collection::vec(any::<u8>(), 0..80),
+            tunnel in prop_oneof![Just(Tunnel::Ip), any::<u32>().prop_map(gue_of)],
         ) {
-            const HEADROOM: usize = 40;
+            const HEADROOM: usize = 48;
             let original = frame(inner, tags, &noise, &payload);
-            let mut buffer = std::vec![0; HEADROOM];
+            let mut buffer = std::vec![0xa5; HEADROOM];
             buffer.extend(&original);
             let mut packet = Frame::new(&mut buffer, HEADROOM, 1);
             let link = Link::parse(&packet).unwrap();
@@ -249,12 +276,13 @@ mod tests {
                 Family::V4 => Address::new([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]),
                 Family::V6 => Address::new([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]),
             };
-            let outer =
-                Outer { family: outer, source: end(ends.0), destination: end(ends.1), label: u32::MAX };
+            let (source, destination, label) = (end(ends.0), end(ends.1), u32::MAX);
+            let outer = Outer { family: outer, source, destination, label, tunnel };
             let length = encap::length(&ip, Some(&outer)).unwrap();
-            let hop = NextHop { interface: 1, addresses: link.addresses, mtu: u16::MAX };
+            let addresses = Link::addresses(&packet).unwrap();
+            let hop = NextHop { interface: 1, addresses, tags: [0; 2], mtu: u16::MAX };
             encap::rewrite(&mut packet, &link, &ip, Some(&outer), length, &hop, Tags::Keep).unwrap();
-            prop_assert_eq!(packet.bytes().len(), original.len() + outer.family.header_len());
+            prop_assert_eq!(packet.bytes().len(), original.len() + outer.overhead());
             prop_assert_eq!(decap(&mut packet, &Blank(Meta::default())), Verdict::Pass);
             prop_assert_eq!(packet.bytes(), &original[..]);
         }

@@ -5,18 +5,32 @@ use core::convert::Infallible;
 use lb_abi::{
     backend::BackendEntry,
     counter::FlowEvent,
+    directory::{Bucket, PortRanges, VipSlot},
     flow::{CLOSING, FlowKey, FlowRecord, Inserts},
+    guard::GuardBucket,
     hop::HopEntry,
-    limit::{Bucket, Limits, Meter},
+    lengths::Lengths,
+    limit::{Allowance, Limits, Meter},
+    link::LinkEntry,
     meta::Meta,
     quic::{QuicEntry, QuicEvent, Server},
     reason::Reason,
     slot::Slot,
-    source::OWN,
+    source::{SourceKey, SourceTree},
     vip::{VipEntry, VipKey},
 };
 
-use crate::{address::Address, numbers::Family};
+use crate::{
+    address::Address,
+    directory::{self, NO_DIRECTORY, Place, Wanted},
+    flow::Flow,
+    guard, hop, icmp, limit,
+    numbers::Family,
+    packet::Packet,
+    quic,
+    select::{self, Pick, Stage},
+    source,
+};
 
 /// Maps, routes, clock and counters.
 ///
@@ -24,12 +38,63 @@ use crate::{address::Address, numbers::Family};
 pub trait Env {
     /// The one entry of `META`.
     fn meta(&self) -> Option<&Meta>;
-    /// Whether a prefix of `DENY_V4` covers the source.
-    fn denied_v4(&self, source: [u8; 4]) -> bool;
-    /// Whether a prefix of `DENY_V6` covers the source.
-    fn denied_v6(&self, source: [u8; 16]) -> bool;
-    /// The VIP of an address, port and protocol.
+    /// A word of `GATES`.
+    #[inline(always)]
+    fn gates(&self, _word: u32) -> u64 {
+        0
+    }
+    /// A bucket of `GUARD`.
+    #[inline(always)]
+    fn guard(&self, _bucket: u32) -> Option<impl Words> {
+        None::<GuardBucket>
+    }
+    /// An entry of `LENGTHS`.
+    #[inline(always)]
+    fn lengths(&self, _index: u32) -> Option<&Lengths> {
+        None
+    }
+    /// The VIP of an address, port and protocol, from map `VIPS`: a hash-map look-up. Packets are looked up by
+    /// [`crate::directory::find`], which comes here only where the directory does not say.
     fn vip(&self, key: &VipKey) -> Option<&VipEntry>;
+    /// A bucket of the VIP directory, read as one word.
+    #[inline(always)]
+    fn vip_bucket(&self, _bucket: u32) -> Bucket {
+        NO_DIRECTORY
+    }
+    /// A set of port ranges of the VIP directory; none for 0.
+    #[inline(always)]
+    fn vip_ranges(&self, _index: u32) -> Option<&PortRanges> {
+        None
+    }
+    /// As [`crate::directory::locate`]: in the kernel a function of its own, which the verifier looks at once.
+    #[inline(always)]
+    fn locate(&self, wanted: Wanted) -> Place
+    where
+        Self: Sized,
+    {
+        directory::locate(self, wanted)
+    }
+    /// As [`crate::directory::flags_of`], the same.
+    #[inline(always)]
+    fn vip_flags(&self, address: Address) -> Option<u32>
+    where
+        Self: Sized,
+    {
+        directory::flags_of(self, address)
+    }
+    /// As [`crate::guard::verdict`], the same.
+    #[inline(always)]
+    fn listed(&self, list: usize, source: Address) -> guard::Verdict
+    where
+        Self: Sized,
+    {
+        guard::verdict(self, list, source)
+    }
+    /// An entry of the VIP directory.
+    #[inline(always)]
+    fn vip_slot(&self, _index: u16) -> Option<&VipSlot> {
+        None
+    }
     /// The slot at an index of the whole array, read as one word.
     fn slot(&self, index: u32) -> Option<Slot>;
     /// The backend with an id, whether it is present or not.
@@ -41,12 +106,20 @@ pub trait Env {
     }
     /// Who has a server id, read as one word.
     #[inline(always)]
-    fn quic_server(&self, _id: u16) -> Option<Server> {
+    fn server(&self, _id: u16) -> Option<Server> {
         None
     }
     /// Counts what led a datagram.
     #[inline(always)]
     fn count_quic(&self, _event: QuicEvent) {}
+    /// As [`quic::server`]: in the kernel a function of its own, as [`Env::locate`].
+    #[inline(always)]
+    fn quic_server<P: Packet>(&self, packet: &P, at: usize, vip: u32) -> u16
+    where
+        Self: Sized,
+    {
+        quic::server(packet, self, at, vip)
+    }
     /// How fast one source may open flows. Surroundings without limits have none of this.
     #[inline(always)]
     fn limits(&self) -> Option<&Limits> {
@@ -60,19 +133,52 @@ pub trait Env {
     /// Keeps this core's count.
     #[inline(always)]
     fn keep_meter(&self, _meter: Meter) {}
-    /// A source's bucket, if it was seen lately.
+    /// A source's allowance, if it was seen lately.
     #[inline(always)]
-    fn bucket(&self, _source: &[u8; 16]) -> Option<impl BucketCell> {
+    fn allowance(&self, _source: &[u8; 16]) -> Option<impl AllowanceCell> {
         None::<Infallible>
     }
-    /// Keeps the bucket of a source that has none.
+    /// Keeps the allowance of a source that has none.
     #[inline(always)]
-    fn keep_bucket(&self, _source: &[u8; 16], _bucket: Bucket) {}
-    /// What [`crate::source::table`] says of a source and a VIP, by counter index. Surroundings without prefixes say
-    /// that all go to the VIP's own.
+    fn keep_allowance(&self, _source: &[u8; 16], _allowance: Allowance) {}
+    /// As [`limit::exceeds`], the same.
     #[inline(always)]
-    fn source_table(&self, _source: Address, _vip: u32) -> u32 {
-        OWN
+    fn exceeds(&self, source: Address) -> bool
+    where
+        Self: Sized,
+    {
+        limit::exceeds(self, source)
+    }
+    /// The set of prefixes of the VIP with a counter index. Surroundings without prefixes have none of this.
+    #[inline(always)]
+    fn source_set(&self, _vip: u32) -> Option<u32> {
+        None
+    }
+    /// In which order the lengths of a set are tried.
+    #[inline(always)]
+    fn source_tree(&self, _set: u32) -> Option<&SourceTree> {
+        None
+    }
+    /// What a prefix or marker says, if there is one.
+    #[inline(always)]
+    fn source(&self, _key: &SourceKey) -> Option<u32> {
+        None
+    }
+    /// As [`source::table`], the same.
+    #[inline(always)]
+    fn source_table(&self, source: Address, vip: u32) -> u32
+    where
+        Self: Sized,
+    {
+        source::table(self, source, vip)
+    }
+    /// As [`select::pick_moving`]: in the kernel a function of its own, as [`Env::locate`].
+    #[inline(always)]
+    fn pick_moving(&self, flow: &Flow, idle: u32, stage: Stage, slot: Slot) -> Pick
+    where
+        Self: Sized,
+    {
+        select::pick_moving(self, &flow.key(), idle, stage, slot)
     }
     /// The flow's record, if there is one of any epoch and age.
     fn flow(&self, key: &FlowKey) -> Option<impl FlowCell>;
@@ -91,20 +197,59 @@ pub trait Env {
     }
     /// Says that a flow could not be recorded at `tick`. Whoever reads of the flow's packet later reads this, too.
     fn keep_refused_at(&self, _tick: u32) {}
-    /// Ticks of the coarse monotonic clock (see [`lb_abi::slot::TICK_SHIFT`]). Cheap: no hardware clock is read.
+    /// Ticks of the coarse monotonic clock (see [`lb_abi::slot::TICK_SHIFT`]). No hardware clock is
+    /// read, but a helper is called: a settled packet never asks.
     fn now_ticks(&self) -> u32;
+    /// The clock of [`Env::keep_hop`]'s answers (see [`lb_abi::hop::HOP_TICK_SHIFT`]): one load.
+    #[inline(always)]
+    fn hop_ticks(&self) -> u32 {
+        self.now_ticks()
+    }
     /// What [`Env::keep_hop`] last kept for a backend on this core.
     fn hop(&self, backend: u16) -> Option<HopEntry>;
     /// Keeps an answer of [`Env::route`] for a backend.
     fn keep_hop(&self, backend: u16, entry: HopEntry);
+    /// As [`hop::find`], the same as [`Env::locate`].
+    #[inline(always)]
+    fn find_hop(&self, backend: u16, wanted: HopEntry, route: &Route) -> Result<(), Unroutable>
+    where
+        Self: Sized,
+    {
+        hop::find(self, backend, wanted, route)
+    }
+    /// What is known of an interface, by index.
+    fn link(&self, interface: u32) -> Option<&LinkEntry>;
     /// Next hop to a destination, for a packet that came in by interface `ingress`.
     fn route(&self, ingress: u32, route: &Route) -> Result<NextHop, Unroutable>;
+    /// As [`icmp::too_big`], the same.
+    #[inline(always)]
+    fn tell_too_big<P: Packet>(&self, packet: &mut P, fits: u16) -> Result<(), Reason>
+    where
+        Self: Sized,
+    {
+        icmp::too_big(packet, self, fits)
+    }
+    /// Takes one out of what this core may answer by ICMP errors in the present tick; false: it is spent.
+    fn may_answer(&self) -> bool;
     /// Counts a packet under its reason.
     fn count(&self, reason: Reason);
     /// Counts a flow event.
     fn count_flow(&self, event: FlowEvent);
     /// Counts a forwarded packet for a VIP (by counter index) and a backend (by id).
     fn count_traffic(&self, vip: u32, backend: u16, bytes: u64, new_flow: bool);
+}
+
+/// Words that control may store to at any time; each is read whole.
+pub trait Words {
+    /// One of them; 0 beyond the end.
+    fn word(&self, at: usize) -> u64;
+}
+
+impl Words for GuardBucket {
+    #[inline(always)]
+    fn word(&self, at: usize) -> u64 {
+        self.get(at).copied().unwrap_or(0)
+    }
 }
 
 /// A record in its place in the table. Loads and stores are whole words, so that no core sees half a change; a
@@ -124,23 +269,23 @@ pub trait FlowCell {
     }
 }
 
-/// A bucket in its place. Loads and stores are whole words, as with [`FlowCell`].
-pub trait BucketCell {
+/// An allowance in its place. Loads and stores are whole words, as with [`FlowCell`].
+pub trait AllowanceCell {
     /// Reads it.
-    fn load(&self) -> Bucket;
+    fn load(&self) -> Allowance;
     /// Overwrites it.
-    fn store(&self, bucket: Bucket);
+    fn store(&self, allowance: Allowance);
 }
 
-/// Where there are no buckets.
-impl BucketCell for Infallible {
+/// Where there are no allowances.
+impl AllowanceCell for Infallible {
     #[inline(always)]
-    fn load(&self) -> Bucket {
+    fn load(&self) -> Allowance {
         match *self {}
     }
 
     #[inline(always)]
-    fn store(&self, _bucket: Bucket) {
+    fn store(&self, _: Allowance) {
         match *self {}
     }
 }
@@ -158,6 +303,8 @@ pub struct Route {
     pub protocol: u8,
     /// Its length from the IP header on, checked against the MTU of the way out.
     pub length: u16,
+    /// Any router may carry it: it is addressed to the backend. Else the backend must be a neighbour.
+    pub is_tunnel: bool,
 }
 
 /// Where a frame goes next.
@@ -167,8 +314,18 @@ pub struct NextHop {
     pub interface: u32,
     /// Ethernet destination, then source, as words of the wire.
     pub addresses: [u16; 6],
+    /// Tags that the frame gets, as in [`LinkEntry::tags`]; none: it keeps or loses its own.
+    pub tags: [u32; 2],
     /// Longest IP packet that the way out takes.
     pub mtu: u16,
+}
+
+impl NextHop {
+    /// Whether the frame gets tags.
+    #[inline(always)]
+    pub const fn is_tagged(&self) -> bool {
+        self.tags[0] != 0
+    }
 }
 
 /// Why there is no next hop.
@@ -179,7 +336,10 @@ pub enum Unroutable {
     /// The next hop's Ethernet address is not known.
     NoNeighbour,
     /// Longer than the way out takes.
-    TooLong,
+    TooLong {
+        /// Longest IP packet that it takes.
+        mtu: u16,
+    },
 }
 
 impl Unroutable {
@@ -189,7 +349,7 @@ impl Unroutable {
         match self {
             Self::NoRoute => Reason::NoRoute,
             Self::NoNeighbour => Reason::NoNeighbour,
-            Self::TooLong => Reason::Mtu,
+            Self::TooLong { .. } => Reason::Mtu,
         }
     }
 }

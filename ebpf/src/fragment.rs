@@ -6,37 +6,34 @@
 //! fragments to ports that are not the VIP's, and answers them itself. All other fragments to an address of ours
 //! are dropped by name.
 
-use lb_abi::{
-    be::Be16,
-    vip::{HASH_SOURCE, VipEntry, VipKey},
-};
+use lb_abi::{be::Be16, vip::FRAGMENTS};
 
 use crate::{
-    env::Env,
+    directory::Wanted,
+    flow::Flow,
     numbers::{Family, IPV6_LEN},
     packet::Packet,
     parse::{Ip, Ports},
     select::Stage,
 };
 
-/// A fragment has no ports.
-pub const PORTS: Ports = Ports { source: Be16(0), destination: Be16(0) };
-
 /// It neither opens nor closes a flow that could be seen.
 pub const STAGE: Stage = Stage::Running;
 
-/// The VIP that takes it, if there is one.
+/// Its flow, which has no ports.
 #[inline(always)]
-pub fn vip<'e, P: Packet, E: Env>(packet: &P, env: &'e E, ip: &Ip) -> Option<&'e VipEntry> {
+pub fn flow<P: Packet>(packet: &P, ip: &Ip) -> Flow {
     let protocol = match ip.family {
         Family::V4 => ip.protocol,
-        // Its header says what follows in its first byte (RFC 8200, 4.5).
-        Family::V6 => {
-            let [first] = packet.load(ip.at + IPV6_LEN)?;
-            let [protocol, _] = first.to_ne_bytes();
-            protocol
-        }
+        // Its header says what follows in its first byte (RFC 8200, 4.5); where that is cut off, nobody takes it.
+        Family::V6 => packet.load(ip.at + IPV6_LEN).map_or(0, |[first]: [u16; 1]| first.to_ne_bytes()[0]),
     };
-    let vip = env.vip(&VipKey::fragments(ip.destination.bytes(), protocol))?;
-    if vip.flags & HASH_SOURCE != 0 { Some(vip) } else { None }
+    let ports = Ports { source: Be16(0), destination: Be16(0) };
+    Flow { source: ip.source, destination: ip.destination, ports, protocol }
+}
+
+/// What the VIP that takes it is looked up by.
+#[inline(always)]
+pub const fn wanted(flow: &Flow) -> Wanted {
+    Wanted::new(flow.destination, Be16::new(flow.protocol as u16), FRAGMENTS)
 }

@@ -1,31 +1,34 @@
 //! The walk of a packet through the balancer.
 //!
-//! What is ours is decided by the VIP map alone: (destination address, port, protocol). What cannot have a
-//! port, because it is a fragment, carries options or is cut short, is ours if its address has an entry for
-//! ICMP (port 0), which control writes for every VIP address. Everything else passes untouched, but for what
-//! no receiver could read either (malformed Ethernet and IP headers) and for denied sources, which are
+//! What is ours is decided by the VIPs alone: destination address, port, protocol (see [`crate::directory`]). What
+//! cannot have a port, because it is a fragment, carries options or is cut short, is ours if its address has an
+//! entry for ICMP (port 0), which control writes for every VIP address. (Of fragments see [`crate::fragment`].)
+//! Everything else passes untouched, but
+//! for what no receiver could read either (malformed Ethernet and IP headers) and for denied sources, which are
 //! dropped whomever they are for.
+//!
+//! A settled packet reads plain arrays only, calls no helper but the one that makes room in front of it, and makes
+//! no key on the stack: what the config does not use and what its slot does not need is not looked at.
 
 use lb_abi::{
     ABI_VERSION,
-    be::Be16,
-    flow::FlowKey,
-    hash,
-    meta::{FLAG_DENY_V4, FLAG_DENY_V6, FLAG_LIMITED, Meta},
+    meta::{FLAG_LIMITED, Meta},
     reason::Reason,
-    vip::{ECHO, FORWARD_IPIP, FORWARD_L2DSR, VipEntry, VipKey},
+    vip::{ECHO, FORWARD_GUE, FORWARD_IPIP, FORWARD_L2DSR, HASH_SOURCE, VipEntry},
 };
 
 use crate::{
     address::Address,
     choose,
-    encap::{self, Outer, Tags},
-    env::{Env, Route},
-    fragment, hop, icmp, limit,
+    directory::{self, Wanted},
+    encap::{self, Outer, Tags, Tunnel},
+    env::{Env, Route, Unroutable},
+    flow::Flow,
+    fragment, guard, gue, hop, icmp,
     numbers::Family,
     packet::Packet,
-    parse::{Ip, Link, Ports, Shape, Transport},
-    select::Stage,
+    parse::{Ip, Link, Shape, Transport},
+    select::{self, Stage},
     verdict::{Outcome, Verdict},
 };
 
@@ -48,72 +51,56 @@ fn walk<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<Outcome, Reason> {
     }
     let link = Link::parse(packet)?;
     let family = link.family().ok_or(Reason::NotOurs)?;
-    if link.to_group() {
+    if link.to_group {
         return Err(Reason::NotOurs);
     }
     let ip = Ip::parse(packet, link.len, family)?;
-    if is_denied(env, meta, &ip) {
+    if guard::denies(env, meta, &ip) {
         return Err(Reason::Denied);
     }
-    let transport = match ip.shape {
-        Shape::Plain => Transport::parse(packet, &ip),
-        Shape::Fragment => Err(Reason::Fragment),
-        Shape::Options => Err(Reason::IpOptions),
-    };
-    let (vip, ports, stage) = match transport {
-        Ok(Transport::Tcp(ports, flags)) => {
-            let vip = find(env, &ip, ports)?;
-            if !flags.possible() {
-                return Err(Reason::MalformedTcp);
-            }
-            (vip, ports, Stage::of(flags))
-        }
-        Ok(Transport::Udp(ports)) => (find(env, &ip, ports)?, ports, Stage::Datagram),
-        Ok(Transport::EchoRequest) => {
-            return match env.vip(&address_key(&ip)) {
-                Some(vip) if vip.flags & ECHO != 0 => {
-                    icmp::answer(packet, &link, &ip)?;
-                    Ok(Outcome { reason: Reason::Echo, verdict: Verdict::Transmit })
-                }
-                _ => Err(Reason::NotOurs),
-            };
+    let (flow, stage) = match Transport::parse(packet, &ip) {
+        Ok(Transport::Tcp(ports, flags)) => (Flow::new(&ip, ports), Stage::of(flags)),
+        Ok(Transport::Udp(ports)) => (Flow::new(&ip, ports), Some(Stage::Datagram)),
+        Ok(Transport::EchoRequest) => return echo(packet, env, &ip),
+        Ok(Transport::IcmpError) => {
+            env.vip_flags(ip.destination).ok_or(Reason::NotOurs)?;
+            (icmp::quoted(packet, &ip)?, Some(Stage::Reported))
         }
         Ok(Transport::Other) => return Err(Reason::NotOurs),
-        Err(reason) => {
-            let vip = match reason {
-                Reason::Fragment => fragment::vip(packet, env, &ip),
-                _ => None,
-            };
-            let stopped = || env.vip(&address_key(&ip)).map_or(Reason::NotOurs, |_| reason);
-            (vip.ok_or_else(stopped)?, fragment::PORTS, fragment::STAGE)
-        }
+        Err(Reason::Fragment) => (fragment::flow(packet, &ip), Some(fragment::STAGE)),
+        Err(reason) => return Err(unreadable(env, &ip, reason)),
     };
-    forward(packet, env, meta, &link, &ip, vip, ports, stage)
-}
-
-#[inline(always)]
-fn is_denied<E: Env>(env: &E, meta: &Meta, ip: &Ip) -> bool {
-    match ip.family {
-        Family::V4 => meta.flags & FLAG_DENY_V4 != 0 && env.denied_v4(ip.source.last()),
-        Family::V6 => meta.flags & FLAG_DENY_V6 != 0 && env.denied_v6(ip.source.bytes()),
+    let wanted = match ip.shape {
+        Shape::Fragment => fragment::wanted(&flow),
+        _ => Wanted::new(flow.destination, flow.ports.destination, flow.protocol),
+    };
+    let vip = directory::find(env, meta, wanted);
+    if matches!(ip.shape, Shape::Fragment) && vip.is_none_or(|vip| vip.flags & HASH_SOURCE == 0) {
+        return Err(unreadable(env, &ip, Reason::Fragment));
     }
-}
-
-/// Under this key every VIP address is known, with or without echo.
-#[inline(always)]
-fn address_key(ip: &Ip) -> VipKey {
-    VipKey { address: ip.destination.bytes(), port: Be16(0), protocol: ip.family.icmp(), pad: 0 }
-}
-
-/// The forwarding entry of a TCP or UDP packet.
-#[inline(always)]
-fn find<'e, E: Env>(env: &'e E, ip: &Ip, ports: Ports) -> Result<&'e VipEntry, Reason> {
-    let key =
-        VipKey { address: ip.destination.bytes(), port: ports.destination, protocol: ip.protocol, pad: 0 };
-    match env.vip(&key) {
-        Some(vip) if vip.flags & (FORWARD_IPIP | FORWARD_L2DSR) != 0 => Ok(vip),
-        _ => Err(Reason::NotOurs),
+    let vip = vip.ok_or(Reason::NotOurs)?;
+    if vip.flags & (FORWARD_IPIP | FORWARD_GUE | FORWARD_L2DSR) == 0 {
+        return Err(Reason::NotOurs);
     }
+    let stage = stage.ok_or(Reason::MalformedTcp)?;
+    forward(packet, env, meta, &link, &ip, vip, &flow, stage)
+}
+
+/// What is cut short, a fragment or has options is ours to judge if its address is.
+#[inline(always)]
+fn unreadable<E: Env>(env: &E, ip: &Ip, reason: Reason) -> Reason {
+    env.vip_flags(ip.destination).map_or(Reason::NotOurs, |_| reason)
+}
+
+/// An echo request is answered if it is for a VIP that does so.
+#[inline(always)]
+fn echo<P: Packet, E: Env>(packet: &mut P, env: &E, ip: &Ip) -> Result<Outcome, Reason> {
+    let flags = env.vip_flags(ip.destination).ok_or(Reason::NotOurs)?;
+    if flags & ECHO == 0 {
+        return Err(Reason::NotOurs);
+    }
+    icmp::answer(packet, ip)?;
+    Ok(Outcome { reason: Reason::Echo, verdict: Verdict::Transmit })
 }
 
 #[expect(clippy::too_many_arguments, reason = "inlined; a struct of these would only be taken apart again")]
@@ -125,47 +112,60 @@ fn forward<P: Packet, E: Env>(
     link: &Link,
     ip: &Ip,
     vip: &VipEntry,
-    ports: Ports,
+    flow: &Flow,
     stage: Stage,
 ) -> Result<Outcome, Reason> {
+    if meta.flags & FLAG_LIMITED != 0 && matches!(stage, Stage::Opening) && env.exceeds(flow.source) {
+        return Err(Reason::RateLimited);
+    }
+    let hash = flow.hash(vip.hash_key);
+    let lead = choose::lead(packet, env, ip, vip, flow, stage, hash);
+    let choice = select::select(env, vip, &lead, stage)?;
+    let bytes = packet.len_of(ip.at + ip.length as usize) as u64;
+    if choice.is_local {
+        env.count_traffic(vip.vip, choice.id, bytes, choice.new_flow);
+        return Ok(Outcome { reason: Reason::Local, verdict: Verdict::Pass });
+    }
     if ip.ttl <= 1 {
         return Err(Reason::Ttl);
     }
-    if meta.flags & FLAG_LIMITED != 0 {
-        limit::check(env, ip, stage)?;
-    }
-    let flow = FlowKey {
-        source: ip.source.bytes(),
-        destination: ip.destination.bytes(),
-        source_port: ports.source,
-        destination_port: ports.destination,
-        protocol: ip.protocol,
-        pad: [0; 3],
-    };
-    let hash = hash::flow(vip.hash_key, &flow);
-    let choice = choose::choose(packet, env, ip, vip, &flow, stage, hash)?;
-    let bytes = packet.len() as u64;
 
-    let outer = if vip.flags & FORWARD_IPIP != 0 {
-        Some(outer(meta, choice.address, hash).ok_or(Reason::NoRoute)?)
+    let tunnel = if vip.flags & FORWARD_IPIP != 0 {
+        Some(Tunnel::Ip)
+    } else if vip.flags & FORWARD_GUE != 0 {
+        Some(Tunnel::Udp { source_port: gue::source_port(hash) })
     } else {
         None
+    };
+    let outer = match tunnel {
+        Some(tunnel) => Some(outer(meta, choice.address, hash, tunnel).ok_or(Reason::NoRoute)?),
+        None => None,
     };
     let length = encap::length(ip, outer.as_ref()).ok_or(Reason::Mtu)?;
     let family = choice.address.family();
     // By layer 2 the packet keeps its addresses, and the backend is only asked for as a neighbour.
     let (source, protocol) = match &outer {
-        Some(outer) => (outer.source, ip.family.protocol()),
+        Some(outer) => (outer.source, outer.protocol(ip.family)),
         None => (Address::default(), ip.protocol),
     };
-    let route = Route { family, source, destination: choice.address, protocol, length };
-    let hop = hop::to_backend(env, packet.ingress(), &choice, &route)?;
+    let is_tunnel = outer.is_some();
+    let route = Route { family, source, destination: choice.address, protocol, length, is_tunnel };
+    let hop = match hop::to_backend(env, packet.ingress(), &choice, &route) {
+        Ok(hop) => hop,
+        Err(Unroutable::TooLong { mtu }) => {
+            let fits = mtu.saturating_sub(length - ip.length);
+            env.tell_too_big(packet, fits)?;
+            return Ok(Outcome { reason: Reason::TooBig, verdict: Verdict::Transmit });
+        }
+        Err(unroutable) => return Err(unroutable.reason()),
+    };
 
     let (tags, verdict) = if hop.interface == packet.ingress() {
         (Tags::Keep, Verdict::Transmit)
     } else {
         (Tags::Strip, Verdict::Redirect { interface: hop.interface })
     };
+    let tags = if hop.is_tagged() { Tags::Set } else { tags };
     encap::age(packet, ip).ok_or(Reason::MalformedIp)?;
     encap::rewrite(packet, link, ip, outer.as_ref(), length, &hop, tags)?;
     env.count_traffic(vip.vip, choice.id, bytes, choice.new_flow);
@@ -174,14 +174,18 @@ fn forward<P: Packet, E: Env>(
 
 /// The outer header toward a backend; none without a source address of its family.
 #[inline(always)]
-fn outer(meta: &Meta, destination: Address, label: u32) -> Option<Outer> {
+fn outer(meta: &Meta, destination: Address, hash: u32, tunnel: Tunnel) -> Option<Outer> {
     let family = destination.family();
-    let source = match family {
-        Family::V4 if meta.outer_v4 != [0; 4] => Address::v4(words(meta.outer_v4)),
-        Family::V6 if meta.outer_v6 != [0; 16] => Address::new(meta.outer_v6),
+    let (first, mask) = match family {
+        Family::V4 if meta.outer_v4 != [0; 4] => (Address::v4(words(meta.outer_v4)), meta.outer_v4_mask),
+        Family::V6 if meta.outer_v6 != [0; 16] => (Address::new(meta.outer_v6), meta.outer_v6_mask),
         Family::V4 | Family::V6 => return None,
     };
-    Some(Outer { family, source, destination, label })
+    let source = match tunnel {
+        Tunnel::Ip => first.with_last(hash.to_be() & u32::from_ne_bytes(mask)),
+        Tunnel::Udp { .. } => first,
+    };
+    Some(Outer { family, source, destination, label: hash, tunnel })
 }
 
 #[inline(always)]

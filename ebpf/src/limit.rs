@@ -3,47 +3,40 @@
 //! Only SYNs open flows that can be seen: nothing is known of UDP's, and every datagram would have to be looked at.
 //! A source is an IPv4 address, or the first half of an IPv6 one, of which a host has all the rest.
 
-use lb_abi::{
-    limit::{Bucket, Limits},
-    reason::Reason,
-};
+use lb_abi::limit::{Allowance, Limits};
 
 use crate::{
-    env::{BucketCell as _, Env},
+    address::Address,
+    env::{AllowanceCell as _, Env},
     numbers::Family,
-    parse::Ip,
-    select::Stage,
 };
 
-/// Refuses a SYN whose source opened more flows than it may.
+/// Whether the source of a SYN opened more flows than it may. Counts the SYN.
 #[inline(always)]
-pub fn check<E: Env>(env: &E, ip: &Ip, stage: Stage) -> Result<(), Reason> {
-    if !matches!(stage, Stage::Opening) {
-        return Ok(());
-    }
-    let Some(limits) = env.limits() else { return Ok(()) };
+pub fn exceeds<E: Env>(env: &E, source: Address) -> bool {
+    let Some(limits) = env.limits() else { return false };
     let now = env.now_ticks();
     let meter = env.meter().counted(now);
     env.keep_meter(meter);
-    if !meter.is_armed(limits) || take(env, limits, ip, now) { Ok(()) } else { Err(Reason::RateLimited) }
+    meter.is_armed(limits) && !take(env, limits, source, now)
 }
 
-/// Whether there was a flow left in the source's bucket.
+/// Whether there was a flow left in the source's allowance.
 #[inline(always)]
-fn take<E: Env>(env: &E, limits: &Limits, ip: &Ip, now: u32) -> bool {
-    let source = match ip.family {
-        Family::V4 => ip.source.bytes(),
-        Family::V6 => ip.source.network().bytes(),
+fn take<E: Env>(env: &E, limits: &Limits, source: Address, now: u32) -> bool {
+    let source = match source.family() {
+        Family::V4 => source.bytes(),
+        Family::V6 => source.network().bytes(),
     };
-    match env.bucket(&source) {
+    match env.allowance(&source) {
         Some(cell) => {
-            let (bucket, is_allowed) = cell.load().take(limits, now);
-            cell.store(bucket);
+            let (allowance, is_allowed) = cell.load().take(limits, now);
+            cell.store(allowance);
             is_allowed
         }
         None => {
-            let (bucket, is_allowed) = Bucket::full(limits, now).take(limits, now);
-            env.keep_bucket(&source, bucket);
+            let (allowance, is_allowed) = Allowance::full(limits, now).take(limits, now);
+            env.keep_allowance(&source, allowance);
             is_allowed
         }
     }

@@ -4,6 +4,8 @@
 //! name. The version of the contract can be read before anything is loaded: symbol `LB_ABI_VERSION` in
 //! section `.rodata` is a little-endian `u32` (any ELF reader: symbol value is the offset into the section's
 //! data).
+//!
+//! XDP programs are `xdp.frags`: frames of several buffers (jumbo frames) run here, too. Headers lie in the first one.
 #![no_std]
 #![no_main]
 #![expect(unsafe_code, reason = "link sections and exported names are unsafe attributes")]
@@ -20,7 +22,7 @@ use aya_ebpf::{
 use lb_abi::ABI_VERSION;
 use lb_ebpf::{decap, ingress};
 
-use crate::ctx::{Kernel, XdpPacket};
+use crate::ctx::{frame::XdpPacket, kernel::Kernel};
 
 /// Checked by the loader before it loads anything of this object.
 #[unsafe(no_mangle)]
@@ -32,21 +34,21 @@ static LB_ABI_VERSION: Global<u32> = Global::new(ABI_VERSION);
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
 /// The balancer, on its own interfaces.
-#[xdp]
+#[xdp(frags)]
 fn lb_ingress(ctx: XdpContext) -> u32 {
     let kernel = Kernel::new(&ctx);
     ctx::action(ingress::ingress(&mut XdpPacket::new(&ctx), &kernel))
 }
 
 /// The far end of IPIP, on the interface of a backend without a tunnel device.
-#[xdp]
+#[xdp(frags)]
 fn lb_decap(ctx: XdpContext) -> u32 {
     let kernel = Kernel::new(&ctx);
     ctx::action(decap::decap(&mut XdpPacket::new(&ctx), &kernel))
 }
 
 /// Lets everything pass: see `lb_abi::names::PROGRAM_PASS`.
-#[xdp]
+#[xdp(frags)]
 fn lb_pass(_: XdpContext) -> u32 {
     XDP_PASS
 }
@@ -55,7 +57,7 @@ fn lb_pass(_: XdpContext) -> u32 {
 /// another worker's. It always passes: without a choice, the kernel chooses.
 #[sk_reuseport(migrate)]
 fn lb_steer(ctx: SkReuseportContext) -> u32 {
-    ctx::steer(&ctx);
+    ctx::steer::steer(&ctx);
     ctx::SK_PASS
 }
 

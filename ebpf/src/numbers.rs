@@ -9,6 +9,11 @@ pub const IPV4_LEN: usize = 20;
 /// Bytes of an IPv6 header without extension headers.
 pub const IPV6_LEN: usize = 40;
 
+/// Bytes of a UDP header.
+pub const UDP_LEN: usize = 8;
+/// UDP port of GUE (IANA).
+pub const GUE_PORT: u16 = 6080;
+
 /// IP protocol numbers (IANA).
 pub mod protocol {
     /// ICMP.

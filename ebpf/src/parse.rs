@@ -17,10 +17,10 @@ const ETHERTYPE_SERVICE_TAG: u16 = 0x88a8;
 /// An Ethernet header with up to two tags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// Destination, then source address.
-    pub addresses: [u16; 6],
-    /// The tags as on the wire, from the first one's type on; the unused rest is zero.
-    pub tags: [[u16; 2]; 2],
+    /// Sent to a broadcast or multicast address (IEEE 802, group bit).
+    pub to_group: bool,
+    /// The tags, outermost first, each four bytes as on the wire; the unused rest is zero.
+    pub tags: [u32; 2],
     /// Bytes: 14, 18 or 22.
     pub len: usize,
     /// What follows; a third tag counts as what follows.
@@ -31,15 +31,16 @@ impl Link {
     /// Reads the header. Err: the frame ends inside it.
     #[inline(always)]
     pub fn parse<P: Packet>(packet: &P) -> Result<Self, Reason> {
-        let addresses = packet.load::<6>(0).ok_or(Reason::MalformedEthernet)?;
-        let ethertype = load_u16(packet, 12).ok_or(Reason::MalformedEthernet)?;
-        let mut link = Self { addresses, tags: [[0; 2]; 2], len: ETHERNET_LEN, ethertype };
+        let [first, _, _, _, _, _, ethertype] = packet.load(0).ok_or(Reason::MalformedEthernet)?;
+        let to_group = u16::from_be(first) & 0x0100 != 0;
+        let ethertype = u16::from_be(ethertype);
+        let mut link = Self { to_group, tags: [0; 2], len: ETHERNET_LEN, ethertype };
         if is_tag(link.ethertype) {
-            link.tags[0] = packet.load(12).ok_or(Reason::MalformedEthernet)?;
+            link.tags[0] = load_tag(packet, 12).ok_or(Reason::MalformedEthernet)?;
             link.ethertype = load_u16(packet, 16).ok_or(Reason::MalformedEthernet)?;
             link.len = ETHERNET_LEN + TAG_LEN;
             if is_tag(link.ethertype) {
-                link.tags[1] = packet.load(16).ok_or(Reason::MalformedEthernet)?;
+                link.tags[1] = load_tag(packet, 16).ok_or(Reason::MalformedEthernet)?;
                 link.ethertype = load_u16(packet, 20).ok_or(Reason::MalformedEthernet)?;
                 link.len = ETHERNET_LEN + 2 * TAG_LEN;
             }
@@ -57,16 +58,23 @@ impl Link {
         }
     }
 
-    /// Sent to a broadcast or multicast address (IEEE 802, group bit).
+    /// Destination, then source address, as they stand in the frame.
     #[inline(always)]
-    pub const fn to_group(&self) -> bool {
-        u16::from_be(self.addresses[0]) & 0x0100 != 0
+    pub fn addresses<P: Packet>(packet: &P) -> Result<[u16; 6], Reason> {
+        packet.load(0).ok_or(Reason::MalformedEthernet)
     }
 }
 
 #[inline(always)]
 const fn is_tag(ethertype: u16) -> bool {
     ethertype == ETHERTYPE_TAG || ethertype == ETHERTYPE_SERVICE_TAG
+}
+
+#[inline(always)]
+fn load_tag<P: Packet>(packet: &P, at: usize) -> Option<u32> {
+    let [kind, control] = packet.load(at)?;
+    let ([a, b], [c, d]) = (kind.to_ne_bytes(), control.to_ne_bytes());
+    Some(u32::from_ne_bytes([a, b, c, d]))
 }
 
 /// What stands between the IP header and the transport header.
@@ -78,6 +86,19 @@ pub enum Shape {
     Options,
     /// It is a fragment.
     Fragment,
+}
+
+impl Shape {
+    /// Of an IPv6 packet, by its header's next header.
+    #[inline(always)]
+    pub const fn of_next_header(protocol: u8) -> Self {
+        match protocol {
+            44 => Self::Fragment,
+            // Hop-by-hop, routing, authentication, destination options, mobility, HIP, shim6.
+            0 | 43 | 51 | 60 | 135 | 139 | 140 => Self::Options,
+            _ => Self::Plain,
+        }
+    }
 }
 
 /// What we need of an IP header.
@@ -116,8 +137,8 @@ impl Ip {
 
     #[inline(always)]
     fn parse_v4<P: Packet>(packet: &P, at: usize) -> Result<Self, Reason> {
-        let [first, length, _, fragment, ttl, _, s0, s1, d0, d1] =
-            packet.load(at).ok_or(Reason::MalformedIp)?;
+        let [_, _, _, source, destination] = packet.load_doubles(at).ok_or(Reason::MalformedIp)?;
+        let [first, length, _, fragment, ttl] = packet.load(at).ok_or(Reason::MalformedIp)?;
         let [version, class] = first.to_ne_bytes();
         let [ttl, protocol] = ttl.to_ne_bytes();
         let length = u16::from_be(length);
@@ -125,7 +146,7 @@ impl Ip {
         if version >> 4 != 4
             || header_len < IPV4_LEN
             || (length as usize) < header_len
-            || at + length as usize > packet.len()
+            || at + length as usize > packet.len_of(at + length as usize)
         {
             return Err(Reason::MalformedIp);
         }
@@ -140,8 +161,8 @@ impl Ip {
         Ok(Self {
             family: Family::V4,
             at,
-            source: Address::v4([s0, s1]),
-            destination: Address::v4([d0, d1]),
+            source: Address::of_v4(source),
+            destination: Address::of_v4(destination),
             class,
             ttl,
             protocol,
@@ -153,25 +174,20 @@ impl Ip {
     #[inline(always)]
     fn parse_v6<P: Packet>(packet: &P, at: usize) -> Result<Self, Reason> {
         let [first, _, payload, next] = packet.load(at).ok_or(Reason::MalformedIp)?;
-        let source = Address::v6(packet.load(at + 8).ok_or(Reason::MalformedIp)?);
-        let destination = Address::v6(packet.load(at + 24).ok_or(Reason::MalformedIp)?);
+        let [_, s0, s1, d0, d1] = packet.load_quads(at).ok_or(Reason::MalformedIp)?;
+        let (source, destination) = (Address::of_halves(s0, s1), Address::of_halves(d0, d1));
         let first = u16::from_be(first);
         let [protocol, ttl] = next.to_ne_bytes();
         let length = u16::from_be(payload) as usize + IPV6_LEN;
         // Jumbograms (RFC 2675) do not fit the length either: no XDP frame is that long.
-        if first >> 12 != 6 || length > u16::MAX as usize || at + length > packet.len() {
+        if first >> 12 != 6 || length > u16::MAX as usize || at + length > packet.len_of(at + length) {
             return Err(Reason::MalformedIp);
         }
         // Mapped addresses never belong on the wire (RFC 6890, 2.2.3), and would alias IPv4 keys.
         if matches!(source.family(), Family::V4) || matches!(destination.family(), Family::V4) {
             return Err(Reason::MalformedIp);
         }
-        let shape = match protocol {
-            44 => Shape::Fragment,
-            // Hop-by-hop, routing, authentication, destination options, mobility, HIP, shim6.
-            0 | 43 | 51 | 60 | 135 | 139 | 140 => Shape::Options,
-            _ => Shape::Plain,
-        };
+        let shape = Shape::of_next_header(protocol);
         Ok(Self {
             family: Family::V6,
             at,
@@ -204,14 +220,21 @@ pub enum Transport {
     Udp(Ports),
     /// An ICMP or ICMPv6 echo request.
     EchoRequest,
+    /// An ICMP or ICMPv6 error, which quotes the packet that it is about.
+    IcmpError,
     /// Anything else, other ICMP included.
     Other,
 }
 
 impl Transport {
-    /// Reads the header that follows a plain IP header.
+    /// Reads the header that follows a plain IP header; behind any other there is none to read.
     #[inline(always)]
     pub fn parse<P: Packet>(packet: &P, ip: &Ip) -> Result<Self, Reason> {
+        match ip.shape {
+            Shape::Plain => {}
+            Shape::Fragment => return Err(Reason::Fragment),
+            Shape::Options => return Err(Reason::IpOptions),
+        }
         let at = ip.at + ip.family.header_len();
         let length = ip.length as usize - ip.family.header_len();
         if ip.protocol == protocol::TCP {
@@ -230,13 +253,13 @@ impl Transport {
             }
             Ok(Self::Udp(Ports::new(source, destination)))
         } else if ip.protocol == ip.family.icmp() && length >= 8 {
-            // Type, and code 0.
-            let request = match ip.family {
-                Family::V4 => 8 << 8,
-                Family::V6 => 128 << 8,
-            };
-            let kind = load_u16(packet, at).ok_or(Reason::MalformedIp)?;
-            Ok(if kind == request { Self::EchoRequest } else { Self::Other })
+            let [kind] = packet.load(at).ok_or(Reason::MalformedIp)?;
+            Ok(match (ip.family, kind.to_ne_bytes()) {
+                (Family::V4, [8, 0]) | (Family::V6, [128, 0]) => Self::EchoRequest,
+                // Unreachable (fragmentation needed, too), time exceeded, parameter problem; too big.
+                (Family::V4, [3 | 11 | 12, _]) | (Family::V6, [1..=4, _]) => Self::IcmpError,
+                _ => Self::Other,
+            })
         } else {
             Ok(Self::Other)
         }

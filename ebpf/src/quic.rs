@@ -50,7 +50,7 @@ fn find<P: Packet, E: Env>(packet: &P, env: &E, at: usize, vip: u32) -> Result<u
     if !is_ours(entry, id) {
         return Err(QuicEvent::InvalidId);
     }
-    let server = env.quic_server(id.server()).ok_or(QuicEvent::UnknownServer)?;
+    let server = env.server(id.server()).ok_or(QuicEvent::UnknownServer)?;
     let backend = env.backend(server.backend).ok_or(QuicEvent::UnknownServer)?;
     let is_member = server.pool != 0 && entry.pools.contains(&server.pool);
     let is_same = backend.generation as u16 == server.generation && backend.flags & PRESENT != 0;

@@ -58,7 +58,7 @@
 //! since, looks like a new flow. It is followed by whoever is first recorded.
 
 use lb_abi::{
-    backend::{BackendEntry, DOWN, PRESENT},
+    backend::{BackendEntry, DOWN, LOCAL, PRESENT},
     bounds::INSERTS_PER_TICK,
     counter::FlowEvent,
     flow::{CLOSING, FlowKey, FlowRecord, Inserts},
@@ -71,14 +71,16 @@ use lb_abi::{
 use crate::{
     address::Address,
     env::{Env, FlowCell},
+    flow::Flow,
     parse::TcpFlags,
 };
 
 /// What a packet says about its flow.
+#[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// TCP: SYN alone.
-    Opening,
+    Opening = 0,
     /// TCP: SYN-ACK. It never begins a record: clients do not send it to a service.
     Answering,
     /// TCP: FIN or RST. It ends a record and never begins one.
@@ -87,13 +89,17 @@ pub enum Stage {
     Running,
     /// UDP, which does not say.
     Datagram,
+    /// An ICMP error about the flow. It follows a record, and neither begins nor changes one.
+    Reported,
 }
 
 impl Stage {
-    /// Of a possible set of flags.
+    /// Of a set of flags; none of an impossible one.
     #[inline(always)]
-    pub const fn of(flags: TcpFlags) -> Self {
-        if flags.0 & (TcpFlags::FIN | TcpFlags::RST) != 0 {
+    pub const fn of(flags: TcpFlags) -> Option<Self> {
+        Some(if !flags.possible() {
+            return None;
+        } else if flags.0 & (TcpFlags::FIN | TcpFlags::RST) != 0 {
             Self::Closing
         } else if flags.0 & TcpFlags::SYN == 0 {
             Self::Running
@@ -101,6 +107,19 @@ impl Stage {
             Self::Opening
         } else {
             Self::Answering
+        })
+    }
+
+    /// The stage of a number; what is none is what never changes anything.
+    #[inline(always)]
+    pub const fn of_number(number: u8) -> Self {
+        match number {
+            0 => Self::Opening,
+            1 => Self::Answering,
+            2 => Self::Closing,
+            3 => Self::Running,
+            4 => Self::Datagram,
+            _ => Self::Reported,
         }
     }
 
@@ -120,6 +139,8 @@ pub struct Choice {
     pub address: Address,
     /// Which backend of that id.
     pub generation: u32,
+    /// It is this box itself.
+    pub is_local: bool,
     /// Counted as a new flow.
     pub new_flow: bool,
 }
@@ -147,44 +168,43 @@ fn is_up<E: Env>(env: &E, id: u16) -> bool {
     standing(env.backend(id)) == Standing::Up
 }
 
-/// Picks the backend of a packet whose flow hashes to `hash`.
-#[inline(always)]
-pub fn select<E: Env>(
-    env: &E,
-    vip: &VipEntry,
-    flow: &FlowKey,
-    stage: Stage,
-    hash: u32,
-) -> Result<Choice, Reason> {
-    by_lead(env, vip, Lead { table: vip.table, backend: 0 }, flow, stage, hash)
-}
-
 /// What leads a packet.
 #[derive(Clone, Copy, Debug)]
 pub struct Lead {
+    /// What a record is of.
+    pub flow: Flow,
+    /// What the packet says about that.
+    pub stage: Stage,
+    /// What its slot is found by.
+    pub hash: u32,
     /// Index of the first slot of the table that it goes by.
     pub table: u32,
     /// Id of the backend that it names itself; 0: none.
     pub backend: u16,
 }
 
-/// As [`select`], where something has looked at the packet first.
+impl Lead {
+    /// Of a packet that nothing leads but its flow.
+    #[inline(always)]
+    pub const fn of(vip: &VipEntry, flow: &Flow, stage: Stage, hash: u32) -> Self {
+        Self { flow: *flow, stage, hash, table: vip.table, backend: 0 }
+    }
+}
+
+/// Picks the backend of a packet. `stage` is what it says about its own flow.
 #[inline(always)]
-pub fn by_lead<E: Env>(
-    env: &E,
-    vip: &VipEntry,
-    lead: Lead,
-    flow: &FlowKey,
-    stage: Stage,
-    hash: u32,
-) -> Result<Choice, Reason> {
+pub fn select<E: Env>(env: &E, vip: &VipEntry, lead: &Lead, stage: Stage) -> Result<Choice, Reason> {
     let Pick { id, recorded } = if lead.backend != 0 {
         Pick::of(lead.backend)
     } else {
-        let index = lead.table.wrapping_add(hash::slot(hash, vip.table_len));
+        let index = lead.table.wrapping_add(hash::slot(lead.hash, vip.table_len));
         let slot = env.slot(index).ok_or(Reason::NoBackend)?;
         let still = matches!(slot.phase(), Phase::Settled) || vip.flags & FLOWS_NONE != 0;
-        if still { Pick::of(slot.owner()) } else { pick_moving(env, vip, flow, stage, slot) }
+        if still {
+            Pick::of(slot.owner())
+        } else {
+            env.pick_moving(&lead.flow, vip.flow_idle_ticks, lead.stage, slot)
+        }
     };
     let entry = env.backend(id);
     match (standing(entry), entry) {
@@ -192,6 +212,7 @@ pub fn by_lead<E: Env>(
             id,
             address: Address::new(entry.address),
             generation: entry.generation,
+            is_local: entry.flags & LOCAL != 0,
             new_flow: matches!(stage, Stage::Opening) || (matches!(stage, Stage::Datagram) && recorded),
         }),
         (Standing::Down, _) => Err(Reason::BackendDown),
@@ -200,9 +221,12 @@ pub fn by_lead<E: Env>(
 }
 
 /// A backend id that may yet turn out to be down or absent.
-struct Pick {
-    id: u16,
-    recorded: bool,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pick {
+    /// Of the backend.
+    pub id: u16,
+    /// The packet began a record.
+    pub recorded: bool,
 }
 
 impl Pick {
@@ -212,24 +236,25 @@ impl Pick {
     }
 }
 
+/// The backend of a packet whose slot moves. `idle`: ticks that the VIP remembers a flow without packets.
 #[inline(always)]
-fn pick_moving<E: Env>(env: &E, vip: &VipEntry, flow: &FlowKey, stage: Stage, slot: Slot) -> Pick {
+pub fn pick_moving<E: Env>(env: &E, flow: &FlowKey, idle: u32, stage: Stage, slot: Slot) -> Pick {
     let now = env.now_ticks();
     let cell = env.flow(flow);
     if let Some(cell) = &cell {
         let record = cell.load();
-        if lives(record, slot, vip, now) {
+        if lives(record, slot, idle, now) {
             return follow(env, cell, record, stage, slot, now);
         }
     }
-    begin(env, vip, flow, stage, slot, now, cell)
+    begin(env, flow, idle, stage, slot, now, cell)
 }
 
 /// The record is of the slot's epoch and its last packet no older than the idle time. Another core's clock may be
 /// a tick ahead of ours.
 #[inline(always)]
-const fn lives(record: FlowRecord, slot: Slot, vip: &VipEntry, now: u32) -> bool {
-    record.epoch == slot.epoch() && since(record.seen, now) <= vip.flow_idle_ticks
+const fn lives(record: FlowRecord, slot: Slot, idle: u32, now: u32) -> bool {
+    record.epoch == slot.epoch() && since(record.seen, now) <= idle
 }
 
 /// Ticks since `then`; 0 where the clock that said so is ahead of ours.
@@ -261,7 +286,7 @@ fn follow<E: Env>(
     // A reopened flow stays where it was if its new owner takes nothing.
     let stays = matches!(home, Standing::Up) && !(reopened && owner_up);
     if stays || !owner_up {
-        if record.seen != now {
+        if record.seen != now && !matches!(stage, Stage::Reported) {
             cell.touch(now);
         }
         // Nobody takes over: the record stays as it is, for when its backend returns; the packet is the owner's loss.
@@ -276,6 +301,9 @@ fn follow<E: Env>(
         Standing::Down => FlowEvent::RepickedDown,
         Standing::Absent => FlowEvent::RepickedGone,
     });
+    if matches!(stage, Stage::Reported) {
+        return Pick::of(owner);
+    }
     let state = if is_closing { CLOSING } else { 0 };
     cell.store(FlowRecord { backend: owner, epoch: record.epoch, state, seen: now });
     Pick::of(owner)
@@ -283,10 +311,11 @@ fn follow<E: Env>(
 
 /// No live record: the flow begins, or was silent since the slot moved.
 #[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "inlined; a struct of these would only be taken apart again")]
 fn begin<E: Env>(
     env: &E,
-    vip: &VipEntry,
     flow: &FlowKey,
+    idle: u32,
     stage: Stage,
     slot: Slot,
     now: u32,
@@ -301,8 +330,8 @@ fn begin<E: Env>(
     let opens = match stage {
         Stage::Opening => true,
         // Whoever had it before was heard of within the idle time, or is heard of no more.
-        Stage::Datagram => !is_window_open(env, vip, slot, now),
-        Stage::Answering | Stage::Closing | Stage::Running => false,
+        Stage::Datagram => !is_window_open(env, idle, slot, now),
+        Stage::Answering | Stage::Closing | Stage::Running | Stage::Reported => false,
     };
     let id = match previous {
         Standing::Up if !opens => slot.previous(),
@@ -332,7 +361,7 @@ fn begin<E: Env>(
     {
         // Another core was faster with a packet of the same flow.
         let record = cell.load();
-        if lives(record, slot, vip, now) {
+        if lives(record, slot, idle, now) {
             return follow(env, &cell, record, stage, slot, now);
         }
     }
@@ -348,8 +377,8 @@ fn begin<E: Env>(
 /// Whether flows of `previous` that are not recorded may still live, by this VIP's idle time: since the slot
 /// opened, and since some flow could not be recorded.
 #[inline(always)]
-fn is_window_open<E: Env>(env: &E, vip: &VipEntry, slot: Slot, now: u32) -> bool {
-    let end = vip.flow_idle_ticks.saturating_add(GRACE_TICKS);
+fn is_window_open<E: Env>(env: &E, idle: u32, slot: Slot, now: u32) -> bool {
+    let end = idle.saturating_add(GRACE_TICKS);
     matches!(slot.phase(), Phase::Sweeping) || age(slot, now) <= end || since(env.refused_at(), now) <= end
 }
 
@@ -395,23 +424,23 @@ mod tests {
 
     #[test]
     fn stages() {
-        assert_eq!(Stage::of(TcpFlags(0x02)), Stage::Opening);
-        assert_eq!(Stage::of(TcpFlags(0xc2)), Stage::Opening);
-        assert_eq!(Stage::of(TcpFlags(0x12)), Stage::Answering);
-        assert_eq!(Stage::of(TcpFlags(0x11)), Stage::Closing);
-        assert_eq!(Stage::of(TcpFlags(0x14)), Stage::Closing);
-        assert_eq!(Stage::of(TcpFlags(0x18)), Stage::Running);
+        assert_eq!(Stage::of(TcpFlags(0x02)), Some(Stage::Opening));
+        assert_eq!(Stage::of(TcpFlags(0xc2)), Some(Stage::Opening));
+        assert_eq!(Stage::of(TcpFlags(0x12)), Some(Stage::Answering));
+        assert_eq!(Stage::of(TcpFlags(0x11)), Some(Stage::Closing));
+        assert_eq!(Stage::of(TcpFlags(0x14)), Some(Stage::Closing));
+        assert_eq!(Stage::of(TcpFlags(0x18)), Some(Stage::Running));
+        assert_eq!(Stage::of(TcpFlags(0x03)), None);
     }
 
     #[test]
     fn a_clock_a_tick_ahead_makes_nothing_old() {
         let record = FlowRecord { seen: 101, ..FlowRecord::default() };
         let slot = Slot::new(1, 2, Phase::Open, 0, 101);
-        let vip = VipEntry { flow_idle_ticks: 10, ..VipEntry::default() };
-        assert!(lives(record, slot, &vip, 100));
-        assert!(lives(record, slot, &vip, 111));
-        assert!(!lives(record, slot, &vip, 112));
-        assert!(!lives(FlowRecord { epoch: 1, ..record }, slot, &vip, 100));
+        assert!(lives(record, slot, 10, 100));
+        assert!(lives(record, slot, 10, 111));
+        assert!(!lives(record, slot, 10, 112));
+        assert!(!lives(FlowRecord { epoch: 1, ..record }, slot, 10, 100));
         assert_eq!(age(slot, 100), 0);
         assert_eq!(age(slot, 105), 4);
     }

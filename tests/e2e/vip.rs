@@ -1,6 +1,10 @@
 //! L4 services: the packet passes the box one way, the answer goes straight back.
 
-use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr, UdpSocket},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use lb_tests::{
@@ -9,7 +13,7 @@ use lb_tests::{
     nginx::{self, Nginx},
     pattern,
     scene::{self, Scene},
-    topology::VIPS,
+    topology::{Host, VIPS},
     udp::{self, UdpEcho, UdpProbe},
     wait::{self, PATIENCE},
 };
@@ -20,12 +24,14 @@ const BODY: u64 = 8 << 20;
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Forward {
     Ipip,
+    Gue,
     L2dsr,
 }
 
 fn config(forward: Forward, backends: [IpAddr; 2]) -> String {
     let forward = match forward {
         Forward::Ipip => "ipip",
+        Forward::Gue => "gue",
         Forward::L2dsr => "l2dsr",
     };
     format!(
@@ -58,6 +64,16 @@ fn ipip_to_ipv6_backends() {
 }
 
 #[test]
+fn gue_to_ipv4_backends() {
+    scene::run(|scene| both_families(scene, Forward::Gue, IpAddr::V4([0; 4].into())));
+}
+
+#[test]
+fn gue_to_ipv6_backends() {
+    scene::run(|scene| both_families(scene, Forward::Gue, IpAddr::V6([0; 16].into())));
+}
+
+#[test]
 fn l2dsr_to_ipv4_backends() {
     scene::run(|scene| both_families(scene, Forward::L2dsr, IpAddr::V4([0; 4].into())));
 }
@@ -65,6 +81,81 @@ fn l2dsr_to_ipv4_backends() {
 #[test]
 fn l2dsr_to_ipv6_backends() {
     scene::run(|scene| both_families(scene, Forward::L2dsr, IpAddr::V6([0; 16].into())));
+}
+
+/// A client that thinks that 1500 bytes get through is told what does, and gets through.
+#[test]
+fn who_sends_too_much_is_told() {
+    scene::run(|scene| {
+        let topology = scene.topology();
+        let [b1, b2] = topology.backends();
+        let _nginx = [Nginx::start(scene, b1)?, Nginx::start(scene, b2)?];
+        let _decap = [Decap::start(scene, b1)?, Decap::start(scene, b2)?];
+        let daemon = Daemon::start(scene, &config(Forward::Gue, [b1.v6.into(), b2.v6.into()]))?;
+        let told = || -> Result<f64> {
+            let told = daemon.metrics()?.sum("lb_xdp_packets_total", &["reason=\"too-big\""]);
+            told.context("no counter of packets that are too big")
+        };
+        for vip in VIPS {
+            let gateway = topology.lb.address(vip);
+            topology.client.netns.ip(&format!("route replace {vip} via {gateway}"))?;
+            let curl =
+                || Curl::within(&topology.client.netns).with(&["--connect-timeout", "2", "--max-time", "5"]);
+            wait::until_ok("a short answer", PATIENCE, || curl().get(&url(vip, nginx::PORT, "/")).map(drop))?;
+            let before = told()?;
+            // Some segments' worth of request, that is of packets on the way to the backend.
+            let header = format!("x-long: {}", "x".repeat(6000));
+            curl().with(&["-H", &header]).get(&url(vip, nginx::PORT, "/"))?;
+            ensure!(told()? > before, "nobody was told, so the request was never too big");
+        }
+        Ok(())
+    });
+}
+
+/// A client whose port is closed says so to the VIP; the backend that answered it hears that.
+#[test]
+fn errors_reach_the_backend_of_their_flow() {
+    scene::run(|scene| {
+        let topology = scene.topology();
+        let [b1, b2] = topology.backends();
+        let _echo = [UdpEcho::start(b1, &VIPS, 7)?, UdpEcho::start(b2, &VIPS, 7)?];
+        let _decap = [Decap::start(scene, b1)?, Decap::start(scene, b2)?];
+        let _daemon = Daemon::start(scene, &config(Forward::Ipip, [b1.v4.into(), b2.v4.into()]))?;
+        for vip in VIPS {
+            wait::until_ok("an error at each backend", PATIENCE, || {
+                let client = SocketAddr::new(topology.client.address(vip), 0);
+                topology.client.netns.run(|| -> Result<()> {
+                    let socket = UdpSocket::bind(client)?;
+                    socket.send_to(b"who", SocketAddr::new(vip, 7))?;
+                    Ok(())
+                })??;
+                for backend in topology.backends() {
+                    ensure!(unreachable_seen(backend, vip)? > 0, "{} has heard nothing", backend.name);
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    });
+}
+
+/// How often a host was told that a destination cannot be reached, in the family of `vip`.
+fn unreachable_seen(host: &Host, vip: IpAddr) -> Result<u64> {
+    let (file, key) = match vip {
+        IpAddr::V4(_) => ("/proc/thread-self/net/snmp", "InDestUnreachs"),
+        IpAddr::V6(_) => ("/proc/thread-self/net/snmp6", "Icmp6InDestUnreachs"),
+    };
+    let table = host.netns.run(|| std::fs::read_to_string(file))??;
+    let count = match vip {
+        IpAddr::V4(_) => {
+            let mut lines = table.lines().filter_map(|line| line.strip_prefix("Icmp:"));
+            let names = lines.next().context("no names")?.split_whitespace();
+            let values = lines.next().context("no values")?.split_whitespace();
+            names.zip(values).find(|(name, _)| *name == key).map(|(_, value)| value)
+        }
+        IpAddr::V6(_) => table.lines().find_map(|line| line.strip_prefix(key)),
+    };
+    Ok(count.with_context(|| format!("no {key} in {table}"))?.trim().parse()?)
 }
 
 /// A client that speaks to the VIP over IPv4 and over IPv6, TCP and UDP; backends of the family of `like`.
@@ -77,7 +168,7 @@ fn both_families(scene: &Scene, forward: Forward, like: IpAddr) -> Result<()> {
     }
     let _echo = [UdpEcho::start(b1, &VIPS, 7)?, UdpEcho::start(b2, &VIPS, 7)?];
     let _decap = match forward {
-        Forward::Ipip => vec![Decap::start(scene, b1)?, Decap::start(scene, b2)?],
+        Forward::Ipip | Forward::Gue => vec![Decap::start(scene, b1)?, Decap::start(scene, b2)?],
         Forward::L2dsr => vec![],
     };
     let daemon = Daemon::start(scene, &config(forward, [b1.address(like), b2.address(like)]))?;

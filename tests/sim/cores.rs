@@ -7,16 +7,19 @@ use lb_abi::{
     bounds::INSERTS_PER_TICK,
     counter::FlowEvent,
     flow::{FlowKey, FlowRecord, Inserts},
-    hash,
     hop::HopEntry,
+    link::LinkEntry,
     meta::Meta,
     reason::Reason,
     slot::{Phase, Slot},
     vip::{VipEntry, VipKey},
 };
 use lb_ebpf::{
+    address::Address,
     env::{Env, FlowCell, NextHop, Route, Unroutable},
-    select::{self, Choice, Stage},
+    flow::Flow,
+    parse::Ports,
+    select::{self, Choice, Lead, Stage},
 };
 
 use crate::{
@@ -50,10 +53,16 @@ pub(crate) enum Fate {
 pub(crate) fn forward(run: &Run, at: usize, key: &FlowKey, stage: Stage) -> Fate {
     let core = Core { run, at: at % CORES, stage, slot: Cell::default(), tick: Cell::default() };
     let vip_key =
-        VipKey { address: key.destination, port: key.destination_port, protocol: key.protocol, pad: 0 };
+        VipKey { address: key.destination, port: key.destination_port, protocol: key.protocol, host_bits: 0 };
     let Some(vip) = core.vip(&vip_key) else { return Fate::NotOurs };
-    let hash = hash::flow(vip.hash_key, key);
-    match select::select(&core, vip, key, stage, hash) {
+    let flow = Flow {
+        source: Address::new(key.source),
+        destination: Address::new(key.destination),
+        ports: Ports { source: key.source_port, destination: key.destination_port },
+        protocol: key.protocol,
+    };
+    let lead = Lead::of(vip, &flow, stage, flow.hash(vip.hash_key));
+    match select::select(&core, vip, &lead, stage) {
         Ok(choice) => Fate::Sent(choice),
         Err(reason) => Fate::Dropped(reason),
     }
@@ -68,14 +77,6 @@ impl Core<'_> {
 impl Env for Core<'_> {
     fn meta(&self) -> Option<&Meta> {
         None
-    }
-
-    fn denied_v4(&self, _: [u8; 4]) -> bool {
-        false
-    }
-
-    fn denied_v6(&self, _: [u8; 16]) -> bool {
-        false
     }
 
     fn vip(&self, key: &VipKey) -> Option<&VipEntry> {
@@ -128,6 +129,14 @@ impl Env for Core<'_> {
             return flows.insert(key, record);
         }
         None
+    }
+
+    fn link(&self, _: u32) -> Option<&LinkEntry> {
+        None
+    }
+
+    fn may_answer(&self) -> bool {
+        false
     }
 
     fn inserts(&self) -> Inserts {

@@ -19,9 +19,20 @@ pub const ACK: u8 = 0x10;
 /// What a frame carries above IP.
 #[derive(Clone, Debug)]
 enum Transport {
-    Tcp { flags: u8 },
+    Tcp {
+        flags: u8,
+    },
     Udp,
-    Echo { reply: bool },
+    Echo {
+        reply: bool,
+    },
+    /// An ICMP error: type, code and second word, and what it quotes.
+    Error {
+        kind: u8,
+        code: u8,
+        rest: u32,
+        quote: Vec<u8>,
+    },
 }
 
 /// An outer header.
@@ -31,6 +42,10 @@ struct Outer {
     destination: IpAddr,
     label: u32,
     class: Option<u8>,
+    /// Of a UDP header (GUE) between it and the packet.
+    port: Option<u16>,
+    /// Whether that has its checksum: over IPv6, where the packet's own checksum is there.
+    summed: bool,
 }
 
 /// A frame in the making.
@@ -45,6 +60,7 @@ pub struct Packet {
     transport: Transport,
     ttl: u8,
     class: u8,
+    dont_fragment: bool,
     fragment: Option<Fragment>,
     payload: usize,
     /// What the payload begins with.
@@ -71,6 +87,7 @@ impl Packet {
             transport,
             ttl: 61,
             class: 0,
+            dont_fragment: false,
             fragment: None,
             payload: 32,
             content: Vec::new(),
@@ -92,13 +109,25 @@ impl Packet {
         Self::new(source, destination, Transport::Echo { reply: false })
     }
 
+    /// An ICMP error with a type, a code and a second word, which quotes bytes; the ports of both addresses are not
+    /// used.
+    pub fn icmp_error(
+        source: &str,
+        destination: &str,
+        (kind, code, rest): (u8, u8, u32),
+        quote: &[u8],
+    ) -> Self {
+        Self::new(source, destination, Transport::Error { kind, code, rest, quote: quote.to_vec() })
+            .payload(0)
+    }
+
     /// IP protocol number of what is above (inner) IP.
     pub fn protocol(&self) -> u8 {
         match self.transport {
             Transport::Tcp { .. } => 6,
             Transport::Udp => 17,
-            Transport::Echo { .. } if self.source.is_ipv4() => 1,
-            Transport::Echo { .. } => 58,
+            Transport::Echo { .. } | Transport::Error { .. } if self.source.is_ipv4() => 1,
+            Transport::Echo { .. } | Transport::Error { .. } => 58,
         }
     }
 
@@ -133,7 +162,19 @@ impl Packet {
     /// Inside an outer header; the flow label is for IPv6.
     pub fn inside(mut self, source: &str, destination: &str, label: u32) -> Self {
         let (source, destination) = (parse(source), parse(destination));
-        self.outer = Some(Outer { source, destination, label, class: None });
+        self.outer = Some(Outer { source, destination, label, class: None, port: None, summed: true });
+        self
+    }
+
+    /// The outer header is followed by UDP from a port to 6080 (GUE variant 1).
+    pub fn over_udp(mut self, port: u16) -> Self {
+        self.outer = self.outer.map(|outer| Outer { port: Some(port), ..outer });
+        self
+    }
+
+    /// The UDP around it has no checksum over IPv6 either.
+    pub fn unsummed(mut self) -> Self {
+        self.outer = self.outer.map(|outer| Outer { summed: false, ..outer });
         self
     }
 
@@ -161,6 +202,12 @@ impl Packet {
         self
     }
 
+    /// Don't-fragment, of the (inner) IPv4 header.
+    pub fn dont_fragment(mut self) -> Self {
+        self.dont_fragment = true;
+        self
+    }
+
     /// Bytes above the transport header.
     pub fn payload(mut self, bytes: usize) -> Self {
         self.payload = bytes;
@@ -177,6 +224,15 @@ impl Packet {
     /// A fragment: bytes before it, and whether more follow. What it carries is what the whole packet would.
     pub fn fragment(mut self, offset: u16, more: bool) -> Self {
         self.fragment = Some(Fragment { offset, more });
+        self
+    }
+
+    /// A packet the other way; that to an echo request is its reply.
+    pub fn answered(mut self) -> Self {
+        std::mem::swap(&mut self.source, &mut self.destination);
+        if let Transport::Echo { reply } = &mut self.transport {
+            *reply = true;
+        }
         self
     }
 
@@ -206,8 +262,8 @@ impl Packet {
             0,
             transport.len(),
         );
-        // An inner header is any host's: it has no reason to set don't-fragment or a flow label.
-        if inner[0] == 0x45 {
+        // An inner header is any host's: it has no reason to set a flow label.
+        if inner[0] == 0x45 && !self.dont_fragment {
             let fragment = self.fragment.map_or(0, |part| (u16::from(part.more) << 13) | (part.offset / 8));
             inner[6..8].copy_from_slice(&fragment.to_be_bytes());
             seal(&mut inner);
@@ -216,11 +272,11 @@ impl Packet {
         let packet = match self.outer {
             None => inner,
             Some(outer) => {
-                let protocol = if self.source.is_ipv4() { 4 } else { 41 };
                 let class = outer.class.unwrap_or(self.class);
+                let (protocol, body) = outer.around(self.source.is_ipv4(), inner);
                 let mut packet =
-                    header(outer.source, outer.destination, protocol, 64, class, outer.label, inner.len());
-                packet.extend(inner);
+                    header(outer.source, outer.destination, protocol, 64, class, outer.label, body.len());
+                packet.extend(body);
                 packet
             }
         };
@@ -255,11 +311,11 @@ impl Packet {
     fn transport(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         let v4 = self.source.is_ipv4();
-        let check_at = match self.transport {
+        let check_at = match &self.transport {
             Transport::Tcp { flags } => {
                 bytes.extend(self.source.port().to_be_bytes());
                 bytes.extend(self.destination.port().to_be_bytes());
-                bytes.extend([0, 0, 0, 7, 0, 0, 0, 9, 0x50, flags, 0x20, 0, 0, 0, 0, 0]);
+                bytes.extend([0, 0, 0, 7, 0, 0, 0, 9, 0x50, *flags, 0x20, 0, 0, 0, 0, 0]);
                 16
             }
             Transport::Udp => {
@@ -279,22 +335,48 @@ impl Packet {
                 bytes.extend([kind, 0, 0, 0, 0x12, 0x34, 0, 1]);
                 2
             }
+            Transport::Error { kind, code, rest, quote } => {
+                bytes.extend([*kind, *code, 0, 0]);
+                bytes.extend(rest.to_be_bytes());
+                bytes.extend(quote);
+                2
+            }
         };
         bytes.extend(&self.content);
         bytes.extend((self.content.len()..self.payload).map(|at| at as u8));
-        let mut summed = Vec::new();
-        if self.protocol() != 1 {
-            // Pseudo header (RFC 9293, 3.1; RFC 8200, 8.1).
-            summed.extend(octets(self.source.ip()));
-            summed.extend(octets(self.destination.ip()));
-            summed.extend((bytes.len() as u32).to_be_bytes());
-            summed.extend([0, 0, 0, self.protocol()]);
-        }
-        summed.extend(&bytes);
-        let check = checksum(&summed);
+        let check = match self.protocol() {
+            1 => checksum(&bytes),
+            protocol => checksum(&with_pseudo(self.source.ip(), self.destination.ip(), protocol, &bytes)),
+        };
         bytes[check_at..check_at + 2].copy_from_slice(&check.to_be_bytes());
         bytes
     }
+}
+
+impl Outer {
+    /// What stands behind the outer IP header, and its protocol number.
+    fn around(&self, is_v4: bool, inner: Vec<u8>) -> (u8, Vec<u8>) {
+        let Some(port) = self.port else { return (if is_v4 { 4 } else { 41 }, inner) };
+        let mut body = [port, 6080, 8 + inner.len() as u16, 0].map(u16::to_be_bytes).concat();
+        body.extend(inner);
+        if self.summed && self.source.is_ipv6() {
+            let check = match checksum(&with_pseudo(self.source, self.destination, 17, &body)) {
+                0 => 0xffff,
+                check => check,
+            };
+            body[6..8].copy_from_slice(&check.to_be_bytes());
+        }
+        (17, body)
+    }
+}
+
+/// A pseudo header (RFC 9293, 3.1; RFC 8200, 8.1) and what it is for.
+fn with_pseudo(source: IpAddr, destination: IpAddr, protocol: u8, bytes: &[u8]) -> Vec<u8> {
+    let mut summed = [octets(source), octets(destination)].concat();
+    summed.extend((bytes.len() as u32).to_be_bytes());
+    summed.extend([0, 0, 0, protocol]);
+    summed.extend(bytes);
+    summed
 }
 
 /// An IP header before `payload` bytes; IPv4 with don't-fragment and identification 0.

@@ -27,8 +27,8 @@ pub const VIP_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x10, 0, 0, 0, 0, 0x10
 /// Both VIP addresses.
 pub const VIPS: [IpAddr; 2] = [IpAddr::V4(VIP_V4), IpAddr::V6(VIP_V6)];
 
-/// MTU of the client's way to a VIP: 1500 less an outer IPv6 header, so that encapsulated packets fit.
-const VIP_MTU: u32 = 1460;
+/// MTU of the client's way to a VIP: 1500 less an outer IPv6 header and one of UDP, so that encapsulated packets fit.
+const VIP_MTU: u32 = 1452;
 
 /// One machine: a namespace with `eth0` on the switch.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use lb_abi::{
     bounds::INSERTS_PER_TICK,
     counter::FlowEvent,
     reason::Reason,
-    vip::{FORWARD_IPIP, FORWARD_L2DSR, HASH_SOURCE, QUIC, SOURCES},
+    vip::{FORWARD_GUE, FORWARD_IPIP, FORWARD_L2DSR, HASH_SOURCE, QUIC, SOURCES},
 };
 use lb_tests::{
     packet::{ACK, FIN, Packet, SYN},
@@ -20,7 +20,7 @@ use lb_tests::{
 
 use super::{
     Scenario,
-    program_object::{Bench, DENIED_V4, Maps, Program, Slots, directory, short_header},
+    program_object::{BESIDE_DENIED_V4, Bench, DENIED_V4, Maps, Program, Slots, directory, short_header},
 };
 use crate::{
     budget::Depth,
@@ -131,6 +131,11 @@ fn measure(context: &mut Context<'_>) -> Result<()> {
          slot keeps no flow, so more of them touch more slots of the table and nothing else",
     );
     context.samples.note(
+        "1M denied: a deny list of 1 048 576 prefixes of three lengths, 16 MiB in all. Elsewhere: nothing of a source's \
+         /24 is listed, so one bit is read of 2 MiB (the sources' bits share a cache line); one beside: a host is, so \
+         that three buckets are read per packet (384 of them in turn, 24 KiB)",
+    );
+    context.samples.note(
         "QUIC: a VIP without `quic` forwards by hash like any other datagram to 443/udp; only \"known id\" has it",
     );
     context.rounds(&cases(), |case| {
@@ -202,6 +207,8 @@ fn cases() -> Vec<Case> {
     let denied = format!("{}:40000", std::net::Ipv4Addr::from(DENIED_V4));
     let denied = Packet::tcp(&denied, "192.0.2.1:80", ACK).macs(LB0_MAC, ROUTER_MAC);
     let denied = stopped("denied source", denied, XDP_DROP, Reason::Denied).deny();
+    let beside = format!("{}:40000", std::net::Ipv4Addr::from(BESIDE_DENIED_V4));
+    let beside = Packet::tcp(&beside, "192.0.2.1:80", ACK).macs(LB0_MAC, ROUTER_MAC);
     let mut malformed = stopped("malformed IP header", tcp(ACK), XDP_DROP, Reason::MalformedIp);
     malformed.frame[malformed.packet.ip_at()] = 0x43;
     vec![
@@ -212,7 +219,8 @@ fn cases() -> Vec<Case> {
         forwarded("4in4, UDP", udp),
         quic("4in4, QUIC short header", 64, &[QUIC_SHORT]),
         quic("4in4, QUIC Initial", QUIC_INITIAL_LEN, &QUIC_INITIAL),
-        forwarded("4in4, TCP, deny list on", tcp(ACK)).deny(),
+        forwarded("4in4, TCP, 1M denied elsewhere", tcp(ACK)).deny(),
+        forwarded("4in4, TCP, 1M denied, one beside", beside).flows(128).deny(),
         forwarded("4in4, TCP, by source", tcp(ACK)).by(FORWARD_IPIP | HASH_SOURCE),
         // Each to the one table there is, after a look.
         forwarded("4in4, TCP, by prefix of 131k", tcp(ACK)).by(FORWARD_IPIP | SOURCES),
@@ -224,6 +232,9 @@ fn cases() -> Vec<Case> {
             expected: Expected { verdict: XDP_REDIRECT, ..forwarded("", tcp(ACK)).expected },
             ..forwarded("6in6, TCP, other interface", tcp_v6(ACK)).to(FAR_V6.id)
         },
+        forwarded("GUE, 4in4, TCP", tcp(ACK)).by(FORWARD_GUE),
+        forwarded("GUE, 4in6, TCP", tcp(ACK)).by(FORWARD_GUE).to(NEAR_V6.id),
+        forwarded("GUE, 6in6, TCP", tcp_v6(ACK)).by(FORWARD_GUE).to(NEAR_V6.id),
         forwarded("layer 2, TCP", tcp(ACK)).by(FORWARD_L2DSR),
         open("4in4, TCP, open slot, record found", tcp(ACK), FlowEvent::Followed),
         Case {

@@ -14,6 +14,18 @@ pub struct Traffic {
 
 const _: () = assert!(size_of::<Traffic>() == 24);
 
+/// The entry of `ANSWERS`, per CPU. Written by the packet path alone.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Budget {
+    /// Tick that it is for.
+    pub tick: u32,
+    /// What was taken out of it.
+    pub spent: u32,
+}
+
+const _: () = assert!(size_of::<Budget>() == 8);
+
 /// Index of map `FLOW_EVENTS`.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,10 +11,14 @@ pub mod be;
 pub mod bench;
 pub mod bounds;
 pub mod counter;
+pub mod directory;
 pub mod flow;
+pub mod guard;
 pub mod hash;
 pub mod hop;
+pub mod lengths;
 pub mod limit;
+pub mod link;
 pub mod lookup;
 pub mod meta;
 pub mod names;
@@ -30,4 +34,4 @@ pub mod subject;
 pub mod vip;
 
 /// Version of every layout and meaning in this crate.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;

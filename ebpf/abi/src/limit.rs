@@ -1,11 +1,11 @@
 //! How fast one source may open flows, and when that is looked at.
 //!
-//! Looking at a source's bucket costs more than forwarding its packet does. So every core counts the SYNs it sees by
-//! tick of the coarse clock, and looks at buckets only while it sees more than a threshold: the *meter* arms it.
+//! Looking at a source's allowance costs more than forwarding its packet does. So every core counts the SYNs it sees by
+//! tick of the coarse clock, and looks at allowances only while it sees more than a threshold: the *meter* arms it.
 
 use crate::slot::TICK_SHIFT;
 
-/// Units of a bucket per flow, so that slow rates refill evenly.
+/// Units of an allowance per flow, so that slow rates refill evenly.
 pub const FLOW: u32 = 256;
 
 /// The one entry of map `LIMITS`.
@@ -14,9 +14,9 @@ pub const FLOW: u32 = 256;
 pub struct Limits {
     /// SYNs of one tick on one core that may pass without a look at their sources.
     pub armed_above: u32,
-    /// Units that flow into a bucket per tick.
+    /// Units that flow into an allowance per tick.
     pub refill: u32,
-    /// Units that a bucket holds; at least [`FLOW`].
+    /// Units that an allowance holds; at least [`FLOW`].
     pub burst: u32,
     /// Zero.
     pub pad: u32,
@@ -75,14 +75,14 @@ impl Meter {
 /// Value of map `NEW_FLOWS`, by source: one word, so that no core reads half a change. Two cores that take from it at
 /// once may take one for two; it is a limit, not an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bucket {
+pub struct Allowance {
     /// Tick that it was last filled at.
     pub tick: u32,
     /// Units in it.
     pub level: u32,
 }
 
-impl Bucket {
+impl Allowance {
     /// Of a source that was not seen lately.
     #[inline(always)]
     pub const fn full(limits: &Limits, now: u32) -> Self {
@@ -128,15 +128,15 @@ mod tests {
     const SECOND: u32 = 8;
 
     #[test]
-    fn a_bucket_lets_its_burst_through_and_then_its_rate() {
+    fn an_allowance_lets_its_burst_through_and_then_its_rate() {
         let limits = Limits::new(0, 10, 3);
-        let mut bucket = Bucket::full(&limits, 100);
+        let mut allowance = Allowance::full(&limits, 100);
         let mut passed = [0; 3];
         for (second, passed) in (0..).zip(&mut passed) {
             for now in 100 + second * SECOND..100 + (second + 1) * SECOND {
                 for _ in 0..50 {
-                    let (next, is_allowed) = bucket.take(&limits, now);
-                    (bucket, *passed) = (next, *passed + u32::from(is_allowed));
+                    let (next, is_allowed) = allowance.take(&limits, now);
+                    (allowance, *passed) = (next, *passed + u32::from(is_allowed));
                 }
             }
         }
@@ -147,26 +147,26 @@ mod tests {
     #[test]
     fn a_slow_rate_is_a_rate() {
         let limits = Limits::new(0, 1, 1);
-        let (bucket, first) = Bucket::full(&limits, 5).take(&limits, 5);
-        assert!(first && !bucket.take(&limits, 6).1);
-        assert!(bucket.take(&limits, 5 + SECOND).1);
+        let (allowance, first) = Allowance::full(&limits, 5).take(&limits, 5);
+        assert!(first && !allowance.take(&limits, 6).1);
+        assert!(allowance.take(&limits, 5 + SECOND).1);
     }
 
     #[test]
-    fn a_bucket_overflows_and_no_clock_confuses_it() {
+    fn an_allowance_overflows_and_no_clock_confuses_it() {
         let limits = Limits::new(0, u32::MAX, u32::MAX);
-        let bucket = Bucket { tick: 7, level: 0 };
-        assert_eq!(bucket.take(&limits, u32::MAX / 2).0.level, limits.burst - FLOW);
-        let ahead = Bucket { tick: 8, level: FLOW };
-        assert_eq!(ahead.take(&limits, 7), (Bucket { tick: 8, level: 0 }, true));
-        let wrapped = Bucket { tick: u32::MAX, level: 0 };
-        assert_eq!(wrapped.take(&Limits::new(0, 10, 5), 0).0, Bucket { tick: 0, level: 88 });
+        let allowance = Allowance { tick: 7, level: 0 };
+        assert_eq!(allowance.take(&limits, u32::MAX / 2).0.level, limits.burst - FLOW);
+        let ahead = Allowance { tick: 8, level: FLOW };
+        assert_eq!(ahead.take(&limits, 7), (Allowance { tick: 8, level: 0 }, true));
+        let wrapped = Allowance { tick: u32::MAX, level: 0 };
+        assert_eq!(wrapped.take(&Limits::new(0, 10, 5), 0).0, Allowance { tick: 0, level: 88 });
     }
 
     #[test]
-    fn a_bucket_survives_its_word() {
-        let bucket = Bucket { tick: 0x1234_5678, level: 0x9abc_def0 };
-        assert_eq!(Bucket::from_word(bucket.to_word()), bucket);
+    fn an_allowance_survives_its_word() {
+        let allowance = Allowance { tick: 0x1234_5678, level: 0x9abc_def0 };
+        assert_eq!(Allowance::from_word(allowance.to_word()), allowance);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What holds for the whole packet path.
 
+use crate::lengths::LISTS;
+
 /// The one entry of map `META`, written last by control and read once per packet.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -10,21 +12,29 @@ pub struct Meta {
     pub flags: u32,
     /// Generation of the config that the maps hold.
     pub generation: u64,
-    /// Outer source address of IPIP in IPv4, network order; zero: none, such packets are dropped as no-route.
+    /// Outer source address of IPIP and GUE in IPv4, network order; zero: none, such packets are dropped as no-route.
     pub outer_v4: [u8; 4],
-    /// Zero.
-    pub pad: [u8; 4],
-    /// Outer source address of IPIP in IPv6; zero: none.
+    /// Bits of `outer_v4` that vary from flow to flow by IPIP; they are zero there. Zero: none does.
+    pub outer_v4_mask: [u8; 4],
+    /// The same in IPv6; zero: none.
     pub outer_v6: [u8; 16],
+    /// The same for the last four bytes of `outer_v6`.
+    pub outer_v6_mask: [u8; 4],
+    /// Which of its two copies in map `LENGTHS` counts, by list (see [`crate::lengths`]): 0 or 1.
+    pub lengths: [u8; LISTS],
+    /// Keys the fingerprints of map `GUARD`.
+    pub guard_key: [u64; 2],
 }
 
-/// The deny list is not empty; without this flag it is not looked at.
+/// Some IPv4 prefix is denied; without this flag deny and allow list are not looked at.
 pub const FLAG_DENY_V4: u32 = 1 << 0;
 /// The same for IPv6.
 pub const FLAG_DENY_V6: u32 = 1 << 1;
 /// Some slot is moving: flow records may exist.
 pub const FLAG_MOVING: u32 = 1 << 2;
+/// Some VIP has a range of ports, any port, or a prefix for its address.
+pub const FLAG_WIDE_VIPS: u32 = 1 << 8;
 /// New flows of one source are limited while there is a flood of them (see [`crate::limit`]).
 pub const FLAG_LIMITED: u32 = 1 << 16;
 
-const _: () = assert!(size_of::<Meta>() == 40);
+const _: () = assert!(size_of::<Meta>() == 64);

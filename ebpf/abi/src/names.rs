@@ -20,12 +20,22 @@ pub const PROGRAM_PROBE_IN: &str = "lb_probe_in";
 pub const MAP_META: &str = "META";
 /// `HashMap<VipKey, VipEntry>`.
 pub const MAP_VIPS: &str = "VIPS";
+/// `Array<u64>` of [`crate::directory::Bucket`], `BPF_F_MMAPABLE`.
+pub const MAP_VIP_BUCKETS: &str = "VIP_BUCKETS";
+/// `Array<VipSlot>` by index, `BPF_F_MMAPABLE` so that each is one cache line.
+pub const MAP_VIP_ENTRIES: &str = "VIP_ENTRIES";
+/// `Array<PortRanges>` by [`crate::directory::VipSlot::ranges`].
+pub const MAP_VIP_RANGES: &str = "VIP_RANGES";
 /// `Array<u64>` of [`crate::slot::Slot`], `BPF_F_MMAPABLE`; table t begins at `t * TABLE_LEN`.
 pub const MAP_SLOTS: &str = "SLOTS";
 /// `Array<BackendEntry>` by backend id.
 pub const MAP_BACKENDS: &str = "BACKENDS";
 /// `PerCpuArray<HopEntry>` by backend id.
 pub const MAP_HOPS: &str = "HOPS";
+/// `HashMap<u32, LinkEntry>` by interface index.
+pub const MAP_LINKS: &str = "LINKS";
+/// `PerCpuArray<Budget>`, one entry: ICMP errors of our own.
+pub const MAP_ANSWERS: &str = "ANSWERS";
 /// `Array<QuicEntry>` by VIP index.
 pub const MAP_QUIC: &str = "QUIC";
 /// `Array<u64>` of [`crate::quic::Server`], by server id.
@@ -42,7 +52,7 @@ pub const MAP_SOURCE_SETS: &str = "SOURCE_SETS";
 pub const MAP_LIMITS: &str = "LIMITS";
 /// `PerCpuArray<Meter>`, one entry.
 pub const MAP_METER: &str = "METER";
-/// `LruHashMap<[u8; 16], u64>` of [`crate::limit::Bucket`], by source: the address in IPv4, the first half in IPv6.
+/// `LruHashMap<[u8; 16], u64>` of [`crate::limit::Allowance`], by source: the address in IPv4, the first half in IPv6.
 pub const MAP_NEW_FLOWS: &str = "NEW_FLOWS";
 /// `HashMap<FlowKey, FlowRecord>`.
 pub const MAP_FLOWS: &str = "FLOWS";
@@ -50,10 +60,12 @@ pub const MAP_FLOWS: &str = "FLOWS";
 pub const MAP_INSERTS: &str = "INSERTS";
 /// `Array<u32>`, one entry: tick at which a flow last could not be recorded. Written by packets, read by control.
 pub const MAP_REFUSED_AT: &str = "REFUSED_AT";
-/// `LpmTrie<[u8; 4], u32>` of denied sources.
-pub const MAP_DENY_V4: &str = "DENY_V4";
-/// `LpmTrie<[u8; 16], u32>` of denied sources.
-pub const MAP_DENY_V6: &str = "DENY_V6";
+/// `Array<u64>`: [`crate::guard::GATE_WORDS`] words of 64 bits, `BPF_F_MMAPABLE`.
+pub const MAP_GATES: &str = "GATES";
+/// `Array<GuardBucket>`, `BPF_F_MMAPABLE`.
+pub const MAP_GUARD: &str = "GUARD";
+/// `Array<Lengths>`, two for each list.
+pub const MAP_LENGTHS: &str = "LENGTHS";
 /// `PerCpuArray<u64>` by [`crate::reason::Reason`].
 pub const MAP_REASONS: &str = "REASONS";
 /// `PerCpuArray<u64>` by [`crate::counter::FlowEvent`].

@@ -4,9 +4,12 @@
 use crate::{
     backend::BackendEntry,
     bench::Plan,
-    counter::Traffic,
+    counter::{Budget, Traffic},
+    directory::{PortRanges, VipSlot},
     flow::{FlowKey, FlowRecord, Inserts},
     hop::HopEntry,
+    lengths::Lengths,
+    link::LinkEntry,
     limit::{Limits, Meter},
     lookup::LookupEntry,
     meta::Meta,
@@ -28,15 +31,19 @@ macro_rules! pod {
 
 pod!(
     BackendEntry,
+    Budget,
     FlowKey,
     FlowRecord,
     HopEntry,
     Limits,
     Inserts,
+    Lengths,
+    LinkEntry,
     LookupEntry,
     Meta,
     Meter,
     Plan,
+    PortRanges,
     QuicEntry,
     SourceKey,
     SourceTree,
@@ -46,5 +53,6 @@ pod!(
     SteerKey,
     Traffic,
     VipEntry,
-    VipKey
+    VipKey,
+    VipSlot
 );

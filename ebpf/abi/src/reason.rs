@@ -22,6 +22,7 @@ macro_rules! reasons {
             }
 
             /// What happens to the packet.
+            #[inline(always)]
             pub const fn fate(self) -> Fate {
                 match self { $(Self::$variant => Fate::$fate,)+ }
             }
@@ -55,7 +56,7 @@ reasons! {
     MalformedIp = 4, "malformed-ip", Drop;
     /// TCP header is short, has a wrong offset or impossible flags.
     MalformedTcp = 5, "malformed-tcp", Drop;
-    /// UDP header is short or has a wrong length.
+    /// UDP header is short or has a wrong length, or around a tunnel a wrong checksum.
     MalformedUdp = 6, "malformed-udp", Drop;
     /// IPv4 options or IPv6 extension headers on a packet to a VIP.
     IpOptions = 7, "ip-options", Drop;
@@ -71,7 +72,8 @@ reasons! {
     NoBackend = 12, "no-backend", Drop;
     /// The chosen backend is down and nobody took over.
     BackendDown = 13, "backend-down", Drop;
-    /// Encapsulated packet would exceed the MTU of the way out.
+    /// The packet would exceed the MTU of the way out, and its sender was not told: it allows fragments, is ICMP itself,
+    /// fits IPv6's least MTU, or too many were told in the last tick.
     Mtu = 14, "mtu", Drop;
     /// The driver left no room in front of the packet for the outer header.
     EncapHeadroom = 15, "encap-headroom", Drop;
@@ -90,6 +92,12 @@ reasons! {
     Abi = 21, "abi", Pass;
     /// Outer header taken off, what was inside given to the kernel.
     Decapsulated = 22, "decapsulated", Pass;
+    /// ICMP error to a VIP that does not quote a packet of that VIP.
+    MalformedIcmp = 23, "malformed-icmp", Drop;
+    /// The packet would exceed the MTU of the way out, and its sender was told what fits.
+    TooBig = 24, "too-big", Answer;
+    /// Sent to a backend that is this box itself: the kernel has it untouched.
+    Local = 25, "local", Pass;
 }
 
 /// Entries of map `REASONS`.

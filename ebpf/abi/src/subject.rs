@@ -7,7 +7,7 @@
 use crate::{
     be::Be16,
     flow::FlowKey,
-    hash::{self, sip13},
+    hash,
     vip::{HASH_PORT, HASH_SOURCE, VipEntry},
 };
 
@@ -52,22 +52,18 @@ pub const fn vip_of_group(subject: &FlowKey) -> Option<u32> {
     }
 }
 
-/// Hash of a subject under its VIP's key. For a group it covers the client's 16 bytes, or the port's two, alone.
+/// Hash of a subject under its VIP's key. For a group it covers the client's address, or the port, alone: not the VIP's
+/// index, which is another one on another box.
 #[inline(always)]
 pub fn hash(key: [u64; 2], subject: &FlowKey) -> u32 {
     match subject.protocol {
-        SOURCE => hash::fold(sip13(key, hash::halves(&subject.source))),
-        PORT => hash::fold(hash::sip13_with_rest(key, [], subject.source_port.0 as u64, 2)),
+        SOURCE | PORT => hash::flow(key, &FlowKey { destination_port: Be16(0), ..*subject }),
         _ => hash::flow(key, subject),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    extern crate std;
-
-    use std::hash::Hasher as _;
-
     use super::*;
 
     fn flow(source: u8, port: u16, protocol: u8) -> FlowKey {
@@ -81,13 +77,7 @@ mod tests {
         VipEntry { vip, flags, ..VipEntry::default() }
     }
 
-    /// The standard library's hasher is SipHash-1-3 under key 0.
-    fn oracle(bytes: &[u8]) -> u32 {
-        let mut hasher = std::hash::DefaultHasher::new();
-        hasher.write(bytes);
-        let hash = hasher.finish();
-        (hash ^ (hash >> 32)) as u32
-    }
+    const KEY: [u64; 2] = [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908];
 
     #[test]
     fn a_source_is_its_address_whatever_else_differs() {
@@ -96,8 +86,10 @@ mod tests {
         assert_eq!(one, of(&vip, &flow(1, 53, 17)));
         assert_eq!(vip_of_group(&one), Some(7));
         assert_ne!(one, of(&vip, &flow(2, 80, 6)));
-        assert_ne!(one, of(&VipEntry { vip: 8, ..vip }, &flow(1, 80, 6)), "two VIPs remember it apart");
-        assert_eq!(hash([0; 2], &one), oracle(&flow(1, 0, 0).source));
+        let other = of(&VipEntry { vip: 8, ..vip }, &flow(1, 80, 6));
+        assert_ne!(one, other, "two VIPs remember it apart");
+        assert_eq!(hash(KEY, &one), hash(KEY, &other), "an index says nothing on another box");
+        assert_ne!(hash(KEY, &one), hash(KEY, &of(&vip, &flow(2, 80, 6))));
     }
 
     #[test]
@@ -107,7 +99,9 @@ mod tests {
         assert_eq!(one, of(&vip, &flow(2, 5060, 6)));
         assert_ne!(one, of(&vip, &flow(1, 5061, 17)));
         assert_eq!(vip_of_group(&one), Some(7));
-        assert_eq!(hash([0; 2], &one), oracle(&5060u16.to_be_bytes()));
+        let other = of(&VipEntry { vip: 8, ..vip }, &flow(1, 5060, 17));
+        assert_eq!(hash(KEY, &one), hash(KEY, &other));
+        assert_ne!(hash(KEY, &one), hash(KEY, &of(&vip, &flow(1, 5061, 17))));
     }
 
     #[test]

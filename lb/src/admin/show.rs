@@ -13,7 +13,7 @@ use super::{
     view::View,
 };
 use crate::{
-    config::{Forward, HostMatch, PathMatch, Transport},
+    config::{Forward, HostMatch, PathMatch},
     metrics::{ListenerMetrics, WorkerMetrics},
     model::reason::{CloseReason, Fault},
 };
@@ -146,15 +146,13 @@ fn vips(view: &View, packets: Option<&Packets>) -> Vec<Value> {
         let traffic: Option<Traffic> = packets.map(|packets| {
             packets.vips.iter().find(|(of, _)| of == name).map_or(Traffic::default(), |(_, traffic)| *traffic)
         });
-        let ports = vip.ports.iter().map(|port| match port.transport {
-            Transport::Tcp => format!("{}/tcp", port.port),
-            Transport::Udp => format!("{}/udp", port.port),
-        });
+        let ports = vip.ports.iter().map(ToString::to_string);
+        let prefixes = vip.prefixes.iter().map(ToString::to_string);
         json!({
             "vip": name,
-            "address": vip.addresses,
+            "address": vip.addresses.iter().map(ToString::to_string).chain(prefixes).collect::<Vec<_>>(),
             "ports": ports.collect::<Vec<_>>(),
-            "forward": match vip.forward { Forward::Ipip => "ipip", Forward::L2dsr => "l2dsr" },
+            "forward": match vip.forward { Forward::Ipip => "ipip", Forward::Gue => "gue", Forward::L2dsr => "l2dsr" },
             "pool": vip.pool,
             "packets": traffic.map(|t| t.packets),
             "bytes": traffic.map(|t| t.bytes),

@@ -1,20 +1,20 @@
 //! From a config to what the packet path should do.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::IpAddr,
     path::Path,
     sync::Arc,
     time::Duration,
 };
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use lb_abi::limit::Limits;
 
 use super::lineage;
 use crate::{
-    config::{Config, Forward, NewFlows, PoolSnapshot, Snapshot, Transport, Vip, VipPort, Xdp},
+    config::{Config, Forward, Gateway, NewFlows, PoolSnapshot, Snapshot, Transport, Vip, VipPort, Xdp},
     steering::{Desired, DesiredBackend, DesiredPool, DesiredVip, derive_key},
     sys::interfaces,
 };
@@ -25,31 +25,37 @@ const TCP_FLOW_IDLE: Duration = Duration::from_secs(900);
 /// The same for UDP, as Katran has it.
 const UDP_FLOW_IDLE: Duration = Duration::from_secs(30);
 
-/// Outer sources of IPIP, by family.
+/// Outer sources of IPIP and GUE, by family: one address, or a prefix from which each flow has its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Outer {
-    v4: Option<Ipv4Addr>,
-    v6: Option<Ipv6Addr>,
+    v4: Option<Ipv4Net>,
+    v6: Option<Ipv6Net>,
 }
 
 impl Outer {
-    /// The primary address of the first interface that has one, per family.
+    /// The configured prefix, else the primary address of the first interface that has one, per family.
     ///
     /// # Errors
     /// Those of getifaddrs(3).
     pub(super) fn of(xdp: &Xdp) -> io::Result<Self> {
         let mut outer = Self::default();
+        for prefix in &xdp.outer_source {
+            match *prefix {
+                IpNet::V4(v4) => outer.v4 = Some(v4),
+                IpNet::V6(v6) => outer.v6 = Some(v6),
+            }
+        }
         for interface in &xdp.interfaces {
             interfaces::addresses(&interface.name)?.into_iter().for_each(|address| outer.add(address));
         }
         Ok(outer)
     }
 
-    /// Source of an outer header to that address.
+    /// Source of a single outer header to that address: of a prefix, its first.
     pub(super) fn source(self, to: IpAddr) -> Option<IpAddr> {
         match to {
-            IpAddr::V4(_) => self.v4.map(IpAddr::V4),
-            IpAddr::V6(_) => self.v6.map(IpAddr::V6),
+            IpAddr::V4(_) => self.v4.map(|net| net.addr().into()),
+            IpAddr::V6(_) => self.v6.map(|net| net.addr().into()),
         }
     }
 
@@ -65,17 +71,19 @@ impl Outer {
 
     pub(super) fn add(&mut self, address: IpAddr) {
         match address {
-            IpAddr::V4(v4) => self.v4 = self.v4.or(Some(v4)),
+            IpAddr::V4(v4) => self.v4 = self.v4.or(Some(v4.into())),
             // A router would not send an error back to a link-local source, nor forward a packet from one.
             IpAddr::V6(v6) if v6.is_unicast_link_local() => {}
-            IpAddr::V6(v6) => self.v6 = self.v6.or(Some(v6)),
+            IpAddr::V6(v6) => self.v6 = self.v6.or(Some(v6.into())),
         }
     }
 
-    /// What IPIP cannot reach, one sentence for each VIP.
+    /// What cannot be reached by a tunnel, one sentence for each VIP.
     pub(super) fn shortages(self, config: &Config) -> Vec<String> {
         let mut shortages = Vec::new();
-        for (name, vip) in config.vips.iter().filter(|(_, vip)| vip.forward == Forward::Ipip) {
+        for (name, vip) in
+            config.vips.iter().filter(|(_, vip)| matches!(vip.forward, Forward::Ipip | Forward::Gue))
+        {
             let pools = vip.pools().filter_map(|pool| config.pools.get(pool));
             let backends: Vec<_> = pools.flat_map(|pool| &pool.backends).collect();
             let lacks = |is_lost: bool, family: &str, wants: fn(&IpAddr) -> bool| {
@@ -123,13 +131,33 @@ pub(super) fn desired(
         generation: snapshot.generation,
         vips: config.vips.iter().flat_map(|(name, vip)| vips(name, vip, secret)).collect(),
         pools: snapshot.pools.iter().filter(used).map(pool).collect(),
-        deny: config.xdp.as_ref().map(|xdp| xdp.deny.clone()).unwrap_or_default(),
+        // What stands elsewhere than in the config is added by who reads it.
+        deny: Arc::default(),
+        allow: Arc::default(),
+        local: <_>::default(),
+        guard_key: derive_key(secret, "guard", ""),
         outer_v4: outer.v4,
         outer_v6: outer.v6,
+        gateways: gateways(config),
         sources: sources(config),
         limits: config.xdp.as_ref().and_then(|xdp| xdp.new_flows).map(limits),
-        ..Desired::default()
+        quic: <_>::default(),
     }
+}
+
+/// Addresses of backends that this box has itself.
+///
+/// # Errors
+/// Those of getifaddrs(3).
+pub(super) fn local(pools: &[DesiredPool]) -> io::Result<BTreeSet<IpAddr>> {
+    let backends = pools.iter().flat_map(|pool| &pool.backends);
+    let backends: BTreeSet<IpAddr> = backends.map(|backend| backend.address).collect();
+    Ok(interfaces::all_addresses()?.into_iter().filter(|address| backends.contains(address)).collect())
+}
+
+fn gateways(config: &Config) -> BTreeMap<Arc<str>, Gateway> {
+    let interfaces = config.xdp.iter().flat_map(|xdp| &xdp.interfaces);
+    interfaces.filter_map(|interface| Some((interface.name.clone(), interface.gateway?))).collect()
 }
 
 fn limits(new_flows: NewFlows) -> Limits {
@@ -154,6 +182,7 @@ fn vips(name: &Arc<str>, vip: &Vip, secret: [u64; 2]) -> Vec<DesiredVip> {
     let desired = |((flows_none, flow_idle), ports)| DesiredVip {
         name: name.clone(),
         addresses: vip.addresses.clone(),
+        prefixes: vip.prefixes.clone(),
         ports,
         forward: vip.forward,
         pool: vip.pool.clone(),
@@ -177,7 +206,7 @@ mod tests {
         let Some(vip) = config.vips.get_mut("dns") else { panic!("no vip") };
         vip.flows_none = false;
         vip.ports = [(53, Transport::Udp), (53, Transport::Tcp), (443, Transport::Udp)]
-            .map(|(port, transport)| VipPort { port, transport })
+            .map(|(port, transport)| VipPort::one(port, transport))
             .into();
         let desired = desired(&config, &view.snapshot, [1, 2], Outer::default(), Path::new("/nonexistent"));
         let shape: Vec<_> =
@@ -199,11 +228,15 @@ mod tests {
         for address in ["fe80::1", "10.0.0.1", "10.0.0.2", "2001:db8::1"] {
             outer.add(address.parse().unwrap());
         }
-        assert_eq!(outer, Outer { v4: Some([10, 0, 0, 1].into()), v6: "2001:db8::1".parse().ok() });
+        let first = Outer { v4: "10.0.0.1/32".parse().ok(), v6: "2001:db8::1/128".parse().ok() };
+        assert_eq!(outer, first);
         assert!(outer.shortages(&view.config).is_empty());
-        let lo = Interface { name: "lo".into(), mode: None };
-        let outer =
-            Outer::of(&Xdp { interfaces: vec![lo], deny: vec![], new_flows: None, secret: None }).unwrap();
-        assert_eq!(outer.v4, Some(Ipv4Addr::LOCALHOST));
+        let lo = Interface { name: "lo".into(), mode: None, gateway: None };
+        let (deny, allow) = <_>::default();
+        let mut xdp =
+            Xdp { interfaces: vec![lo], deny, allow, outer_source: vec![], new_flows: None, secret: None };
+        assert_eq!(Outer::of(&xdp).unwrap().v4, "127.0.0.1/32".parse().ok());
+        xdp.outer_source = vec!["198.18.0.0/24".parse().unwrap()];
+        assert_eq!(Outer::of(&xdp).unwrap().v4, "198.18.0.0/24".parse().ok(), "a prefix comes first");
     }
 }

@@ -25,6 +25,7 @@ mod routing;
 mod run;
 mod secret;
 mod signals;
+mod sources;
 mod ways;
 mod workers;
 

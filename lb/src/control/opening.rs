@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::Path, sync::Arc};
 use anyhow::{Context, anyhow};
 
 use super::{
-    desired::{Outer, desired},
+    desired::{Outer, desired, local},
     host,
     hotplug::Hotplug,
     lineage, lock,
@@ -13,6 +13,7 @@ use super::{
     plan::Plan,
     quic,
     secret::Secret,
+    sources,
     ways::ways,
 };
 use crate::{
@@ -135,9 +136,15 @@ fn forward(
         None => Secret::load_or_make(state_dir).with_context(|| format!("secret in {}", state_dir.display())),
     }?;
     let outer = Outer::of(xdp).context("getifaddrs")?;
-    let quic = quic::desired(&plan.config, snapshot, &plan.directory)?;
+    let list = |key: &str, list| sources::read(&plan.directory, list).with_context(|| format!("xdp.{key}"));
     let desired = desired(&plan.config, snapshot, secret.key(), outer, state_dir);
-    let desired = Desired { quic, ..desired };
+    let desired = Desired {
+        deny: list("deny", &xdp.deny)?,
+        allow: list("allow", &xdp.allow)?,
+        local: local(&desired.pools).context("getifaddrs")?,
+        quic: quic::desired(&plan.config, snapshot, &plan.directory)?,
+        ..desired
+    };
     let down = still_down(&plane, snapshot, checked);
     plane.sync(&desired, now_ticks())?;
     plane.set_down(&down, now_ticks())?;
@@ -165,7 +172,7 @@ fn forward(
     for interface in plane.detach_others()? {
         tracing::info!(%interface, "XDP detached: this config does not name the interface");
     }
-    let ways = ways(&plan.config, snapshot, outer);
+    let ways = ways(&plan.config, snapshot, outer, &desired.local);
     let opened = if ways.is_empty() { None } else { Some(plane.open_probes(&ways)) };
     let through = match opened.transpose() {
         Ok(ports) => {

@@ -77,7 +77,8 @@ impl KernelPath {
             count.map_or(0, |(_, count)| *count)
         });
         if self.neighbours.are_due(unknown) {
-            neighbours::nudge(self.plane.backends().map(|(_, address)| address).collect());
+            let backends = self.plane.backends().map(|(_, address)| address);
+            neighbours::nudge(backends.chain(self.plane.gateways()).collect());
         }
     }
 
@@ -248,6 +249,9 @@ impl PacketPath for KernelPath {
             hotplug.look(&mut self.plane);
         }
         self.loads.look(&mut self.plane, std::time::Instant::now());
+        if let Err(error) = self.plane.refresh_links() {
+            tracing::warn!(%error, "what became of interfaces cannot be seen");
+        }
         self.plane.tick(now_ticks()).map_err(|error| error.to_string())
     }
 

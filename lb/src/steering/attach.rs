@@ -108,7 +108,7 @@ impl Target<'_> {
         let (mode, id) = match program.attach_to_if_index(self.index, aya_mode(first)) {
             Ok(id) => (first, id),
             Err(error) if mode.is_none() && is_about_the_driver(&error) => {
-                fallback = Some(reason(&error));
+                fallback = Some(self.reason(&error));
                 let id = program.attach_to_if_index(self.index, AyaMode::Skb);
                 (XdpMode::Generic, id.map_err(|error| self.attach_error(XdpMode::Generic, error))?)
             }
@@ -152,9 +152,17 @@ impl Target<'_> {
                     XdpMode::Native => "native",
                     XdpMode::Generic => "generic",
                 },
-                reason: reason(&error),
+                reason: self.reason(&error),
             },
         }
+    }
+
+    /// The innermost words of an error, and a guess at what is behind it.
+    fn reason(&self, error: &ProgramError) -> String {
+        let mtu = netlink::devices().ok().and_then(|devices| {
+            devices.into_iter().find(|device| device.index == self.index).map(|device| device.mtu)
+        });
+        with_mtu(reason(error), mtu)
     }
 
     fn program_error(&self, action: &str, source: ProgramError) -> Error {
@@ -202,11 +210,39 @@ fn errno(error: &ProgramError) -> Option<Errno> {
     }
 }
 
+/// Frames beyond this take more than one page, which not every driver can give to XDP: a page less the headroom and what
+/// the kernel keeps behind a frame.
+const ONE_BUFFER_MTU: u32 = 3498;
+
+/// The kernel's number alone would not say that a large MTU may be the reason.
+fn with_mtu(reason: String, mtu: Option<u32>) -> String {
+    match mtu {
+        Some(mtu) if mtu > ONE_BUFFER_MTU => format!(
+            "{reason} (its MTU is {mtu}; drivers without XDP for frames of several buffers take up to about \
+             {ONE_BUFFER_MTU})"
+        ),
+        _ => reason,
+    }
+}
+
 /// The innermost words of an error.
 fn reason(error: &ProgramError) -> String {
     match error {
         ProgramError::SyscallError(error) => error.io_error.to_string(),
         ProgramError::XdpError(XdpError::NetlinkError(error)) => error.to_string(),
         error => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_mtu_is_named() {
+        let refused = |mtu| with_mtu("Invalid argument".to_owned(), mtu);
+        assert_eq!(refused(Some(1500)), "Invalid argument");
+        assert_eq!(refused(None), "Invalid argument");
+        assert!(refused(Some(9000)).contains("its MTU is 9000"), "{}", refused(Some(9000)));
     }
 }

@@ -19,7 +19,7 @@ pub struct Decap {
 }
 
 impl Decap {
-    /// Takes IPIP, 4in6, 6in4 and IP6IP6 packets apart as they come in on `interface`. Nothing is pinned.
+    /// Takes IPIP, 4in6, 6in4, IP6IP6 and GUE (UDP port 6080) packets apart as they come in on `interface`. Nothing is pinned.
     ///
     /// # Errors
     /// As [`super::Plane::open`] and [`super::Plane::attach`].

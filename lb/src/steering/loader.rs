@@ -25,13 +25,13 @@ use crate::sys::lock::{self, LockError};
 /// `f_type` of a bpffs. Source: linux/magic.h.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
-/// Large maps that only `lb_ingress` needs whole: some 60 MiB.
+/// Large maps that only `lb_ingress` needs whole: some 90 MiB.
 pub(super) const OF_INGRESS: &[&str] = &[
     names::MAP_SLOTS,
     names::MAP_FLOWS,
     names::MAP_NEW_FLOWS,
-    names::MAP_DENY_V4,
-    names::MAP_DENY_V6,
+    names::MAP_GATES,
+    names::MAP_GUARD,
     names::MAP_PROBE_PORTS,
 ];
 /// The one that only `lb_steer` needs whole.
@@ -75,7 +75,6 @@ fn check_made(object: &Ebpf, shape: &Shape) -> Result<()> {
         Map::Array(map)
         | Map::HashMap(map)
         | Map::LruHashMap(map)
-        | Map::LpmTrie(map)
         | Map::PerCpuArray(map)
         | Map::ReusePortSockArray(map),
     ) = object.map(shape.name)

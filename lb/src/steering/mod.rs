@@ -45,6 +45,7 @@ mod error;
 mod facts;
 mod floor;
 mod flows;
+mod links;
 mod loader;
 mod lookup;
 pub mod maps;
@@ -66,6 +67,7 @@ mod sync;
 #[cfg(test)]
 mod tests;
 mod transition;
+mod wide;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -87,7 +89,7 @@ pub use error::{Error, Result};
 pub use facts::gather as gather_steer_facts;
 pub use flows::{Flow, FlowState};
 pub use lookup::{LookupGroup, parking};
-pub use maps::SlotArray;
+pub use maps::{Lists, SlotArray};
 pub use object::embedded as embedded_object;
 pub use presence::Presence;
 pub use probes::{ProbePorts, ProbeWay};
@@ -98,7 +100,7 @@ pub use stats::Stats;
 pub use store::Store;
 pub use sync::Sync;
 
-use self::{maps::Maps, reuseport::Groups};
+use self::{links::Links, maps::Maps, reuseport::Groups};
 use crate::{
     balance::maglev::Table,
     config::XdpMode,
@@ -119,6 +121,7 @@ pub struct Plane {
     object: Ebpf,
     maps: Maps,
     sync: Sync,
+    links: Links,
     groups: Groups,
     attached: BTreeMap<String, Attached>,
     /// Of `lb_ingress`, once it is loaded.
@@ -169,7 +172,7 @@ impl Plane {
     }
 
     /// As [`Self::open`], for `lb_steer` alone: unpinned, and without room for a single VIP, which would lock
-    /// some 60 MiB of kernel memory.
+    /// some 80 MiB of kernel memory.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -187,6 +190,7 @@ impl Plane {
             object,
             maps,
             sync,
+            links: Links::default(),
             groups,
             attached: BTreeMap::new(),
             ingress_id: None,
@@ -253,6 +257,8 @@ impl Plane {
     /// What is wrong with `desired`, or the map that refused; the maps are valid all the same, and the next
     /// call goes on from there.
     pub fn sync(&mut self, desired: &Desired, now_ticks: u32) -> Result<()> {
+        self.links.set_gateways(&desired.gateways);
+        self.links.refresh(&mut self.maps.links)?;
         self.sync.sync(&mut self.maps, desired, now_ticks)
     }
 
@@ -262,6 +268,20 @@ impl Plane {
     /// The map that refused.
     pub fn set_down(&mut self, down: &BTreeSet<BackendId>, now_ticks: u32) -> Result<()> {
         self.sync.set_down(&mut self.maps, down, now_ticks)
+    }
+
+    /// Gateways whose Ethernet addresses the kernel should know.
+    pub fn gateways(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.links.gateways()
+    }
+
+    /// Sees what became of interfaces: VLAN devices, bonds, the Ethernet addresses of gateways. Call it about once a
+    /// second.
+    ///
+    /// # Errors
+    /// The kernel does not list its interfaces, or the map refused.
+    pub fn refresh_links(&mut self) -> Result<()> {
+        self.links.refresh(&mut self.maps.links)
     }
 
     /// Lets time pass: closes and settles slots, forgets backends that left. Call it about once a second; it

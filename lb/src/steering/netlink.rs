@@ -1,5 +1,6 @@
-//! Four questions to the kernel's routing socket: which interfaces there are and on what device, what XDP program
-//! one carries, which carries an address, and which leads to one. sysfs cannot answer in a network namespace it was not mounted in.
+//! Questions to the kernel's routing socket: which interfaces there are, on what device and upon which other, what XDP
+//! program one carries, which carries an address, which leads to one, and whose Ethernet addresses are known. sysfs
+//! cannot answer in a network namespace it was not mounted in.
 //!
 //! Source: rtnetlink(7), linux/if_link.h (IFLA_XDP), linux/if_addr.h; Linux 6.12.
 
@@ -18,17 +19,34 @@ const RTM_NEWADDR: u16 = 20;
 const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_GETROUTE: u16 = 26;
+const RTM_NEWNEIGH: u16 = 28;
+const RTM_GETNEIGH: u16 = 30;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_DUMP: u16 = 0x300;
+const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
+const IFLA_MASTER: u16 = 10;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_XDP: u16 = 43;
 const IFLA_PARENT_DEV_NAME: u16 = 56;
 const IFLA_PARENT_DEV_BUS_NAME: u16 = 57;
 const IFLA_XDP_ATTACHED: u16 = 2;
 const IFLA_XDP_PROG_ID: u16 = 4;
 const XDP_ATTACHED_SKB: u8 = 2;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const IFLA_INFO_SLAVE_KIND: u16 = 4;
+const IFLA_VLAN_ID: u16 = 1;
+const IFLA_VLAN_PROTOCOL: u16 = 5;
+const NDA_DST: u16 = 1;
+const NDA_LLADDR: u16 = 2;
+/// Reachable, stale, delayed, probed, without ARP, permanent: what a packet may be sent to.
+const NUD_VALID: u16 = 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | 0x80;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const RTA_DST: u16 = 1;
@@ -70,12 +88,80 @@ pub(super) fn links() -> Result<Vec<Link>> {
 fn link_of(message: &[u8]) -> Option<Link> {
     let index = u32::from_ne_bytes(*message.get(4..8)?.first_chunk()?);
     let attributes = message.get(16..)?;
-    let text = |kind| {
-        let bytes = attribute(attributes, kind)?;
-        std::ffi::CStr::from_bytes_until_nul(bytes).ok()?.to_str().ok().map(str::to_owned)
+    let device = text(attributes, IFLA_PARENT_DEV_BUS_NAME).zip(text(attributes, IFLA_PARENT_DEV_NAME));
+    Some(Link { index, name: text(attributes, IFLA_IFNAME)?, device })
+}
+
+/// An interface, and what it is upon or part of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Device {
+    pub(super) index: u32,
+    pub(super) name: String,
+    pub(super) mtu: u32,
+    pub(super) address: Option<[u8; 6]>,
+    /// Interface beneath, of this network namespace.
+    pub(super) lower: Option<u32>,
+    /// Type and number, where it is a VLAN device.
+    pub(super) vlan: Option<(u16, u16)>,
+    /// The bond whose port it is.
+    pub(super) bond: Option<u32>,
+}
+
+/// Every interface, and what it is upon or part of.
+pub(super) fn devices() -> Result<Vec<Device>> {
+    let mut devices = Vec::new();
+    ask(RTM_GETLINK, NLM_F_DUMP, &[0; 16], &mut |kind, message| {
+        if kind == RTM_NEWLINK {
+            devices.extend(device_of(message));
+        }
+    })
+    .map_err(|source| Error::Syscall { call: "RTM_GETLINK".to_owned(), source })?;
+    Ok(devices)
+}
+
+fn device_of(message: &[u8]) -> Option<Device> {
+    let index = u32::from_ne_bytes(*message.get(4..8)?.first_chunk()?);
+    let attributes = message.get(16..)?;
+    let number = |kind| Some(u32::from_ne_bytes(*attribute(attributes, kind)?.first_chunk()?));
+    let info = attribute(attributes, IFLA_LINKINFO).unwrap_or_default();
+    let is = |kind, name: &[u8]| {
+        attribute(info, kind).is_some_and(|found| found.strip_suffix(&[0]).unwrap_or(found) == name)
     };
-    let device = text(IFLA_PARENT_DEV_BUS_NAME).zip(text(IFLA_PARENT_DEV_NAME));
-    Some(Link { index, name: text(IFLA_IFNAME)?, device })
+    let data = attribute(info, IFLA_INFO_DATA).unwrap_or_default();
+    let short = |kind| attribute(data, kind)?.first_chunk::<2>().copied();
+    let vlan =
+        || Some((u16::from_be_bytes(short(IFLA_VLAN_PROTOCOL)?), u16::from_ne_bytes(short(IFLA_VLAN_ID)?)));
+    Some(Device {
+        index,
+        name: text(attributes, IFLA_IFNAME)?,
+        mtu: number(IFLA_MTU)?,
+        address: attribute(attributes, IFLA_ADDRESS).and_then(|bytes| bytes.try_into().ok()),
+        // An index of another namespace means another interface here.
+        lower: number(IFLA_LINK).filter(|_| attribute(attributes, IFLA_LINK_NETNSID).is_none()),
+        vlan: is(IFLA_INFO_KIND, b"vlan").then(vlan).flatten(),
+        bond: number(IFLA_MASTER).filter(|_| is(IFLA_INFO_SLAVE_KIND, b"bond")),
+    })
+}
+
+/// Whose Ethernet addresses are known: interface, address, Ethernet address.
+pub(super) fn neighbours() -> Result<Vec<(u32, IpAddr, [u8; 6])>> {
+    let mut neighbours = Vec::new();
+    ask(RTM_GETNEIGH, NLM_F_DUMP, &[0; 12], &mut |kind, message| {
+        if kind == RTM_NEWNEIGH {
+            neighbours.extend(neighbour_of(message));
+        }
+    })
+    .map_err(|source| Error::Syscall { call: "RTM_GETNEIGH".to_owned(), source })?;
+    Ok(neighbours)
+}
+
+fn neighbour_of(message: &[u8]) -> Option<(u32, IpAddr, [u8; 6])> {
+    let index = u32::from_ne_bytes(*message.get(4..8)?.first_chunk()?);
+    let state = u16::from_ne_bytes(*message.get(8..10)?.first_chunk()?);
+    let attributes = message.get(12..)?;
+    let address = ip_of(attribute(attributes, NDA_DST)?)?;
+    let mac = attribute(attributes, NDA_LLADDR)?.try_into().ok()?;
+    (state & NUD_VALID != 0).then_some((index, address, mac))
 }
 
 /// Index of an interface of this thread's network namespace.
@@ -125,9 +211,18 @@ fn address_of(message: &[u8]) -> Option<(u32, IpAddr)> {
     let attributes = message.get(8..)?;
     // IFA_ADDRESS is the peer's on a point-to-point link; IFA_LOCAL is not there for IPv6.
     let bytes = attribute(attributes, IFA_LOCAL).or_else(|| attribute(attributes, IFA_ADDRESS))?;
+    ip_of(bytes).map(|address| (index, address))
+}
+
+fn ip_of(bytes: &[u8]) -> Option<IpAddr> {
     let v4 = || bytes.try_into().map(|octets: [u8; 4]| IpAddr::from(octets));
     let v6 = || bytes.try_into().map(|octets: [u8; 16]| IpAddr::from(octets));
-    v4().or_else(|_| v6()).ok().map(|address| (index, address))
+    v4().or_else(|_| v6()).ok()
+}
+
+fn text(attributes: &[u8], kind: u16) -> Option<String> {
+    let bytes = attribute(attributes, kind)?;
+    std::ffi::CStr::from_bytes_until_nul(bytes).ok()?.to_str().ok().map(str::to_owned)
 }
 
 /// Index of the interface by which an address is reached; `None`: by none.
@@ -270,6 +365,64 @@ mod tests {
         let device = Some(("pci".to_owned(), "0:2".to_owned()));
         assert_eq!(link_of(&message), Some(Link { index: 7, name: "eth0".to_owned(), device }));
         assert_eq!(link_of(&message[..20]), None);
+    }
+
+    fn attribute_of(kind: u16, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = (payload.len() as u16 + 4).to_ne_bytes().to_vec();
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(payload);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    #[test]
+    fn a_link_message_says_what_the_device_is() {
+        let mut head = vec![0; 16];
+        head[4] = 9;
+        let data = [
+            attribute_of(IFLA_VLAN_ID, &7u16.to_ne_bytes()),
+            attribute_of(IFLA_VLAN_PROTOCOL, &[0x88, 0xa8]),
+        ];
+        let info = [attribute_of(IFLA_INFO_KIND, b"vlan\0"), attribute_of(IFLA_INFO_DATA, &data.concat())];
+        let common = [
+            attribute_of(IFLA_IFNAME, b"eth0.7\0"),
+            attribute_of(IFLA_MTU, &1400u32.to_ne_bytes()),
+            attribute_of(IFLA_ADDRESS, &[2, 0, 0, 0, 0, 1]),
+            attribute_of(IFLA_LINK, &3u32.to_ne_bytes()),
+        ];
+        let message =
+            [head.clone(), common.concat(), attribute_of(IFLA_LINKINFO | 0x8000, &info.concat())].concat();
+        let vlan = Device {
+            index: 9,
+            name: "eth0.7".to_owned(),
+            mtu: 1400,
+            address: Some([2, 0, 0, 0, 0, 1]),
+            lower: Some(3),
+            vlan: Some((0x88a8, 7)),
+            bond: None,
+        };
+        assert_eq!(device_of(&message), Some(vlan.clone()));
+        let elsewhere = [message, attribute_of(IFLA_LINK_NETNSID, &[0; 4])].concat();
+        assert_eq!(device_of(&elsewhere), Some(Device { lower: None, ..vlan.clone() }));
+        let info = attribute_of(IFLA_LINKINFO, &attribute_of(IFLA_INFO_SLAVE_KIND, b"bond\0"));
+        let port = [head, common.concat(), attribute_of(IFLA_MASTER, &4u32.to_ne_bytes()), info].concat();
+        assert_eq!(device_of(&port), Some(Device { vlan: None, bond: Some(4), ..vlan }));
+        assert!(
+            (0..port.len()).all(|len| device_of(&port[..len]).is_none_or(|device| device.bond.is_none()))
+        );
+    }
+
+    #[test]
+    fn a_neighbour_message() {
+        let mut message = vec![0; 12];
+        (message[4], message[8]) = (9, 2);
+        message.extend(attribute_of(NDA_DST, &[10, 0, 0, 1]));
+        message.extend(attribute_of(NDA_LLADDR, &[2, 0, 0, 0, 0, 1]));
+        assert_eq!(neighbour_of(&message), Some((9, [10, 0, 0, 1].into(), [2, 0, 0, 0, 0, 1])));
+        message[8] = 0x20;
+        assert_eq!(neighbour_of(&message), None, "it failed");
+        neighbours().unwrap();
+        assert!(devices().unwrap().iter().any(|device| device.name == "lo" && device.mtu > 0));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use lb_abi::{
     vip::{VipEntry, VipKey},
 };
 
-use super::{regions::Region, sources::Sources};
+use super::{regions::Region, sources::Sources, wide::Finder};
 
 /// A record's slot.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub(super) struct Place<'a> {
 
 /// Finds places, for as long as no VIP changes.
 pub(super) struct Places<'a> {
-    vips: &'a BTreeMap<VipKey, VipEntry>,
+    finder: Finder<'a>,
     /// VIPs that remember groups, by counter index: of each the entry that remembers longest.
     groups: BTreeMap<u32, &'a VipEntry>,
     sources: &'a Sources,
@@ -33,20 +33,20 @@ pub(super) struct Places<'a> {
 impl<'a> Places<'a> {
     pub(super) fn new(vips: &'a BTreeMap<VipKey, VipEntry>, sources: &'a Sources) -> Self {
         let mut groups: BTreeMap<u32, &VipEntry> = BTreeMap::new();
-        for entry in vips.values().filter(|entry| has_table(entry) && entry.flags & GROUPS != 0) {
+        for entry in vips.values().filter(|entry| has_groups(entry)) {
             let longest = groups.entry(entry.vip).or_insert(entry);
             if entry.flow_idle_ticks > longest.flow_idle_ticks {
                 *longest = entry;
             }
         }
-        Self { vips, groups, sources }
+        Self { finder: Finder::new(vips), groups, sources }
     }
 
     /// None: its VIP is gone.
     pub(super) fn of(&self, record: &FlowKey) -> Option<Place<'a>> {
         let entry = match subject::vip_of_group(record) {
             Some(index) => self.groups.get(&index).copied(),
-            None => self.vips.get(&vip_key_of(record)).filter(|entry| has_table(entry)),
+            None => self.finder.vip_of(record),
         }?;
         let hash = subject::hash(entry.hash_key, record);
         let at = hash::slot(hash, entry.table_len) as usize;
@@ -55,13 +55,9 @@ impl<'a> Places<'a> {
     }
 }
 
-/// The key of the VIP that a flow, not a group, goes to.
-pub(super) fn vip_key_of(flow: &FlowKey) -> VipKey {
-    VipKey { address: flow.destination, port: flow.destination_port, protocol: flow.protocol, pad: 0 }
-}
-
-fn has_table(entry: &VipEntry) -> bool {
-    entry.table_len == TABLE_LEN
+/// Whether the VIP of an entry remembers groups, not flows.
+pub(super) fn has_groups(entry: &VipEntry) -> bool {
+    entry.table_len == TABLE_LEN && entry.flags & GROUPS != 0
 }
 
 #[cfg(test)]
@@ -71,7 +67,7 @@ mod tests {
     use super::*;
 
     fn key(port: u16, protocol: u8) -> VipKey {
-        VipKey { address: [1; 16], port: Be16::new(port), protocol, pad: 0 }
+        VipKey { address: [1; 16], port: Be16::new(port), protocol, host_bits: 0 }
     }
 
     fn entry(vip: u32, flags: u32, flow_idle_ticks: u32) -> VipEntry {

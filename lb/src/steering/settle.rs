@@ -20,17 +20,18 @@ use lb_abi::{
     meta::{FLAG_MOVING, Meta},
     slot::{GRACE_TICKS, Phase, Slot},
     subject,
-    vip::{FLOWS_NONE, VipKey},
+    vip::{FLOWS_NONE, VipEntry, VipKey},
 };
 
 use super::{
     causes::Move,
     error::Result,
-    places::{Place, Places, vip_key_of},
+    places::{Place, Places, has_groups},
     regions::Region,
     store::Store,
     sync::{Sync, slots_of},
     transition::{close, is_still, looked_through, sweep},
+    wide::Finder,
 };
 use crate::model::BackendId;
 
@@ -240,25 +241,35 @@ impl Sync {
         record.epoch == slot.epoch() && record.backend != slot.owner() && self.serves(backend)
     }
 
-    /// Removes every record of these VIPs' keys and of groups under these indexes, to which no packet is forwarded at
-    /// present.
+    /// Removes every record that another table than the one it was made by would be read for: of flows to VIPs that are
+    /// new, and of flows that go from one VIP to another, since it names them more exactly or since the other goes.
     pub(super) fn forget_flows(
         &self,
         store: &mut impl Store,
-        of: &BTreeSet<VipKey>,
-        groups: &BTreeSet<u32>,
+        wanted: &BTreeMap<VipKey, VipEntry>,
     ) -> Result<()> {
-        let mut theirs = Vec::new();
+        let (before, after) = (Finder::new(&self.vips), Finder::new(wanted));
+        let groups = |vips: &BTreeMap<VipKey, VipEntry>| -> BTreeSet<u32> {
+            vips.values().filter(|entry| has_groups(entry)).map(|entry| entry.vip).collect()
+        };
+        let new_groups = &groups(wanted) - &groups(&self.vips);
+        let is_strange = |flow: &FlowKey| {
+            if let Some(index) = subject::vip_of_group(flow) {
+                return new_groups.contains(&index);
+            }
+            let Some((key, entry)) = after.key_of(flow) else { return false };
+            // A key's own table changes only for a copy, in which its records hold.
+            before.key_of(flow).is_none_or(|(old_key, old)| {
+                old_key != key && (old.table, old.hash_key) != (entry.table, entry.hash_key)
+            })
+        };
+        let mut strange = Vec::new();
         store.for_each_flow(&mut |key, _| {
-            let is_theirs = match subject::vip_of_group(key) {
-                Some(index) => groups.contains(&index),
-                None => of.contains(&vip_key_of(key)),
-            };
-            if is_theirs {
-                theirs.push(*key);
+            if is_strange(key) {
+                strange.push(*key);
             }
         })?;
-        theirs.iter().try_for_each(|key| store.remove_flow(key))
+        strange.iter().try_for_each(|key| store.remove_flow(key))
     }
 
     /// Backends that left the config, once no slot and no record can name them.

@@ -22,9 +22,9 @@ use lb_abi::{
 };
 
 use super::{
-    desired::{Checked, Desired, mapped, ticks},
+    desired::{Desired, mapped, ticks},
     error::{Error, Result},
-    regions::{Plan, Region},
+    regions::Region,
     store::Store,
     sync::Sync,
 };
@@ -47,7 +47,7 @@ pub(super) fn anchor(pool: &str) -> VipKey {
     let (high, low) = address.split_at_mut(8);
     high.copy_from_slice(&words(1));
     low.copy_from_slice(&words(2));
-    VipKey { address, port: Be16::new(0), protocol: ANCHOR, pad: 0 }
+    VipKey { address, port: Be16::new(0), protocol: ANCHOR, host_bits: 0 }
 }
 
 /// What an anchor holds: a table that no packet is led to by the key itself.
@@ -152,17 +152,15 @@ impl Sync {
         &mut self,
         store: &mut impl Store,
         desired: &Desired,
-        checked: &Checked<'_>,
-        plan: &Plan,
         indexes: &BTreeMap<u32, Arc<str>>,
+        wanted: &BTreeMap<VipKey, VipEntry>,
     ) -> Result<()> {
-        for (key, (_, memory)) in &checked.anchors {
-            let Some(region) = plan.of_key.get(key) else { continue };
-            self.put_vip(store, *key, anchored(*region, *memory))?;
+        for (key, entry) in wanted.iter().filter(|(key, _)| key.protocol == ANCHOR) {
+            self.put_vip(store, *key, *entry)?;
         }
         for (&index, name) in indexes {
             let Some(sources) = desired.sources.get(name) else { continue };
-            let table = |pool| plan.of_key.get(&anchor(pool)).map(|region| region.first_slot());
+            let table = |pool| wanted.get(&anchor(pool)).map(|entry| entry.table);
             let prefixes = sources.iter().filter_map(|(net, pool)| Some((*net, table(pool)?)));
             self.sources.put(store, index, Prefixes::new(prefixes))?;
         }

@@ -13,6 +13,19 @@ use std::{
 /// # Errors
 /// Those of getifaddrs(3). An interface that is not there has no addresses.
 pub fn addresses(name: &str) -> io::Result<Vec<IpAddr>> {
+    of(|interface| interface == name.as_bytes())
+}
+
+/// Addresses of all interfaces.
+///
+/// # Errors
+/// Those of getifaddrs(3).
+pub fn all_addresses() -> io::Result<Vec<IpAddr>> {
+    of(|_| true)
+}
+
+/// Addresses of the interfaces with these names.
+fn of(is_wanted: impl Fn(&[u8]) -> bool) -> io::Result<Vec<IpAddr>> {
     let mut head = ptr::null_mut();
     // SAFETY: getifaddrs writes one pointer to `head`; on success it is a list that is ours to free.
     if unsafe { libc::getifaddrs(&mut head) } != 0 {
@@ -23,8 +36,7 @@ pub fn addresses(name: &str) -> io::Result<Vec<IpAddr>> {
     // SAFETY: every node is valid until freeifaddrs below; the list ends with null.
     while let Some(node) = unsafe { at.as_ref() } {
         // SAFETY: ifa_name is a terminated string that lives as long as its node.
-        let is_named = unsafe { CStr::from_ptr(node.ifa_name) }.to_bytes() == name.as_bytes();
-        if is_named {
+        if is_wanted(unsafe { CStr::from_ptr(node.ifa_name) }.to_bytes()) {
             // SAFETY: ifa_addr is null or a sockaddr as long as its family says, alive as long as its node.
             found.extend(unsafe { address(node.ifa_addr) });
         }

@@ -3,7 +3,6 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
-    net::IpAddr,
     rc::Rc,
 };
 
@@ -11,9 +10,12 @@ use lb_abi::{
     backend::BackendEntry,
     bounds::QUIC_SERVERS_MAX,
     counter::FlowEvent,
+    directory::{Bucket, PortRanges, VipSlot},
     flow::{FlowKey, FlowRecord, Inserts},
     hop::HopEntry,
-    limit::{Bucket, Limits, Meter},
+    lengths::{LENGTHS_MAX, Length, Lengths},
+    link::LinkEntry,
+    limit::{Allowance, Limits, Meter},
     meta::Meta,
     quic::{POOLS_MAX, QuicEntry, QuicEvent, Server},
     reason::Reason,
@@ -22,22 +24,23 @@ use lb_abi::{
     vip::{VipEntry, VipKey},
 };
 use lb_ebpf::{
-    address::Address,
     decap,
-    env::{BucketCell, Env, FlowCell, NextHop, Route, Unroutable},
+    env::{AllowanceCell, Env, FlowCell, NextHop, Route, Unroutable, Words},
     ingress,
     packet::Frame,
-    source::{self, Prefixes},
 };
 
 use crate::xdp::{
+    directory::Directory,
+    guard::Guard,
     row::{Left, Moved, Program, Result, Row},
     world::{BACKENDS, FLOWS_LEN, LB0, LB0_MAC, LB1, LB1_MAC, MTU, World, address},
 };
 
 /// Runs a row.
 pub fn run(row: &Row) -> Result {
-    let mut buffer = vec![0; row.headroom];
+    // What is not written shows.
+    let mut buffer = vec![0xa5; row.headroom];
     buffer.extend(&row.frame);
     let mut packet = Frame::new(&mut buffer, row.headroom, LB0);
     let mock = Mock::new(&row.world);
@@ -54,8 +57,9 @@ pub fn run(row: &Row) -> Result {
         Left { key, backend, epoch, state, fresh: seen >= now }
     });
     let records = records.collect();
-    let buckets = mock.buckets.into_inner().into_iter().map(|(source, cell)| (source, cell.get().level));
-    let buckets = buckets.collect();
+    let allowances =
+        mock.allowances.into_inner().into_iter().map(|(source, cell)| (source, cell.get().level));
+    let allowances = allowances.collect();
     Result {
         verdict,
         frame,
@@ -64,52 +68,48 @@ pub fn run(row: &Row) -> Result {
         quic: mock.quic.into_inner(),
         moved: mock.moved.into_inner(),
         records,
-        buckets,
+        allowances,
     }
 }
 
 /// A world that can be asked what the kernel is asked.
 struct Mock<'a> {
     world: &'a World,
+    directory: Directory,
+    lengths: Vec<(u32, Lengths)>,
+    guard: Guard,
     flows: RefCell<Vec<(FlowKey, Rc<Cell<u64>>)>>,
     inserts: Cell<Inserts>,
     reasons: RefCell<Vec<Reason>>,
     events: RefCell<Vec<FlowEvent>>,
     meter: Cell<Meter>,
-    buckets: RefCell<Vec<Kept>>,
+    allowances: RefCell<Vec<Kept>>,
     quic: RefCell<Vec<QuicEvent>>,
     moved: RefCell<Vec<Moved>>,
     hops: RefCell<HashMap<u16, HopEntry>>,
+    answers_left: Cell<u32>,
 }
 
 impl<'a> Mock<'a> {
     fn new(world: &'a World) -> Self {
         let flows = world.flows.iter().map(|(key, record)| (*key, Rc::new(Cell::new(record.to_word()))));
-        let buckets = world.buckets.iter().map(|(source, bucket)| (*source, Rc::new(Cell::new(*bucket))));
+        let allowances = world.allowances.iter().map(|(source, left)| (*source, Rc::new(Cell::new(*left))));
         Self {
             world,
+            directory: Directory::of(&world.vips),
+            lengths: world.lengths(),
+            guard: Guard::of(&world.meta, &world.deny, &world.allow),
             flows: RefCell::new(flows.collect()),
             inserts: Cell::new(Inserts { tick: world.now, spent: world.spent }),
             reasons: RefCell::default(),
             events: RefCell::default(),
             meter: Cell::default(),
-            buckets: RefCell::new(buckets.collect()),
+            allowances: RefCell::new(allowances.collect()),
             quic: RefCell::default(),
             moved: RefCell::default(),
             hops: RefCell::default(),
+            answers_left: Cell::new(world.answers_left),
         }
-    }
-
-    fn denied(&self, source: IpAddr) -> bool {
-        self.world.deny.iter().any(|(prefix, bits)| match (prefix, source) {
-            (IpAddr::V4(prefix), IpAddr::V4(source)) => {
-                (prefix.to_bits() ^ source.to_bits()) >> (32 - bits) == 0
-            }
-            (IpAddr::V6(prefix), IpAddr::V6(source)) => {
-                (prefix.to_bits() ^ source.to_bits()) >> (128 - bits) == 0
-            }
-            _ => false,
-        })
     }
 }
 
@@ -126,34 +126,19 @@ impl FlowCell for Record {
     }
 }
 
-/// A source's bucket.
-type Kept = ([u8; 16], Rc<Cell<Bucket>>);
+/// A source's allowance.
+type Kept = ([u8; 16], Rc<Cell<Allowance>>);
 
-/// A bucket that outlives the look-up.
-struct Level(Rc<Cell<Bucket>>);
+/// An allowance that outlives the look-up.
+struct Remaining(Rc<Cell<Allowance>>);
 
-impl BucketCell for Level {
-    fn load(&self) -> Bucket {
+impl AllowanceCell for Remaining {
+    fn load(&self) -> Allowance {
         self.0.get()
     }
 
-    fn store(&self, bucket: Bucket) {
-        self.0.set(bucket);
-    }
-}
-
-impl Prefixes for Mock<'_> {
-    fn set(&self, vip: u32) -> Option<u32> {
-        Some(self.world.sets.iter().find(|(other, _)| *other == vip).map_or(0, |(_, set)| *set))
-    }
-
-    fn tree(&self, set: u32) -> Option<&SourceTree> {
-        const NONE: SourceTree = SourceTree { v6: [0; NODES], v4: [0; NODES], zero: 0 };
-        Some(self.world.trees.iter().find(|(other, _)| *other == set).map_or(&NONE, |(_, tree)| tree))
-    }
-
-    fn find(&self, key: &SourceKey) -> Option<u32> {
-        self.world.sources.iter().find(|(other, _)| other == key).map(|(_, table)| *table)
+    fn store(&self, allowance: Allowance) {
+        self.0.set(allowance);
     }
 }
 
@@ -162,16 +147,34 @@ impl Env for Mock<'_> {
         Some(&self.world.meta)
     }
 
-    fn denied_v4(&self, source: [u8; 4]) -> bool {
-        self.denied(IpAddr::from(source))
+    fn gates(&self, word: u32) -> u64 {
+        self.guard.gates.get(&word).copied().unwrap_or(0)
     }
 
-    fn denied_v6(&self, source: [u8; 16]) -> bool {
-        self.denied(IpAddr::from(source))
+    fn guard(&self, bucket: u32) -> Option<impl Words> {
+        Some(self.guard.buckets.get(&bucket).copied().unwrap_or_default())
+    }
+
+    fn lengths(&self, index: u32) -> Option<&Lengths> {
+        const NONE: &Lengths = &Lengths { count: 0, pad: 0, items: [Length::new(0); LENGTHS_MAX] };
+        let found = self.guard.lengths.iter().chain(&self.lengths).find(|(other, _)| *other == index);
+        Some(found.map_or(NONE, |(_, lengths)| lengths))
     }
 
     fn vip(&self, key: &VipKey) -> Option<&VipEntry> {
         self.world.vips.iter().find(|(other, _)| other == key).map(|(_, entry)| entry)
+    }
+
+    fn vip_bucket(&self, bucket: u32) -> Bucket {
+        self.directory.buckets.get(&bucket).copied().unwrap_or_default()
+    }
+
+    fn vip_ranges(&self, index: u32) -> Option<&PortRanges> {
+        if index == 0 { None } else { self.directory.ranges.get(index as usize) }
+    }
+
+    fn vip_slot(&self, index: u16) -> Option<&VipSlot> {
+        self.directory.slots.get(usize::from(index))
     }
 
     fn slot(&self, index: u32) -> Option<Slot> {
@@ -190,7 +193,7 @@ impl Env for Mock<'_> {
         Some(self.world.quic.iter().find(|(other, _)| *other == vip).map_or(&NONE, |(_, entry)| entry))
     }
 
-    fn quic_server(&self, id: u16) -> Option<Server> {
+    fn server(&self, id: u16) -> Option<Server> {
         let server = self.world.servers.iter().find(|(other, _)| *other == id).map(|(_, server)| *server);
         (u32::from(id) < QUIC_SERVERS_MAX).then(|| server.unwrap_or_default())
     }
@@ -211,17 +214,26 @@ impl Env for Mock<'_> {
         self.meter.set(meter);
     }
 
-    fn bucket(&self, source: &[u8; 16]) -> Option<impl BucketCell> {
-        let buckets = self.buckets.borrow();
-        buckets.iter().find(|(other, _)| other == source).map(|(_, cell)| Level(cell.clone()))
+    fn allowance(&self, source: &[u8; 16]) -> Option<impl AllowanceCell> {
+        let allowances = self.allowances.borrow();
+        allowances.iter().find(|(other, _)| other == source).map(|(_, cell)| Remaining(cell.clone()))
     }
 
-    fn keep_bucket(&self, source: &[u8; 16], bucket: Bucket) {
-        self.buckets.borrow_mut().push((*source, Rc::new(Cell::new(bucket))));
+    fn keep_allowance(&self, source: &[u8; 16], allowance: Allowance) {
+        self.allowances.borrow_mut().push((*source, Rc::new(Cell::new(allowance))));
     }
 
-    fn source_table(&self, source: Address, vip: u32) -> u32 {
-        source::table(self, source, vip)
+    fn source_set(&self, vip: u32) -> Option<u32> {
+        Some(self.world.sets.iter().find(|(other, _)| *other == vip).map_or(0, |(_, set)| *set))
+    }
+
+    fn source_tree(&self, set: u32) -> Option<&SourceTree> {
+        const NONE: SourceTree = SourceTree { v6: [0; NODES], v4: [0; NODES], zero: 0 };
+        Some(self.world.trees.iter().find(|(other, _)| *other == set).map_or(&NONE, |(_, tree)| tree))
+    }
+
+    fn source(&self, key: &SourceKey) -> Option<u32> {
+        self.world.sources.iter().find(|(other, _)| other == key).map(|(_, table)| *table)
     }
 
     fn flow(&self, key: &FlowKey) -> Option<impl FlowCell> {
@@ -263,8 +275,12 @@ impl Env for Mock<'_> {
         self.hops.borrow_mut().insert(backend, entry);
     }
 
+    fn link(&self, interface: u32) -> Option<&LinkEntry> {
+        self.world.links.iter().find(|(index, _)| *index == interface).map(|(_, entry)| entry)
+    }
+
     fn route(&self, ingress: u32, route: &Route) -> std::result::Result<NextHop, Unroutable> {
-        assert_eq!(ingress, LB0);
+        assert!([LB0, LB1].contains(&ingress));
         assert_eq!(route.family, route.destination.family());
         let destination = route.destination.bytes();
         let [.., third, _] = destination;
@@ -274,7 +290,7 @@ impl Env for Mock<'_> {
             return Err(Unroutable::NoRoute);
         }
         if route.length > MTU {
-            return Err(Unroutable::TooLong);
+            return Err(Unroutable::TooLong { mtu: MTU });
         }
         let backend = BACKENDS.iter().find(|backend| address(backend.address) == destination);
         let (mac, interface) =
@@ -286,7 +302,15 @@ impl Env for Mock<'_> {
         };
         let bytes = [mac, own].concat();
         let addresses = std::array::from_fn(|at| u16::from_ne_bytes([bytes[2 * at], bytes[2 * at + 1]]));
-        Ok(NextHop { interface, addresses, mtu: MTU })
+        Ok(NextHop { interface, addresses, tags: [0; 2], mtu: MTU })
+    }
+
+    fn may_answer(&self) -> bool {
+        let left = self.answers_left.get().checked_sub(1);
+        left.is_some_and(|left| {
+            self.answers_left.set(left);
+            true
+        })
     }
 
     fn count(&self, reason: Reason) {

@@ -1,18 +1,23 @@
 //! Rows through `BPF_PROG_TEST_RUN` on the built object.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader, Pod, TestRun as _, TestRunOptions,
-    maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, lpm_trie::Key},
+    maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues},
     programs::{Xdp, XdpMode},
 };
 use lb_abi::{
     backend::BackendEntry,
     counter::{FlowEvent, Traffic},
+    directory::{Bucket, PortRanges, VipSlot},
     flow::{FlowKey, FlowRecord},
-    limit::{Bucket, Limits},
+    guard::GuardBucket,
+    hop::HopEntry,
+    lengths::Lengths,
+    link::LinkEntry,
+    limit::{Allowance, Limits},
     meta::Meta,
     names,
     quic::{QuicEntry, QuicEvent},
@@ -24,10 +29,16 @@ use lb_abi::{
 use lb_ebpf::verdict::Verdict;
 
 use crate::xdp::{
+    directory::Directory,
+    guard::Guard,
     namespace,
     row::{self, Left, Moved, Program, Row},
     world::{FLOWS_LEN, LB0, LB1, LB1_MAC, NOBODY, TABLE_LEN, VIP, World},
 };
+
+/// Metadata in front of every frame: the kernel's headroom is zero there, and it is as much as 6.1 takes. It moves
+/// along with the frame's first byte, and leaves its bytes where headers are written.
+const GARBAGE: [u8; 32] = [0xa5; 32];
 
 /// Where `cargo xtask build-ebpf` puts the object.
 pub fn object() -> PathBuf {
@@ -52,6 +63,9 @@ pub fn unavailable() -> Option<String> {
 #[derive(Debug)]
 pub struct Bench {
     ebpf: Ebpf,
+    /// What stands in its maps.
+    directory: Directory,
+    guard: Guard,
 }
 
 /// All counters at one moment, summed over cores.
@@ -79,7 +93,7 @@ impl Bench {
         }
         let ingress: &mut Xdp = ebpf.program_mut(names::PROGRAM_INGRESS).context("lb_ingress")?.try_into()?;
         ingress.attach("lb0", XdpMode::Driver).context("attaching natively")?;
-        Ok(Self { ebpf })
+        Ok(Self { ebpf, directory: Directory::default(), guard: Guard::default() })
     }
 
     /// Runs a row. Of a redirect the kernel does not say whereto here: the interface is told from the source
@@ -90,10 +104,10 @@ impl Bench {
         let (verdict, frame) = self.test_run(row.program, &row.frame)?;
         let after = self.counters()?;
         let records = self.records(row.world.now)?;
-        let mut buckets = Vec::new();
-        for entry in self.buckets()?.iter() {
+        let mut allowances = Vec::new();
+        for entry in self.allowances()?.iter() {
             let (source, word) = entry?;
-            buckets.push((source, Bucket::from_word(word).level));
+            allowances.push((source, Allowance::from_word(word).level));
         }
         self.clear()?;
         let reasons = Reason::ALL.iter().zip(before.reasons.iter().zip(&after.reasons));
@@ -107,7 +121,7 @@ impl Bench {
             quic: quic.flat_map(repeated).collect(),
             moved: moved(&before, &after)?,
             records,
-            buckets,
+            allowances,
         })
     }
 
@@ -119,16 +133,20 @@ impl Bench {
         };
         let program: &Xdp = self.ebpf.program(name).context(name)?.try_into()?;
         // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
-        let context = [0, frame.len() as u32, 0, LB0, 0, 0].map(u32::to_ne_bytes).concat();
-        let mut out = vec![0; 4096];
+        let (data, end) = (GARBAGE.len() as u32, (GARBAGE.len() + frame.len()) as u32);
+        let context = [data, end, 0, LB0, 0, 0].map(u32::to_ne_bytes).concat();
+        let mut out = vec![0; 16 << 10];
+        let data_in = [&GARBAGE[..], frame].concat();
         let options = TestRunOptions {
-            data_in: Some(frame),
+            data_in: Some(&data_in),
             data_out: Some(&mut out),
             ctx_in: Some(&context),
             ..TestRunOptions::new()
         };
         let result = program.test_run(options).context("BPF_PROG_TEST_RUN")?;
         out.truncate(result.data_size_out as usize);
+        ensure!(out.len() >= GARBAGE.len(), "{name} gave back {} bytes", out.len());
+        out.drain(..GARBAGE.len());
         let verdict = match result.return_value {
             1 => Verdict::Drop,
             2 => Verdict::Pass,
@@ -155,6 +173,7 @@ impl Bench {
         for (key, entry) in &world.vips {
             vips.insert(key, entry, 0)?;
         }
+        self.write_directory(&Directory::of(&world.vips), |bucket| bucket.0)?;
         let mut quic = self.array::<QuicEntry>(names::MAP_QUIC)?;
         for (index, entry) in &world.quic {
             quic.set(*index, entry, 0)?;
@@ -164,9 +183,9 @@ impl Bench {
             servers.set(u32::from(*id), server.to_word(), 0)?;
         }
         self.array::<Limits>(names::MAP_LIMITS)?.set(0, world.limits, 0)?;
-        let mut buckets = self.buckets()?;
-        for (source, bucket) in &world.buckets {
-            buckets.insert(source, bucket.to_word(), 0)?;
+        let mut allowances = self.allowances()?;
+        for (source, allowance) in &world.allowances {
+            allowances.insert(source, allowance.to_word(), 0)?;
         }
         let mut sources = self.hash::<SourceKey, u32>(names::MAP_SOURCES)?;
         for (key, table) in &world.sources {
@@ -184,41 +203,83 @@ impl Bench {
         for (key, record) in &world.flows {
             flows.insert(key, record, 0)?;
         }
-        for (prefix, bits) in &world.deny {
-            match prefix {
-                IpAddr::V4(v4) => self.deny_v4()?.insert(&Key::new(*bits, v4.octets()), 1, 0)?,
-                IpAddr::V6(v6) => self.deny_v6()?.insert(&Key::new(*bits, v6.octets()), 1, 0)?,
-            }
+        let mut links = self.hash::<u32, LinkEntry>(names::MAP_LINKS)?;
+        for (index, entry) in &world.links {
+            links.insert(index, entry, 0)?;
+        }
+        let guard = Guard::of(&world.meta, &world.deny, &world.allow);
+        self.write_guard(&guard, |word| word, |bucket| bucket)?;
+        let mut lengths = self.array::<Lengths>(names::MAP_LENGTHS)?;
+        for (index, value) in guard.lengths.iter().chain(&world.lengths()) {
+            lengths.set(*index, value, 0)?;
         }
         Ok(())
     }
 
-    /// Empties what a world is written into; arrays are overwritten anyway.
+    /// Empties what a world is written into, and what the programs kept of the way to its backends; other arrays are
+    /// overwritten anyway.
     pub fn clear(&mut self) -> Result<()> {
+        let mut hops = PerCpuArray::<_, HopEntry>::try_from(self.map(names::MAP_HOPS)?)?;
+        for id in 0..=u32::from(NOBODY) {
+            let none = vec![HopEntry::default(); hops.get(&id, 0)?.len()];
+            hops.set(id, PerCpuValues::try_from(none)?, 0)?;
+        }
         let mut vips = self.hash::<VipKey, VipEntry>(names::MAP_VIPS)?;
         for key in vips.keys().collect::<std::result::Result<Vec<_>, _>>()? {
             vips.remove(&key)?;
         }
+        let directory = std::mem::take(&mut self.directory);
+        self.write_directory(&directory, |_| 0)?;
         let mut flows = self.hash::<FlowKey, FlowRecord>(names::MAP_FLOWS)?;
         for key in flows.keys().collect::<std::result::Result<Vec<_>, _>>()? {
             flows.remove(&key)?;
         }
-        let mut buckets = self.buckets()?;
-        for source in buckets.keys().collect::<std::result::Result<Vec<_>, _>>()? {
-            buckets.remove(&source)?;
+        let mut allowances = self.allowances()?;
+        for source in allowances.keys().collect::<std::result::Result<Vec<_>, _>>()? {
+            allowances.remove(&source)?;
         }
         let mut sources = self.hash::<SourceKey, u32>(names::MAP_SOURCES)?;
         for key in sources.keys().collect::<std::result::Result<Vec<_>, _>>()? {
             sources.remove(&key)?;
         }
-        let mut deny = self.deny_v4()?;
-        for key in deny.keys().collect::<std::result::Result<Vec<_>, _>>()? {
-            deny.remove(&key)?;
+        let mut links = self.hash::<u32, LinkEntry>(names::MAP_LINKS)?;
+        for key in links.keys().collect::<std::result::Result<Vec<_>, _>>()? {
+            links.remove(&key)?;
         }
-        let mut deny = self.deny_v6()?;
-        for key in deny.keys().collect::<std::result::Result<Vec<_>, _>>()? {
-            deny.remove(&key)?;
+        let guard = std::mem::take(&mut self.guard);
+        self.write_guard(&guard, |_| 0, |_| GuardBucket::default())
+    }
+
+    /// Writes all but the lengths, each value as the functions say.
+    fn write_guard(
+        &mut self,
+        guard: &Guard,
+        gate: fn(u64) -> u64,
+        bucket: fn(GuardBucket) -> GuardBucket,
+    ) -> Result<()> {
+        let mut gates = self.array::<u64>(names::MAP_GATES)?;
+        guard.gates.iter().try_for_each(|(at, word)| gates.set(*at, gate(*word), 0))?;
+        let mut buckets = self.array::<GuardBucket>(names::MAP_GUARD)?;
+        guard.buckets.iter().try_for_each(|(at, words)| buckets.set(*at, bucket(*words), 0))?;
+        self.guard = guard.clone();
+        Ok(())
+    }
+
+    /// Writes the entries, and their buckets as `word` says.
+    fn write_directory(&mut self, directory: &Directory, word: fn(&Bucket) -> u64) -> Result<()> {
+        let mut entries = self.array::<VipSlot>(names::MAP_VIP_ENTRIES)?;
+        for (index, slot) in directory.slots.iter().enumerate() {
+            entries.set(index as u32, slot, 0)?;
         }
+        let mut ranges = self.array::<PortRanges>(names::MAP_VIP_RANGES)?;
+        for (index, value) in directory.ranges.iter().enumerate() {
+            ranges.set(index as u32, value, 0)?;
+        }
+        let mut buckets = self.array::<u64>(names::MAP_VIP_BUCKETS)?;
+        for (at, bucket) in &directory.buckets {
+            buckets.set(*at, word(bucket), 0)?;
+        }
+        self.directory = directory.clone();
         Ok(())
     }
 
@@ -271,16 +332,8 @@ impl Bench {
         Ok(HashMap::try_from(self.map(name)?)?)
     }
 
-    fn buckets(&mut self) -> Result<HashMap<&mut MapData, [u8; 16], u64>> {
+    fn allowances(&mut self) -> Result<HashMap<&mut MapData, [u8; 16], u64>> {
         self.hash(names::MAP_NEW_FLOWS)
-    }
-
-    fn deny_v4(&mut self) -> Result<LpmTrie<&mut MapData, [u8; 4], u32>> {
-        Ok(LpmTrie::try_from(self.map(names::MAP_DENY_V4)?)?)
-    }
-
-    fn deny_v6(&mut self) -> Result<LpmTrie<&mut MapData, [u8; 16], u32>> {
-        Ok(LpmTrie::try_from(self.map(names::MAP_DENY_V6)?)?)
     }
 }
 

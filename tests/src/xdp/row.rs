@@ -68,8 +68,8 @@ pub struct Result {
     pub moved: Vec<Moved>,
     /// Records, in key order.
     pub records: Vec<Left>,
-    /// What is left in the bucket of every source that was looked at, in their order.
-    pub buckets: Vec<([u8; 16], u32)>,
+    /// What is left in the allowance of every source that was looked at, in their order.
+    pub allowances: Vec<([u8; 16], u32)>,
 }
 
 /// A case.
@@ -97,7 +97,7 @@ impl Row {
         if got.verdict == Verdict::Drop {
             got.frame = self.frame.clone();
         }
-        got.buckets.sort();
+        got.allowances.sort();
         got.records.sort_by_key(|left| (left.key.source, left.key.source_port));
         if got == self.expected {
             return Ok(());
@@ -113,9 +113,9 @@ impl Row {
 }
 
 fn show(result: &Result) -> String {
-    let Result { verdict, frame, reasons, events, quic, moved, records, buckets } = result;
+    let Result { verdict, frame, reasons, events, quic, moved, records, allowances } = result;
     format!(
-        "{verdict:?} {reasons:?} {events:?} {quic:?} {moved:?} {records:?} {buckets:?}\n            {}",
+        "{verdict:?} {reasons:?} {events:?} {quic:?} {moved:?} {records:?} {allowances:?}\n            {}",
         hex(frame)
     )
 }

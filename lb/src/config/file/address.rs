@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use ipnet::IpNet;
 
 use super::reader::Fault;
-use crate::config::BindRange;
+use crate::config::{BindRange, Gateway};
 
 /// An address that packets can be sent to or taken for: not unspecified, multicast, broadcast or IPv4-mapped.
 pub(super) fn unicast(ip: IpAddr) -> Result<IpAddr, Fault> {
@@ -31,18 +31,26 @@ fn unmapped(ip: IpAddr) -> Result<IpAddr, Fault> {
     }
 }
 
-/// One of `vip.address`.
-pub(super) fn vip(text: &str) -> Result<IpAddr, Fault> {
+/// One of `vip.address`: an address, as a prefix of full length, or a prefix.
+pub(super) fn vip(text: &str) -> Result<IpNet, Fault> {
     if let Ok(ip) = text.parse() {
-        return unicast(ip);
+        return unicast(ip).map(IpNet::from);
     }
-    if text.parse::<IpNet>().is_ok() {
-        return Err(Fault::new("prefixes as VIPs are not supported yet; give single addresses"));
+    if let Ok(net) = text.parse::<IpNet>() {
+        let net = prefix(text).and(Ok(net))?;
+        if net.prefix_len() == net.max_prefix_len() {
+            return Err(Fault::new("is a single address").suggest(Some(net.addr().to_string())));
+        }
+        // Of all addresses everything is one; only what is multicast alone is a mistake.
+        if net.addr().is_multicast() {
+            return Err(Fault::new("must be unicast addresses"));
+        }
+        return Ok(net);
     }
     if text.parse::<SocketAddr>().is_ok() {
         return Err(Fault::new("must be an address without port; ports stand in `ports`"));
     }
-    Err(Fault::new("must be an IP address, such as \"192.0.2.53\" or \"2001:db8::53\""))
+    Err(Fault::new("must be an IP address, such as \"192.0.2.53\" or \"2001:db8::53\", or a prefix"))
 }
 
 /// What a listener listens at.
@@ -138,6 +146,39 @@ pub(super) fn backend(text: &str) -> Result<(IpAddr, Option<u16>), Fault> {
     } else {
         "must be an IP address, with a port behind a listener, such as \"10.0.0.11:8080\" or \"[2001:db8::1]:80\""
     }))
+}
+
+/// One of `xdp.outer_source`.
+pub(super) fn tunnel_source(text: &str) -> Result<IpNet, Fault> {
+    let net = prefix(text)?;
+    let address = net.addr();
+    let is_usable = match address {
+        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local() && v4.octets()[0] != 0,
+        IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local() && !v6.is_unspecified(),
+    };
+    if !is_usable || address.is_multicast() || address == IpAddr::from([255; 4]) {
+        return Err(Fault::new("must be a prefix that is routed to this machine, or errors never come back"));
+    }
+    Ok(net)
+}
+
+/// `xdp.interfaces[].gateway`.
+pub(super) fn gateway(text: &str) -> Result<Gateway, Fault> {
+    let rule =
+        "must be the IP or Ethernet address of a router, such as \"10.0.0.1\" or \"02:00:00:00:00:01\"";
+    if let Ok(address) = text.parse::<IpAddr>() {
+        unmapped(address)?;
+        let is_host = !address.is_unspecified() && !address.is_multicast() && !address.is_loopback();
+        return if is_host { Ok(Gateway::Address(address)) } else { Err(Fault::new(rule)) };
+    }
+    let byte =
+        |part: &str| u8::from_str_radix(part, 16).ok().filter(|_| part.len() == 2 && !part.starts_with('+'));
+    let bytes: Option<Vec<u8>> = text.split(':').map(byte).collect();
+    match bytes.and_then(|bytes| <[u8; 6]>::try_from(bytes).ok()) {
+        // Neither a group's nor nobody's.
+        Some(mac) if mac[0] & 1 == 0 && mac != [0; 6] => Ok(Gateway::Ethernet(mac)),
+        _ => Err(Fault::new(rule)),
+    }
 }
 
 /// One of `xdp.deny`.

@@ -19,7 +19,7 @@ use super::{
     schema,
     units::{self, RATE_MAX},
 };
-use crate::config::{Admin, Interface, Limits, NewFlows, Runtime, State, Workers, Xdp};
+use crate::config::{Admin, Interface, Limits, NewFlows, Runtime, Sources, State, Workers, Xdp};
 
 /// Bounds of every time-out: shorter ones fire before a packet can cross a continent, longer ones never.
 pub(super) const TIMEOUTS: RangeInclusive<Duration> =
@@ -27,6 +27,9 @@ pub(super) const TIMEOUTS: RangeInclusive<Duration> =
 
 /// Default of `admin.http`.
 pub(super) const ADMIN_HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9900);
+
+/// Most prefixes of a list in the config itself; a file holds as many as the maps do.
+const INLINE_MAX: usize = 131_072;
 
 /// Longest path of a unix socket, in bytes: `sun_path` of unix(7) less its NUL.
 const SOCKET_PATH_MAX: usize = 107;
@@ -76,10 +79,17 @@ pub(super) fn xdp(top: &Table<'_>) -> Option<Xdp> {
     let secret = table.value("secret").and_then(|value| {
         value.parsed_secret("a secret is given by reference, as in \"file:secret\"", file_reference)
     });
-    let deny = table.value("deny").map(|value| deny(&value)).unwrap_or_default();
     let new_flows =
         table.table("new_flows_per_source", &schema::NEW_FLOWS).and_then(|table| new_flows(&table));
-    Some(Xdp { interfaces, deny, new_flows, secret })
+    let list = |key| table.value(key).map(|value| sources(&value)).unwrap_or_default();
+    Some(Xdp {
+        interfaces,
+        deny: list("deny"),
+        allow: list("allow"),
+        outer_source: table.value("outer_source").map(|value| outer_source(&value)).unwrap_or_default(),
+        new_flows,
+        secret,
+    })
 }
 
 /// Below this nobody floods a core that forwards ten million packets a second.
@@ -100,12 +110,22 @@ fn new_flows(table: &Table<'_>) -> Option<NewFlows> {
 fn interface(value: &Value<'_>) -> Option<Interface> {
     let rule = "an interface is a name, such as \"eth0\", or { name = \"eth0\", mode = \"native\" }";
     if !value.is_table() {
-        return Some(Interface { name: value.parsed(rule, interface_name)?.value.into(), mode: None });
+        return Some(Interface {
+            name: value.parsed(rule, interface_name)?.value.into(),
+            mode: None,
+            gateway: None,
+        });
     }
     let table = value.table(&schema::INTERFACE)?;
     let mode = table.value("mode").and_then(|value| value.choice(&schema::XDP_MODES));
     let name = table.required("name", "an interface needs its name")?.parsed(rule, interface_name)?;
-    Some(Interface { name: name.value.into(), mode: mode.map(|at| at.value) })
+    let rule = "must be the IP or Ethernet address of a router, such as \"10.0.0.1\"";
+    let gateway = table.value("gateway").and_then(|value| value.parsed(rule, address::gateway));
+    Some(Interface {
+        name: name.value.into(),
+        mode: mode.map(|at| at.value),
+        gateway: gateway.map(|at| at.value),
+    })
 }
 
 /// The kernel's own rule: `dev_valid_name`, net/core/dev.c.
@@ -120,17 +140,36 @@ fn interface_name(text: &str) -> Result<&str, Fault> {
     }
 }
 
-fn deny(value: &Value<'_>) -> Vec<ipnet::IpNet> {
-    let rule = "must be an array of prefixes, such as [\"203.0.113.0/24\"]";
-    let items = value.items_or_none(rule).unwrap_or_default();
-    let nets: Vec<_> = items
-        .iter()
-        .filter_map(|item| item.parsed("must be a string", address::prefix))
-        .map(|at| at.value)
-        .collect();
-    let v4 = nets.iter().filter(|net| net.addr().is_ipv4()).count();
-    if v4.max(nets.len() - v4) > bounds::DENY_MAX as usize {
-        value.fault(Fault::new(format!("must be at most {} prefixes of each family", bounds::DENY_MAX)));
+/// `xdp.deny` or `xdp.allow`.
+fn sources(value: &Value<'_>) -> Sources {
+    let rule = "must be an array of prefixes and files, such as [\"203.0.113.0/24\", \"file:denied.txt\"]";
+    let mut sources = Sources::default();
+    for item in value.items_or_none(rule).unwrap_or_default() {
+        let rule = "must be a string";
+        if item.as_str().is_some_and(|text| text.starts_with("file:")) {
+            sources.files.extend(item.parsed(rule, file_reference).map(|at| at.value));
+        } else {
+            sources.nets.extend(item.parsed(rule, address::prefix).map(|at| at.value));
+        }
+    }
+    if sources.nets.len() > INLINE_MAX {
+        let fault = format!(
+            "must be at most {INLINE_MAX} prefixes; more belong into a file, as in \"file:denied.txt\""
+        );
+        value.fault(Fault::new(fault));
+    }
+    sources
+}
+
+fn outer_source(value: &Value<'_>) -> Vec<ipnet::IpNet> {
+    let rule = "must be an array of prefixes, such as [\"198.18.0.0/24\"]";
+    let mut nets: Vec<ipnet::IpNet> = Vec::new();
+    for item in value.items(rule).unwrap_or_default() {
+        let Some(net) = item.parsed("must be a string", address::tunnel_source) else { continue };
+        match nets.iter().any(|other| other.addr().is_ipv4() == net.value.addr().is_ipv4()) {
+            true => item.fault(Fault::new("there is a prefix of this family already")),
+            false => nets.push(net.value),
+        }
     }
     nets
 }

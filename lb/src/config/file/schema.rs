@@ -53,13 +53,13 @@ pub(super) const RUNTIME: Keys = Keys { supported: &["workers"], later: &[] };
 
 /// `[xdp]`.
 pub(super) const XDP: Keys =
-    Keys { supported: &["interfaces", "deny", "secret", "new_flows_per_source"], later: &[] };
+    Keys { supported: &["interfaces", "deny", "allow", "outer_source", "secret", "new_flows_per_source"], later: &[] };
 
 /// `xdp.new_flows_per_source`.
 pub(super) const NEW_FLOWS: Keys = Keys { supported: &["rate", "burst", "above"], later: &[] };
 
 /// One of `xdp.interfaces`, written as a table.
-pub(super) const INTERFACE: Keys = Keys { supported: &["name", "mode"], later: &[] };
+pub(super) const INTERFACE: Keys = Keys { supported: &["name", "mode", "gateway"], later: &[] };
 
 /// `[admin]`.
 pub(super) const ADMIN: Keys = Keys { supported: &["socket", "http"], later: &[] };
@@ -139,8 +139,10 @@ pub(super) const XDP_MODES: Choices<XdpMode> =
     Choices { supported: &[("native", XdpMode::Native), ("generic", XdpMode::Generic)], later: &[] };
 
 /// `vip.forward`.
-pub(super) const FORWARDS: Choices<Forward> =
-    Choices { supported: &[("ipip", Forward::Ipip), ("l2dsr", Forward::L2dsr)], later: &["gue", "nat"] };
+pub(super) const FORWARDS: Choices<Forward> = Choices {
+    supported: &[("ipip", Forward::Ipip), ("gue", Forward::Gue), ("l2dsr", Forward::L2dsr)],
+    later: &["nat"],
+};
 
 /// `vip.flows`.
 pub(super) const FLOWS: Choices<()> = Choices { supported: &[("none", ())], later: &[] };

@@ -33,7 +33,7 @@ pub(super) fn rows(now: u32) -> Vec<Row> {
             &world,
             &arriving(Packet::echo_request("192.0.2.1:0", "192.0.2.1:0").reply()),
         ),
-        frame("another ICMP type", &world, edited(&v4, |frame| frame[34] = 3)),
+        frame("another ICMP type", &world, edited(&v4, |frame| frame[34] = 13)),
         frame("an echo request with a code", &world, edited(&v4, |frame| frame[35] = 1)),
         frame("ICMPv6 over IPv4", &world, edited(&v4, |frame| frame[23] = 58)),
     ]

@@ -9,7 +9,7 @@ use lb_abi::{
         Slot,
     },
     subject,
-    vip::{FORWARD_IPIP, FORWARD_L2DSR, HASH_PORT, HASH_SOURCE, VipEntry},
+    vip::{FORWARD_IPIP, FORWARD_L2DSR, FRAGMENTS, HASH_PORT, HASH_SOURCE, VipEntry},
 };
 
 use super::{Row, Way::Ipip, Way::Layer2, arriving, frame, ipip, row, tcp, tcp_v6, udp, udp_v6};
@@ -24,15 +24,16 @@ use crate::{
 const EPOCH: u8 = 5;
 
 pub(super) fn rows(now: u32) -> Vec<Row> {
-    [by_source(now), by_port(now), moving(now), fragments(now), refused_fragments(now)].concat()
+    [by_source(now), by_port(now), moving(now), fragments(now), wide_fragments(now), refused_fragments(now)]
+        .concat()
 }
 
 /// What a VIP with these flags remembers a packet as.
-fn group(packet: &Packet, flags: u32) -> FlowKey {
+pub(super) fn group(packet: &Packet, flags: u32) -> FlowKey {
     subject::of(&VipEntry { vip: VIP, flags, ..VipEntry::default() }, &flow(packet))
 }
 
-fn source(now: u32) -> World {
+pub(super) fn source(now: u32) -> World {
     World::new(now).forward(FORWARD_IPIP | HASH_SOURCE)
 }
 
@@ -176,9 +177,39 @@ fn fragments(now: u32) -> Vec<Row> {
     ]
 }
 
+/// A VIP of a whole prefix, in which an address is another VIP's as well.
+fn wide_fragments(now: u32) -> Vec<Row> {
+    let by_source = FORWARD_IPIP | HASH_SOURCE;
+    let (net, net_v6) = ("192.0.2.0", "2001:db8::");
+    let taking = |protocol: u8, vip, host_bits| {
+        let of = [u16::from(protocol); 2];
+        source(now).wide(vip, host_bits, [0, 65535], protocol, by_source).wide(
+            vip,
+            host_bits,
+            of,
+            FRAGMENTS,
+            by_source,
+        )
+    };
+    let world = taking(17, net, 8).owner_of(&group(&udp(), HASH_SOURCE), OTHER.id);
+    let world_v6 = taking(17, net_v6, 64).owner_of(&group(&udp_v6(), HASH_SOURCE), OTHER.id);
+    let elsewhere = arriving(Packet::udp("198.51.100.7:40000", "192.0.2.77:9"));
+    let elsewhere_v6 = arriving(Packet::udp("[2001:db8:f::7]:40000", "[2001:db8::77]:9"));
+    let shared = world.clone().vip("192.0.2.1", 17, FRAGMENTS, 0);
+    let sent =
+        |name, world: &World, packet: &Packet| row(name, world, packet).forwarded(packet, &OTHER, Ipip);
+    vec![
+        sent("a fragment to a prefix", &world, &elsewhere.clone().fragment(1480, false)),
+        sent("a fragment to a prefix, IPv6", &world_v6, &elsewhere_v6.fragment(1480, false)),
+        sent("a fragment beside what is shared in a prefix", &shared, &elsewhere.fragment(1480, true)),
+        row("a fragment to what is shared in a prefix", &shared, &udp().fragment(0, true))
+            .dropped(Reason::Fragment),
+    ]
+}
+
 fn refused_fragments(now: u32) -> Vec<Row> {
     let later = udp().fragment(1480, false);
-    let tcp_only = source(now).vip("192.0.2.1", 6, lb_abi::vip::FRAGMENTS, FORWARD_IPIP | HASH_SOURCE);
+    let tcp_only = source(now).vip("192.0.2.1", 6, FRAGMENTS, FORWARD_IPIP | HASH_SOURCE);
     let cut = |world: &World, name| {
         frame(
             name,

@@ -2,7 +2,7 @@
 //! kernel run in whatever tick it is.
 
 use lb_abi::{
-    limit::{Bucket, FLOW, Limits},
+    limit::{Allowance, FLOW, Limits},
     meta::FLAG_LIMITED,
     reason::Reason,
 };
@@ -22,7 +22,7 @@ pub(super) fn rows(now: u32) -> Vec<Row> {
     [armed(now), others(now)].concat()
 }
 
-/// Nothing flows into buckets: what is in them does not depend on when a row runs.
+/// Nothing flows into allowances: what is in them does not depend on when a row runs.
 fn limited(now: u32) -> World {
     let mut world = ipip(now);
     world.meta.flags |= FLAG_LIMITED;
@@ -32,14 +32,14 @@ fn limited(now: u32) -> World {
 
 fn holding(mut world: World, source: &str, level: u32) -> World {
     let tick = world.now;
-    world.buckets.push((address(source), Bucket { tick, level }));
+    world.allowances.push((address(source), Allowance { tick, level }));
     world
 }
 
 fn leaves(mut row: Row, source: &str, level: u32) -> Row {
-    row.expected.buckets.retain(|(other, _)| *other != address(source));
-    row.expected.buckets.push((address(source), level));
-    row.expected.buckets.sort();
+    row.expected.allowances.retain(|(other, _)| *other != address(source));
+    row.expected.allowances.push((address(source), level));
+    row.expected.allowances.sort();
     row
 }
 
@@ -53,7 +53,7 @@ fn armed(now: u32) -> Vec<Row> {
     let none = holding(limited(now), V4, FLOW - 1);
     let mut refilled = none.clone();
     // As long ago as an ordinary clock goes back.
-    (refilled.limits.refill, refilled.buckets[0].1.tick) = (1 << 20, now.wrapping_sub(1 << 10));
+    (refilled.limits.refill, refilled.allowances[0].1.tick) = (1 << 20, now.wrapping_sub(1 << 10));
     let other = holding(holding(limited(now), V4, 0), "198.51.100.8", FLOW);
     vec![
         leaves(sent("limited: a source's first flow", &limited(now), &syn), V4, BURST - FLOW),

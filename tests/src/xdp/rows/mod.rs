@@ -3,10 +3,11 @@
 
 use lb_abi::{
     counter::FlowEvent,
+    flow::FlowKey,
     hash,
     quic::QuicEvent,
     reason::Reason,
-    vip::{DECAP, FORWARD_IPIP},
+    vip::{DECAP, FORWARD_GUE, FORWARD_IPIP},
 };
 use lb_ebpf::verdict::Verdict;
 
@@ -15,33 +16,43 @@ use crate::{
     xdp::{
         row::{Left, Moved, Place, Program, Result, Row},
         world::{
-            Backend, FAR, FAR_V6, HASH_KEY, LB0, LB0_MAC, LB1, LB1_MAC, NEAR, NEAR_V6, OUTER_V4, OUTER_V6,
-            ROUTER_MAC, VIP, World, flow,
+            BACKENDS, Backend, FAR, FAR_V6, HASH_KEY, LB0, LB0_MAC, LB1, LB1_MAC, NEAR, NEAR_V6, OUTER_V4,
+            OUTER_V6, ROUTER_MAC, VIP, World, flow,
         },
     },
 };
 
+mod about;
 mod answer;
+mod big;
 mod decap;
 mod forward;
 mod group;
+mod guard;
 mod limit;
+mod links;
 mod moving;
 mod quic;
 mod refuse;
 mod source;
+mod vips;
 
 /// All rows, for a world that is at tick `now`.
 pub fn all(now: u32) -> Vec<Row> {
     [
         forward::rows(now),
+        vips::rows(now),
         moving::rows(now),
         group::rows(now),
         quic::rows(now),
         source::rows(now),
         limit::rows(now),
+        guard::rows(now),
         refuse::rows(now),
         answer::rows(now),
+        about::rows(now),
+        big::rows(now),
+        links::rows(now),
         decap::rows(now),
     ]
     .concat()
@@ -52,25 +63,52 @@ pub fn all(now: u32) -> Vec<Row> {
 pub fn round_trips(now: u32) -> Vec<(World, Vec<u8>, Vec<u8>)> {
     let mut trips = Vec::new();
     for backend in [NEAR, FAR, NEAR_V6, FAR_V6] {
-        for packet in [tcp(SYN), udp_v6()] {
-            let world = ipip(now).owner(backend.id).vip(backend.address, 0, 4, DECAP).vip(
-                backend.address,
-                0,
-                41,
-                DECAP,
-            );
+        let ways = [FORWARD_IPIP, FORWARD_GUE];
+        for (packet, way) in [tcp(SYN), udp_v6()].iter().flat_map(|packet| ways.map(|way| (packet, way))) {
+            let world = World::new(now)
+                .forward(way)
+                .owner(backend.id)
+                .vip(backend.address, 0, 4, DECAP)
+                .vip(backend.address, 0, 41, DECAP)
+                .vip(backend.address, 6080, 17, DECAP);
             let (mac, interface) = backend.neighbour.expect("a backend that can be reached");
             let own = if interface == LB0 { LB0_MAC } else { LB1_MAC };
-            trips.push((world, packet.build(), packet.aged().macs(mac, own).build()));
+            trips.push((world, packet.build(), packet.clone().aged().macs(mac, own).build()));
         }
     }
     trips
+}
+
+/// Packets of every length that is a little too long; more than a core tells of in a tick.
+pub fn too_big(now: u32) -> Vec<Row> {
+    big::of_every_length(now)
+}
+
+/// Rows of long frames, for an MTU of 9000.
+pub fn jumbo(now: u32) -> Vec<Row> {
+    let v6 = gue(now).owner(NEAR_V6.id);
+    let long = udp_v6().payload(8952 - 48);
+    let longer = udp_v6().payload(8953 - 48);
+    let cut = |packet: &Packet, bytes: usize| {
+        let mut frame = packet.build();
+        frame.truncate(frame.len() - bytes);
+        frame
+    };
+    vec![
+        row("jumbo: GUE, just fits", &v6, &long).forwarded(&long, &NEAR_V6, Way::Gue),
+        row("jumbo: IPIP", &ipip(now), &long).forwarded(&long, &NEAR, Way::Ipip),
+        row("jumbo: too big", &v6, &longer).transmitted(Reason::TooBig, big::error(&longer, 8952).build()),
+        frame("jumbo: a byte short", &v6, cut(&long, 1)).dropped(Reason::MalformedIp),
+    ]
 }
 
 /// How a packet gets to its backend.
 #[derive(Clone, Copy)]
 enum Way {
     Ipip,
+    Gue,
+    /// As `Gue`, and over IPv6 without a checksum.
+    GueUnsummed,
     Layer2,
 }
 
@@ -91,7 +129,7 @@ fn frame(name: &'static str, world: &World, frame: Vec<u8>) -> Row {
         quic: Vec::new(),
         moved: Vec::new(),
         records: records.collect(),
-        buckets: world.buckets.iter().map(|(source, bucket)| (*source, bucket.level)).collect(),
+        allowances: world.allowances.iter().map(|(source, allowance)| (*source, allowance.level)).collect(),
     };
     Row {
         name,
@@ -126,14 +164,24 @@ impl Row {
     }
 
     /// Forwarded to a backend, one hop older; tags stay only on the interface the packet came in by.
-    fn forwarded(mut self, packet: &Packet, backend: &Backend, way: Way) -> Self {
+    fn forwarded(self, packet: &Packet, backend: &Backend, way: Way) -> Self {
+        self.forwarded_as(&flow(packet), packet, backend, way)
+    }
+
+    /// The same for a packet that goes the way of a flow.
+    fn forwarded_as(mut self, flow: &FlowKey, packet: &Packet, backend: &Backend, way: Way) -> Self {
         let (mac, interface) = backend.neighbour.expect("a backend that can be reached");
-        let label = hash::flow(HASH_KEY, &flow(packet));
+        let label = hash::flow(HASH_KEY, flow);
         let packet = packet.clone().aged();
         let packet = match way {
-            Way::Ipip if backend.address.contains(':') => packet.inside(OUTER_V6, backend.address, label),
-            Way::Ipip => packet.inside(OUTER_V4, backend.address, label),
             Way::Layer2 => packet,
+            _ if backend.address.contains(':') => packet.inside(OUTER_V6, backend.address, label),
+            _ => packet.inside(OUTER_V4, backend.address, label),
+        };
+        let packet = match way {
+            Way::Ipip | Way::Layer2 => packet,
+            Way::Gue => packet.over_udp(0xc000 | label as u16),
+            Way::GueUnsummed => packet.over_udp(0xc000 | label as u16).unsummed(),
         };
         let packet =
             if interface == LB0 { packet.macs(mac, LB0_MAC) } else { packet.macs(mac, LB1_MAC).untagged() };
@@ -143,6 +191,24 @@ impl Row {
         let bytes = self.frame.len() as u64;
         self.expected.moved = vec![Moved { vip: VIP, backend: backend.id, bytes, new_flows: 0 }];
         self.passed(Reason::Forwarded)
+    }
+
+    /// The same, but by another way out: what becomes of the packet, its Ethernet addresses and its tags.
+    fn by(mut self, verdict: Verdict, packet: &Packet, frame: impl FnOnce(Packet) -> Packet) -> Self {
+        let label = hash::flow(HASH_KEY, &flow(packet));
+        let id = self.expected.moved[0].backend;
+        let backend = BACKENDS.iter().find(|backend| backend.id == id).expect("a backend");
+        let source = if backend.address.contains(':') { OUTER_V6 } else { OUTER_V4 };
+        self.expected.verdict = verdict;
+        self.expected.frame = frame(packet.clone().aged().inside(source, backend.address, label)).build();
+        self
+    }
+
+    /// Passed to this box itself as the backend.
+    fn kept_here(mut self, backend: &Backend) -> Self {
+        let bytes = self.frame.len() as u64;
+        self.expected.moved = vec![Moved { vip: VIP, backend: backend.id, bytes, new_flows: 0 }];
+        self.passed(Reason::Local)
     }
 
     /// And counted as a new flow.
@@ -198,6 +264,11 @@ fn udp() -> Packet {
 /// UDP to the IPv6 VIP.
 fn udp_v6() -> Packet {
     arriving(Packet::udp("[2001:db8:f::7]:40000", "[2001:db8::1]:53"))
+}
+
+/// Both VIP addresses by GUE.
+fn gue(now: u32) -> World {
+    World::new(now).forward(FORWARD_GUE)
 }
 
 /// Both VIP addresses by IPIP.

@@ -55,11 +55,11 @@ fn world_with(now: u32, flags: u32) -> World {
     world
 }
 
-fn world(now: u32) -> World {
+pub(super) fn world(now: u32) -> World {
     world_with(now, FORWARD_IPIP | QUIC)
 }
 
-fn id(server: u16) -> [u8; 12] {
+pub(super) fn id(server: u16) -> [u8; 12] {
     Id::new(KEY, FIRST, server, NONCE).to_bytes()
 }
 

@@ -7,7 +7,7 @@ use lb_abi::{
     vip::FORWARD_L2DSR,
 };
 
-use super::{Row, Way::Ipip, arriving, frame, ipip, row, tcp, tcp_v6, udp, udp_v6};
+use super::{Row, Way::Ipip, arriving, frame, gue, ipip, row, tcp, tcp_v6, udp};
 use crate::{
     packet::{ACK, FIN, Packet, RST, SYN, seal},
     xdp::{
@@ -51,8 +51,7 @@ fn no_way(now: u32) -> Vec<Row> {
         row("no outer source, IPv6", &homeless_v6, &tcp(SYN)).dropped(Reason::NoRoute),
         row("the next hop is not known yet", &owned(SILENT.id), &tcp(SYN)).dropped(Reason::NoNeighbour),
         row("too long with 20 bytes more", &world, &udp().payload(1481 - 28)).dropped(Reason::Mtu),
-        row("too long with 40 bytes more", &owned(NEAR_V6.id), &udp_v6().payload(1461 - 48))
-            .dropped(Reason::Mtu),
+        row("too long with 28 bytes more", &gue(now), &udp().payload(1473 - 28)).dropped(Reason::Mtu),
         row("too long by layer 2", &layer2, &udp().payload(1501 - 28)).dropped(Reason::Mtu),
         row("its last hop, IPv4", &world, &tcp(ACK).ttl(1)).dropped(Reason::Ttl),
         row("its last hop, IPv6", &world, &tcp_v6(ACK).ttl(1)).dropped(Reason::Ttl),

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Tables of one slot in the VIP's own table of seven, of which the first four are its own.
-const OTHERS: u32 = 5;
+pub(super) const OTHERS: u32 = 5;
 const FARS: u32 = 6;
 
 pub(super) fn rows(now: u32) -> Vec<Row> {
@@ -31,7 +31,7 @@ fn world_with(now: u32, flags: u32) -> World {
     world
 }
 
-fn world(now: u32, tree: SourceTree, prefixes: &[(&str, u32, u32)]) -> World {
+pub(super) fn world(now: u32, tree: SourceTree, prefixes: &[(&str, u32, u32)]) -> World {
     of_set(world_with(now, FORWARD_IPIP | SOURCES), first_set(VIP), tree, prefixes)
 }
 
@@ -44,7 +44,7 @@ fn of_set(mut world: World, set: u32, tree: SourceTree, prefixes: &[(&str, u32, 
     world
 }
 
-fn v4(lengths: &[(usize, u8)]) -> SourceTree {
+pub(super) fn v4(lengths: &[(usize, u8)]) -> SourceTree {
     let mut tree = SourceTree::default();
     lengths.iter().for_each(|(node, length)| tree.v4[*node] = 96 + length);
     tree

@@ -95,9 +95,10 @@ fn the_example_is_read_as_written() {
     let Config { runtime, xdp, admin, limits, state, vips, listeners, routes, pools } = loaded.config;
     assert_eq!(runtime.workers, Workers::Auto);
     let xdp = xdp.unwrap();
-    assert_eq!(xdp.interfaces[0], Interface { name: "eth0".into(), mode: None });
-    assert_eq!(xdp.interfaces[1], Interface { name: "eth1".into(), mode: Some(XdpMode::Generic) });
-    assert_eq!(xdp.deny, ["203.0.113.0/24".parse().unwrap(), "2001:db8:dead::/48".parse().unwrap()]);
+    assert_eq!(xdp.interfaces[0], Interface { name: "eth0".into(), mode: None, gateway: None });
+    let mode = Some(XdpMode::Generic);
+    assert_eq!(xdp.interfaces[1], Interface { name: "eth1".into(), mode, gateway: None });
+    assert_eq!(xdp.deny.nets, ["203.0.113.0/24".parse().unwrap(), "2001:db8:dead::/48".parse().unwrap()]);
     assert_eq!(xdp.secret.as_deref(), Some(Path::new("secrets/hash")));
     assert_eq!(admin.socket, Path::new("/run/lb/admin.sock"));
     assert_eq!(admin.http, Some("127.0.0.1:9900".parse::<SocketAddr>().unwrap()));
@@ -105,7 +106,7 @@ fn the_example_is_read_as_written() {
     assert_eq!(state.dir, Path::new("/var/lib/lb"));
     let dns = &vips["dns"];
     assert_eq!(dns.addresses.len(), 2);
-    assert_eq!(dns.ports[0], VipPort { port: 53, transport: Transport::Udp });
+    assert_eq!(dns.ports[0], VipPort::one(53, Transport::Udp));
     assert_eq!((dns.forward, &*dns.pool, dns.flows_none), (Forward::Ipip, "dns", true));
     assert_eq!(listeners["web"].bind, ["0.0.0.0:443".parse().unwrap(), "[::]:443".parse().unwrap()]);
     assert_eq!((listeners["web"].protocol, listeners["web"].steer), (Protocol::Http, Steer::Auto));
@@ -154,7 +155,7 @@ fn five_mistakes_are_five_problems() {
         [
             "edge.toml:25:16: limits.idle_timeout = \"60\": a duration needs a unit, such as \"60s\" or \"5m\"",
             "edge.toml:31:1: vip.dns.forwrd: unknown key; did you mean `forward`?",
-            "edge.toml:32:11: vip.dns.forward = \"ippi\": must be one of \"ipip\", \"l2dsr\"; did you mean `ipip`?",
+            "edge.toml:32:11: vip.dns.forward = \"ippi\": must be one of \"ipip\", \"gue\", \"l2dsr\"; did you mean `ipip`?",
             "edge.toml:45:8: listener.db.pool = \"dbb\": there is no pool of this name; did you mean `db`?",
             "edge.toml:51:8: route.api-v1.path = \"v1\": must begin with \"/\"",
         ]

@@ -27,11 +27,11 @@ fn a_vip_by_source_alone_on_its_address_takes_fragments() {
     assert_eq!(fragments(&store), [(6, key_of(&store, 1))]);
     // Another protocol of the address is another's business; a port of the same protocol is not.
     let mut store = store;
-    let udp = VipPort { port: 53, transport: Transport::Udp };
+    let udp = VipPort::one(53, Transport::Udp);
     desired.vips.push(DesiredVip { name: "dns".into(), ports: vec![udp], ..vip("dns", 1, "web") });
     sync.sync(&mut store, &desired, 2000).unwrap();
     assert_eq!(fragments(&store).len(), 1);
-    let tcp = VipPort { port: 81, transport: Transport::Tcp };
+    let tcp = VipPort::one(81, Transport::Tcp);
     desired.vips.push(DesiredVip { name: "other".into(), ports: vec![tcp], ..vip("other", 1, "web") });
     sync.sync(&mut store, &desired, 3000).unwrap();
     assert_eq!(fragments(&store), []);
@@ -40,7 +40,7 @@ fn a_vip_by_source_alone_on_its_address_takes_fragments() {
 #[test]
 fn two_kinds_of_port_of_one_vip_do_not_quarrel_about_fragments() {
     let mut desired = by_source(1, [1, 2]);
-    let tcp = VipPort { port: 81, transport: Transport::Tcp };
+    let tcp = VipPort::one(81, Transport::Tcp);
     desired.vips.push(DesiredVip { ports: vec![tcp], flows_none: true, ..desired.vips[0].clone() });
     assert_eq!(fragments(&started(&desired).0).len(), 1);
 }
@@ -89,7 +89,7 @@ const KEY: [u64; 2] = [5, 6];
 /// `web` whose ids name its backends: server id 10 * backend id.
 fn with_ids(generation: u64, backends: &[u16]) -> Desired {
     let mut desired = web(generation, backends.iter().copied());
-    let udp = VipPort { port: 443, transport: Transport::Udp };
+    let udp = VipPort::one(443, Transport::Udp);
     desired.vips[0].ports.push(udp);
     let vip = DesiredQuicVip { keys: [(2, KEY)].into(), pools: ["web".into()].into() };
     desired.quic.vips.insert("web".into(), vip);
