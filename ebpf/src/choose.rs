@@ -28,12 +28,12 @@ pub fn lead<P: Packet, E: Env>(
     stage: Stage,
     hash: u32,
 ) -> Lead {
-    let mut lead = Lead::of(vip, flow, stage, hash);
+    let mut lead = Lead::of(vip, stage, hash);
     if vip.flags & LED == 0 {
         return lead;
     }
     if vip.flags & (HASH_SOURCE | HASH_PORT) != 0 {
-        (lead.flow, lead.hash) = flow.subject(vip);
+        lead.hash = flow.group_hash(vip);
         if !matches!(stage, Stage::Reported) {
             lead.stage = Stage::Datagram;
         }

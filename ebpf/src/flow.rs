@@ -4,8 +4,8 @@ use lb_abi::{
     be::Be16,
     flow::FlowKey,
     hash,
-    subject::{PORT, SOURCE},
-    vip::{HASH_PORT, HASH_SOURCE, VipEntry},
+    subject::{GROUPS, PORT, SOURCE},
+    vip::{HASH_SOURCE, VipEntry},
 };
 
 use crate::{
@@ -41,21 +41,33 @@ impl Flow {
         hash::spread(key, source.into(), destination.into(), ports, self.protocol)
     }
 
-    /// What a VIP remembers it as, and the hash of that: as [`lb_abi::subject`] has them of its key.
+    /// What a VIP remembers it as: as [`lb_abi::subject::of`] has it of its key.
     #[inline(always)]
-    pub fn subject(&self, vip: &VipEntry) -> (Self, u32) {
-        const NONE: Ports = Ports { source: Be16(0), destination: Be16(0) };
-        let group = if vip.flags & HASH_SOURCE != 0 {
-            Self { destination: Address::default(), ports: NONE, protocol: SOURCE, ..*self }
-        } else if vip.flags & HASH_PORT != 0 {
-            let (source, destination) = (Address::default(), Address::default());
-            let ports = Ports { source: self.ports.destination, ..NONE };
-            Self { source, destination, ports, protocol: PORT }
-        } else {
-            return (*self, self.hash(vip.hash_key));
-        };
+    pub fn subject(&self, vip: &VipEntry) -> Self {
+        if vip.flags & GROUPS == 0 {
+            return *self;
+        }
+        let group = self.group(vip);
         let ports = Ports { destination: Be16::new(vip.vip as u16), ..group.ports };
-        (Self { ports, ..group }, group.hash(vip.hash_key))
+        Self { ports, ..group }
+    }
+
+    /// Hash of that, of a VIP with one of [`GROUPS`]: as [`lb_abi::subject::hash`].
+    #[inline(always)]
+    pub fn group_hash(&self, vip: &VipEntry) -> u32 {
+        self.group(vip).hash(vip.hash_key)
+    }
+
+    /// What is hashed of a group's: all flows to a port, if not of a source.
+    #[inline(always)]
+    fn group(&self, vip: &VipEntry) -> Self {
+        let (nobody, none) = (Address::default(), Be16(0));
+        let (source, port, protocol) = if vip.flags & HASH_SOURCE != 0 {
+            (self.source, none, SOURCE)
+        } else {
+            (nobody, self.ports.destination, PORT)
+        };
+        Self { source, destination: nobody, ports: Ports { source: port, destination: none }, protocol }
     }
 
     /// Key of its record.
@@ -74,7 +86,7 @@ impl Flow {
 
 #[cfg(test)]
 mod tests {
-    use lb_abi::subject;
+    use lb_abi::{subject, vip::HASH_PORT};
     use proptest::prelude::*;
 
     use super::*;
@@ -101,9 +113,9 @@ mod tests {
                 protocol: 17,
             };
             let vip = VipEntry { vip, flags, hash_key, ..VipEntry::default() };
-            let (subject, hash) = flow.subject(&vip);
             let key = subject::of(&vip, &flow.key());
-            prop_assert_eq!(subject.key(), key);
+            prop_assert_eq!(flow.subject(&vip).key(), key);
+            let hash = if flags == 0 { flow.hash(hash_key) } else { flow.group_hash(&vip) };
             prop_assert_eq!(hash, subject::hash(hash_key, &key));
         }
     }

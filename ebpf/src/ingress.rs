@@ -120,7 +120,7 @@ fn forward<P: Packet, E: Env>(
     }
     let hash = flow.hash(vip.hash_key);
     let lead = choose::lead(packet, env, ip, vip, flow, stage, hash);
-    let choice = select::select(env, vip, &lead, stage)?;
+    let choice = select::select(env, vip, flow, stage, lead)?;
     let bytes = packet.len_of(ip.at + ip.length as usize) as u64;
     if choice.is_local {
         env.count_traffic(vip.vip, choice.id, bytes, choice.new_flow);

@@ -171,9 +171,7 @@ fn is_up<E: Env>(env: &E, id: u16) -> bool {
 /// What leads a packet.
 #[derive(Clone, Copy, Debug)]
 pub struct Lead {
-    /// What a record is of.
-    pub flow: Flow,
-    /// What the packet says about that.
+    /// What the packet says about what its VIP remembers.
     pub stage: Stage,
     /// What its slot is found by.
     pub hash: u32,
@@ -186,14 +184,20 @@ pub struct Lead {
 impl Lead {
     /// Of a packet that nothing leads but its flow.
     #[inline(always)]
-    pub const fn of(vip: &VipEntry, flow: &Flow, stage: Stage, hash: u32) -> Self {
-        Self { flow: *flow, stage, hash, table: vip.table, backend: 0 }
+    pub const fn of(vip: &VipEntry, stage: Stage, hash: u32) -> Self {
+        Self { stage, hash, table: vip.table, backend: 0 }
     }
 }
 
 /// Picks the backend of a packet. `stage` is what it says about its own flow.
 #[inline(always)]
-pub fn select<E: Env>(env: &E, vip: &VipEntry, lead: &Lead, stage: Stage) -> Result<Choice, Reason> {
+pub fn select<E: Env>(
+    env: &E,
+    vip: &VipEntry,
+    flow: &Flow,
+    stage: Stage,
+    lead: Lead,
+) -> Result<Choice, Reason> {
     let Pick { id, recorded } = if lead.backend != 0 {
         Pick::of(lead.backend)
     } else {
@@ -203,7 +207,7 @@ pub fn select<E: Env>(env: &E, vip: &VipEntry, lead: &Lead, stage: Stage) -> Res
         if still {
             Pick::of(slot.owner())
         } else {
-            env.pick_moving(&lead.flow, vip.flow_idle_ticks, lead.stage, slot)
+            env.pick_moving(&flow.subject(vip), vip.flow_idle_ticks, lead.stage, slot)
         }
     };
     let entry = env.backend(id);

@@ -61,8 +61,8 @@ pub(crate) fn forward(run: &Run, at: usize, key: &FlowKey, stage: Stage) -> Fate
         ports: Ports { source: key.source_port, destination: key.destination_port },
         protocol: key.protocol,
     };
-    let lead = Lead::of(vip, &flow, stage, flow.hash(vip.hash_key));
-    match select::select(&core, vip, &lead, stage) {
+    let lead = Lead::of(vip, stage, flow.hash(vip.hash_key));
+    match select::select(&core, vip, &flow, stage, lead) {
         Ok(choice) => Fate::Sent(choice),
         Err(reason) => Fate::Dropped(reason),
     }

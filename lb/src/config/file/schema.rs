@@ -52,8 +52,10 @@ pub(super) const TLS: Keys =
 pub(super) const RUNTIME: Keys = Keys { supported: &["workers"], later: &[] };
 
 /// `[xdp]`.
-pub(super) const XDP: Keys =
-    Keys { supported: &["interfaces", "deny", "allow", "outer_source", "secret", "new_flows_per_source"], later: &[] };
+pub(super) const XDP: Keys = Keys {
+    supported: &["interfaces", "deny", "allow", "outer_source", "secret", "new_flows_per_source"],
+    later: &[],
+};
 
 /// `xdp.new_flows_per_source`.
 pub(super) const NEW_FLOWS: Keys = Keys { supported: &["rate", "burst", "above"], later: &[] };

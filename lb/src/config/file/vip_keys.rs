@@ -115,7 +115,8 @@ fn fragments(vips: &[VipDraft], findings: &Findings<'_>) {
         });
         let shared = others.find_map(|other| {
             let mut pairs = vip.addresses.iter().flat_map(|a| other.addresses.iter().map(move |b| (a, b)));
-            let (own, theirs) = pairs.find(|(a, b)| a.value.contains(&b.value) || b.value.contains(&a.value))?;
+            let (own, theirs) =
+                pairs.find(|(a, b)| a.value.contains(&b.value) || b.value.contains(&a.value))?;
             Some((if own.value.contains(&theirs.value) { theirs } else { own }, &other.name))
         });
         if let (Some((address, other)), Some(hash)) = (shared, &vip.hash) {

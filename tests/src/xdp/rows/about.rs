@@ -150,7 +150,13 @@ fn led(now: u32) -> Vec<Row> {
             .events(&[FlowEvent::UnrecordedToPrevious]),
         sent("an error about a client with a prefix", &by_prefix, &tcp(ACK), needed, &OTHER),
         // Where every slot is OTHER's.
-        sent("an error about QUIC goes by hash, and no id is looked for", &quic(now), &with_id, needed, &OTHER),
+        sent(
+            "an error about QUIC goes by hash, and no id is looked for",
+            &quic(now),
+            &with_id,
+            needed,
+            &OTHER,
+        ),
     ]
 }
 

@@ -17,7 +17,7 @@ use crate::{
     packet::{ACK, FIN, Packet, RST, SYN},
     xdp::{
         row::{Left, edited},
-        world::{DEAD, IDLE, NEAR, NEAR_V6, OTHER, VIP, World, flow},
+        world::{DEAD, IDLE, NEAR, NEAR_V6, OTHER, OVER, VIP, World, flow},
     },
 };
 
@@ -108,10 +108,18 @@ fn moving(now: u32) -> Vec<Row> {
         followed("by source, open: a SYN follows, too", &recorded, &syn).new_flow(),
         followed("by source, open: a FIN does not end a client", &recorded, &fin),
         followed("by source, open: after the idle time the record holds", &late, &syn).new_flow(),
-        row("by source, open: after the idle time a new client goes to the owner", &opened(IDLE), &syn)
+        leaves(
+            row(
+                "by source, open: after the window a new client goes to the owner, recorded",
+                &opened(OVER),
+                &syn,
+            )
             .forwarded(&syn, &NEAR, Ipip)
             .new_flow()
-            .events(&[UnrecordedToOwner]),
+            .events(&[Recorded, UnrecordedToOwner]),
+            key,
+            NEAR.id,
+        ),
         row(
             "by source, closed: a new client goes to the owner, not recorded",
             &source(now).moving(NEAR.id, OTHER.id, Closed, 3),
@@ -183,13 +191,9 @@ fn wide_fragments(now: u32) -> Vec<Row> {
     let (net, net_v6) = ("192.0.2.0", "2001:db8::");
     let taking = |protocol: u8, vip, host_bits| {
         let of = [u16::from(protocol); 2];
-        source(now).wide(vip, host_bits, [0, 65535], protocol, by_source).wide(
-            vip,
-            host_bits,
-            of,
-            FRAGMENTS,
-            by_source,
-        )
+        source(now)
+            .wide(vip, host_bits, [0, 65535], protocol, by_source)
+            .wide(vip, host_bits, of, FRAGMENTS, by_source)
     };
     let world = taking(17, net, 8).owner_of(&group(&udp(), HASH_SOURCE), OTHER.id);
     let world_v6 = taking(17, net_v6, 64).owner_of(&group(&udp_v6(), HASH_SOURCE), OTHER.id);
@@ -199,8 +203,8 @@ fn wide_fragments(now: u32) -> Vec<Row> {
     let sent =
         |name, world: &World, packet: &Packet| row(name, world, packet).forwarded(packet, &OTHER, Ipip);
     vec![
-        sent("a fragment to a prefix", &world, &elsewhere.clone().fragment(1480, false)),
-        sent("a fragment to a prefix, IPv6", &world_v6, &elsewhere_v6.fragment(1480, false)),
+        sent("a fragment to a prefix by source", &world, &elsewhere.clone().fragment(1480, false)),
+        sent("a fragment to a prefix by source, IPv6", &world_v6, &elsewhere_v6.fragment(1480, false)),
         sent("a fragment beside what is shared in a prefix", &shared, &elsewhere.fragment(1480, true)),
         row("a fragment to what is shared in a prefix", &shared, &udp().fragment(0, true))
             .dropped(Reason::Fragment),
