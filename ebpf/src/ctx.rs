@@ -1,5 +1,6 @@
 //! The kernel behind the library's traits. Raw pointers are here and below alone.
 
+mod choose;
 pub(crate) mod frame;
 pub(crate) mod kernel;
 pub(crate) mod lookup;

@@ -39,15 +39,17 @@ use lb_ebpf::{
     directory::{self, Place, Wanted},
     env::{AllowanceCell, Env, FlowCell, NextHop, Route, Unroutable, Words},
     flow::Flow,
-    guard, hop, icmp, limit,
+    guard, hop, icmp,
     numbers::Family,
     packet::Packet,
-    quic,
     select::{self, Pick, Stage},
-    source,
 };
 
-use super::{AF_INET, AF_INET6, add_one, frame::XdpPacket};
+use super::{
+    AF_INET, AF_INET6, add_one,
+    choose::{Left, lb_exceeds, lb_quic_server, lb_source_table},
+    frame::XdpPacket,
+};
 use crate::maps;
 
 /// Maps, routes and clock.
@@ -443,30 +445,6 @@ extern "C" fn lb_listed(list: u64, high: u64, low: u64) -> u64 {
     with_maps(|maps| guard::verdict(maps, list, Address::of_halves(high, low)) as u64)
 }
 
-/// [`quic::server`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn lb_quic_server(ctx: *mut xdp_md, at: u64, vip: u64) -> u64 {
-    let ctx = XdpContext::new(ctx);
-    // No headers are longer; so the verifier knows it, too.
-    let at = at as usize & 0x7f;
-    quic::server(&XdpPacket::new(&ctx), &Kernel::new(&ctx), at, vip as u32) as u64
-}
-
-/// [`limit::exceeds`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn lb_exceeds(high: u64, low: u64) -> u64 {
-    with_maps(|maps| limit::exceeds(maps, Address::of_halves(high, low)) as u64)
-}
-
-/// [`source::table`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn lb_source_table(high: u64, low: u64, vip: u64) -> u64 {
-    with_maps(|maps| source::table(maps, Address::of_halves(high, low), vip as u32) as u64)
-}
-
 /// [`select::pick_moving`] for the flow in map `MOVING`: the backend's id, and in bit 16 whether a record began.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -518,7 +496,7 @@ const HEADROOM: u64 = 1;
 
 /// A kernel for who asks nothing but maps.
 #[inline(always)]
-fn with_maps(ask: impl FnOnce(&Kernel<'_>) -> u64) -> u64 {
+pub(super) fn with_maps(ask: impl FnOnce(&Kernel<'_>) -> u64) -> u64 {
     let nothing = XdpContext::new(ptr::null_mut());
     ask(&Kernel { ctx: &nothing })
 }
@@ -566,24 +544,6 @@ impl FlowCell for Record {
     fn close(&self) {
         // SAFETY: as in `load`; a byte of the value.
         unsafe { self.0.byte_add(offset_of!(FlowRecord, state)).cast::<u8>().write_volatile(CLOSING) };
-    }
-}
-
-/// A value of map `NEW_FLOWS` as one word.
-struct Left(*mut u64);
-
-impl AllowanceCell for Left {
-    #[inline(always)]
-    fn load(&self) -> Allowance {
-        // SAFETY: as for `Record`; an element given to another source meanwhile lets one flow of it more or less
-        // through.
-        Allowance::from_word(unsafe { self.0.read_volatile() })
-    }
-
-    #[inline(always)]
-    fn store(&self, allowance: Allowance) {
-        // SAFETY: as in `load`.
-        unsafe { self.0.write_volatile(allowance.to_word()) };
     }
 }
 

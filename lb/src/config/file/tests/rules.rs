@@ -592,6 +592,13 @@ fn warnings_refuse_nothing() {
             "edge.toml:33:8: warning: vip.dns.hash = \"source\": fragments to 192.0.2.53 are dropped all the same: \
              vip.more has ports of it too, and a fragment has none",
         ),
+        (
+            "flows = \"none\"",
+            "hash = \"source\"\n[vip.more]\naddress = [\"192.0.2.0/24\"]\nports = [\"1-99/tcp\"]\n\
+             forward = \"ipip\"\npool = \"db\"",
+            "edge.toml:33:8: warning: vip.dns.hash = \"source\": fragments to 192.0.2.53 are dropped all the same: \
+             vip.more has ports of it too, and a fragment has none",
+        ),
     ] {
         let loaded = super::parse("edge.toml", &EXAMPLE.replace(old, new)).unwrap();
         assert_eq!(loaded.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(), [expected]);

@@ -37,6 +37,66 @@ fn a_vip_by_source_alone_on_its_address_takes_fragments() {
     assert_eq!(fragments(&store), []);
 }
 
+/// Of every address the longest prefix says whose its fragments are; what is shared in a VIP's prefix is nobody's.
+#[test]
+fn fragments_of_a_prefix_are_its_vips_but_for_what_others_have_in_it() {
+    let mut desired = by_source(1, [1, 2]);
+    (desired.vips[0].addresses, desired.vips[0].prefixes) = (vec![], vec!["192.0.2.0/24".parse().unwrap()]);
+    let net = |store: &Fake, host_bits| {
+        let mut keys = store.vips.iter().filter(|(key, _)| key.protocol == FRAGMENTS);
+        keys.find(|(key, _)| key.host_bits == host_bits).map(|(_, entry)| entry.flags)
+    };
+    let whole = FORWARD_IPIP | HASH_SOURCE;
+    let (mut store, mut sync) = started(&desired);
+    assert_eq!((net(&store, 8), net(&store, 0)), (Some(whole), None));
+    // An address of another VIP, which hashes by source alike, lies in it.
+    let inner = DesiredVip {
+        hash: HashBy::Source,
+        ports: vec![VipPort::one(81, Transport::Tcp)],
+        ..vip("other", 1, "web")
+    };
+    desired.vips.push(inner);
+    sync.sync(&mut store, &desired, 2000).unwrap();
+    assert_eq!((net(&store, 8), net(&store, 0)), (Some(whole), Some(0)));
+    // Elsewhere it has what is its own.
+    desired.vips[1].addresses = vec![[198, 51, 100, 1].into()];
+    sync.sync(&mut store, &desired, 3000).unwrap();
+    assert_eq!((net(&store, 8), net(&store, 0)), (Some(whole), Some(whole)));
+    // Another protocol is no obstacle, and no other's business.
+    desired.vips[1].addresses = vec![[192, 0, 2, 1].into()];
+    desired.vips[1].ports = vec![VipPort::one(53, Transport::Udp)];
+    sync.sync(&mut store, &desired, 4000).unwrap();
+    assert_eq!(
+        fragments(&store).iter().map(|(protocol, entry)| (*protocol, entry.flags)).collect::<BTreeSet<_>>(),
+        [(6, whole), (17, whole)].into()
+    );
+}
+
+/// A VIP that comes while slots move, under the index of one that went, has none of its clients.
+#[test]
+fn records_of_groups_end_with_their_vip() {
+    let mut desired = by_source(1, [1, 2, 3]);
+    desired.vips.push(DesiredVip { hash: HashBy::Source, ..vip("other", 2, "web") });
+    let (mut store, mut sync) = started(&desired);
+    let old = key_of(&store, 2);
+    desired.pools[0] = pool("web", [1, 2]);
+    sync.sync(&mut store, &desired, 2000).unwrap();
+    let group = |entry: &VipEntry| {
+        subject::of(entry, &FlowKey { source: mapped([198, 51, 100, 7].into()), ..FlowKey::default() })
+    };
+    let stays = group(&key_of(&store, 1));
+    let record = FlowRecord { backend: 3, epoch: 1, state: 0, seen: 2000 };
+    for key in [group(&old), stays] {
+        store.flows.insert(bytes(&key), (key, record));
+    }
+    let other = desired.vips.pop().unwrap();
+    sync.sync(&mut store, &desired, 2001).unwrap();
+    desired.vips.push(DesiredVip { name: "next".into(), addresses: vec![[192, 0, 2, 3].into()], ..other });
+    sync.sync(&mut store, &desired, 2002).unwrap();
+    assert_eq!(key_of(&store, 3).vip, old.vip, "its index is given out again");
+    assert_eq!(store.flows.keys().collect::<Vec<_>>(), [&bytes(&stays)]);
+}
+
 #[test]
 fn two_kinds_of_port_of_one_vip_do_not_quarrel_about_fragments() {
     let mut desired = by_source(1, [1, 2]);
