@@ -8,7 +8,7 @@ use crate::sample::{Metric, Spread};
 /// Peers in the order of the columns, as tuned by their own rules; their defaults stand in the full report.
 const PEERS: [&str; 5] = ["nginx", "haproxy", "envoy", "pingora", "caddy"];
 
-/// Costs that have a row: scenario, metric, and the places on its axis (none: it has no axis).
+/// Costs that have a row: scenario, metric, and the places on its axis (none named: all there are).
 const ROWS: &[(&str, &str, &[f64])] = &[
     ("http1-small", "cpu", &[]),
     ("http1-small", "cpu_loopback", &[]),
@@ -17,9 +17,10 @@ const ROWS: &[(&str, &str, &[f64])] = &[
     ("tcp-bulk", "cpu", &[1.0, 16.0]),
     ("tcp-churn", "cpu", &[]),
     ("latency", "latency_at_50_percent", &[50.0, 99.0, 99.9]),
+    ("latency", "latency_at_75_percent", &[99.0]),
     ("idle", "memory", &[]),
     ("scale", "cpu_by_workers", &[2.0]),
-    ("scale", "cpu_by_connections", &[1000.0, 10_000.0]),
+    ("scale", "cpu_by_connections", &[]),
     ("syscalls", "syscalls", &[]),
     ("l4-forward", "relay_cpu", &[]),
 ];
@@ -45,8 +46,8 @@ fn write_table(text: &mut String, report: &Report) -> std::fmt::Result {
     for (scenario, name, places) in ROWS {
         let Some(found) = report.found.iter().find(|found| found.scenario == *scenario) else { continue };
         for metric in found.metrics().into_iter().filter(|metric| metric.name == *name) {
-            let places = if places.is_empty() { &[0.0] } else { *places };
-            places.iter().try_for_each(|&at| row(text, found, metric, at))?;
+            let places = if places.is_empty() { found.places(metric) } else { places.to_vec() };
+            places.into_iter().try_for_each(|at| row(text, found, metric, at))?;
         }
     }
     packets(text, report)
