@@ -23,6 +23,23 @@ impl Address {
         }
     }
 
+    /// From two words as they lie in memory.
+    #[inline(always)]
+    pub const fn of_halves(high: u64, low: u64) -> Self {
+        Self { high, low }
+    }
+
+    /// From an IPv4 header's double word.
+    #[inline(always)]
+    pub const fn of_v4(address: u32) -> Self {
+        let low = if cfg!(target_endian = "little") {
+            (address as u64) << 32 | MAPPED as u64
+        } else {
+            (MAPPED as u64) << 32 | address as u64
+        };
+        Self { high: 0, low }
+    }
+
     /// From the eight words of an IPv6 header.
     #[inline(always)]
     pub const fn v6(words: [u16; 8]) -> Self {
@@ -51,6 +68,29 @@ impl Address {
         [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
     }
 
+    /// As two words as they lie in memory.
+    #[inline(always)]
+    pub const fn halves(self) -> (u64, u64) {
+        (self.high, self.low)
+    }
+
+    /// With so many bits at its end, at most 128, cleared.
+    #[inline(always)]
+    pub const fn without(self, host_bits: u8) -> Self {
+        let bits = host_bits as u32;
+        // Of one half, however many are of the other.
+        let mask = (u64::MAX << (bits & 63)).to_be();
+        if bits == 0 {
+            self
+        } else if bits < 64 {
+            Self { low: self.low & mask, ..self }
+        } else if bits < 128 {
+            Self { high: self.high & mask, low: 0 }
+        } else {
+            Self { high: 0, low: 0 }
+        }
+    }
+
     /// The last four bytes: the IPv4 address, if it is one.
     #[inline(always)]
     pub const fn last(self) -> [u8; 4] {
@@ -58,10 +98,10 @@ impl Address {
         [a, b, c, d]
     }
 
-    /// As two words, as they lie in memory.
+    /// The last four bytes as a double word: an IPv4 header's, if it is such an address.
     #[inline(always)]
-    pub const fn halves(self) -> [u64; 2] {
-        [self.high, self.low]
+    pub const fn last_double(self) -> u32 {
+        if cfg!(target_endian = "little") { (self.low >> 32) as u32 } else { self.low as u32 }
     }
 
     /// With bits of its last four bytes set, given in network order.
@@ -117,6 +157,17 @@ mod tests {
     use core::net::{Ipv4Addr, Ipv6Addr};
 
     use super::*;
+
+    #[test]
+    fn host_bits_are_cleared() {
+        let address = |text: &str| Address::new(text.parse::<Ipv6Addr>().unwrap().octets());
+        let whole = address("2001:db8:ffff:ffff:ffff:ffff:ffff:ffff");
+        assert_eq!(whole.without(0), whole);
+        assert_eq!(whole.without(8), address("2001:db8:ffff:ffff:ffff:ffff:ffff:ff00"));
+        assert_eq!(whole.without(64), address("2001:db8:ffff:ffff::"));
+        assert_eq!(whole.without(84), address("2001:db8:fff0::"));
+        assert_eq!(whole.without(128), address("::"));
+    }
 
     #[test]
     fn forms_agree() {

@@ -42,7 +42,9 @@ fn bench_wrap(ctx: XdpContext) -> u32 {
     let Some(plan) = BENCH_PLAN.get_ptr_mut(0) else { return XDP_ABORTED };
     // SAFETY: one thread runs this program, and control writes the plan before it does.
     let plan = unsafe { &mut *plan };
-    let delta = (ctx.data_end() - ctx.data()) as i32 - plan.frame_len as i32;
+    // Hidden, or the difference would be taken in 32 bits, which the verifier allows to no pointer.
+    let len = core::hint::black_box(ctx.data_end() - ctx.data());
+    let delta = len as i32 - plan.frame_len as i32;
     // SAFETY: the context is the kernel's; addresses are taken after the move only.
     if unsafe { helpers::bpf_xdp_adjust_head(ctx.as_ptr().cast(), delta) } != 0 {
         return XDP_ABORTED;

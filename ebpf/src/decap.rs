@@ -55,7 +55,7 @@ fn walk<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<(), Reason> {
     let link = Link::parse(packet).map_err(|_| Reason::NotOurs)?;
     let family = link.family().ok_or(Reason::NotOurs)?;
     let outer = Ip::parse(packet, link.len, family).map_err(|_| Reason::NotOurs)?;
-    if !matches!(outer.shape, Shape::Plain) || link.to_group() {
+    if !matches!(outer.shape, Shape::Plain) || link.to_group {
         return Err(Reason::NotOurs);
     }
     let after = link.len + family.header_len();
@@ -69,7 +69,7 @@ fn walk<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<(), Reason> {
         address: outer.destination.bytes(),
         port: Be16::new(port),
         protocol: outer.protocol,
-        pad: 0,
+        host_bits: 0,
     };
     let handled = any || env.vip(&key).is_some_and(|entry| entry.flags & DECAP != 0);
     if !handled {
@@ -91,10 +91,10 @@ fn walk<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<(), Reason> {
             return Err(Reason::MalformedUdp);
         }
     }
+    let addresses = Link::addresses(packet)?;
     carry_congestion(packet, at, inner, first, outer.class)?;
     packet.move_head(len as i32).ok_or(Reason::MalformedIp)?;
-    encap::write_link(packet, &link.addresses, &link.tags, link.len, inner.ethertype())
-        .ok_or(Reason::MalformedIp)
+    encap::write_link(packet, &addresses, &link.tags, link.len, inner.ethertype()).ok_or(Reason::MalformedIp)
 }
 
 /// A mark set on the way stays on the packet; a marked packet that cannot carry it is dropped (RFC 6040, 4.2).
@@ -169,14 +169,6 @@ mod tests {
     impl Env for Blank {
         fn meta(&self) -> Option<&Meta> {
             Some(&self.0)
-        }
-
-        fn denied_v4(&self, _: [u8; 4]) -> bool {
-            false
-        }
-
-        fn denied_v6(&self, _: [u8; 16]) -> bool {
-            false
         }
 
         fn vip(&self, _: &VipKey) -> Option<&VipEntry> {
@@ -287,7 +279,8 @@ mod tests {
             let (source, destination, label) = (end(ends.0), end(ends.1), u32::MAX);
             let outer = Outer { family: outer, source, destination, label, tunnel };
             let length = encap::length(&ip, Some(&outer)).unwrap();
-            let hop = NextHop { interface: 1, addresses: link.addresses, tags: [0; 2], mtu: u16::MAX };
+            let addresses = Link::addresses(&packet).unwrap();
+            let hop = NextHop { interface: 1, addresses, tags: [0; 2], mtu: u16::MAX };
             encap::rewrite(&mut packet, &link, &ip, Some(&outer), length, &hop, Tags::Keep).unwrap();
             prop_assert_eq!(packet.bytes().len(), original.len() + outer.overhead());
             prop_assert_eq!(decap(&mut packet, &Blank(Meta::default())), Verdict::Pass);

@@ -190,25 +190,27 @@ pub fn write_ip<P: Packet>(
     length: u16,
 ) -> Option<()> {
     match outer.family {
-        Family::V4 => packet.store(at, ipv4(outer, class, protocol, length)),
+        Family::V4 => packet.store_doubles(at, ipv4(outer, class, protocol, length)),
         Family::V6 => {
-            let first = 6 << 12 | (class as u16) << 4 | (outer.label >> 16 & 0xf) as u16;
-            let payload = length - IPV6_LEN as u16;
-            let next = u16::from_ne_bytes([protocol, OUTER_TTL]);
-            packet.store(at, [first.to_be(), (outer.label as u16).to_be(), payload.to_be(), next])?;
-            packet.store(at + 8, outer.source.words())?;
-            packet.store(at + 24, outer.destination.words())
+            let first = 6 << 28 | (class as u32) << 20 | outer.label & 0xf_ffff;
+            let [l0, l1] = (length - IPV6_LEN as u16).to_be_bytes();
+            packet.store_doubles(at, [first.to_be(), u32::from_ne_bytes([l0, l1, protocol, OUTER_TTL])])?;
+            let ((s0, s1), (d0, d1)) = (outer.source.halves(), outer.destination.halves());
+            packet.store_quads(at + 8, [s0, s1, d0, d1])
         }
     }
 }
 
 #[inline(always)]
-const fn ipv4(outer: &Outer, class: u8, protocol: u8, length: u16) -> [u16; 10] {
-    let first = u16::from_ne_bytes([0x45, class]);
-    let life = u16::from_ne_bytes([OUTER_TTL, protocol]);
-    let [s0, s1] = outer.source.last_words();
-    let [d0, d1] = outer.destination.last_words();
-    let mut header = [first, length.to_be(), 0, DONT_FRAGMENT.to_be(), life, 0, s0, s1, d0, d1];
-    header[5] = checksum::ipv4_header(&header).0;
-    header
+const fn ipv4(outer: &Outer, class: u8, protocol: u8, length: u16) -> [u32; 5] {
+    let [l0, l1] = length.to_be_bytes();
+    let [f0, f1] = DONT_FRAGMENT.to_be_bytes();
+    let first = u32::from_ne_bytes([0x45, class, l0, l1]);
+    let fragment = u32::from_ne_bytes([0, 0, f0, f1]);
+    let life = u32::from_ne_bytes([OUTER_TTL, protocol, 0, 0]);
+    let (source, destination) = (outer.source.last_double(), outer.destination.last_double());
+    let header = [first, fragment, life, source, destination];
+    let [c0, c1] = checksum::ipv4_header(&header).0.to_ne_bytes();
+    let life = u32::from_ne_bytes([OUTER_TTL, protocol, c0, c1]);
+    [first, fragment, life, source, destination]
 }

@@ -3,8 +3,11 @@
 use lb_abi::{
     backend::BackendEntry,
     counter::FlowEvent,
+    directory::{Bucket, PortRanges, VipSlot},
     flow::{CLOSING, FlowKey, FlowRecord, Inserts},
+    guard::GuardBucket,
     hop::HopEntry,
+    lengths::Lengths,
     link::LinkEntry,
     meta::Meta,
     reason::Reason,
@@ -12,7 +15,15 @@ use lb_abi::{
     vip::{VipEntry, VipKey},
 };
 
-use crate::{address::Address, numbers::Family};
+use crate::{
+    address::Address,
+    directory::{self, NO_DIRECTORY, Place, VipFlags, Wanted},
+    flow::Flow,
+    guard, hop, icmp,
+    numbers::Family,
+    packet::Packet,
+    select::{self, Pick, Stage},
+};
 
 /// Maps, routes, clock and counters.
 ///
@@ -20,19 +31,86 @@ use crate::{address::Address, numbers::Family};
 pub trait Env {
     /// The one entry of `META`.
     fn meta(&self) -> Option<&Meta>;
-    /// Whether a prefix of `DENY_V4` covers the source.
-    fn denied_v4(&self, source: [u8; 4]) -> bool;
-    /// Whether a prefix of `DENY_V6` covers the source.
-    fn denied_v6(&self, source: [u8; 16]) -> bool;
-    /// The VIP of an address, port and protocol.
+    /// A word of `GATES`.
+    #[inline(always)]
+    fn gates(&self, _word: u32) -> u64 {
+        0
+    }
+    /// A bucket of `GUARD`.
+    #[inline(always)]
+    fn guard(&self, _bucket: u32) -> Option<impl Words> {
+        None::<GuardBucket>
+    }
+    /// An entry of `LENGTHS`.
+    #[inline(always)]
+    fn lengths(&self, _index: u32) -> Option<&Lengths> {
+        None
+    }
+    /// The VIP of an address, port and protocol, from map `VIPS`: a hash-map look-up. Packets are looked up by
+    /// [`crate::directory::find`], which comes here only where the directory does not say.
     fn vip(&self, key: &VipKey) -> Option<&VipEntry>;
+    /// A bucket of the VIP directory, read as one word.
+    #[inline(always)]
+    fn vip_bucket(&self, _bucket: u32) -> Bucket {
+        NO_DIRECTORY
+    }
+    /// A set of port ranges of the VIP directory; none for 0.
+    #[inline(always)]
+    fn vip_ranges(&self, _index: u32) -> Option<&PortRanges> {
+        None
+    }
+    /// As [`crate::directory::locate`]: in the kernel a function of its own, which the verifier looks at once.
+    #[inline(always)]
+    fn locate(&self, wanted: Wanted) -> Place
+    where
+        Self: Sized,
+    {
+        directory::locate(self, wanted)
+    }
+    /// As [`crate::directory::find`]: what a packet's VIP is found by.
+    #[inline(always)]
+    fn find_vip(&self, meta: &Meta, wanted: Wanted) -> Option<&VipEntry>
+    where
+        Self: Sized,
+    {
+        directory::find(self, meta, wanted)
+    }
+    /// As [`crate::directory::flags_of`], the same as [`Env::locate`].
+    #[inline(always)]
+    fn vip_flags(&self, address: Address) -> Option<VipFlags>
+    where
+        Self: Sized,
+    {
+        directory::flags_of(self, address)
+    }
+    /// As [`crate::guard::verdict`], the same.
+    #[inline(always)]
+    fn listed(&self, list: usize, source: Address) -> guard::Verdict
+    where
+        Self: Sized,
+    {
+        guard::verdict(self, list, source)
+    }
+    /// An entry of the VIP directory.
+    #[inline(always)]
+    fn vip_slot(&self, _index: u16) -> Option<&VipSlot> {
+        None
+    }
     /// The slot at an index of the whole array, read as one word.
     fn slot(&self, index: u32) -> Option<Slot>;
-    /// A packet of some flow reads the slot: see [`lb_abi::activity`].
+    /// A packet of some flow reads the slot: see [`lb_abi::activity`], whose word is [`Meta::activity`].
     #[inline(always)]
-    fn touch(&self, _index: u32) {}
+    fn touch(&self, _word: u32, _index: u32) {}
     /// The backend with an id, whether it is present or not.
     fn backend(&self, id: u16) -> Option<&BackendEntry>;
+    /// As [`select::pick_moving`]: in the kernel a function of its own, as [`Env::locate`].
+    #[inline(always)]
+    fn pick_moving(&self, flow: &Flow, idle: u32, stage: Stage, slot: Slot) -> Pick
+    where
+        Self: Sized,
+    {
+        select::pick_moving(self, &flow.key(), idle, stage, slot)
+    }
     /// The flow's record, if there is one of any epoch and age.
     fn flow(&self, key: &FlowKey) -> Option<impl FlowCell>;
     /// Writes the first record of a flow. None: the table is full, or another core was faster; nothing was
@@ -50,16 +128,38 @@ pub trait Env {
     }
     /// Says that a flow could not be recorded at `tick`. Whoever reads of the flow's packet later reads this, too.
     fn keep_refused_at(&self, _tick: u32) {}
-    /// Ticks of the coarse monotonic clock (see [`lb_abi::slot::TICK_SHIFT`]). Cheap: no hardware clock is read.
+    /// Ticks of the coarse monotonic clock (see [`lb_abi::slot::TICK_SHIFT`]). No hardware clock is
+    /// read, but a helper is called: a settled packet never asks.
     fn now_ticks(&self) -> u32;
+    /// The clock of [`Env::keep_hop`]'s answers (see [`lb_abi::hop::HOP_TICK_SHIFT`]): one load.
+    #[inline(always)]
+    fn hop_ticks(&self) -> u32 {
+        self.now_ticks()
+    }
     /// What [`Env::keep_hop`] last kept for a backend on this core.
     fn hop(&self, backend: u16) -> Option<HopEntry>;
     /// Keeps an answer of [`Env::route`] for a backend.
     fn keep_hop(&self, backend: u16, entry: HopEntry);
+    /// As [`hop::find`], the same as [`Env::locate`].
+    #[inline(always)]
+    fn find_hop(&self, backend: u16, wanted: HopEntry, route: &Route) -> Result<(), Unroutable>
+    where
+        Self: Sized,
+    {
+        hop::find(self, backend, wanted, route)
+    }
     /// What is known of an interface, by index.
     fn link(&self, interface: u32) -> Option<&LinkEntry>;
     /// Next hop to a destination, for a packet that came in by interface `ingress`.
     fn route(&self, ingress: u32, route: &Route) -> Result<NextHop, Unroutable>;
+    /// As [`icmp::too_big`], the same.
+    #[inline(always)]
+    fn tell_too_big<P: Packet>(&self, packet: &mut P, fits: u16) -> Result<(), Reason>
+    where
+        Self: Sized,
+    {
+        icmp::too_big(packet, self, fits)
+    }
     /// Takes one out of what this core may answer by ICMP errors in the present tick; false: it is spent.
     fn may_answer(&self) -> bool;
     /// Counts a packet under its reason.
@@ -68,6 +168,19 @@ pub trait Env {
     fn count_flow(&self, event: FlowEvent);
     /// Counts a forwarded packet for a VIP (by counter index) and a backend (by id).
     fn count_traffic(&self, vip: u32, backend: u16, bytes: u64, new_flow: bool);
+}
+
+/// Words that control may store to at any time; each is read whole.
+pub trait Words {
+    /// One of them; 0 beyond the end.
+    fn word(&self, at: usize) -> u64;
+}
+
+impl Words for GuardBucket {
+    #[inline(always)]
+    fn word(&self, at: usize) -> u64 {
+        self.get(at).copied().unwrap_or(0)
+    }
 }
 
 /// A record in its place in the table. Loads and stores are whole words, so that no core sees half a change; a

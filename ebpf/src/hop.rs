@@ -26,21 +26,34 @@ pub fn to_backend<E: Env>(
     choice: &Choice,
     route: &Route,
 ) -> Result<NextHop, Unroutable> {
-    let tick = env.now_ticks();
-    if let Some(kept) = env.hop(choice.id)
-        && kept.tick == tick
-        && kept.ingress == ingress
-        && kept.generation == choice.generation
-        && kept.mtu >= route.length
-    {
-        let HopEntry { interface, addresses, tags, mtu, .. } = kept;
-        return Ok(NextHop { interface, addresses, tags, mtu });
+    let wanted =
+        HopEntry { tick: env.hop_ticks(), ingress, generation: choice.generation, ..HopEntry::default() };
+    if let Some(hop) = kept(env, choice.id, &wanted, route.length) {
+        return Ok(hop);
     }
-    let hop = ask(env, ingress, route)?;
-    let NextHop { interface, addresses, tags, mtu } = hop;
-    let generation = choice.generation;
-    env.keep_hop(choice.id, HopEntry { tick, ingress, generation, interface, addresses, tags, mtu, pad: 0 });
-    Ok(hop)
+    env.find_hop(choice.id, wanted, route)?;
+    kept(env, choice.id, &wanted, route.length).ok_or(Unroutable::NoRoute)
+}
+
+/// What was found for this backend a moment ago, if it is from the tick, interface and generation that are wanted and
+/// takes `length` bytes.
+#[inline(always)]
+fn kept<E: Env>(env: &E, backend: u16, wanted: &HopEntry, length: u16) -> Option<NextHop> {
+    let HopEntry { interface, addresses, tags, mtu, .. } = env.hop(backend).filter(|kept| {
+        kept.tick == wanted.tick
+            && kept.ingress == wanted.ingress
+            && kept.generation == wanted.generation
+            && kept.mtu >= length
+    })?;
+    Some(NextHop { interface, addresses, tags, mtu })
+}
+
+/// Asks for the way to a backend and keeps the answer in what is `wanted`.
+#[inline(always)]
+pub fn find<E: Env>(env: &E, backend: u16, wanted: HopEntry, route: &Route) -> Result<(), Unroutable> {
+    let NextHop { interface, addresses, tags, mtu } = ask(env, wanted.ingress, route)?;
+    env.keep_hop(backend, HopEntry { interface, addresses, tags, mtu, ..wanted });
+    Ok(())
 }
 
 /// The table's answer, in terms of what is beneath.
@@ -119,14 +132,6 @@ mod tests {
             None
         }
 
-        fn denied_v4(&self, _: [u8; 4]) -> bool {
-            false
-        }
-
-        fn denied_v6(&self, _: [u8; 16]) -> bool {
-            false
-        }
-
         fn vip(&self, _: &VipKey) -> Option<&VipEntry> {
             None
         }
@@ -193,7 +198,7 @@ mod tests {
     }
 
     fn choice(id: u16, generation: u32) -> Choice {
-        Choice { id, address: Address::default(), generation, new_flow: false }
+        Choice { id, address: Address::default(), generation, is_local: false, new_flow: false }
     }
 
     fn ask(world: &World, ingress: u32, choice: &Choice, length: u16) -> Result<u32, Unroutable> {

@@ -8,16 +8,17 @@
 //!   don't-fragment is dropped: XDP cannot take packets apart, and such a sender does not listen. So are ICMP itself
 //!   and what exceeds the budget of its core. What runs out of hops is dropped, too: no error of ours says so.
 
-use lb_abi::{be::Be16, flow::FlowKey, reason::Reason};
+use lb_abi::{be::Be16, reason::Reason};
 
 use crate::{
     address::Address,
     checksum::{self, Sum},
     encap::{self, OUTER_TTL, Outer, Tunnel},
     env::Env,
+    flow::Flow,
     numbers::{Family, IPV4_LEN, IPV6_LEN, protocol},
     packet::Packet,
-    parse::{Ip, Link, Shape},
+    parse::{Ip, Link, Ports, Shape},
 };
 
 /// Turns an echo request into its reply and sends it back the way it came.
@@ -25,8 +26,8 @@ use crate::{
 /// Swapping addresses changes no checksum, so only type and TTL are folded in; a request whose checksum was
 /// wrong gets a reply whose checksum is wrong.
 #[inline(always)]
-pub fn answer<P: Packet>(packet: &mut P, link: &Link, ip: &Ip) -> Result<(), Reason> {
-    let [a, b, c, d, e, f] = link.addresses;
+pub fn answer<P: Packet>(packet: &mut P, ip: &Ip) -> Result<(), Reason> {
+    let [a, b, c, d, e, f] = Link::addresses(packet)?;
     packet.store(0, [d, e, f, a, b, c]).ok_or(Reason::MalformedEthernet)?;
     match ip.family {
         Family::V4 => answer_v4(packet, ip),
@@ -61,7 +62,7 @@ const QUOTED_LEN: usize = 8;
 /// Err: the quote is no packet of the VIP (malformed-icmp), has no ports (fragment, ip-options), or is neither TCP
 /// nor UDP (not-ours). Neither the error's checksum nor the quote's is looked at: the backend does.
 #[inline(always)]
-pub fn quoted<P: Packet>(packet: &P, ip: &Ip) -> Result<FlowKey, Reason> {
+pub fn quoted<P: Packet>(packet: &P, ip: &Ip) -> Result<Flow, Reason> {
     let before = ip.family.header_len() + ERROR_LEN;
     let header_len = ip.family.header_len();
     if (ip.length as usize) < before + header_len + QUOTED_LEN {
@@ -79,14 +80,8 @@ pub fn quoted<P: Packet>(packet: &P, ip: &Ip) -> Result<FlowKey, Reason> {
         return Err(Reason::NotOurs);
     }
     let [near, far] = packet.load(at + header_len).ok_or(Reason::MalformedIcmp)?;
-    Ok(FlowKey {
-        source: destination.bytes(),
-        destination: source.bytes(),
-        source_port: Be16(far),
-        destination_port: Be16(near),
-        protocol,
-        pad: [0; 3],
-    })
+    let ports = Ports { source: Be16(far), destination: Be16(near) };
+    Ok(Flow { source: destination, destination: source, ports, protocol })
 }
 
 /// Source, destination and protocol of the quoted header. Its length field is not looked at: the quote is cut.
@@ -137,13 +132,9 @@ const CONTROL: u8 = 0xc0;
 ///
 /// Err: it is only fit to be dropped.
 #[inline(always)]
-pub fn too_big<P: Packet, E: Env>(
-    packet: &mut P,
-    env: &E,
-    link: &Link,
-    ip: &Ip,
-    fits: u16,
-) -> Result<(), Reason> {
+pub fn too_big<P: Packet, E: Env>(packet: &mut P, env: &E, fits: u16) -> Result<(), Reason> {
+    let link = Link::parse(packet)?;
+    let ip = Ip::parse(packet, link.len, link.family().ok_or(Reason::Mtu)?)?;
     // No error about an error, nor to what is no sender (RFC 1122, 3.2.2; RFC 4443, 2.4 (e)).
     if ip.protocol == ip.family.icmp() || !is_host(ip.source) {
         return Err(Reason::Mtu);
@@ -154,16 +145,17 @@ pub fn too_big<P: Packet, E: Env>(
             if u16::from_be(fragment) & encap::DONT_FRAGMENT == 0 || fits < MTU_V4_MIN {
                 return Err(Reason::Mtu);
             }
-            (quote::<P, QUOTE_V4_LEN>(packet, ip)?, fits)
+            (quote::<P, QUOTE_V4_LEN>(packet, &ip)?, fits)
         }
-        Family::V6 => (quote::<P, QUOTE_V6_LEN>(packet, ip)?, fits.max(MTU_V6_MIN)),
+        Family::V6 => (quote::<P, QUOTE_V6_LEN>(packet, &ip)?, fits.max(MTU_V6_MIN)),
     };
     if ip.length <= fits || !env.may_answer() {
         return Err(Reason::Mtu);
     }
     let before = (ip.family.header_len() + ERROR_LEN) as i32;
+    let addresses = Link::addresses(packet)?;
     packet.move_head(-before).ok_or(Reason::EncapHeadroom)?;
-    write_error(packet, link, ip, sum, fits).ok_or(Reason::EncapHeadroom)
+    write_error(packet, &link, addresses, &ip, sum, fits).ok_or(Reason::EncapHeadroom)
 }
 
 /// Sum of what is quoted. Err: the packet is shorter, which only a way out of less than 600 bytes brings about.
@@ -177,7 +169,14 @@ fn quote<P: Packet, const LEN: usize>(packet: &P, ip: &Ip) -> Result<Sum, Reason
 
 /// Writes the headers before the quote, and cuts off what is not quoted.
 #[inline(always)]
-fn write_error<P: Packet>(packet: &mut P, link: &Link, ip: &Ip, quote: Sum, fits: u16) -> Option<()> {
+fn write_error<P: Packet>(
+    packet: &mut P,
+    link: &Link,
+    [a, b, c, d, e, f]: [u16; 6],
+    ip: &Ip,
+    quote: Sum,
+    fits: u16,
+) -> Option<()> {
     let (kind, quote_len, class) = match ip.family {
         Family::V4 => ([3, 4], QUOTE_V4_LEN, CONTROL),
         Family::V6 => ([2, 0], QUOTE_V6_LEN, 0),
@@ -186,7 +185,6 @@ fn write_error<P: Packet>(packet: &mut P, link: &Link, ip: &Ip, quote: Sum, fits
     let length = (header_len + ERROR_LEN + quote_len) as u16;
     let (family, source, destination, protocol) = (ip.family, ip.destination, ip.source, ip.family.icmp());
     packet.cut(link.len + length as usize)?;
-    let [a, b, c, d, e, f] = link.addresses;
     encap::write_link(packet, &[d, e, f, a, b, c], &link.tags, link.len, family.ethertype())?;
     let ends = Outer { family, source, destination, label: 0, tunnel: Tunnel::Ip };
     encap::write_ip(packet, link.len, &ends, class, protocol, length)?;
@@ -207,7 +205,7 @@ fn write_error<P: Packet>(packet: &mut P, link: &Link, ip: &Ip, quote: Sum, fits
 const fn is_host(address: Address) -> bool {
     match address.family() {
         Family::V4 => !matches!(address.last()[0], 0 | 127 | 224..=255),
-        Family::V6 => address.bytes()[0] != 0xff && address.halves()[0] != 0,
+        Family::V6 => address.bytes()[0] != 0xff && address.halves().0 != 0,
     }
 }
 

@@ -1,29 +1,31 @@
 //! The walk of a packet through the balancer.
 //!
-//! What is ours is decided by the VIP map alone: (destination address, port, protocol). What cannot have a
-//! port, because it is a fragment, carries options or is cut short, is ours if its address has an entry for
-//! ICMP (port 0), which control writes for every VIP address. Everything else passes untouched, but for what
-//! no receiver could read either (malformed Ethernet and IP headers) and for denied sources, which are
+//! What is ours is decided by the VIPs alone: destination address, port, protocol (see [`crate::directory`]). What
+//! cannot have a port, because it is a fragment, carries options or is cut short, is ours if its address has an
+//! entry for ICMP (port 0), which control writes for every VIP address. Everything else passes untouched, but
+//! for what no receiver could read either (malformed Ethernet and IP headers) and for denied sources, which are
 //! dropped whomever they are for.
+//!
+//! A settled packet reads plain arrays only, calls no helper but the one that makes room in front of it, and makes
+//! no key on the stack: what the config does not use and what its slot does not need is not looked at.
 
 use lb_abi::{
     ABI_VERSION,
-    be::Be16,
-    flow::FlowKey,
-    hash,
-    meta::{FLAG_DENY_V4, FLAG_DENY_V6, Meta},
+    meta::Meta,
     reason::Reason,
-    vip::{ECHO, FORWARD_GUE, FORWARD_IPIP, FORWARD_L2DSR, VipEntry, VipKey},
+    vip::{ECHO, FORWARD_GUE, FORWARD_IPIP, FORWARD_L2DSR, VipEntry},
 };
 
 use crate::{
     address::Address,
+    directory::Wanted,
     encap::{self, Outer, Tags, Tunnel},
     env::{Env, Route, Unroutable},
-    gue, hop, icmp,
+    flow::Flow,
+    guard, gue, hop, icmp,
     numbers::Family,
     packet::Packet,
-    parse::{Ip, Link, Ports, Shape, Transport},
+    parse::{Ip, Link, Transport},
     select::{self, Stage},
     verdict::{Outcome, Verdict},
 };
@@ -47,87 +49,44 @@ fn walk<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<Outcome, Reason> {
     }
     let link = Link::parse(packet)?;
     let family = link.family().ok_or(Reason::NotOurs)?;
-    if link.to_group() {
+    if link.to_group {
         return Err(Reason::NotOurs);
     }
     let ip = Ip::parse(packet, link.len, family)?;
-    if is_denied(env, meta, &ip) {
+    if guard::denies(env, meta, &ip) {
         return Err(Reason::Denied);
     }
-    let transport = match ip.shape {
-        Shape::Plain => Transport::parse(packet, &ip),
-        Shape::Fragment => Err(Reason::Fragment),
-        Shape::Options => Err(Reason::IpOptions),
+    // What is cut short, a fragment or has options is ours to judge if its address is.
+    let transport = Transport::parse(packet, &ip)
+        .map_err(|reason| env.vip_flags(ip.destination).map_or(Reason::NotOurs, |_| reason))?;
+    let (flow, stage) = match transport {
+        Transport::Tcp(ports, flags) => (Flow::new(&ip, ports), Stage::of(flags)),
+        Transport::Udp(ports) => (Flow::new(&ip, ports), Some(Stage::Datagram)),
+        Transport::EchoRequest => return echo(packet, env, &ip),
+        Transport::IcmpError => {
+            env.vip_flags(ip.destination).ok_or(Reason::NotOurs)?;
+            (icmp::quoted(packet, &ip)?, Some(Stage::Reported))
+        }
+        Transport::Other => return Err(Reason::NotOurs),
     };
-    let (vip, flow, stage) = match transport {
-        Ok(Transport::Tcp(ports, flags)) => {
-            let flow = flow(&ip, ports);
-            let vip = find(env, &flow)?;
-            if !flags.possible() {
-                return Err(Reason::MalformedTcp);
-            }
-            (vip, flow, Stage::of(flags))
-        }
-        Ok(Transport::Udp(ports)) => {
-            let flow = flow(&ip, ports);
-            (find(env, &flow)?, flow, Stage::Datagram)
-        }
-        Ok(Transport::EchoRequest) => {
-            return match env.vip(&address_key(&ip)) {
-                Some(vip) if vip.flags & ECHO != 0 => {
-                    icmp::answer(packet, &link, &ip)?;
-                    Ok(Outcome { reason: Reason::Echo, verdict: Verdict::Transmit })
-                }
-                _ => Err(Reason::NotOurs),
-            };
-        }
-        Ok(Transport::IcmpError) => {
-            env.vip(&address_key(&ip)).ok_or(Reason::NotOurs)?;
-            let flow = icmp::quoted(packet, &ip)?;
-            (find(env, &flow)?, flow, Stage::Reported)
-        }
-        Ok(Transport::Other) => return Err(Reason::NotOurs),
-        Err(reason) => return Err(env.vip(&address_key(&ip)).map_or(Reason::NotOurs, |_| reason)),
-    };
+    let wanted = Wanted::new(flow.destination, flow.ports.destination, flow.protocol);
+    let vip = env.find_vip(meta, wanted).ok_or(Reason::NotOurs)?;
+    if vip.flags & (FORWARD_IPIP | FORWARD_GUE | FORWARD_L2DSR) == 0 {
+        return Err(Reason::NotOurs);
+    }
+    let stage = stage.ok_or(Reason::MalformedTcp)?;
     forward(packet, env, meta, &link, &ip, vip, &flow, stage)
 }
 
+/// An echo request is answered if it is for a VIP that does so.
 #[inline(always)]
-fn is_denied<E: Env>(env: &E, meta: &Meta, ip: &Ip) -> bool {
-    match ip.family {
-        Family::V4 => meta.flags & FLAG_DENY_V4 != 0 && env.denied_v4(ip.source.last()),
-        Family::V6 => meta.flags & FLAG_DENY_V6 != 0 && env.denied_v6(ip.source.bytes()),
+fn echo<P: Packet, E: Env>(packet: &mut P, env: &E, ip: &Ip) -> Result<Outcome, Reason> {
+    let vip = env.vip_flags(ip.destination).ok_or(Reason::NotOurs)?;
+    if vip.flags & ECHO == 0 {
+        return Err(Reason::NotOurs);
     }
-}
-
-/// Under this key every VIP address is known, with or without echo.
-#[inline(always)]
-fn address_key(ip: &Ip) -> VipKey {
-    VipKey { address: ip.destination.bytes(), port: Be16(0), protocol: ip.family.icmp(), pad: 0 }
-}
-
-/// The flow of a TCP or UDP packet.
-#[inline(always)]
-const fn flow(ip: &Ip, ports: Ports) -> FlowKey {
-    FlowKey {
-        source: ip.source.bytes(),
-        destination: ip.destination.bytes(),
-        source_port: ports.source,
-        destination_port: ports.destination,
-        protocol: ip.protocol,
-        pad: [0; 3],
-    }
-}
-
-/// The forwarding entry of a flow.
-#[inline(always)]
-fn find<'e, E: Env>(env: &'e E, flow: &FlowKey) -> Result<&'e VipEntry, Reason> {
-    let FlowKey { destination, destination_port, protocol, .. } = *flow;
-    let key = VipKey { address: destination, port: destination_port, protocol, pad: 0 };
-    match env.vip(&key) {
-        Some(vip) if vip.flags & (FORWARD_IPIP | FORWARD_GUE | FORWARD_L2DSR) != 0 => Ok(vip),
-        _ => Err(Reason::NotOurs),
-    }
+    icmp::answer(packet, ip)?;
+    Ok(Outcome { reason: Reason::Echo, verdict: Verdict::Transmit })
 }
 
 #[expect(clippy::too_many_arguments, reason = "inlined; a struct of these would only be taken apart again")]
@@ -139,15 +98,19 @@ fn forward<P: Packet, E: Env>(
     link: &Link,
     ip: &Ip,
     vip: &VipEntry,
-    flow: &FlowKey,
+    flow: &Flow,
     stage: Stage,
 ) -> Result<Outcome, Reason> {
+    let hash = flow.hash(vip.hash_key);
+    let choice = select::select(env, meta.activity, vip, flow, stage, hash)?;
+    let bytes = packet.len_of(ip.at + ip.length as usize) as u64;
+    if choice.is_local {
+        env.count_traffic(vip.vip, choice.id, bytes, choice.new_flow);
+        return Ok(Outcome { reason: Reason::Local, verdict: Verdict::Pass });
+    }
     if ip.ttl <= 1 {
         return Err(Reason::Ttl);
     }
-    let hash = hash::flow(vip.hash_key, flow);
-    let choice = select::select(env, vip, flow, stage, hash)?;
-    let bytes = packet.len_of(ip.at + ip.length as usize) as u64;
 
     let tunnel = if vip.flags & FORWARD_IPIP != 0 {
         Some(Tunnel::Ip)
@@ -173,7 +136,7 @@ fn forward<P: Packet, E: Env>(
         Ok(hop) => hop,
         Err(Unroutable::TooLong { mtu }) => {
             let fits = mtu.saturating_sub(length - ip.length);
-            icmp::too_big(packet, env, link, ip, fits)?;
+            env.tell_too_big(packet, fits)?;
             return Ok(Outcome { reason: Reason::TooBig, verdict: Verdict::Transmit });
         }
         Err(unroutable) => return Err(unroutable.reason()),

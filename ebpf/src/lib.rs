@@ -5,8 +5,8 @@
 //! one set of rows is run on both. Order of steps in [`ingress::ingress`]:
 //!
 //! ```text
-//! parse link, IP -> deny list -> parse transport -> VIP (of the flow that an ICMP error quotes) -> echo | ttl ->
-//! slot -> flow record -> route -> too big | front -> out
+//! parse link, IP -> deny and allow lists -> parse transport -> echo | VIP (of the flow that an ICMP error quotes) ->
+//! slot -> flow record -> itself | ttl -> route -> too big | front -> out
 //! ```
 //! Absent on purpose: allocation, panics, raw pointers, logging, and every look-up a packet does not need.
 #![no_std]
@@ -15,8 +15,11 @@ pub mod address;
 pub mod capture;
 pub mod checksum;
 pub mod decap;
+pub mod directory;
 pub mod encap;
 pub mod env;
+pub mod flow;
+pub mod guard;
 pub mod gue;
 pub mod hop;
 pub mod icmp;

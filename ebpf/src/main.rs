@@ -23,7 +23,7 @@ use aya_ebpf::{
 use lb_abi::ABI_VERSION;
 use lb_ebpf::{decap, ingress};
 
-use crate::ctx::{Kernel, XdpPacket};
+use crate::ctx::{frame::XdpPacket, kernel::Kernel};
 
 /// Checked by the loader before it loads anything of this object.
 #[unsafe(no_mangle)]
@@ -83,7 +83,7 @@ fn lb_pass(_: XdpContext) -> u32 {
 /// another worker's. It always passes: without a choice, the kernel chooses.
 #[sk_reuseport(migrate)]
 fn lb_steer(ctx: SkReuseportContext) -> u32 {
-    ctx::steer(&ctx);
+    ctx::steer::steer(&ctx);
     ctx::SK_PASS
 }
 

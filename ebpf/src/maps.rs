@@ -1,5 +1,7 @@
 //! Map statics. Names, keys and values are the contract of `lb_abi::names`.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     macros::map,
@@ -11,9 +13,12 @@ use lb_abi::{
     bounds,
     capture::{self, CaptureCounters, CaptureFilter, CaptureScratch},
     counter::{Budget, FlowEvent, Traffic},
+    directory::{PortRanges, VipSlot},
     flow::{FlowKey, FlowRecord, Inserts},
+    guard::{GATE_WORDS, GuardBucket},
     hop::HopEntry,
     interface::{self, InterfaceEntry},
+    lengths::{LISTS, Lengths},
     link::LinkEntry,
     lookup::LookupEntry,
     meta::Meta,
@@ -24,11 +29,20 @@ use lb_abi::{
     trace::Why,
     vip::{VipEntry, VipKey},
 };
+use lb_ebpf::env::Route;
 
 #[map]
 pub(crate) static META: Array<Meta> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static VIPS: HashMap<VipKey, VipEntry> = HashMap::with_max_entries(bounds::VIP_KEYS_MAX, 0);
+/// Written by control through a memory mapping: one 64-bit store publishes an entry.
+#[map]
+pub(crate) static VIP_BUCKETS: Array<u64> = Array::with_max_entries(bounds::VIP_BUCKETS, BPF_F_MMAPABLE);
+/// Mappable, as only then its values begin on a page and each is one cache line.
+#[map]
+pub(crate) static VIP_ENTRIES: Array<VipSlot> = Array::with_max_entries(bounds::VIP_INDEXES, BPF_F_MMAPABLE);
+#[map]
+pub(crate) static VIP_RANGES: Array<PortRanges> = Array::with_max_entries(bounds::VIP_RANGES, 0);
 /// Written by control through a memory mapping: one 64-bit store per changed slot.
 #[map]
 pub(crate) static SLOTS: Array<u64> = Array::with_max_entries(bounds::SLOTS_MAX, BPF_F_MMAPABLE);
@@ -38,11 +52,17 @@ pub(crate) static BACKENDS: Array<BackendEntry> = Array::with_max_entries(bounds
 pub(crate) static HOPS: PerCpuArray<HopEntry> = PerCpuArray::with_max_entries(bounds::BACKENDS_MAX, 0);
 #[map]
 pub(crate) static LINKS: HashMap<u32, LinkEntry> = HashMap::with_max_entries(bounds::LINKS_MAX, 0);
+/// The route that is asked for.
+#[map]
+pub(crate) static ROUTE: PerCpuArray<MaybeUninit<Route>> = PerCpuArray::with_max_entries(1, 0);
 /// Room for a question to the routing table, and its answer.
 #[map]
 pub(crate) static QUESTION: PerCpuArray<[u64; 8]> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub(crate) static ANSWERS: PerCpuArray<Budget> = PerCpuArray::with_max_entries(1, 0);
+/// Key of the flow whose slot moves: room for one of its size is not on the stack.
+#[map]
+pub(crate) static MOVING: PerCpuArray<FlowKey> = PerCpuArray::with_max_entries(1, 0);
 /// Preallocated (no `BPF_F_NO_PREALLOC`) and not LRU: full means refuse.
 #[map]
 pub(crate) static FLOWS: HashMap<FlowKey, FlowRecord> = HashMap::with_max_entries(bounds::FLOWS_MAX, 0);
@@ -51,10 +71,14 @@ pub(crate) static INSERTS: PerCpuArray<Inserts> = PerCpuArray::with_max_entries(
 /// Shared by all cores; written at most once a tick by each, and only while something is refused.
 #[map]
 pub(crate) static REFUSED_AT: Array<u32> = Array::with_max_entries(1, 0);
+/// Written by control through a memory mapping, like `SLOTS`.
 #[map]
-pub(crate) static DENY_V4: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(bounds::DENY_MAX, 0);
+pub(crate) static GATES: Array<u64> = Array::with_max_entries(GATE_WORDS, BPF_F_MMAPABLE);
+/// The same; a bucket is one cache line.
 #[map]
-pub(crate) static DENY_V6: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(bounds::DENY_MAX, 0);
+pub(crate) static GUARD: Array<GuardBucket> = Array::with_max_entries(bounds::GUARD_BUCKETS, BPF_F_MMAPABLE);
+#[map]
+pub(crate) static LENGTHS: Array<Lengths> = Array::with_max_entries(2 * LISTS as u32, 0);
 #[map]
 pub(crate) static REASONS: PerCpuArray<u64> = PerCpuArray::with_max_entries(reason::COUNT, 0);
 #[map]

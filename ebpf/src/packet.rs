@@ -6,7 +6,8 @@ use crate::checksum::Sum;
 ///
 /// Bytes are read and written as 16-bit words as they lie there, that is in network order: frames begin on an
 /// even address and headers have even lengths, and BPF code made of words is small, where byte arrays are
-/// taken apart and put together again byte by byte. All offsets are from the present first byte;
+/// taken apart and put together again byte by byte. Where more is wanted at once, double (32 bits) and quad words
+/// (64 bits) are; they may begin on any even address. All offsets are from the present first byte;
 /// [`Packet::move_head`] shifts them.
 pub trait Packet {
     /// Bytes from the Ethernet header on that lie together: all of them, or of a jumbo frame those in its first buffer.
@@ -36,6 +37,56 @@ pub trait Packet {
     /// Overwrites `N` words at byte offset `at`; none, and nothing written, if the frame ends before.
     fn store<const N: usize>(&mut self, at: usize, words: [u16; N]) -> Option<()>;
 
+    /// `N` double words at byte offset `at`, as they lie there; none if the frame ends before.
+    #[inline(always)]
+    fn load_doubles<const N: usize>(&self, at: usize) -> Option<[u32; N]> {
+        let mut doubles = [0; N];
+        for (index, double) in doubles.iter_mut().enumerate() {
+            let [a, b] = self.load(at + 4 * index)?;
+            let ([a, b], [c, d]) = (a.to_ne_bytes(), b.to_ne_bytes());
+            *double = u32::from_ne_bytes([a, b, c, d]);
+        }
+        Some(doubles)
+    }
+
+    /// `N` quad words at byte offset `at`, as they lie there; none if the frame ends before.
+    #[inline(always)]
+    fn load_quads<const N: usize>(&self, at: usize) -> Option<[u64; N]> {
+        let mut quads = [0; N];
+        for (index, quad) in quads.iter_mut().enumerate() {
+            let [a, b] = self.load_doubles(at + 8 * index)?;
+            let ([a, b, c, d], [e, f, g, h]) = (a.to_ne_bytes(), b.to_ne_bytes());
+            *quad = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+        }
+        Some(quads)
+    }
+
+    /// Overwrites `N` double words at byte offset `at`; none, and nothing written, if the frame ends before.
+    #[inline(always)]
+    fn store_doubles<const N: usize>(&mut self, at: usize, doubles: [u32; N]) -> Option<()> {
+        if at + 4 * N > self.len() {
+            return None;
+        }
+        for (index, double) in doubles.into_iter().enumerate() {
+            let [a, b, c, d] = double.to_ne_bytes();
+            self.store(at + 4 * index, [u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d])])?;
+        }
+        Some(())
+    }
+
+    /// Overwrites `N` quad words at byte offset `at`; none, and nothing written, if the frame ends before.
+    #[inline(always)]
+    fn store_quads<const N: usize>(&mut self, at: usize, quads: [u64; N]) -> Option<()> {
+        if at + 8 * N > self.len() {
+            return None;
+        }
+        for (index, quad) in quads.into_iter().enumerate() {
+            let [a, b, c, d, e, f, g, h] = quad.to_ne_bytes();
+            let (first, last) = (u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h]));
+            self.store_doubles(at + 8 * index, [first, last])?;
+        }
+        Some(())
+    }
     /// Ones' complement sum of `LEN` bytes at byte offset `at`; `LEN` is a multiple of 4 and at most 1536. None if the
     /// frame ends before.
     fn sum<const LEN: usize>(&self, at: usize) -> Option<Sum>;

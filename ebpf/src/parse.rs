@@ -17,8 +17,8 @@ const ETHERTYPE_SERVICE_TAG: u16 = 0x88a8;
 /// An Ethernet header with up to two tags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// Destination, then source address.
-    pub addresses: [u16; 6],
+    /// Sent to a broadcast or multicast address (IEEE 802, group bit).
+    pub to_group: bool,
     /// The tags, outermost first, each four bytes as on the wire; the unused rest is zero.
     pub tags: [u32; 2],
     /// Bytes: 14, 18 or 22.
@@ -31,9 +31,10 @@ impl Link {
     /// Reads the header. Err: the frame ends inside it.
     #[inline(always)]
     pub fn parse<P: Packet>(packet: &P) -> Result<Self, Reason> {
-        let addresses = packet.load::<6>(0).ok_or(Reason::MalformedEthernet)?;
-        let ethertype = load_u16(packet, 12).ok_or(Reason::MalformedEthernet)?;
-        let mut link = Self { addresses, tags: [0; 2], len: ETHERNET_LEN, ethertype };
+        let [first, _, _, _, _, _, ethertype] = packet.load(0).ok_or(Reason::MalformedEthernet)?;
+        let to_group = u16::from_be(first) & 0x0100 != 0;
+        let ethertype = u16::from_be(ethertype);
+        let mut link = Self { to_group, tags: [0; 2], len: ETHERNET_LEN, ethertype };
         if is_tag(link.ethertype) {
             link.tags[0] = load_tag(packet, 12).ok_or(Reason::MalformedEthernet)?;
             link.ethertype = load_u16(packet, 16).ok_or(Reason::MalformedEthernet)?;
@@ -57,10 +58,10 @@ impl Link {
         }
     }
 
-    /// Sent to a broadcast or multicast address (IEEE 802, group bit).
+    /// Destination, then source address, as they stand in the frame.
     #[inline(always)]
-    pub const fn to_group(&self) -> bool {
-        u16::from_be(self.addresses[0]) & 0x0100 != 0
+    pub fn addresses<P: Packet>(packet: &P) -> Result<[u16; 6], Reason> {
+        packet.load(0).ok_or(Reason::MalformedEthernet)
     }
 }
 
@@ -136,8 +137,8 @@ impl Ip {
 
     #[inline(always)]
     fn parse_v4<P: Packet>(packet: &P, at: usize) -> Result<Self, Reason> {
-        let [first, length, _, fragment, ttl, _, s0, s1, d0, d1] =
-            packet.load(at).ok_or(Reason::MalformedIp)?;
+        let [_, _, _, source, destination] = packet.load_doubles(at).ok_or(Reason::MalformedIp)?;
+        let [first, length, _, fragment, ttl] = packet.load(at).ok_or(Reason::MalformedIp)?;
         let [version, class] = first.to_ne_bytes();
         let [ttl, protocol] = ttl.to_ne_bytes();
         let length = u16::from_be(length);
@@ -160,8 +161,8 @@ impl Ip {
         Ok(Self {
             family: Family::V4,
             at,
-            source: Address::v4([s0, s1]),
-            destination: Address::v4([d0, d1]),
+            source: Address::of_v4(source),
+            destination: Address::of_v4(destination),
             class,
             ttl,
             protocol,
@@ -173,8 +174,8 @@ impl Ip {
     #[inline(always)]
     fn parse_v6<P: Packet>(packet: &P, at: usize) -> Result<Self, Reason> {
         let [first, _, payload, next] = packet.load(at).ok_or(Reason::MalformedIp)?;
-        let source = Address::v6(packet.load(at + 8).ok_or(Reason::MalformedIp)?);
-        let destination = Address::v6(packet.load(at + 24).ok_or(Reason::MalformedIp)?);
+        let [_, s0, s1, d0, d1] = packet.load_quads(at).ok_or(Reason::MalformedIp)?;
+        let (source, destination) = (Address::of_halves(s0, s1), Address::of_halves(d0, d1));
         let first = u16::from_be(first);
         let [protocol, ttl] = next.to_ne_bytes();
         let length = u16::from_be(payload) as usize + IPV6_LEN;
@@ -226,9 +227,14 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// Reads the header that follows a plain IP header.
+    /// Reads the header that follows a plain IP header; behind any other there is none to read.
     #[inline(always)]
     pub fn parse<P: Packet>(packet: &P, ip: &Ip) -> Result<Self, Reason> {
+        match ip.shape {
+            Shape::Plain => {}
+            Shape::Fragment => return Err(Reason::Fragment),
+            Shape::Options => return Err(Reason::IpOptions),
+        }
         let at = ip.at + ip.family.header_len();
         let length = ip.length as usize - ip.family.header_len();
         if ip.protocol == protocol::TCP {

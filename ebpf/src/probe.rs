@@ -47,7 +47,7 @@ pub const fn outer_v4(inner: &[u16; 10], source: Address, destination: Address) 
     let ([s0, s1], [d0, d1]) = (source.last_words(), destination.last_words());
     // The first word is the inner one: version, length and class are the same.
     let mut header = [inner[0], length.to_be(), 0, 0x4000_u16.to_be(), life, 0, s0, s1, d0, d1];
-    header[5] = checksum::ipv4_header(&header).0;
+    header[5] = checksum::ipv4_header(&checksum::doubles(&header)).0;
     header
 }
 
@@ -125,7 +125,7 @@ mod tests {
         assert_eq!(bytes[12..], [10, 0, 0, 1, 10, 0, 0, 2]);
         let mut unsealed = outer;
         unsealed[5] = 0;
-        assert_eq!(checksum::ipv4_header(&unsealed).0, outer[5]);
+        assert_eq!(checksum::ipv4_header(&checksum::doubles(&unsealed)).0, outer[5]);
 
         let (one, two) = (Address::v6([1; 8]), Address::v6([2; 8]));
         let mut inner = [0; 20];

@@ -58,7 +58,7 @@
 //! since, looks like a new flow. It is followed by whoever is first recorded.
 
 use lb_abi::{
-    backend::{BackendEntry, DOWN, PRESENT},
+    backend::{BackendEntry, DOWN, LOCAL, PRESENT},
     bounds::INSERTS_PER_TICK,
     counter::FlowEvent,
     flow::{CLOSING, FlowKey, FlowRecord, Inserts},
@@ -71,14 +71,16 @@ use lb_abi::{
 use crate::{
     address::Address,
     env::{Env, FlowCell},
+    flow::Flow,
     parse::TcpFlags,
 };
 
 /// What a packet says about its flow.
+#[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// TCP: SYN alone.
-    Opening,
+    Opening = 0,
     /// TCP: SYN-ACK. It never begins a record: clients do not send it to a service.
     Answering,
     /// TCP: FIN or RST. It ends a record and never begins one.
@@ -92,10 +94,12 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// Of a possible set of flags.
+    /// Of a set of flags; none of an impossible one.
     #[inline(always)]
-    pub const fn of(flags: TcpFlags) -> Self {
-        if flags.0 & (TcpFlags::FIN | TcpFlags::RST) != 0 {
+    pub const fn of(flags: TcpFlags) -> Option<Self> {
+        Some(if !flags.possible() {
+            return None;
+        } else if flags.0 & (TcpFlags::FIN | TcpFlags::RST) != 0 {
             Self::Closing
         } else if flags.0 & TcpFlags::SYN == 0 {
             Self::Running
@@ -103,6 +107,19 @@ impl Stage {
             Self::Opening
         } else {
             Self::Answering
+        })
+    }
+
+    /// The stage of a number; what is none is what never changes anything.
+    #[inline(always)]
+    pub const fn of_number(number: u8) -> Self {
+        match number {
+            0 => Self::Opening,
+            1 => Self::Answering,
+            2 => Self::Closing,
+            3 => Self::Running,
+            4 => Self::Datagram,
+            _ => Self::Reported,
         }
     }
 
@@ -122,6 +139,8 @@ pub struct Choice {
     pub address: Address,
     /// Which backend of that id.
     pub generation: u32,
+    /// It is this box itself.
+    pub is_local: bool,
     /// Counted as a new flow.
     pub new_flow: bool,
 }
@@ -149,27 +168,29 @@ fn is_up<E: Env>(env: &E, id: u16) -> bool {
     standing(env.backend(id)) == Standing::Up
 }
 
-/// Picks the backend of a packet whose flow hashes to `hash`.
+/// Picks the backend of a packet whose flow hashes to `hash`. `activity`: see [`Env::touch`].
 #[inline(always)]
 pub fn select<E: Env>(
     env: &E,
+    activity: u32,
     vip: &VipEntry,
-    flow: &FlowKey,
+    flow: &Flow,
     stage: Stage,
     hash: u32,
 ) -> Result<Choice, Reason> {
     let index = vip.table.wrapping_add(hash::slot(hash, vip.table_len));
     let slot = env.slot(index).ok_or(Reason::NoBackend)?;
-    env.touch(index);
+    env.touch(activity, index);
     let still = matches!(slot.phase(), Phase::Settled) || vip.flags & FLOWS_NONE != 0;
     let Pick { id, recorded } =
-        if still { Pick::of(slot.owner()) } else { pick_moving(env, vip, flow, stage, slot) };
+        if still { Pick::of(slot.owner()) } else { env.pick_moving(flow, vip.flow_idle_ticks, stage, slot) };
     let entry = env.backend(id);
     match (standing(entry), entry) {
         (Standing::Up, Some(entry)) => Ok(Choice {
             id,
             address: Address::new(entry.address),
             generation: entry.generation,
+            is_local: entry.flags & LOCAL != 0,
             new_flow: matches!(stage, Stage::Opening) || (matches!(stage, Stage::Datagram) && recorded),
         }),
         (Standing::Down, _) => Err(Reason::BackendDown),
@@ -178,9 +199,12 @@ pub fn select<E: Env>(
 }
 
 /// A backend id that may yet turn out to be down or absent.
-struct Pick {
-    id: u16,
-    recorded: bool,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pick {
+    /// Of the backend.
+    pub id: u16,
+    /// The packet began a record.
+    pub recorded: bool,
 }
 
 impl Pick {
@@ -190,24 +214,25 @@ impl Pick {
     }
 }
 
+/// The backend of a packet whose slot moves. `idle`: ticks that the VIP remembers a flow without packets.
 #[inline(always)]
-fn pick_moving<E: Env>(env: &E, vip: &VipEntry, flow: &FlowKey, stage: Stage, slot: Slot) -> Pick {
+pub fn pick_moving<E: Env>(env: &E, flow: &FlowKey, idle: u32, stage: Stage, slot: Slot) -> Pick {
     let now = env.now_ticks();
     let cell = env.flow(flow);
     if let Some(cell) = &cell {
         let record = cell.load();
-        if lives(record, slot, vip, now) {
+        if lives(record, slot, idle, now) {
             return follow(env, cell, record, stage, slot, now);
         }
     }
-    begin(env, vip, flow, stage, slot, now, cell)
+    begin(env, flow, idle, stage, slot, now, cell)
 }
 
 /// The record is of the slot's epoch and its last packet no older than the idle time. Another core's clock may be
 /// a tick ahead of ours.
 #[inline(always)]
-const fn lives(record: FlowRecord, slot: Slot, vip: &VipEntry, now: u32) -> bool {
-    record.epoch == slot.epoch() && since(record.seen, now) <= vip.flow_idle_ticks
+const fn lives(record: FlowRecord, slot: Slot, idle: u32, now: u32) -> bool {
+    record.epoch == slot.epoch() && since(record.seen, now) <= idle
 }
 
 /// Ticks since `then`; 0 where the clock that said so is ahead of ours.
@@ -264,10 +289,11 @@ fn follow<E: Env>(
 
 /// No live record: the flow begins, or was silent since the slot moved.
 #[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "inlined; a struct of these would only be taken apart again")]
 fn begin<E: Env>(
     env: &E,
-    vip: &VipEntry,
     flow: &FlowKey,
+    idle: u32,
     stage: Stage,
     slot: Slot,
     now: u32,
@@ -282,7 +308,7 @@ fn begin<E: Env>(
     let opens = match stage {
         Stage::Opening => true,
         // Whoever had it before was heard of within the idle time, or is heard of no more.
-        Stage::Datagram => !is_window_open(env, vip, slot, now),
+        Stage::Datagram => !is_window_open(env, idle, slot, now),
         Stage::Answering | Stage::Closing | Stage::Running | Stage::Reported => false,
     };
     let id = match previous {
@@ -313,9 +339,8 @@ fn begin<E: Env>(
     {
         // Another core was faster with a packet of the same flow.
         let record = cell.load();
-        if lives(record, slot, vip, now) {
-            env.count_flow(FlowEvent::Followed);
-            return Pick::of(record.backend);
+        if lives(record, slot, idle, now) {
+            return follow(env, &cell, record, stage, slot, now);
         }
     }
     env.count_flow(refused);
@@ -330,8 +355,8 @@ fn begin<E: Env>(
 /// Whether flows of `previous` that are not recorded may still live, by this VIP's idle time: since the slot
 /// opened, and since some flow could not be recorded.
 #[inline(always)]
-fn is_window_open<E: Env>(env: &E, vip: &VipEntry, slot: Slot, now: u32) -> bool {
-    let end = vip.flow_idle_ticks.saturating_add(GRACE_TICKS);
+fn is_window_open<E: Env>(env: &E, idle: u32, slot: Slot, now: u32) -> bool {
+    let end = idle.saturating_add(GRACE_TICKS);
     matches!(slot.phase(), Phase::Sweeping) || age(slot, now) <= end || since(env.refused_at(), now) <= end
 }
 
@@ -377,23 +402,23 @@ mod tests {
 
     #[test]
     fn stages() {
-        assert_eq!(Stage::of(TcpFlags(0x02)), Stage::Opening);
-        assert_eq!(Stage::of(TcpFlags(0xc2)), Stage::Opening);
-        assert_eq!(Stage::of(TcpFlags(0x12)), Stage::Answering);
-        assert_eq!(Stage::of(TcpFlags(0x11)), Stage::Closing);
-        assert_eq!(Stage::of(TcpFlags(0x14)), Stage::Closing);
-        assert_eq!(Stage::of(TcpFlags(0x18)), Stage::Running);
+        assert_eq!(Stage::of(TcpFlags(0x02)), Some(Stage::Opening));
+        assert_eq!(Stage::of(TcpFlags(0xc2)), Some(Stage::Opening));
+        assert_eq!(Stage::of(TcpFlags(0x12)), Some(Stage::Answering));
+        assert_eq!(Stage::of(TcpFlags(0x11)), Some(Stage::Closing));
+        assert_eq!(Stage::of(TcpFlags(0x14)), Some(Stage::Closing));
+        assert_eq!(Stage::of(TcpFlags(0x18)), Some(Stage::Running));
+        assert_eq!(Stage::of(TcpFlags(0x03)), None);
     }
 
     #[test]
     fn a_clock_a_tick_ahead_makes_nothing_old() {
         let record = FlowRecord { seen: 101, ..FlowRecord::default() };
         let slot = Slot::new(1, 2, Phase::Open, 0, 101);
-        let vip = VipEntry { flow_idle_ticks: 10, ..VipEntry::default() };
-        assert!(lives(record, slot, &vip, 100));
-        assert!(lives(record, slot, &vip, 111));
-        assert!(!lives(record, slot, &vip, 112));
-        assert!(!lives(FlowRecord { epoch: 1, ..record }, slot, &vip, 100));
+        assert!(lives(record, slot, 10, 100));
+        assert!(lives(record, slot, 10, 111));
+        assert!(!lives(record, slot, 10, 112));
+        assert!(!lives(FlowRecord { epoch: 1, ..record }, slot, 10, 100));
         assert_eq!(age(slot, 100), 0);
         assert_eq!(age(slot, 105), 4);
     }

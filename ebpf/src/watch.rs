@@ -1,12 +1,13 @@
 //! Programs that watch the packet path at work: the same walk, with a witness between it and the kernel.
 
-use core::mem::size_of;
+use core::{marker::PhantomData, mem::size_of, ptr};
 
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{
         BPF_RB_NO_WAKEUP,
         xdp_action::{XDP_ABORTED, XDP_PASS},
+        xdp_md,
     },
     helpers::generated as helpers,
     programs::XdpContext,
@@ -16,33 +17,141 @@ use lb_abi::{
         CaptureCounters, CaptureFilter, CaptureRecord, CaptureScratch, FLAG_PAYLOAD, PLACE_SHOW, PLACE_WALK,
         SNAP_MAX, spend,
     },
+    hop::HopEntry,
+    reason::Reason,
+    slot::Slot,
     trace::Trace,
 };
 use lb_ebpf::{
     capture::{self, Sight},
     checksum::Sum,
-    env::Env,
+    env::{Env, Route, Unroutable},
+    flow::Flow,
     ingress,
     packet::Packet,
-    witness::{self, Dry, Live, Notes, Witness},
+    select::{Pick, Stage},
+    witness::{self, Dry, Kind, Live, Notes, Witness},
 };
 
 use crate::{
-    ctx::{self, Kernel, XdpPacket},
+    ctx::{
+        self,
+        frame::XdpPacket,
+        kernel::{self, Kernel},
+    },
     maps,
 };
 
-/// A trace in a map.
-struct InMap(*mut Trace);
+/// Where the trace of a kind of run is.
+trait Traced: Kind {
+    /// Its address. None is never so: arrays of one entry have it.
+    fn trace() -> Option<*mut Trace>;
+}
 
-impl Notes for InMap {
+impl Traced for Live {
     #[inline(always)]
-    fn change(&self, edit: impl FnOnce(&mut Trace)) {
+    fn trace() -> Option<*mut Trace> {
+        // SAFETY: one entry of a map; only an address is made.
+        maps::CAPTURE_SCRATCH.get_ptr_mut(0).map(|scratch| unsafe { &raw mut (*scratch).record.trace })
+    }
+}
+
+impl Traced for Dry {
+    #[inline(always)]
+    fn trace() -> Option<*mut Trace> {
+        // SAFETY: as above.
+        maps::WHY.get_ptr_mut(0).map(|why| unsafe { &raw mut (*why).trace })
+    }
+}
+
+/// A trace in a map.
+struct InMap<'a, K> {
+    trace: *mut Trace,
+    ctx: &'a XdpContext,
+    kind: PhantomData<K>,
+}
+
+impl<'a, K: Traced> InMap<'a, K> {
+    #[inline(always)]
+    fn of(ctx: &'a XdpContext) -> Option<Self> {
+        Some(Self { trace: K::trace()?, ctx, kind: PhantomData })
+    }
+}
+
+impl<K: Traced> Notes for InMap<'_, K> {
+    #[inline(always)]
+    fn change<R>(&self, edit: impl FnOnce(&mut Trace) -> R) -> R {
         // SAFETY: a value of a map, which the kernel keeps mapped while the program runs. It is this run's alone:
         // of `WHY` there is one user, who waits for the program's end; the scratch is this core's own, and XDP
         // programs are not interrupted by one another on a core. No edit calls another.
-        edit(unsafe { &mut *self.0 });
+        edit(unsafe { &mut *self.trace })
     }
+
+    #[inline(always)]
+    fn pick_moving<E: Env>(&self, _: &E, flow: &Flow, idle: u32, stage: Stage, slot: Slot) -> Pick {
+        kernel::ask_moving(flow);
+        kernel::pick_of(lb_pick_moving_seen(slot.0, idle as u64, stage as u64, K::LIVE as u64))
+    }
+
+    #[inline(always)]
+    fn find_hop<E: Env>(
+        &self,
+        _: &E,
+        backend: u16,
+        wanted: HopEntry,
+        route: &Route,
+    ) -> Result<(), Unroutable> {
+        let (to, from) = kernel::ask_hop(backend, wanted, route);
+        kernel::hop_result(lb_find_hop_seen(self.ctx.ctx, to, from, K::LIVE as u64))
+    }
+
+    #[inline(always)]
+    fn tell_too_big<P: Packet, E: Env>(&self, _: &E, _: &mut P, fits: u16) -> Result<(), Reason> {
+        // Nothing of it is noted: only the budget differs.
+        kernel::told_result(if K::LIVE {
+            kernel::lb_too_big(self.ctx.ctx, fits as u64)
+        } else {
+            lb_too_big_dry(self.ctx.ctx, fits as u64)
+        })
+    }
+}
+
+// As the functions of `ctx::kernel`, before the witness that the caller has: `live` says which.
+
+/// [`lb_ebpf::select::pick_moving`], as `lb_pick_moving`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn lb_pick_moving_seen(slot: u64, idle: u64, stage: u64, live: u64) -> u64 {
+    #[inline(always)]
+    fn pick<K: Traced>(slot: u64, idle: u64, stage: u64) -> u64 {
+        // Nothing but maps is asked.
+        let nothing = XdpContext::new(ptr::null_mut());
+        let Some(trace) = InMap::<K>::of(&nothing) else { return 0 };
+        kernel::pick_moving(&Witness::<_, _, K>::new(&Kernel::new(&nothing), &trace), slot, idle, stage)
+    }
+    if live != 0 { pick::<Live>(slot, idle, stage) } else { pick::<Dry>(slot, idle, stage) }
+}
+
+/// [`lb_ebpf::hop::find`], as `lb_find_hop`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn lb_find_hop_seen(ctx: *mut xdp_md, to: u64, from: u64, live: u64) -> u64 {
+    #[inline(always)]
+    fn find<K: Traced>(ctx: &XdpContext, to: u64, from: u64) -> u64 {
+        let Some(trace) = InMap::<K>::of(ctx) else { return 2 };
+        kernel::find_hop(&Witness::<_, _, K>::new(&Kernel::new(ctx), &trace), to, from)
+    }
+    let ctx = XdpContext::new(ctx);
+    if live != 0 { find::<Live>(&ctx, to, from) } else { find::<Dry>(&ctx, to, from) }
+}
+
+/// [`lb_ebpf::icmp::too_big`], as `lb_too_big`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn lb_too_big_dry(ctx: *mut xdp_md, fits: u64) -> u64 {
+    let ctx = XdpContext::new(ctx);
+    let Some(trace) = InMap::<Dry>::of(&ctx) else { return 2 };
+    kernel::tell_too_big(&ctx, &Witness::<_, _, Dry>::new(&Kernel::new(&ctx), &trace), fits)
 }
 
 /// A frame that is to have come in by some interface.
@@ -65,6 +174,26 @@ impl Packet for Pretended<'_> {
     #[inline(always)]
     fn load<const N: usize>(&self, at: usize) -> Option<[u16; N]> {
         self.frame.load(at)
+    }
+
+    #[inline(always)]
+    fn load_doubles<const N: usize>(&self, at: usize) -> Option<[u32; N]> {
+        self.frame.load_doubles(at)
+    }
+
+    #[inline(always)]
+    fn load_quads<const N: usize>(&self, at: usize) -> Option<[u64; N]> {
+        self.frame.load_quads(at)
+    }
+
+    #[inline(always)]
+    fn store_doubles<const N: usize>(&mut self, at: usize, doubles: [u32; N]) -> Option<()> {
+        self.frame.store_doubles(at, doubles)
+    }
+
+    #[inline(always)]
+    fn store_quads<const N: usize>(&mut self, at: usize, quads: [u64; N]) -> Option<()> {
+        self.frame.store_quads(at, quads)
     }
 
     #[inline(always)]
@@ -98,7 +227,8 @@ impl Packet for Pretended<'_> {
 pub(crate) fn why(ctx: &XdpContext) -> u32 {
     let Some(why) = maps::WHY.get_ptr_mut(0) else { return XDP_ABORTED };
     // SAFETY: the map's one entry; control wrote it before it ran the program, and reads it after.
-    let (ingress, trace) = unsafe { ((*why).ingress, InMap(&raw mut (*why).trace)) };
+    let ingress = unsafe { (*why).ingress };
+    let Some(trace) = InMap::<Dry>::of(ctx) else { return XDP_ABORTED };
     let kernel = Kernel::new(ctx);
     let verdict = ingress::ingress(
         &mut Pretended { frame: XdpPacket::new(ctx), ingress },
@@ -135,8 +265,7 @@ pub(crate) fn capture(ctx: &XdpContext) -> u32 {
 #[inline(always)]
 pub(crate) fn capture_walk(ctx: &XdpContext) -> u32 {
     let Some(scratch) = maps::CAPTURE_SCRATCH.get_ptr_mut(0) else { return XDP_ABORTED };
-    // SAFETY: one entry of a map, as `InMap` says.
-    let trace = InMap(unsafe { &raw mut (*scratch).record.trace });
+    let Some(trace) = InMap::<Live>::of(ctx) else { return XDP_ABORTED };
     let kernel = Kernel::new(ctx);
     let witness = Witness::<_, _, Live>::new(&kernel, &trace);
     let verdict = ingress::ingress(&mut XdpPacket::new(ctx), &witness);

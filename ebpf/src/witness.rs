@@ -9,14 +9,16 @@ use core::marker::PhantomData;
 use lb_abi::{
     backend::BackendEntry,
     counter::FlowEvent,
+    directory::{Bucket, PortRanges, VipSlot},
     flow::{CLOSING, FlowKey, FlowRecord, Inserts},
     hop::HopEntry,
+    lengths::Lengths,
     link::LinkEntry,
     meta::Meta,
     reason::Reason,
     slot::Slot,
     trace::{
-        STEP_BACKEND, STEP_CLOCK, STEP_COUNTED, STEP_DENY_ASKED, STEP_NEW_FLOW, STEP_RECORD_ASKED,
+        STEP_ALLOWED, STEP_BACKEND, STEP_CLOCK, STEP_COUNTED, STEP_DENY_ASKED, STEP_NEW_FLOW, STEP_RECORD_ASKED,
         STEP_RECORD_FOUND, STEP_RECORD_LEFT, STEP_ROUTE_ASKED, STEP_ROUTE_FOUND, STEP_SLOT, STEP_TRAFFIC,
         STEP_VIP_ASKED, STEP_VIP_FOUND, Trace, VERDICT_DROP, VERDICT_PASS, VERDICT_REDIRECT,
         VERDICT_TRANSMIT,
@@ -25,14 +27,42 @@ use lb_abi::{
 };
 
 use crate::{
-    env::{Env, FlowCell, NextHop, Route, Unroutable},
+    address::Address,
+    directory::{Place, VipFlags, Wanted},
+    env::{Env, FlowCell, NextHop, Route, Unroutable, Words},
+    flow::Flow,
+    guard, hop, icmp,
+    packet::Packet,
+    select::{self, Pick, Stage},
     verdict::Verdict,
 };
 
-/// Where notes are kept.
+/// Where notes are kept, and what is called apart from the path before the same witness: in the kernel functions of
+/// their own, as for [`Env::locate`].
 pub trait Notes {
     /// Changes them. `edit` never calls this.
-    fn change(&self, edit: impl FnOnce(&mut Trace));
+    fn change<R>(&self, edit: impl FnOnce(&mut Trace) -> R) -> R;
+    /// As [`Env::pick_moving`].
+    #[inline(always)]
+    fn pick_moving<E: Env>(&self, witness: &E, flow: &Flow, idle: u32, stage: Stage, slot: Slot) -> Pick {
+        select::pick_moving(witness, &flow.key(), idle, stage, slot)
+    }
+    /// As [`Env::find_hop`].
+    #[inline(always)]
+    fn find_hop<E: Env>(
+        &self,
+        witness: &E,
+        backend: u16,
+        wanted: HopEntry,
+        route: &Route,
+    ) -> Result<(), Unroutable> {
+        hop::find(witness, backend, wanted, route)
+    }
+    /// As [`Env::tell_too_big`].
+    #[inline(always)]
+    fn tell_too_big<P: Packet, E: Env>(&self, witness: &E, packet: &mut P, fits: u16) -> Result<(), Reason> {
+        icmp::too_big(packet, witness, fits)
+    }
 }
 
 /// Whether what happens before a witness counts.
@@ -84,9 +114,16 @@ impl<'a, E: Env, N: Notes, K: Kind> Witness<'a, E, N, K> {
     }
 
     #[inline(always)]
-    fn denied(&self, denied: bool) -> bool {
-        self.notes.change(|trace| trace.steps |= STEP_DENY_ASKED);
-        denied
+    fn asked_vip(&self, wanted: &Wanted, found: Option<VipEntry>) {
+        let Wanted { address, port, protocol, host_bits } = *wanted;
+        self.notes.change(|trace| {
+            trace.steps |= STEP_VIP_ASKED;
+            trace.vip_key = VipKey { address: address.bytes(), port, protocol, host_bits };
+            if let Some(entry) = found {
+                trace.steps |= STEP_VIP_FOUND;
+                trace.vip = entry;
+            }
+        });
     }
 
     #[inline(always)]
@@ -105,26 +142,67 @@ impl<E: Env, N: Notes, K: Kind> Env for Witness<'_, E, N, K> {
     }
 
     #[inline(always)]
-    fn denied_v4(&self, source: [u8; 4]) -> bool {
-        self.denied(self.env.denied_v4(source))
+    fn gates(&self, word: u32) -> u64 {
+        self.notes.change(|trace| trace.steps |= STEP_DENY_ASKED);
+        self.env.gates(word)
     }
 
     #[inline(always)]
-    fn denied_v6(&self, source: [u8; 16]) -> bool {
-        self.denied(self.env.denied_v6(source))
+    fn guard(&self, bucket: u32) -> Option<impl Words> {
+        self.env.guard(bucket)
+    }
+
+    #[inline(always)]
+    fn lengths(&self, index: u32) -> Option<&Lengths> {
+        self.env.lengths(index)
+    }
+
+    #[inline(always)]
+    fn listed(&self, list: usize, source: Address) -> guard::Verdict {
+        let verdict = self.env.listed(list, source);
+        if matches!(verdict, guard::Verdict::Allow) {
+            self.notes.change(|trace| trace.steps |= STEP_ALLOWED);
+        }
+        verdict
     }
 
     #[inline(always)]
     fn vip(&self, key: &VipKey) -> Option<&VipEntry> {
-        let found = self.env.vip(key);
-        self.notes.change(|trace| {
-            trace.steps |= STEP_VIP_ASKED;
-            trace.vip_key = *key;
-            if let Some(entry) = found {
-                trace.steps |= STEP_VIP_FOUND;
-                trace.vip = *entry;
-            }
-        });
+        self.env.vip(key)
+    }
+
+    #[inline(always)]
+    fn vip_bucket(&self, bucket: u32) -> Bucket {
+        self.env.vip_bucket(bucket)
+    }
+
+    #[inline(always)]
+    fn vip_ranges(&self, index: u32) -> Option<&PortRanges> {
+        self.env.vip_ranges(index)
+    }
+
+    #[inline(always)]
+    fn vip_slot(&self, index: u16) -> Option<&VipSlot> {
+        self.env.vip_slot(index)
+    }
+
+    #[inline(always)]
+    fn locate(&self, wanted: Wanted) -> Place {
+        self.env.locate(wanted)
+    }
+
+    #[inline(always)]
+    fn find_vip(&self, meta: &Meta, wanted: Wanted) -> Option<&VipEntry> {
+        let found = self.env.find_vip(meta, wanted);
+        self.asked_vip(&wanted, found.copied());
+        found
+    }
+
+    #[inline(always)]
+    fn vip_flags(&self, address: Address) -> Option<VipFlags> {
+        let found = self.env.vip_flags(address);
+        let entry = found.map(|VipFlags { vip, flags }| VipEntry { vip, flags, ..VipEntry::default() });
+        self.asked_vip(&Wanted::any(address), entry);
         found
     }
 
@@ -140,9 +218,9 @@ impl<E: Env, N: Notes, K: Kind> Env for Witness<'_, E, N, K> {
     }
 
     #[inline(always)]
-    fn touch(&self, index: u32) {
+    fn touch(&self, word: u32, index: u32) {
         if K::LIVE {
-            self.env.touch(index);
+            self.env.touch(word, index);
         }
     }
 
@@ -155,6 +233,11 @@ impl<E: Env, N: Notes, K: Kind> Env for Witness<'_, E, N, K> {
             trace.backend_entry = entry.copied().unwrap_or_default();
         });
         entry
+    }
+
+    #[inline(always)]
+    fn pick_moving(&self, flow: &Flow, idle: u32, stage: Stage, slot: Slot) -> Pick {
+        self.notes.pick_moving(self, flow, idle, stage, slot)
     }
 
     #[inline(always)]
@@ -209,6 +292,11 @@ impl<E: Env, N: Notes, K: Kind> Env for Witness<'_, E, N, K> {
     }
 
     #[inline(always)]
+    fn tell_too_big<P: Packet>(&self, packet: &mut P, fits: u16) -> Result<(), Reason> {
+        self.notes.tell_too_big(self, packet, fits)
+    }
+
+    #[inline(always)]
     fn may_answer(&self) -> bool {
         // Asked only, the answer is that of a core with some left.
         !K::LIVE || self.env.may_answer()
@@ -225,33 +313,44 @@ impl<E: Env, N: Notes, K: Kind> Env for Witness<'_, E, N, K> {
     }
 
     #[inline(always)]
+    fn hop_ticks(&self) -> u32 {
+        self.env.hop_ticks()
+    }
+
+    #[inline(always)]
     fn hop(&self, backend: u16) -> Option<HopEntry> {
-        // An answer of a moment ago would not say why it is what it is.
-        if K::LIVE { self.env.hop(backend) } else { None }
+        if K::LIVE {
+            return self.env.hop(backend);
+        }
+        // What is kept here alone: an answer of a moment ago would not say why it is what it is.
+        self.notes.change(|trace| if trace.steps & STEP_ROUTE_FOUND != 0 { Some(trace.hop) } else { None })
     }
 
     #[inline(always)]
     fn keep_hop(&self, backend: u16, entry: HopEntry) {
+        self.notes.change(|trace| {
+            trace.steps |= STEP_ROUTE_FOUND;
+            trace.hop = entry;
+        });
         if K::LIVE {
             self.env.keep_hop(backend, entry);
         }
     }
 
     #[inline(always)]
+    fn find_hop(&self, backend: u16, wanted: HopEntry, route: &Route) -> Result<(), Unroutable> {
+        self.notes.find_hop(self, backend, wanted, route)
+    }
+
+    #[inline(always)]
     fn route(&self, ingress: u32, route: &Route) -> Result<NextHop, Unroutable> {
-        let answer = self.env.route(ingress, route);
         self.notes.change(|trace| {
             trace.steps |= STEP_ROUTE_ASKED;
             trace.route_source = route.source.bytes();
             trace.route_destination = route.destination.bytes();
             trace.length = route.length;
-            if let Ok(hop) = &answer {
-                trace.steps |= STEP_ROUTE_FOUND;
-                trace.addresses = hop.addresses;
-                trace.mtu = hop.mtu;
-            }
         });
-        answer
+        self.env.route(ingress, route)
     }
 
     #[inline(always)]

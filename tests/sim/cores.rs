@@ -7,7 +7,6 @@ use lb_abi::{
     bounds::INSERTS_PER_TICK,
     counter::FlowEvent,
     flow::{FlowKey, FlowRecord, Inserts},
-    hash,
     hop::HopEntry,
     link::LinkEntry,
     meta::Meta,
@@ -16,7 +15,10 @@ use lb_abi::{
     vip::{VipEntry, VipKey},
 };
 use lb_ebpf::{
+    address::Address,
     env::{Env, FlowCell, NextHop, Route, Unroutable},
+    flow::Flow,
+    parse::Ports,
     select::{self, Choice, Stage},
 };
 
@@ -51,10 +53,15 @@ pub(crate) enum Fate {
 pub(crate) fn forward(run: &Run, at: usize, key: &FlowKey, stage: Stage) -> Fate {
     let core = Core { run, at: at % CORES, stage, slot: Cell::default(), tick: Cell::default() };
     let vip_key =
-        VipKey { address: key.destination, port: key.destination_port, protocol: key.protocol, pad: 0 };
+        VipKey { address: key.destination, port: key.destination_port, protocol: key.protocol, host_bits: 0 };
     let Some(vip) = core.vip(&vip_key) else { return Fate::NotOurs };
-    let hash = hash::flow(vip.hash_key, key);
-    match select::select(&core, vip, key, stage, hash) {
+    let flow = Flow {
+        source: Address::new(key.source),
+        destination: Address::new(key.destination),
+        ports: Ports { source: key.source_port, destination: key.destination_port },
+        protocol: key.protocol,
+    };
+    match select::select(&core, 0, vip, &flow, stage, flow.hash(vip.hash_key)) {
         Ok(choice) => Fate::Sent(choice),
         Err(reason) => Fate::Dropped(reason),
     }
@@ -69,14 +76,6 @@ impl Core<'_> {
 impl Env for Core<'_> {
     fn meta(&self) -> Option<&Meta> {
         None
-    }
-
-    fn denied_v4(&self, _: [u8; 4]) -> bool {
-        false
-    }
-
-    fn denied_v6(&self, _: [u8; 16]) -> bool {
-        false
     }
 
     fn vip(&self, key: &VipKey) -> Option<&VipEntry> {

@@ -124,8 +124,12 @@ impl Maps {
     }
 
     pub(crate) fn vip_of(&self, key: &FlowKey) -> Option<&'static VipEntry> {
-        let key =
-            VipKey { address: key.destination, port: key.destination_port, protocol: key.protocol, pad: 0 };
+        let key = VipKey {
+            address: key.destination,
+            port: key.destination_port,
+            protocol: key.protocol,
+            host_bits: 0,
+        };
         self.vips.borrow().get(&key).copied().filter(|entry| entry.table_len > 0)
     }
 

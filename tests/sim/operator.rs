@@ -256,7 +256,8 @@ impl Operator {
         let vip = |name: &str, last: u8, port, transport, idle_ms, pool: usize| DesiredVip {
             name: name.into(),
             addresses: vec![[192, 0, 2, last].into()],
-            ports: vec![VipPort { port, transport }],
+            prefixes: vec![],
+            ports: vec![VipPort::one(port, transport)],
             forward: Forward::Ipip,
             pool: POOLS[pool].into(),
             flows_none: last == FLOWLESS,

@@ -1,20 +1,16 @@
 //! The maps as control writes them. A process dies between two of its writes, or one of them is refused.
 
-use std::{
-    cell::Cell,
-    collections::{BTreeMap, BTreeSet},
-    io,
-};
+use std::{cell::Cell, collections::BTreeMap, io};
 
-use ipnet::IpNet;
 use lb::{
     model::BackendId,
-    steering::{Error, SlotArray, Store},
+    steering::{Error, Lists, SlotArray, Store},
 };
 use lb_abi::{
     backend::{BackendEntry, PRESENT},
     counter::FlowEvent,
     flow::{FlowKey, FlowRecord},
+    lengths::Lengths,
     meta::Meta,
     vip::{VipEntry, VipKey},
 };
@@ -135,16 +131,14 @@ impl Store for Hand<'_> {
         Ok(())
     }
 
-    fn deny(&self) -> Result<BTreeSet<IpNet>> {
-        Ok(BTreeSet::new())
-    }
-
-    fn put_deny(&mut self, _: &IpNet) -> Result<()> {
+    fn admit_sources(&mut self, _: &Lists) -> Result<()> {
         Ok(())
     }
 
-    fn remove_deny(&mut self, _: &IpNet) -> Result<()> {
-        Ok(())
+    fn expel_sources(&mut self, _: &Lists) {}
+
+    fn put_lengths(&mut self, _: usize, copy: u8, _: &Lengths) -> Result<u8> {
+        Ok(copy)
     }
 
     fn for_each_flow(&self, each: &mut dyn FnMut(&FlowKey, &FlowRecord)) -> Result<()> {

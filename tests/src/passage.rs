@@ -12,7 +12,7 @@ use lb_abi::names;
 use crate::{netns::Namespace, xdp::kernel};
 
 /// Large maps of the object, which this program does not use.
-const LARGE: [&str; 4] = [names::MAP_SLOTS, names::MAP_FLOWS, names::MAP_DENY_V4, names::MAP_DENY_V6];
+const LARGE: [&str; 4] = [names::MAP_SLOTS, names::MAP_FLOWS, names::MAP_GATES, names::MAP_GUARD];
 
 /// `lb_pass` on an interface until dropped. The veth driver queues what `XDP_TX` sends, but wakes the receiver
 /// only where that has a program of its own (drivers/net/veth.c, `veth_xdp_flush`, Linux 6.18).

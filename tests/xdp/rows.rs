@@ -1,6 +1,9 @@
 //! The rows on the pure library and on the object, and both programs one after the other.
 
-use std::process::Command;
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use lb_abi::{
     bounds::ANSWERS_PER_TICK,
@@ -55,7 +58,8 @@ proptest! {
         }
         let result = host::run(&row);
         prop_assert_eq!(result.reasons.len(), 1);
-        prop_assert_eq!(result.moved.len(), usize::from(result.reasons == [Reason::Forwarded]));
+        let is_moved = matches!(result.reasons[..], [Reason::Forwarded | Reason::Local]);
+        prop_assert_eq!(result.moved.len(), usize::from(is_moved));
         if row.program == Program::Ingress && result.verdict == Verdict::Pass {
             prop_assert_eq!(result.frame, row.frame);
         }
@@ -157,9 +161,11 @@ fn jumbo_frames() {
     }
 }
 
-/// The answer of the routing table is kept for a tick, not for ever: nobody has to tell the packet path.
+/// The answer of the routing table is kept for a moment, not for ever: nobody has to tell the packet path.
 #[test]
-fn a_neighbour_that_changes_is_seen_within_a_tick() {
+fn a_neighbour_that_changes_is_seen_at_once() {
+    /// 32 jiffies on the slowest kernel, of 100 Hz, and one that has begun.
+    const SEEN_WITHIN: Duration = Duration::from_millis(330);
     if let Some(why) = kernel::unavailable() {
         eprintln!("skipped: {why}");
         return;
@@ -178,14 +184,14 @@ fn a_neighbour_that_changes_is_seen_within_a_tick() {
         .args(["nud", "permanent"])
         .status();
     assert!(moved.expect("ip runs").success());
-    let moved_at = namespace::now_ticks();
+    let moved_at = Instant::now();
     let second = loop {
-        let asked_at = namespace::now_ticks();
+        let asked_after = moved_at.elapsed();
         let now = destination();
         if now != first {
             break now;
         }
-        assert_eq!(asked_at, moved_at, "an old answer outlived its tick");
+        assert!(asked_after < SEEN_WITHIN, "an old answer outlived its time");
     };
     assert_eq!(second, [2, 0, 0, 0, 0, 0xee]);
 }

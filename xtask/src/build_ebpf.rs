@@ -18,8 +18,17 @@ use crate::{
 };
 
 const TARGET: &str = "bpfel-unknown-none";
-/// bpf-linker is found in PATH; debuginfo is what BTF is made from.
-const FLAGS: [&str; 3] = ["-Clinker=bpf-linker", "-Clink-arg=--btf", "-Cdebuginfo=2"];
+/// bpf-linker is found in PATH; debuginfo is what BTF is made from. Instruction set v3 (Linux 5.1) has arithmetic and
+/// jumps on 32 bits. Packets' headers lie on even addresses and no rounder ones, and are read four and eight bytes at
+/// a time: processors and verifiers for x86-64 and arm64 allow it; a linker that does not know the feature takes such
+/// reads apart byte by byte, which is slower and still right.
+const FLAGS: [&str; 5] = [
+    "-Clinker=bpf-linker",
+    "-Clink-arg=--btf",
+    "-Clink-arg=--cpu-features=+allows-misaligned-mem-access",
+    "-Cdebuginfo=2",
+    "-Ctarget-cpu=v3",
+];
 
 /// Builds the object, after installing what that needs.
 pub(crate) fn verb(workspace: &Workspace) -> Result<ExitCode> {

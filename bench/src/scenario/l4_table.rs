@@ -121,7 +121,8 @@ fn desired(generation: u64, ids: impl Iterator<Item = u16>) -> Desired {
     let vip = DesiredVip {
         name: "v".into(),
         addresses: vec![Ipv4Addr::new(192, 0, 2, 1).into()],
-        ports: vec![VipPort { port: 80, transport: Transport::Tcp }],
+        prefixes: vec![],
+        ports: vec![VipPort::one(80, Transport::Tcp)],
         forward: Forward::Ipip,
         pool: "p".into(),
         flows_none: false,

@@ -1,25 +1,34 @@
 //! The object as `l4-program` needs it: loaded at full size in a namespace of this thread, its maps filled for
 //! one case at a time, its programs run behind `bench_wrap`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashSet,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::{
     Ebpf, EbpfLoader, Pod, TestRun as _, TestRunOptions,
-    maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, PerCpuValues, ProgramArray, lpm_trie::Key},
+    maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues, ProgramArray},
     programs::{
         Xdp, XdpMode,
         xdp::{XdpLink, XdpLinkId},
     },
 };
+use ipnet::{IpNet, Ipv4Net};
+use lb::steering::maps::Lists;
 use lb_abi::{
     ABI_VERSION,
     backend::{BackendEntry, PRESENT},
     be::Be16,
     bench::{self, HEAD_LEN, Plan},
-    bounds::TABLE_LEN,
+    bounds::{DENY_MAX, TABLE_LEN},
     counter::FlowEvent,
+    directory::VipSlot,
     flow::{FlowKey, FlowRecord, Inserts},
+    guard::GuardBucket,
+    lengths::{self, DENY_V4, DENY_V6, Lengths},
     meta::{FLAG_DENY_V4, FLAG_DENY_V6, Meta},
     names,
     reason::Reason,
@@ -29,8 +38,9 @@ use lb_abi::{
 use lb_tests::{
     packet::Packet,
     xdp::{
+        directory::Directory,
         namespace,
-        world::{self, LB0, VIP},
+        world::{self, GUARD_KEY, LB0, VIP},
     },
 };
 
@@ -67,7 +77,7 @@ pub(crate) struct Maps {
     /// Flags of ports 80/tcp, 53/udp and 443/udp of both VIP addresses.
     pub(crate) forward: u32,
     pub(crate) slots: Slots,
-    /// Whether the deny lists are looked at; they cover [`DENIED_V4`].
+    /// Whether the deny list is looked at; it has a million prefixes.
     pub(crate) deny: bool,
 }
 
@@ -76,6 +86,35 @@ const LB0_NAME: &str = "lb0";
 
 /// Sources under which packets are denied.
 pub(crate) const DENIED_V4: [u8; 4] = [203, 0, 113, 0];
+/// The first half of this /24 is not denied; a host in the second is.
+pub(crate) const BESIDE_DENIED_V4: [u8; 4] = [198, 52, 0, 0];
+
+/// 1 048 576 prefixes: [`DENIED_V4`], a host beside the clients of [`BESIDE_DENIED_V4`], then as thrown by dice one
+/// in 256 of 16 bits, fifteen of 24 and the rest hosts; none in 198.0.0.0/8, where the other clients are, or
+/// 203.0.0.0/8.
+fn denied() -> Vec<IpNet> {
+    let [a, b, c, _] = BESIDE_DENIED_V4;
+    let named = [(Ipv4Addr::from(DENIED_V4), 24), (Ipv4Addr::new(a, b, c, 200), 32)];
+    let mut state = 1u64;
+    let thrown = std::iter::from_fn(|| {
+        // Knuth's constants for a linear congruential generator.
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let len = match state >> 24 & 255 {
+            0 => 16,
+            1..16 => 24,
+            _ => 32,
+        };
+        Some((Ipv4Addr::from_bits((state >> 32) as u32), len))
+    });
+    let mut seen = HashSet::new();
+    named
+        .into_iter()
+        .chain(thrown.filter(|(address, _)| ![198, 203].contains(&address.octets()[0])))
+        .map(|(address, len)| IpNet::V4(Ipv4Net::new_assert(address, len)).trunc())
+        .filter(|net| seen.insert(*net))
+        .take(DENY_MAX as usize)
+        .collect()
+}
 
 /// One loaded object and its wrapper.
 pub(crate) struct Bench {
@@ -115,8 +154,24 @@ impl Bench {
             let entry = BackendEntry { address, flags: PRESENT, ..BackendEntry::default() };
             backends.set(u32::from(backend.id), entry, 0)?;
         }
-        let mut deny = LpmTrie::<_, [u8; 4], u32>::try_from(map(&mut self.object, names::MAP_DENY_V4)?)?;
-        Ok(deny.insert(&Key::new(24, DENIED_V4), 1, 0)?)
+        self.write_guard()
+    }
+
+    /// A deny list as long as there may be.
+    fn write_guard(&mut self) -> Result<()> {
+        let lists = Lists::of(GUARD_KEY, &denied(), &[]);
+        let mut gates = array::<u64>(&mut self.object, names::MAP_GATES)?;
+        for (at, word) in (0..).zip(lists.gates()).filter(|(_, word)| **word != 0) {
+            gates.set(at, word, 0)?;
+        }
+        let mut guard = array::<GuardBucket>(&mut self.object, names::MAP_GUARD)?;
+        (0..).zip(lists.buckets()?).try_for_each(|(at, bucket)| guard.set(at, bucket, 0))?;
+        let copies = world::World::new(0).meta.lengths;
+        let mut map = array::<Lengths>(&mut self.object, names::MAP_LENGTHS)?;
+        for (list, value) in [DENY_V4, DENY_V6].into_iter().zip(lists.lengths()) {
+            map.set(lengths::index(list, copies[list]), value, 0)?;
+        }
+        Ok(())
     }
 
     /// Fills the maps for a case.
@@ -125,6 +180,7 @@ impl Bench {
         let meta = Meta { abi: ABI_VERSION, flags, ..world::World::new(0).meta };
         array::<Meta>(&mut self.object, names::MAP_META)?.set(0, meta, 0)?;
         self.write_slots(maps.slots)?;
+        let mut keys = Vec::new();
         let mut vips = HashMap::<_, VipKey, VipEntry>::try_from(map(&mut self.object, names::MAP_VIPS)?)?;
         for (address, port, protocol, flags) in [
             ("192.0.2.1", 80, 6, maps.forward),
@@ -136,7 +192,8 @@ impl Bench {
             ("2001:db8::1", 443, 17, maps.forward),
             ("2001:db8::1", 0, 58, ECHO),
         ] {
-            let key = VipKey { address: world::address(address), port: Be16::new(port), protocol, pad: 0 };
+            let key =
+                VipKey { address: world::address(address), port: Be16::new(port), protocol, host_bits: 0 };
             let entry = VipEntry {
                 vip: VIP,
                 table: 0,
@@ -144,11 +201,19 @@ impl Bench {
                 flags,
                 hash_key: world::HASH_KEY,
                 flow_idle_ticks: ticks(3600),
+                last_port: 0,
                 pad: 0,
             };
             vips.insert(key, entry, 0)?;
+            keys.push((key, entry));
         }
-        Ok(())
+        let directory = Directory::of(&keys);
+        let mut entries = array::<VipSlot>(&mut self.object, names::MAP_VIP_ENTRIES)?;
+        for (index, slot) in directory.slots.iter().enumerate() {
+            entries.set(index as u32, slot, 0)?;
+        }
+        let mut buckets = array::<u64>(&mut self.object, names::MAP_VIP_BUCKETS)?;
+        directory.buckets.iter().try_for_each(|(at, bucket)| Ok(buckets.set(*at, bucket.0, 0)?))
     }
 
     /// Writes the only table, where it stands otherwise: it has 65 537 slots.

@@ -6,7 +6,7 @@
 pub struct BackendEntry {
     /// Address; IPv4 as `::ffff:a.b.c.d`.
     pub address: [u8; 16],
-    /// `PRESENT`, `DOWN`.
+    /// `PRESENT`, `DOWN`, `LOCAL`.
     pub flags: u32,
     /// Bumped whenever the id is given to another backend.
     pub generation: u32,
@@ -16,5 +16,7 @@ pub struct BackendEntry {
 pub const PRESENT: u32 = 1 << 0;
 /// Health says it takes nothing; its flows are re-picked.
 pub const DOWN: u32 = 1 << 1;
+/// The address is one of this box's own: packets for it are given to the kernel as they came.
+pub const LOCAL: u32 = 1 << 2;
 
 const _: () = assert!(size_of::<BackendEntry>() == 24);

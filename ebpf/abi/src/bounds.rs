@@ -2,6 +2,13 @@
 
 /// Distinct (address, port, protocol) keys over all VIPs.
 pub const VIP_KEYS_MAX: u32 = 4096;
+/// Buckets of the VIP directory: four times the keys, so that hardly one has more than four.
+pub const VIP_BUCKETS: u32 = 4 * VIP_KEYS_MAX;
+/// Entries of the VIP directory: twice the keys, so that all can change before an index comes around again.
+pub const VIP_INDEXES: u32 = 2 * VIP_KEYS_MAX;
+/// Sets of port ranges: one for each address, prefix and protocol that has any. Twice as many as may be in use, as
+/// [`VIP_INDEXES`].
+pub const VIP_RANGES: u32 = 1024;
 /// VIPs, that is counters and names; one VIP may own several keys.
 pub const VIPS_MAX: u32 = 512;
 /// Backends over all pools that XDP knows. Id 0 is never given out: a zeroed slot names no backend.
@@ -16,8 +23,10 @@ pub const SLOTS_MAX: u32 = TABLE_LEN * TABLES_MAX;
 pub const FLOWS_MAX: u32 = 262_144;
 /// Records that one core begins in one tick (134 ms), tried or written: some 60 000 a second, 2 % of a core.
 pub const INSERTS_PER_TICK: u32 = 8192;
-/// Deny-list prefixes per address family.
-pub const DENY_MAX: u32 = 65_536;
+/// Denied and allowed prefixes, both families together.
+pub const DENY_MAX: u32 = 1 << 20;
+/// Buckets of seven prefixes: 1.75 times as much room as there may be prefixes.
+pub const GUARD_BUCKETS: u32 = DENY_MAX / 4;
 /// Health probes that go a VIP's way: one for each backend.
 pub const PROBES_MAX: u32 = BACKENDS_MAX;
 /// ICMP errors of our own per core and tick (see [`crate::slot::TICK_SHIFT`]): some 1000 in a second.

@@ -1,8 +1,13 @@
 //! The last answer of the routing table, by backend.
 //!
 //! `bpf_fib_lookup` is the dearest step of a forwarded packet, and for a backend its answer seldom changes. So
-//! each core keeps it for the tick it was given in (see [`crate::slot::TICK_SHIFT`]): a change of routes or
-//! neighbours is seen within 134 ms, with or without a daemon, and nobody has to tell the packet path.
+//! each core keeps it for the tick it was given in (see [`HOP_TICK_SHIFT`]): a change of routes or neighbours is
+//! seen within a third of a second, with or without a daemon, and nobody has to tell the packet path.
+
+/// Jiffies shifted right by this are the ticks of [`HopEntry::tick`]: 32 of them, that is 32 ms on a kernel of
+/// 1000 Hz, 128 ms at 250 Hz and 320 ms at 100 Hz. Unlike the clock of [`crate::slot::TICK_SHIFT`] they are read
+/// without calling a helper.
+pub const HOP_TICK_SHIFT: u32 = 5;
 
 /// Entry of map `HOPS`, per CPU, by backend id. Written by the packet path alone.
 #[repr(C)]

@@ -13,10 +13,13 @@ pub mod bench;
 pub mod bounds;
 pub mod capture;
 pub mod counter;
+pub mod directory;
 pub mod flow;
+pub mod guard;
 pub mod hash;
 pub mod hop;
 pub mod interface;
+pub mod lengths;
 pub mod link;
 pub mod lookup;
 pub mod meta;
@@ -31,4 +34,4 @@ pub mod trace;
 pub mod vip;
 
 /// Version of every layout and meaning in this crate.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;

@@ -1,5 +1,7 @@
 //! What holds for the whole packet path.
 
+use crate::lengths::LISTS;
+
 /// The one entry of map `META`, written last by control and read once per packet.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,15 +20,24 @@ pub struct Meta {
     pub outer_v6: [u8; 16],
     /// The same for the last four bytes of `outer_v6`.
     pub outer_v6_mask: [u8; 4],
+    /// Which of its two copies in map `LENGTHS` counts, by list (see [`crate::lengths`]): 0 or 1.
+    pub lengths: [u8; LISTS],
+    /// Keys the fingerprints of map `GUARD`.
+    pub guard_key: [u64; 2],
     /// See [`crate::activity::word`].
     pub activity: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
-/// The deny list is not empty; without this flag it is not looked at.
+/// Some IPv4 prefix is denied; without this flag deny and allow list are not looked at.
 pub const FLAG_DENY_V4: u32 = 1 << 0;
 /// The same for IPv6.
 pub const FLAG_DENY_V6: u32 = 1 << 1;
 /// Some slot is moving: flow records may exist.
 pub const FLAG_MOVING: u32 = 1 << 2;
 
-const _: () = assert!(size_of::<Meta>() == 48);
+/// Some VIP has a range of ports, any port, or a prefix for its address.
+pub const FLAG_WIDE_VIPS: u32 = 1 << 8;
+
+const _: () = assert!(size_of::<Meta>() == 72);

@@ -26,6 +26,12 @@ pub const PROGRAMS_CAPTURE: [&str; 3] = ["lb_capture", "lb_capture_walk", "lb_ca
 pub const MAP_META: &str = "META";
 /// `HashMap<VipKey, VipEntry>`.
 pub const MAP_VIPS: &str = "VIPS";
+/// `Array<u64>` of [`crate::directory::Bucket`], `BPF_F_MMAPABLE`.
+pub const MAP_VIP_BUCKETS: &str = "VIP_BUCKETS";
+/// `Array<VipSlot>` by index, `BPF_F_MMAPABLE` so that each is one cache line.
+pub const MAP_VIP_ENTRIES: &str = "VIP_ENTRIES";
+/// `Array<PortRanges>` by [`crate::directory::VipSlot::ranges`].
+pub const MAP_VIP_RANGES: &str = "VIP_RANGES";
 /// `Array<u64>` of [`crate::slot::Slot`], `BPF_F_MMAPABLE`; table t begins at `t * TABLE_LEN`.
 pub const MAP_SLOTS: &str = "SLOTS";
 /// `Array<BackendEntry>` by backend id.
@@ -42,10 +48,12 @@ pub const MAP_FLOWS: &str = "FLOWS";
 pub const MAP_INSERTS: &str = "INSERTS";
 /// `Array<u32>`, one entry: tick at which a flow last could not be recorded. Written by packets, read by control.
 pub const MAP_REFUSED_AT: &str = "REFUSED_AT";
-/// `LpmTrie<[u8; 4], u32>` of denied sources.
-pub const MAP_DENY_V4: &str = "DENY_V4";
-/// `LpmTrie<[u8; 16], u32>` of denied sources.
-pub const MAP_DENY_V6: &str = "DENY_V6";
+/// `Array<u64>`: [`crate::guard::GATE_WORDS`] words of 64 bits, `BPF_F_MMAPABLE`.
+pub const MAP_GATES: &str = "GATES";
+/// `Array<GuardBucket>`, `BPF_F_MMAPABLE`.
+pub const MAP_GUARD: &str = "GUARD";
+/// `Array<Lengths>`, two for each list.
+pub const MAP_LENGTHS: &str = "LENGTHS";
 /// `PerCpuArray<u64>` by [`crate::reason::Reason`].
 pub const MAP_REASONS: &str = "REASONS";
 /// `Array<InterfaceEntry>` by [`crate::interface::place`].

@@ -8,9 +8,11 @@ use crate::{
     bench::Plan,
     capture::{CaptureCounters, CaptureFilter, CaptureRecord},
     counter::{Budget, Traffic},
+    directory::{PortRanges, VipSlot},
     flow::{FlowKey, FlowRecord, Inserts},
     hop::HopEntry,
     interface::InterfaceEntry,
+    lengths::Lengths,
     link::LinkEntry,
     lookup::LookupEntry,
     meta::Meta,
@@ -40,10 +42,12 @@ pod!(
     HopEntry,
     Inserts,
     InterfaceEntry,
+    Lengths,
     LinkEntry,
     LookupEntry,
     Meta,
     Plan,
+    PortRanges,
     ProbeEntry,
     SteerCounters,
     SteerEntry,
@@ -51,6 +55,7 @@ pod!(
     Traffic,
     VipEntry,
     VipKey,
+    VipSlot,
     Why
 );
 

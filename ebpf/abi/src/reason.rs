@@ -96,6 +96,8 @@ reasons! {
     MalformedIcmp = 23, "malformed-icmp", Drop;
     /// The packet would exceed the MTU of the way out, and its sender was told what fits.
     TooBig = 24, "too-big", Answer;
+    /// Sent to a backend that is this box itself: the kernel has it untouched.
+    Local = 25, "local", Pass;
 }
 
 impl Reason {

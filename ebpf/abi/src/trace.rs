@@ -6,6 +6,7 @@
 use crate::{
     backend::BackendEntry,
     flow::FlowRecord,
+    hop::HopEntry,
     vip::{VipEntry, VipKey},
 };
 
@@ -41,18 +42,16 @@ pub struct Trace {
     pub record_left: FlowRecord,
     /// [`crate::counter::FlowEvent`]s counted: bit n for number n.
     pub events: u32,
-    /// Longest IP packet that the way out takes, with [`STEP_ROUTE_FOUND`].
-    pub mtu: u16,
     /// Length of the packet as it leaves, from its first IP header on, with [`STEP_ROUTE_ASKED`].
     pub length: u16,
+    /// Zero.
+    pub pad: u16,
     /// Source address of the packet as it leaves, where a header of ours is put before it; else zero.
     pub route_source: [u8; 16],
     /// Destination that the way was asked to.
     pub route_destination: [u8; 16],
-    /// Ethernet destination, then source, as words of the wire, with [`STEP_ROUTE_FOUND`].
-    pub addresses: [u16; 6],
-    /// Zero.
-    pub pad: u32,
+    /// The way that was found, with [`STEP_ROUTE_FOUND`].
+    pub hop: HopEntry,
 }
 
 /// The deny list was looked through.
@@ -73,7 +72,7 @@ pub const STEP_RECORD_FOUND: u32 = 1 << 6;
 pub const STEP_RECORD_LEFT: u32 = 1 << 7;
 /// The routing table was asked.
 pub const STEP_ROUTE_ASKED: u32 = 1 << 8;
-/// It knew a way.
+/// A way was found: by it, or by the gateway of the interface.
 pub const STEP_ROUTE_FOUND: u32 = 1 << 9;
 /// The clock was read.
 pub const STEP_CLOCK: u32 = 1 << 10;
@@ -83,6 +82,8 @@ pub const STEP_COUNTED: u32 = 1 << 11;
 pub const STEP_NEW_FLOW: u32 = 1 << 12;
 /// It counts as traffic of VIP and backend.
 pub const STEP_TRAFFIC: u32 = 1 << 13;
+/// The allow list lets its source in.
+pub const STEP_ALLOWED: u32 = 1 << 14;
 
 /// To the local stack.
 pub const VERDICT_PASS: u32 = 1;
@@ -105,5 +106,5 @@ pub struct Why {
     pub trace: Trace,
 }
 
-const _: () = assert!(size_of::<Trace>() == 192);
-const _: () = assert!(size_of::<Why>() == 200);
+const _: () = assert!(size_of::<Trace>() == 216);
+const _: () = assert!(size_of::<Why>() == 224);

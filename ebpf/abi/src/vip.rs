@@ -7,6 +7,10 @@ use crate::be::Be16;
 /// An ICMP echo request for a VIP is found under its address, protocol 1 or 58, and port 0. Every VIP address
 /// has such an entry, with or without `ECHO`: by it fragments and packets with IP options are known to be for
 /// a VIP.
+///
+/// A key of TCP or UDP with port 0 stands for any port; one with [`RANGE`] for the ports from its own to its
+/// entry's last. Of all keys that a packet fits, the one with the longest address counts, and of these an exact port
+/// before a range before any port.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct VipKey {
@@ -14,10 +18,10 @@ pub struct VipKey {
     pub address: [u8; 16],
     /// Destination port, network order.
     pub port: Be16,
-    /// IP protocol number: 6, 17, 1 or 58; 4, 41 or 17 for `lb_decap`.
+    /// IP protocol number: 6, 17, 1 or 58; 4, 41 or 17 for `lb_decap`; with [`RANGE`] for a range of ports.
     pub protocol: u8,
-    /// Zero.
-    pub pad: u8,
+    /// Bits at the end of the address that do not count, zero in it: 0 for one address, 8 for an IPv4 /24.
+    pub host_bits: u8,
 }
 
 /// Value of map `VIPS`.
@@ -36,8 +40,10 @@ pub struct VipEntry {
     pub hash_key: [u64; 2],
     /// Nanoseconds a flow without packets is remembered, in ticks (see [`crate::slot::TICK_SHIFT`]).
     pub flow_idle_ticks: u32,
+    /// Under a key with [`RANGE`], its last port, host order; else 0.
+    pub last_port: u16,
     /// Zero.
-    pub pad: u32,
+    pub pad: u16,
 }
 
 /// Encapsulate in IPv4 or IPv6, whichever the backend's address is.
@@ -53,6 +59,9 @@ pub const ECHO: u32 = 1 << 3;
 /// For `lb_decap`, under key (outer destination, port 0, protocol 4 or 41) or, for GUE, (outer destination, port
 /// 6080, protocol 17): take the outer header off. Where `META` is zero it takes off every one.
 pub const DECAP: u32 = 1 << 4;
+
+/// In [`VipKey::protocol`]: the entry is of a range of ports that begins at [`VipKey::port`].
+pub const RANGE: u8 = 0x80;
 
 const _: () = assert!(size_of::<VipKey>() == 20);
 const _: () = assert!(size_of::<VipEntry>() == 40);

@@ -143,7 +143,7 @@ pub fn answer(accepted: Accepted, view: &View, readings: Readings<'_>) -> Answer
         Endpoint::Show(what) => json_answer(200, &show::render(what, view, readings)),
         Endpoint::Why(question) => match readings.why {
             Ok(reading) => {
-                let local = &crate::sys::interfaces::all().unwrap_or_default();
+                let local = &crate::sys::interfaces::all_addresses().unwrap_or_default();
                 json_answer(
                     200,
                     &why::render(view, why::Asked { question: &question, reading, packets, local }),

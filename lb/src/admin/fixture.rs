@@ -70,7 +70,8 @@ fn config() -> Config {
             "dns".into(),
             Vip {
                 addresses: vec![IpAddr::V4(Ipv4Addr::new(192, 0, 2, 53))],
-                ports: vec![VipPort { port: 53, transport: Transport::Udp }],
+                prefixes: vec![],
+                ports: vec![VipPort::one(53, Transport::Udp)],
                 forward: Forward::Ipip,
                 pool: "dns".into(),
                 flows_none: true,

@@ -8,21 +8,22 @@ use super::{
     packets::{Flow, FlowList},
     view::View,
 };
+use crate::config::{Transport, Vip};
 
 /// `{ "flows": [...], "omitted": n }`: flows through slots that are moving, as those of settled slots are remembered
 /// nowhere. `omitted` is null where the packet path did not answer.
 pub fn render(view: &View, list: Option<&FlowList>) -> Value {
     let backend = |id| view.backends().find(|(_, backend)| backend.id == id);
-    let vip_of = |at: SocketAddr| {
-        let has = |vip: &crate::config::Vip| {
-            vip.addresses.contains(&at.ip()) && vip.ports.iter().any(|port| port.port == at.port())
-        };
-        view.config.vips.iter().find(|(_, vip)| has(vip)).map(|(name, _)| name)
+    let vip_of = |at: SocketAddr, protocol| {
+        let transport = if protocol == 17 { Transport::Udp } else { Transport::Tcp };
+        let exactness = |vip: &Vip| vip.exactness(at.ip(), at.port(), transport);
+        let vips = view.config.vips.iter().filter_map(|(name, vip)| Some((exactness(vip)?, name)));
+        vips.max_by(|(a, _), (b, _)| a.cmp(b)).map(|(_, name)| name)
     };
     let row = |flow: &Flow| {
         let backend = backend(flow.backend);
         json!({
-            "vip": vip_of(flow.destination),
+            "vip": vip_of(flow.destination, flow.protocol),
             "source": flow.source,
             "destination": flow.destination,
             "protocol": match flow.protocol { 6 => "tcp", 17 => "udp", _ => "other" },

@@ -11,7 +11,7 @@ use super::{
     why,
 };
 use crate::{
-    config::{Forward, HostMatch, PathMatch, Transport},
+    config::{Forward, HostMatch, PathMatch},
     metrics::{ListenerMetrics, WorkerMetrics},
 };
 
@@ -164,13 +164,11 @@ fn vips(view: &View, packets: Option<&Packets>) -> Vec<Value> {
         let traffic: Option<Traffic> = packets.map(|packets| {
             packets.vips.iter().find(|(of, _)| of == name).map_or(Traffic::default(), |(_, traffic)| *traffic)
         });
-        let ports = vip.ports.iter().map(|port| match port.transport {
-            Transport::Tcp => format!("{}/tcp", port.port),
-            Transport::Udp => format!("{}/udp", port.port),
-        });
+        let ports = vip.ports.iter().map(ToString::to_string);
+        let prefixes = vip.prefixes.iter().map(ToString::to_string);
         json!({
             "vip": name,
-            "address": vip.addresses,
+            "address": vip.addresses.iter().map(ToString::to_string).chain(prefixes).collect::<Vec<_>>(),
             "ports": ports.collect::<Vec<_>>(),
             "forward": match vip.forward { Forward::Ipip => "ipip", Forward::Gue => "gue", Forward::L2dsr => "l2dsr" },
             "pool": vip.pool,

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Backend, Config, Forward, HostPattern, Interface, Listener, PathPattern, Pool, Route, Vip, Workers,
-    file::show_duration,
+    Backend, Config, Forward, HostPattern, Interface, Listener, PathPattern, Pool, Route, Sources, Vip,
+    Workers, file::show_duration,
 };
 
 impl Config {
@@ -38,7 +38,8 @@ impl Config {
         if let Some(xdp) = &self.xdp {
             let mut table = json!({
                 "interfaces": xdp.interfaces.iter().map(interface).collect::<Vec<_>>(),
-                "deny": xdp.deny,
+                "deny": sources(&xdp.deny),
+                "allow": sources(&xdp.allow),
             });
             put(&mut table, "outer_source", (!xdp.outer_source.is_empty()).then_some(&xdp.outer_source));
             put(&mut table, "secret", xdp.secret.as_ref().map(|path| format!("file:{}", path.display())));
@@ -67,6 +68,11 @@ fn workers(workers: &Workers) -> Value {
     }
 }
 
+fn sources(sources: &Sources) -> Value {
+    let nets = sources.nets.iter().map(ToString::to_string);
+    nets.chain(sources.files.iter().map(|path| format!("file:{}", path.display()))).collect()
+}
+
 fn interface(interface: &Interface) -> Value {
     let mut table = json!({ "name": interface.name });
     put(&mut table, "mode", interface.mode);
@@ -76,13 +82,18 @@ fn interface(interface: &Interface) -> Value {
 
 fn vip(vip: &Vip) -> Value {
     let mut table = json!({
-        "address": vip.addresses,
+        "address": vip_addresses(vip),
         "ports": vip.ports.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "forward": match vip.forward { Forward::Ipip => "ipip", Forward::Gue => "gue", Forward::L2dsr => "l2dsr" },
         "pool": vip.pool,
     });
     put(&mut table, "flows", vip.flows_none.then_some("none"));
     table
+}
+
+fn vip_addresses(vip: &Vip) -> Vec<String> {
+    let addresses = vip.addresses.iter().map(ToString::to_string);
+    addresses.chain(vip.prefixes.iter().map(ToString::to_string)).collect()
 }
 
 fn listener(listener: &Listener) -> Value {
@@ -147,7 +158,8 @@ mod tests {
             { name = "eth1", mode = "generic", gateway = "10.0.0.254" },
             { name = "eth2", gateway = "02:00:5e:00:53:fe" },
         ]
-        deny = ["203.0.113.0/24", "2001:db8::/32"]
+        deny = ["203.0.113.0/24", "2001:db8::/32", "file:lists/denied.txt"]
+        allow = ["203.0.113.7/32"]
         outer_source = ["198.18.0.0/24", "2001:db8:9::/64"]
         secret = "file:keys/hash"
         [admin]
@@ -160,8 +172,8 @@ mod tests {
         [state]
         dir = "/srv/lb"
         [vip.dns]
-        address = ["192.0.2.53", "2001:db8::53"]
-        ports = ["53/udp", "53/tcp"]
+        address = ["192.0.2.53", "2001:db8::53", "198.51.100.0/25"]
+        ports = ["53/udp", "53/tcp", "8000-8100/tcp", "0/udp"]
         forward = "gue"
         pool = "dns"
         flows = "none"

@@ -57,11 +57,23 @@ pub struct Xdp {
     /// Interfaces that carry `lb_ingress`; never empty.
     pub interfaces: Vec<Interface>,
     /// Denied sources.
-    pub deny: Vec<IpNet>,
+    pub deny: Sources,
+    /// Sources that are let in all the same: of prefixes of both lists the longest that covers a source decides, and
+    /// of equal ones this list's.
+    pub allow: Sources,
     /// Prefixes that tunnels are sent from, at most one of each family; none: an address of an interface.
     pub outer_source: Vec<IpNet>,
     /// `secret = "file:PATH"`; `None`: made in the state directory.
     pub secret: Option<PathBuf>,
+}
+
+/// `xdp.deny` or `xdp.allow`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sources {
+    /// Those in the config itself.
+    pub nets: Vec<IpNet>,
+    /// `file:PATH`: files beneath the config's directory with more of them.
+    pub files: Vec<PathBuf>,
 }
 
 /// One of `xdp.interfaces`.
@@ -157,8 +169,10 @@ pub struct State {
 /// `[vip.NAME]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Vip {
-    /// Addresses; never empty.
+    /// Single addresses.
     pub addresses: Vec<IpAddr>,
+    /// Prefixes that stand for all their addresses; not empty where `addresses` is.
+    pub prefixes: Vec<IpNet>,
     /// Ports with their protocols; never empty.
     pub ports: Vec<VipPort>,
     /// How packets leave.
@@ -172,17 +186,61 @@ pub struct Vip {
 impl Vip {
     /// Whether flows to this port are never remembered: `flows = "none"`, and always so for `53/udp`.
     pub fn is_flowless(&self, port: VipPort) -> bool {
-        self.flows_none || port == VipPort { port: 53, transport: Transport::Udp }
+        self.flows_none || port == VipPort::one(53, Transport::Udp)
+    }
+
+    /// How exactly it names a port of an address, if at all; of all VIPs the one with the greatest answer has it. Length
+    /// of the prefix, whether it is a single port, whether a range.
+    pub fn exactness(&self, address: IpAddr, port: u16, transport: Transport) -> Option<(u8, bool, bool)> {
+        let single = self.addresses.contains(&address).then_some(u8::MAX);
+        let prefix = self.prefixes.iter().filter(|net| net.contains(&address)).map(IpNet::prefix_len).max();
+        let own = self.ports.iter().filter(|own| own.transport == transport && own.contains(port));
+        let (is_single, is_range) = own.map(|own| (own.single().is_some(), own.is_range())).max()?;
+        Some((single.or(prefix)?, is_single, is_range))
     }
 }
 
-/// One of `vip.ports`, such as `53/udp`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// One of `vip.ports`: `53/udp`, `8000-8100/tcp`, or `0/tcp` for any port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct VipPort {
-    /// Destination port, host order, not 0.
+    /// First destination port, host order; 0: any.
     pub port: u16,
+    /// Last destination port; with 0 as the first, 65535.
+    pub last: u16,
     /// Transport.
     pub transport: Transport,
+}
+
+impl VipPort {
+    /// A single port.
+    pub const fn one(port: u16, transport: Transport) -> Self {
+        Self { port, last: port, transport }
+    }
+
+    /// Any port.
+    pub const fn any(transport: Transport) -> Self {
+        Self { port: 0, last: u16::MAX, transport }
+    }
+
+    /// The port, if it is a single one.
+    pub const fn single(self) -> Option<u16> {
+        if self.port == self.last { Some(self.port) } else { None }
+    }
+
+    /// Whether it stands for any port.
+    pub const fn is_any(self) -> bool {
+        self.port == 0
+    }
+
+    /// Whether it is neither single nor any.
+    pub const fn is_range(self) -> bool {
+        self.single().is_none() && !self.is_any()
+    }
+
+    /// Whether a port is one of these.
+    pub const fn contains(self, port: u16) -> bool {
+        self.port <= port && port <= self.last
+    }
 }
 
 impl std::fmt::Display for VipPort {
@@ -191,7 +249,10 @@ impl std::fmt::Display for VipPort {
             Transport::Tcp => "tcp",
             Transport::Udp => "udp",
         };
-        write!(f, "{}/{transport}", self.port)
+        match self.is_range() {
+            true => write!(f, "{}-{}/{transport}", self.port, self.last),
+            false => write!(f, "{}/{transport}", self.port),
+        }
     }
 }
 

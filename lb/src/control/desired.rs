@@ -1,6 +1,13 @@
 //! From a config to what the packet path should do.
 
-use std::{collections::BTreeMap, io, net::IpAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -121,11 +128,25 @@ pub(super) fn desired(
         generation: snapshot.generation,
         vips: config.vips.iter().flat_map(|(name, vip)| vips(name, vip, secret)).collect(),
         pools: snapshot.pools.iter().filter(used).map(pool).collect(),
-        deny: config.xdp.as_ref().map(|xdp| xdp.deny.clone()).unwrap_or_default(),
+        // What stands elsewhere than in the config is added by who reads it.
+        deny: Arc::default(),
+        allow: Arc::default(),
+        local: <_>::default(),
+        guard_key: derive_key(secret, "guard", ""),
         outer_v4: outer.v4,
         outer_v6: outer.v6,
         gateways: gateways(config),
     }
+}
+
+/// Addresses of backends that this box has itself.
+///
+/// # Errors
+/// Those of getifaddrs(3).
+pub(super) fn local(pools: &[DesiredPool]) -> io::Result<BTreeSet<IpAddr>> {
+    let backends = pools.iter().flat_map(|pool| &pool.backends);
+    let backends: BTreeSet<IpAddr> = backends.map(|backend| backend.address).collect();
+    Ok(interfaces::all_addresses()?.into_iter().filter(|address| backends.contains(address)).collect())
 }
 
 fn gateways(config: &Config) -> BTreeMap<Arc<str>, Gateway> {
@@ -146,6 +167,7 @@ fn vips(name: &Arc<str>, vip: &Vip, secret: [u64; 2]) -> Vec<DesiredVip> {
     let desired = |((flows_none, flow_idle), ports)| DesiredVip {
         name: name.clone(),
         addresses: vip.addresses.clone(),
+        prefixes: vip.prefixes.clone(),
         ports,
         forward: vip.forward,
         pool: vip.pool.clone(),
@@ -168,7 +190,7 @@ mod tests {
         let Some(vip) = config.vips.get_mut("dns") else { panic!("no vip") };
         vip.flows_none = false;
         vip.ports = [(53, Transport::Udp), (53, Transport::Tcp), (443, Transport::Udp)]
-            .map(|(port, transport)| VipPort { port, transport })
+            .map(|(port, transport)| VipPort::one(port, transport))
             .into();
         let desired = desired(&config, &view.snapshot, [1, 2], Outer::default(), Path::new("/nonexistent"));
         let shape: Vec<_> =
@@ -194,7 +216,8 @@ mod tests {
         assert_eq!(outer, first);
         assert!(outer.shortages(&view.config).is_empty());
         let lo = Interface { name: "lo".into(), mode: None, gateway: None };
-        let mut xdp = Xdp { interfaces: vec![lo], deny: vec![], outer_source: vec![], secret: None };
+        let (deny, allow) = <_>::default();
+        let mut xdp = Xdp { interfaces: vec![lo], deny, allow, outer_source: vec![], secret: None };
         assert_eq!(Outer::of(&xdp).unwrap().v4, "127.0.0.1/32".parse().ok());
         xdp.outer_source = vec!["198.18.0.0/24".parse().unwrap()];
         assert_eq!(Outer::of(&xdp).unwrap().v4, "198.18.0.0/24".parse().ok(), "a prefix comes first");

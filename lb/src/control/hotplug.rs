@@ -5,7 +5,11 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{desired::Outer, host, packet_path::now_ticks};
+use super::{
+    desired::{Outer, local},
+    host,
+    packet_path::now_ticks,
+};
 use crate::{
     config::Xdp,
     steering::{Desired, Plane, Presence},
@@ -61,20 +65,26 @@ impl Hotplug {
     }
 
     /// An outer source appears with its interface, and may change with it. One that is gone is kept: another may
-    /// still take its packets, and none at all would drop them here.
+    /// still take its packets, and none at all would drop them here. A backend is this box itself for as long as its
+    /// address is here.
     fn follow_addresses(&mut self, plane: &mut Plane) {
-        let Ok(found) = Outer::of(&self.xdp) else { return };
+        let (Ok(found), Ok(local)) = (Outer::of(&self.xdp), local(&self.desired.pools)) else { return };
         let outer = found.or(self.outer);
-        if outer == self.outer {
+        if outer == self.outer && local == self.desired.local {
             return;
         }
-        let desired = outer.put_into(self.desired.clone());
+        let desired = outer.put_into(Desired { local, ..self.desired.clone() });
         match plane.sync(&desired, now_ticks()) {
             Ok(()) => {
-                tracing::info!(?outer, "the source of encapsulated packets changed");
+                let local = &desired.local;
+                tracing::info!(
+                    ?outer,
+                    ?local,
+                    "the source of encapsulated packets changed, or backends that are this box"
+                );
                 (self.outer, self.desired) = (outer, desired);
             }
-            Err(error) => tracing::warn!(%error, "the new source of encapsulated packets is not used yet"),
+            Err(error) => tracing::warn!(%error, "the present addresses of this box are not used yet"),
         }
     }
 }

@@ -24,6 +24,7 @@ mod routing;
 mod run;
 mod secret;
 mod signals;
+mod sources;
 mod ways;
 mod workers;
 

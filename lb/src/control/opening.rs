@@ -5,19 +5,20 @@ use std::{collections::BTreeSet, path::Path, sync::Arc};
 use anyhow::{Context, anyhow};
 
 use super::{
-    desired::{Outer, desired},
+    desired::{Outer, desired, local},
     host,
     hotplug::Hotplug,
     lineage, lock,
     packet_path::{KernelPath, LOST_STEER, now_ticks},
     plan::Plan,
     secret::Secret,
+    sources,
     ways::ways,
 };
 use crate::{
     config::{BackendIds, Config, Snapshot, Xdp},
     model::BackendId,
-    steering::{self, Plane, Presence, ProbePorts},
+    steering::{self, Desired, Plane, Presence, ProbePorts},
 };
 
 /// What is lost where `lb_lookup` cannot be had.
@@ -134,7 +135,14 @@ fn forward(
         None => Secret::load_or_make(state_dir).with_context(|| format!("secret in {}", state_dir.display())),
     }?;
     let outer = Outer::of(xdp).context("getifaddrs")?;
+    let list = |key: &str, list| sources::read(&plan.directory, list).with_context(|| format!("xdp.{key}"));
     let desired = desired(&plan.config, snapshot, secret.key(), outer, state_dir);
+    let desired = Desired {
+        deny: list("deny", &xdp.deny)?,
+        allow: list("allow", &xdp.allow)?,
+        local: local(&desired.pools).context("getifaddrs")?,
+        ..desired
+    };
     let down = still_down(&plane, snapshot, checked);
     plane.sync(&desired, now_ticks())?;
     plane.set_down(&down, now_ticks())?;
@@ -162,7 +170,7 @@ fn forward(
     for interface in plane.detach_others()? {
         tracing::info!(%interface, "XDP detached: this config does not name the interface");
     }
-    let ways = ways(&plan.config, snapshot, outer);
+    let ways = ways(&plan.config, snapshot, outer, &desired.local);
     let opened = if ways.is_empty() { None } else { Some(plane.open_probes(&ways)) };
     let through = match opened.transpose() {
         Ok(ports) => {

@@ -2,22 +2,29 @@
 //!
 //! A backend behind `ipip` or `l2dsr` is of use only if it takes our packets apart and holds the VIP; its own address
 //! may answer all the same. So a check goes to the VIP's address, on the backend, where the VIP has the checked port
-//! and an address of the backend's family. Else, and behind `gue`, it goes to the backend's own address.
+//! and an address of the backend's family. Else, behind `gue`, and where the backend is this box itself, it goes to the
+//! backend's own address.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use super::desired::Outer;
 use crate::{
-    config::{Config, Forward, Snapshot, Transport, Vip, VipPort},
+    config::{Config, Forward, Snapshot, Transport, Vip},
     steering::ProbeWay,
 };
 
-/// The ways of all checks that go so. A probe has its backend's id as its number.
-pub(super) fn ways(config: &Config, snapshot: &Snapshot, outer: Outer) -> Vec<ProbeWay> {
+/// The ways of all checks that go so. A probe has its backend's id as its number. `local` are backends with an address
+/// of this box.
+pub(super) fn ways(
+    config: &Config,
+    snapshot: &Snapshot,
+    outer: Outer,
+    local: &BTreeSet<IpAddr>,
+) -> Vec<ProbeWay> {
     let mut ways = Vec::new();
     for pool in &snapshot.pools {
         let Some(health) = config.pools.get(&pool.name).and_then(|config| config.health) else { continue };
-        for backend in &pool.backends {
+        for backend in pool.backends.iter().filter(|backend| !local.contains(&backend.address.ip())) {
             let ip = backend.address.ip();
             let port = health.tcp_port.unwrap_or(backend.address.port());
             let mut vips = config.vips.values().filter(|vip| vip.pool == pool.name);
@@ -32,7 +39,7 @@ pub(super) fn ways(config: &Config, snapshot: &Snapshot, outer: Outer) -> Vec<Pr
 
 /// The VIP's address to ask for, of the family of `like`.
 fn address(vip: &Vip, like: IpAddr, port: u16) -> Option<IpAddr> {
-    let is_ours = vip.ports.contains(&VipPort { port, transport: Transport::Tcp });
+    let is_ours = vip.ports.iter().any(|own| own.transport == Transport::Tcp && own.contains(port));
     vip.addresses.iter().find(|address| is_ours && address.is_ipv4() == like.is_ipv4()).copied()
 }
 
@@ -49,15 +56,23 @@ fn outer_of(forward: Forward, to: IpAddr, outer: Outer) -> Option<Option<IpAddr>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{admin::fixture, config::Health, model::Generation};
+    use crate::{
+        admin::fixture,
+        config::{Health, VipPort},
+        model::Generation,
+    };
 
     /// VIP `dns` has `192.0.2.53` and 53/tcp among others; its pool has one IPv4 backend.
     fn ways_with(edit: impl FnOnce(&mut Config)) -> Vec<ProbeWay> {
+        ways_beside(&[], edit)
+    }
+
+    fn ways_beside(local: &[&str], edit: impl FnOnce(&mut Config)) -> Vec<ProbeWay> {
         let mut config = (*fixture::view().config).clone();
         let pool = config.vips["dns"].pool.clone();
         let Some(vip) = config.vips.get_mut("dns") else { panic!("no vip") };
         vip.addresses = vec!["192.0.2.53".parse().unwrap(), "2001:db8::53".parse().unwrap()];
-        vip.ports = vec![VipPort { port: 53, transport: Transport::Tcp }];
+        vip.ports = vec![VipPort::one(53, Transport::Tcp)];
         let health = config.pools.values().find_map(|pool| pool.health).unwrap();
         let Some(pool) = config.pools.get_mut(&pool) else { panic!("no pool") };
         pool.health = Some(Health { tcp_port: Some(53), ..health });
@@ -68,7 +83,7 @@ mod tests {
         let snapshot = Snapshot::build(&config, Generation(1), ids).unwrap();
         let mut outer = Outer::default();
         outer.add("10.0.0.1".parse().unwrap());
-        ways(&config, &snapshot, outer)
+        ways(&config, &snapshot, outer, &local.iter().map(|address| address.parse().unwrap()).collect())
     }
 
     #[test]
@@ -81,6 +96,17 @@ mod tests {
         assert_ne!(way.number, 0, "it is a backend's id");
         let l2dsr = ways_with(|config| config.vips.get_mut("dns").unwrap().forward = Forward::L2dsr);
         assert_eq!(l2dsr[0].outer, None);
+        for port in [VipPort { port: 50, last: 60, transport: Transport::Tcp }, VipPort::any(Transport::Tcp)]
+        {
+            let wide = ways_with(|config| config.vips.get_mut("dns").unwrap().ports = vec![port]);
+            assert_eq!(wide, [way], "the VIP has it by {port}");
+        }
+    }
+
+    #[test]
+    fn a_backend_that_is_this_box_is_asked_itself() {
+        assert!(ways_beside(&["10.0.1.53"], |_| ()).is_empty());
+        assert_eq!(ways_beside(&["10.0.1.54"], |_| ()).len(), 1);
     }
 
     #[test]
@@ -95,6 +121,12 @@ mod tests {
             config.pools.get_mut(&pool).unwrap().backends[0].ip = "2001:db8::9".parse().unwrap();
         };
         assert!(ways_with(other_port).is_empty());
+        let only_prefix = |config: &mut Config| {
+            let vip = config.vips.get_mut("dns").unwrap();
+            vip.prefixes = vec!["192.0.2.0/24".parse().unwrap()];
+            vip.addresses = vec![];
+        };
+        assert!(ways_with(only_prefix).is_empty(), "there is no one address to ask for");
         let v6_without_source = |config: &mut Config| {
             v6(config);
             config.vips.get_mut("dns").unwrap().addresses.push("2001:db8::53".parse().unwrap());

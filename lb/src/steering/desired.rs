@@ -12,11 +12,15 @@ use lb_abi::{
     be::Be16,
     bounds::{BACKENDS_MAX, DENY_MAX, VIP_KEYS_MAX, VIPS_MAX},
     hash::sip13,
+    lengths::LENGTHS_MAX,
     slot::TICK_SHIFT,
-    vip::VipKey,
+    vip::{RANGE, VipKey},
 };
 
-use super::error::{Error, Result};
+use super::{
+    error::{Error, Result},
+    maps::host_bits_of,
+};
 use crate::{
     balance::maglev::{Member, Table},
     config::{Forward, Gateway, Transport, VipPort},
@@ -33,7 +37,13 @@ pub struct Desired {
     /// Pools that VIPs name; others do no harm and get no table.
     pub pools: Vec<DesiredPool>,
     /// Denied sources.
-    pub deny: Vec<IpNet>,
+    pub deny: Arc<[IpNet]>,
+    /// Allowed ones: the longest prefix decides, and an allowed one before a denied one of the same length.
+    pub allow: Arc<[IpNet]>,
+    /// Keys the fingerprints of both. See [`derive_key`].
+    pub guard_key: [u64; 2],
+    /// Addresses of this box: packets for a backend with one of them are given to the kernel as they came.
+    pub local: BTreeSet<IpAddr>,
     /// Outer sources of IPIP and GUE in IPv4; `None`: backends with IPv4 addresses cannot be reached by a tunnel. By IPIP
     /// each flow has its own, as far as 16 bits go; by GUE all have the first.
     pub outer_v4: Option<Ipv4Net>,
@@ -48,8 +58,10 @@ pub struct Desired {
 pub struct DesiredVip {
     /// Name in the config; its counters hang on it.
     pub name: Arc<str>,
-    /// Addresses.
+    /// Single addresses.
     pub addresses: Vec<IpAddr>,
+    /// Prefixes that stand for all their addresses.
+    pub prefixes: Vec<IpNet>,
     /// Ports with their protocols.
     pub ports: Vec<VipPort>,
     /// How packets leave.
@@ -145,19 +157,41 @@ pub const fn duration(ticks: u32) -> Duration {
     Duration::from_nanos((ticks as u64) << TICK_SHIFT)
 }
 
-/// Key of a VIP's port.
-pub(super) fn vip_key(address: IpAddr, port: VipPort) -> VipKey {
-    let protocol = match port.transport {
-        Transport::Tcp => 6,
-        Transport::Udp => 17,
-    };
-    VipKey { address: mapped(address), port: Be16::new(port.port), protocol, pad: 0 }
+/// Key of a VIP's port, range, or any port, at an address (a prefix of full length) or prefix.
+pub(super) fn vip_key(net: IpNet, port: VipPort) -> VipKey {
+    let protocol = vip_protocol(port.transport);
+    let range = if port.is_range() { RANGE } else { 0 };
+    VipKey { port: Be16::new(port.port), protocol: protocol | range, ..echo_key(net) }
 }
 
-/// Key under which echo requests for an address are found.
-pub(super) fn echo_key(address: IpAddr) -> VipKey {
-    let protocol = if address.is_ipv4() { 1 } else { 58 };
-    VipKey { address: mapped(address), port: Be16::new(0), protocol, pad: 0 }
+/// Number of a transport.
+const fn vip_protocol(transport: Transport) -> u8 {
+    match transport {
+        Transport::Tcp => 6,
+        Transport::Udp => 17,
+    }
+}
+
+/// Key under which echo requests for an address or prefix are found.
+pub(super) fn echo_key(net: IpNet) -> VipKey {
+    let protocol = if net.addr().is_ipv4() { 1 } else { 58 };
+    // At most 128.
+    let host_bits = host_bits_of(&net) as u8;
+    VipKey { address: mapped(net.network()), port: Be16(0), protocol, host_bits }
+}
+
+impl DesiredVip {
+    /// Everything that packets may be addressed to.
+    fn nets(&self) -> impl Iterator<Item = IpNet> {
+        self.addresses.iter().map(|address| IpNet::from(*address)).chain(self.prefixes.iter().copied())
+    }
+
+    /// [`lb_abi::vip::VipEntry::last_port`] under one of its keys.
+    pub(super) fn last_port(&self, key: &VipKey) -> u16 {
+        let ports = self.ports.iter().filter(|port| port.is_range() && port.port == key.port.host());
+        let mut ports = ports.filter(|port| vip_protocol(port.transport) | RANGE == key.protocol);
+        ports.next().map_or(0, |port| port.last)
+    }
 }
 
 /// A desired state that holds: bounds kept, references resolved, nothing named twice.
@@ -195,28 +229,44 @@ impl Desired {
         pools.into_iter().try_for_each(|pool| checked.add_backends(pool))?;
         bound("vips", self.vips.len(), VIPS_MAX)?;
         bound("vip addresses and ports", checked.keys.len() + checked.echo.len(), VIP_KEYS_MAX)?;
-        let v4: BTreeSet<&IpNet> = self.deny.iter().filter(|net| net.addr().is_ipv4()).collect();
-        bound("denied IPv4 prefixes", v4.len(), DENY_MAX)?;
-        bound("denied IPv6 prefixes", self.deny.len() - v4.len(), DENY_MAX)?;
+        bound("denied and allowed prefixes", self.deny.len() + self.allow.len(), DENY_MAX)?;
+        let v6 = self.deny.iter().chain(&*self.allow).filter(|net| net.addr().is_ipv6());
+        let lengths: BTreeSet<u8> = v6.map(IpNet::prefix_len).collect();
+        bound("lengths of denied and allowed IPv6 prefixes", lengths.len(), LENGTHS_MAX as u32)?;
         Ok(checked)
     }
 }
 
 impl<'a> Checked<'a> {
     fn add_keys(&mut self, vip: &'a DesiredVip) -> Result<()> {
-        for &address in &vip.addresses {
-            self.echo.entry(echo_key(address)).or_insert(vip);
+        for net in vip.nets() {
+            self.echo.entry(echo_key(net)).or_insert(vip);
             for &port in &vip.ports {
-                if let Some(other) = self.keys.insert(vip_key(address, port), vip) {
+                let key = vip_key(net, port);
+                let overlapping = if port.is_range() { self.overlapping(&key, port) } else { None };
+                if let Some(other) = overlapping.or_else(|| self.keys.insert(key, vip)) {
+                    let address = if net.prefix_len() == net.max_prefix_len() {
+                        net.addr().to_string()
+                    } else {
+                        net.to_string()
+                    };
                     return Err(Error::VipTaken {
                         vip: vip.name.to_string(),
-                        key: format!("{address} port {} {:?}", port.port, port.transport).to_lowercase(),
+                        key: format!("{address} port {}", port.to_string().replace('/', " ")),
                         other: other.name.to_string(),
                     });
                 }
             }
         }
         Ok(())
+    }
+
+    /// The VIP of a range that overlaps this one.
+    fn overlapping(&self, key: &VipKey, port: VipPort) -> Option<&'a DesiredVip> {
+        let mut same = self.keys.iter().filter(|(other, _)| VipKey { port: key.port, ..**other } == *key);
+        let (_, vip) =
+            same.find(|(other, vip)| other.port.host() <= port.last && port.port <= vip.last_port(other))?;
+        Some(*vip)
     }
 
     fn add_backends(&mut self, pool: &DesiredPool) -> Result<()> {
@@ -266,10 +316,11 @@ mod tests {
 
     #[test]
     fn mistakes_are_found_before_anything_is_written() {
-        let port = VipPort { port: 53, transport: Transport::Udp };
+        let port = VipPort::one(53, Transport::Udp);
         let vip = |name: &str| DesiredVip {
             name: name.into(),
             addresses: vec![[192, 0, 2, 1].into()],
+            prefixes: vec![],
             ports: vec![port],
             forward: Forward::Ipip,
             pool: "dns".into(),
@@ -289,5 +340,15 @@ mod tests {
             error(with(vec![vip("a")], vec![pool(vec![backend(1, 1), backend(1, 2)])])).contains("10.0.0.2")
         );
         assert!(with(vec![vip("a")], vec![pool(vec![backend(1, 1)])]).check().is_ok());
+        let ranges = |name: &str, port, last| DesiredVip {
+            addresses: vec![],
+            prefixes: vec!["192.0.2.0/24".parse().unwrap()],
+            ports: vec![VipPort { port, last, transport: Transport::Udp }],
+            ..vip(name)
+        };
+        let taken = error(with(vec![ranges("a", 10, 20), ranges("b", 20, 30)], vec![pool(vec![])]));
+        assert!(taken.contains("192.0.2.0/24 port 20-30 udp is already"), "{taken}");
+        let pools = vec![pool(vec![backend(1, 1)])];
+        assert!(with(vec![ranges("a", 10, 20), ranges("b", 21, 30), vip("c")], pools).check().is_ok());
     }
 }

@@ -6,6 +6,7 @@ use lb_abi::{
     flow::{CLOSING, FlowKey, FlowRecord},
     hash,
     slot::{Phase, Slot},
+    vip::VipEntry,
 };
 
 use super::{
@@ -13,6 +14,7 @@ use super::{
     regions::Region,
     store::Store,
     sync::{Sync, slots_of},
+    wide::Finder,
 };
 use crate::model::BackendId;
 
@@ -64,15 +66,23 @@ impl FlowState {
 /// The first `max` records that the map gives, and how many more there are.
 pub(super) fn read(sync: &Sync, store: &impl Store, max: usize, now: u32) -> Result<(Vec<Flow>, usize)> {
     let (mut flows, mut omitted) = (Vec::new(), 0);
+    let finder = Finder::new(&sync.vips);
     store.for_each_flow(&mut |key, record| match flows.len() < max {
-        true => flows.push(flow(key, record, state(sync, store, key, record, now))),
+        true => flows.push(flow(key, record, state(sync, store, finder.vip_of(key), key, record, now))),
         false => omitted += 1,
     })?;
     Ok((flows, omitted))
 }
 
-fn state(sync: &Sync, store: &impl Store, key: &FlowKey, record: &FlowRecord, now: u32) -> FlowState {
-    let Some(entry) = sync.vip_of(key) else { return FlowState::Ended };
+fn state(
+    sync: &Sync,
+    store: &impl Store,
+    vip: Option<&VipEntry>,
+    key: &FlowKey,
+    record: &FlowRecord,
+    now: u32,
+) -> FlowState {
+    let Some(entry) = vip else { return FlowState::Ended };
     let at = hash::slot(hash::flow(entry.hash_key, key), entry.table_len) as usize;
     let slot = slots_of(store, Region::of_slot(entry.table)).load(at);
     let is_silent = now.wrapping_sub(record.seen) as i32 > entry.flow_idle_ticks as i32;

@@ -25,12 +25,12 @@ use crate::sys::lock::{self, LockError};
 /// `f_type` of a bpffs. Source: linux/magic.h.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
-/// Large maps that only `lb_ingress` needs whole: some 60 MiB.
+/// Large maps that only `lb_ingress` needs whole: some 90 MiB.
 pub(super) const OF_INGRESS: &[&str] = &[
     names::MAP_SLOTS,
     names::MAP_FLOWS,
-    names::MAP_DENY_V4,
-    names::MAP_DENY_V6,
+    names::MAP_GATES,
+    names::MAP_GUARD,
     names::MAP_PROBE_PORTS,
     names::MAP_ACTIVITY,
 ];
@@ -71,13 +71,8 @@ pub(super) fn load(bytes: &[u8], pins: Option<&Path>) -> Result<Ebpf> {
 /// Refuses an object whose map has another shape than the contract this daemon was compiled with.
 fn check_made(object: &Ebpf, shape: &Shape) -> Result<()> {
     // The kinds of map that the contract has; another kind is another contract.
-    let Some(
-        Map::Array(map)
-        | Map::HashMap(map)
-        | Map::LpmTrie(map)
-        | Map::PerCpuArray(map)
-        | Map::ReusePortSockArray(map),
-    ) = object.map(shape.name)
+    let Some(Map::Array(map) | Map::HashMap(map) | Map::PerCpuArray(map) | Map::ReusePortSockArray(map)) =
+        object.map(shape.name)
     else {
         return Err(Error::Missing { kind: "map", name: shape.name });
     };

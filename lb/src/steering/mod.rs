@@ -69,6 +69,7 @@ mod sync;
 mod tests;
 mod transition;
 mod why;
+mod wide;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -93,7 +94,7 @@ pub use facts::gather as gather_steer_facts;
 pub use flows::{Flow, FlowState};
 pub use interfaces::InterfaceDrops;
 pub use lookup::{LookupGroup, parking};
-pub use maps::SlotArray;
+pub use maps::{Lists, SlotArray};
 pub use object::embedded as embedded_object;
 pub use presence::Presence;
 pub use probes::{ProbePorts, ProbeWay};
@@ -182,7 +183,7 @@ impl Plane {
     }
 
     /// As [`Self::open`], for `lb_steer` alone: unpinned, and without room for a single VIP, which would lock
-    /// some 60 MiB of kernel memory.
+    /// some 80 MiB of kernel memory.
     ///
     /// # Errors
     /// As [`Self::open`].

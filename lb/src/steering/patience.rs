@@ -14,23 +14,34 @@ pub(super) struct Patience {
     pub(super) strays_seen_at: Option<u32>,
     /// Tick since which records may stand that no packet will read: of slots that settled, of VIPs that went.
     pub(super) ended_at: Option<u32>,
-    /// Tick at which a VIP last went.
-    pub(super) vips_went_at: Option<u32>,
+    /// Tick at which a VIP last went, or took flows of another.
+    vips_changed_at: Option<u32>,
     /// What was adopted may have ended at any time before.
     is_adopted: bool,
 }
 
 impl Patience {
     pub(super) fn new(inserts_refused: u64) -> Self {
-        Self { inserts_refused, strays_seen_at: None, ended_at: None, vips_went_at: None, is_adopted: true }
+        Self {
+            inserts_refused,
+            strays_seen_at: None,
+            ended_at: None,
+            vips_changed_at: None,
+            is_adopted: true,
+        }
     }
 
     /// To be called first at every tick: what an earlier process did is taken for done just now.
     pub(super) fn arrive(&mut self, now: u32) {
         if std::mem::take(&mut self.is_adopted) {
-            self.ended_at = Some(now);
-            self.vips_went_at = Some(now);
+            self.vips_change(now);
         }
+    }
+
+    /// Records of some flows are no VIP's any more, or another's than that of a program which runs yet.
+    pub(super) fn vips_change(&mut self, now: u32) {
+        self.ended_at = Some(now);
+        self.vips_changed_at = Some(now);
     }
 
     /// Whether the last look left strays so short ago that another would find them still.
@@ -43,8 +54,8 @@ impl Patience {
         self.ended_at.is_some_and(|at| now.wrapping_sub(at) > GRACE_TICKS)
     }
 
-    /// Whether no program knows a VIP any more that the map does not.
+    /// Whether no program takes a flow for another VIP's any more than the map does.
     pub(super) fn vips_are_known(&self, now: u32) -> bool {
-        self.vips_went_at.is_none_or(|at| now.wrapping_sub(at) > GRACE_TICKS)
+        self.vips_changed_at.is_none_or(|at| now.wrapping_sub(at) > GRACE_TICKS)
     }
 }

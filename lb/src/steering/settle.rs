@@ -16,7 +16,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lb_abi::{
     backend::{BackendEntry, PRESENT},
-    bounds::TABLE_LEN,
     flow::{FlowKey, FlowRecord},
     hash,
     meta::{FLAG_MOVING, Meta},
@@ -31,6 +30,7 @@ use super::{
     store::Store,
     sync::{Sync, slots_of},
     transition::{close, is_still, looked_through, sweep},
+    wide::Finder,
 };
 use crate::model::BackendId;
 
@@ -211,8 +211,9 @@ impl Sync {
     fn find(&self, store: &impl Store, now: u32) -> Result<Findings> {
         let vips_are_known = self.patience.vips_are_known(now);
         let mut found = Findings { is_early: !vips_are_known, ..Findings::default() };
+        let finder = Finder::new(&self.vips);
         store.for_each_flow(&mut |key, record| {
-            let Some(entry) = self.vip_of(key) else {
+            let Some(entry) = finder.vip_of(key) else {
                 if vips_are_known {
                     found.dead.push(*key);
                 }
@@ -240,20 +241,28 @@ impl Sync {
         record.epoch == slot.epoch() && record.backend != slot.owner() && self.serves(backend)
     }
 
-    /// Removes every record of these VIPs, to which no packet is forwarded at present.
-    pub(super) fn forget_flows(&self, store: &mut impl Store, of: &BTreeSet<VipKey>) -> Result<()> {
-        let mut theirs = Vec::new();
+    /// Removes every record that another table than the one it was made by would be read for: of flows to VIPs that are
+    /// new, and of flows that go from one VIP to another, since it names them more exactly or since the other goes.
+    pub(super) fn forget_flows(
+        &self,
+        store: &mut impl Store,
+        wanted: &BTreeMap<VipKey, VipEntry>,
+    ) -> Result<()> {
+        let (before, after) = (Finder::new(&self.vips), Finder::new(wanted));
+        let is_strange = |flow: &FlowKey| {
+            let Some((key, entry)) = after.key_of(flow) else { return false };
+            // A key's own table changes only for a copy, in which its records hold.
+            before.key_of(flow).is_none_or(|(old_key, old)| {
+                old_key != key && (old.table, old.hash_key) != (entry.table, entry.hash_key)
+            })
+        };
+        let mut strange = Vec::new();
         store.for_each_flow(&mut |key, _| {
-            if of.contains(&vip_key_of(key)) {
-                theirs.push(*key);
+            if is_strange(key) {
+                strange.push(*key);
             }
         })?;
-        theirs.iter().try_for_each(|key| store.remove_flow(key))
-    }
-
-    /// The VIP that a recorded flow goes to.
-    pub(super) fn vip_of(&self, flow: &FlowKey) -> Option<&VipEntry> {
-        self.vips.get(&vip_key_of(flow)).filter(|entry| entry.table_len == TABLE_LEN)
+        strange.iter().try_for_each(|key| store.remove_flow(key))
     }
 
     /// Backends that left the config, once no slot and no record can name them.
@@ -268,8 +277,4 @@ impl Sync {
         }
         Ok(())
     }
-}
-
-fn vip_key_of(flow: &FlowKey) -> VipKey {
-    VipKey { address: flow.destination, port: flow.destination_port, protocol: flow.protocol, pad: 0 }
 }

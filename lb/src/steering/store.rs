@@ -1,16 +1,12 @@
 //! The maps as [`super::sync`] sees them, so that its order of writes can be tested without a kernel.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, Ipv6Addr},
-};
+use std::collections::BTreeMap;
 
-use aya::maps::lpm_trie::Key;
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use lb_abi::{
     backend::BackendEntry,
     counter::{FlowEvent, Traffic},
     flow::{FlowKey, FlowRecord},
+    lengths::Lengths,
     meta::Meta,
     names,
     vip::{VipEntry, VipKey},
@@ -18,7 +14,7 @@ use lb_abi::{
 
 use super::{
     error::{Error, Result},
-    maps::{Maps, SlotArray},
+    maps::{Lists, Maps, SlotArray},
 };
 use crate::model::BackendId;
 
@@ -40,12 +36,13 @@ pub trait Store {
     fn meta(&self) -> Result<Meta>;
     /// Overwrites that.
     fn put_meta(&mut self, meta: &Meta) -> Result<()>;
-    /// Denied prefixes of both families.
-    fn deny(&self) -> Result<BTreeSet<IpNet>>;
-    /// Adds one.
-    fn put_deny(&mut self, net: &IpNet) -> Result<()>;
-    /// Removes one that is there.
-    fn remove_deny(&mut self, net: &IpNet) -> Result<()>;
+    /// Adds what the lists have and the maps have not.
+    fn admit_sources(&mut self, lists: &Lists) -> Result<()>;
+    /// Takes away what the lists have not.
+    fn expel_sources(&mut self, lists: &Lists);
+    /// Writes the prefix lengths of a list into the copy that packets do not read, unless the one they do read,
+    /// `copy`, has them. Gives back the copy that has.
+    fn put_lengths(&mut self, list: usize, copy: u8, wanted: &Lengths) -> Result<u8>;
     /// Every record there is; ones written or removed meanwhile may be missed.
     fn for_each_flow(&self, each: &mut dyn FnMut(&FlowKey, &FlowRecord)) -> Result<()>;
     /// One that is gone already is no error.
@@ -64,10 +61,13 @@ impl Store for Maps {
     }
 
     fn put_vip(&mut self, key: &VipKey, entry: &VipEntry) -> Result<()> {
-        self.vips.insert(key, entry, 0).map_err(Error::map(names::MAP_VIPS))
+        // First where packets look last.
+        self.vips.insert(key, entry, 0).map_err(Error::map(names::MAP_VIPS))?;
+        self.directory.put(key, entry)
     }
 
     fn remove_vip(&mut self, key: &VipKey) -> Result<()> {
+        self.directory.remove(key)?;
         self.vips.remove(key).map_err(Error::map(names::MAP_VIPS))
     }
 
@@ -98,33 +98,16 @@ impl Store for Maps {
         self.meta.set(0, meta, 0).map_err(Error::map(names::MAP_META))
     }
 
-    fn deny(&self) -> Result<BTreeSet<IpNet>> {
-        let mut nets = BTreeSet::new();
-        for key in self.deny_v4.keys() {
-            let key = key.map_err(Error::map(names::MAP_DENY_V4))?;
-            let net = Ipv4Net::new(Ipv4Addr::from(key.data()), key.prefix_len() as u8);
-            nets.extend(net.map(IpNet::V4));
-        }
-        for key in self.deny_v6.keys() {
-            let key = key.map_err(Error::map(names::MAP_DENY_V6))?;
-            let net = Ipv6Net::new(Ipv6Addr::from(key.data()), key.prefix_len() as u8);
-            nets.extend(net.map(IpNet::V6));
-        }
-        Ok(nets)
+    fn admit_sources(&mut self, lists: &Lists) -> Result<()> {
+        self.guard.admit(lists)
     }
 
-    fn put_deny(&mut self, net: &IpNet) -> Result<()> {
-        match net {
-            IpNet::V4(net) => self.deny_v4.insert(&key_v4(net), 1, 0).map_err(Error::map(names::MAP_DENY_V4)),
-            IpNet::V6(net) => self.deny_v6.insert(&key_v6(net), 1, 0).map_err(Error::map(names::MAP_DENY_V6)),
-        }
+    fn expel_sources(&mut self, lists: &Lists) {
+        self.guard.expel(lists);
     }
 
-    fn remove_deny(&mut self, net: &IpNet) -> Result<()> {
-        match net {
-            IpNet::V4(net) => self.deny_v4.remove(&key_v4(net)).map_err(Error::map(names::MAP_DENY_V4)),
-            IpNet::V6(net) => self.deny_v6.remove(&key_v6(net)).map_err(Error::map(names::MAP_DENY_V6)),
-        }
+    fn put_lengths(&mut self, list: usize, copy: u8, wanted: &Lengths) -> Result<u8> {
+        self.lengths.put(list, copy, wanted)
     }
 
     fn for_each_flow(&self, each: &mut dyn FnMut(&FlowKey, &FlowRecord)) -> Result<()> {
@@ -170,12 +153,4 @@ impl Store for Maps {
             .and_then(|zero| self.vip_traffic.set(index, zero, 0))
             .map_err(failed)
     }
-}
-
-fn key_v4(net: &Ipv4Net) -> Key<[u8; 4]> {
-    Key::new(u32::from(net.prefix_len()), net.network().octets())
-}
-
-fn key_v6(net: &Ipv6Net) -> Key<[u8; 16]> {
-    Key::new(u32::from(net.prefix_len()), net.network().octets())
 }

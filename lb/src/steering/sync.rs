@@ -15,9 +15,10 @@ use std::{
 use ipnet::IpNet;
 use lb_abi::{
     ABI_VERSION,
-    backend::{BackendEntry, DOWN, PRESENT},
+    backend::{BackendEntry, DOWN, LOCAL, PRESENT},
     bounds::{TABLE_LEN, VIPS_MAX},
-    meta::{FLAG_DENY_V4, FLAG_DENY_V6, FLAG_MOVING, Meta},
+    lengths::{DENY_V4, DENY_V6, LISTS, Lengths, VIP_V4, VIP_V6},
+    meta::{FLAG_DENY_V4, FLAG_DENY_V6, FLAG_MOVING, FLAG_WIDE_VIPS, Meta},
     slot::{Phase, Slot},
     vip::{ECHO, FLOWS_NONE, FORWARD_GUE, FORWARD_IPIP, FORWARD_L2DSR, VipEntry, VipKey},
 };
@@ -26,11 +27,11 @@ use super::{
     causes::{Cause, Causes},
     desired::{Checked, Desired, DesiredVip, mapped, ticks},
     error::{Error, Result},
-    maps::SlotArray,
+    maps::{Lists, SlotArray},
     patience::Patience,
     regions::{self, Plan, Region},
     store::Store,
-    transition,
+    transition, wide,
 };
 use crate::{
     balance::maglev::{DownSet, Table},
@@ -46,7 +47,8 @@ pub struct Sync {
     pub(super) vips: BTreeMap<VipKey, VipEntry>,
     pub(super) backends: BTreeMap<BackendId, BackendEntry>,
     pub(super) meta: Meta,
-    deny: BTreeSet<IpNet>,
+    /// What the maps hold of the deny and allow lists, once known.
+    guard: Option<Listed>,
     /// Pool of each region in use, as far as known.
     pub(super) regions: BTreeMap<Region, Arc<str>>,
     /// Base tables of the pools in use.
@@ -60,6 +62,14 @@ pub struct Sync {
     is_behind: bool,
     pub(super) patience: Patience,
     pub(super) causes: Causes,
+}
+
+/// Deny and allow list, and the key under which they stand in the maps.
+#[derive(PartialEq, Eq)]
+struct Listed {
+    key: [u64; 2],
+    deny: Arc<[IpNet]>,
+    allow: Arc<[IpNet]>,
 }
 
 /// What moves slots.
@@ -93,7 +103,8 @@ impl Sync {
         Ok(Self {
             vips: store.vips()?,
             meta: store.meta()?,
-            deny: store.deny()?,
+            // It cannot be read back; what the maps hold beyond the desired state is found there word by word.
+            guard: None,
             regions: BTreeMap::new(),
             tables: BTreeMap::new(),
             vip_names: BTreeMap::new(),
@@ -125,7 +136,7 @@ impl Sync {
             regions_before: self.regions.clone(),
             members_before: self.members_before(&checked),
             wanted: checked.backends.keys().copied().collect(),
-            renamed: self.put_backends(store, &checked.backends)?,
+            renamed: self.put_backends(store, &checked.backends, &desired.local)?,
         };
         self.tables = tables;
         self.regions.extend(plan.pools.clone());
@@ -135,21 +146,21 @@ impl Sync {
                 store.reset_vip_traffic(index)?;
             }
         }
-        let new = checked.keys.keys().filter(|key| !self.vips.contains_key(key)).copied().collect();
-        if self.meta.flags & FLAG_MOVING != 0 {
-            // They may have had flows before they went.
-            self.forget_flows(store, &new)?;
+        let wanted = entries(&checked, &plan, &indexes);
+        if self.meta.flags & FLAG_MOVING != 0 && !self.vips.keys().eq(wanted.keys()) {
+            self.forget_flows(store, &wanted)?;
         }
-        self.put_vips(store, &checked, &plan, &indexes)?;
+        self.put_vips(store, &wanted, now)?;
         for (_, copy) in &plan.copies {
             self.move_region(store, *copy, &Mover::Config(&applied), now)?;
         }
 
-        self.remove_vips(store, &checked, now)?;
+        self.put_wide(store, &checked)?;
+        self.remove_vips(store, &wanted, now)?;
         self.vip_names = indexes;
         self.regions = plan.pools;
         self.wanted = applied.wanted;
-        self.put_deny(store, desired)?;
+        self.put_guard(store, desired)?;
         let meta = Meta {
             abi: ABI_VERSION,
             generation: desired.generation.0,
@@ -246,9 +257,11 @@ impl Sync {
         &mut self,
         store: &mut impl Store,
         wanted: &BTreeMap<BackendId, IpAddr>,
+        local: &BTreeSet<IpAddr>,
     ) -> Result<BTreeSet<BackendId>> {
         let mut renamed = BTreeSet::new();
         for (&id, &address) in wanted {
+            let local = if local.contains(&address) { LOCAL } else { 0 };
             let address = mapped(address);
             let down = if self.down.contains(&id) { DOWN } else { 0 };
             let old = self.backends.get(&id).copied();
@@ -257,7 +270,7 @@ impl Sync {
                 renamed.insert(id);
             }
             let generation = old.map_or(0, |entry| entry.generation.wrapping_add(u32::from(!same)));
-            self.put_backend(store, id, BackendEntry { address, flags: PRESENT | down, generation })?;
+            self.put_backend(store, id, BackendEntry { address, flags: PRESENT | down | local, generation })?;
         }
         Ok(renamed)
     }
@@ -387,72 +400,83 @@ impl Sync {
     fn put_vips(
         &mut self,
         store: &mut impl Store,
-        checked: &Checked<'_>,
-        plan: &Plan,
-        indexes: &BTreeMap<u32, Arc<str>>,
+        wanted: &BTreeMap<VipKey, VipEntry>,
+        now: u32,
     ) -> Result<()> {
-        let index_of: BTreeMap<&str, u32> = indexes.iter().map(|(index, name)| (&**name, *index)).collect();
-        let index = |vip: &DesiredVip| index_of.get(&*vip.name).copied().unwrap_or(0);
-        for (key, vip) in &checked.keys {
-            let Some(region) = plan.of_key.get(key) else { continue };
-            let forward = match vip.forward {
-                Forward::Ipip => FORWARD_IPIP,
-                Forward::Gue => FORWARD_GUE,
-                Forward::L2dsr => FORWARD_L2DSR,
-            };
-            let entry = VipEntry {
-                vip: index(vip),
-                table: region.first_slot(),
-                table_len: TABLE_LEN,
-                flags: forward | if vip.flows_none { FLOWS_NONE } else { 0 },
-                hash_key: vip.hash_key,
-                flow_idle_ticks: ticks(vip.flow_idle).saturating_add(1),
-                pad: 0,
-            };
-            self.put_vip(store, *key, entry)?;
+        if wide::is_wide(self.vips.keys()) && wanted.keys().any(|key| !self.vips.contains_key(key)) {
+            // Flows go from one VIP to another; a program may record one for its old VIP yet.
+            self.patience.vips_change(now);
         }
-        for (key, vip) in &checked.echo {
-            self.put_vip(store, *key, VipEntry { vip: index(vip), flags: ECHO, ..VipEntry::default() })?;
+        for (key, entry) in wanted {
+            if self.vips.get(key) != Some(entry) {
+                store.put_vip(key, entry)?;
+                self.vips.insert(*key, *entry);
+            }
         }
         Ok(())
     }
 
-    fn put_vip(&mut self, store: &mut impl Store, key: VipKey, entry: VipEntry) -> Result<()> {
-        if self.vips.get(&key) != Some(&entry) {
-            store.put_vip(&key, &entry)?;
-            self.vips.insert(key, entry);
-        }
-        Ok(())
-    }
-
-    fn remove_vips(&mut self, store: &mut impl Store, checked: &Checked<'_>, now: u32) -> Result<()> {
-        let is_wanted = |key: &VipKey| checked.keys.contains_key(key) || checked.echo.contains_key(key);
-        for key in self.vips.keys().copied().filter(|key| !is_wanted(key)).collect::<Vec<_>>() {
+    fn remove_vips(
+        &mut self,
+        store: &mut impl Store,
+        wanted: &BTreeMap<VipKey, VipEntry>,
+        now: u32,
+    ) -> Result<()> {
+        for key in self.vips.keys().copied().filter(|key| !wanted.contains_key(key)).collect::<Vec<_>>() {
             store.remove_vip(&key)?;
             self.vips.remove(&key);
-            self.patience.vips_went_at = Some(now);
-            self.patience.ended_at = Some(now);
+            self.patience.vips_change(now);
         }
         Ok(())
     }
 
-    /// The flag goes up after the first prefix is there; it comes down before the last one goes.
-    fn put_deny(&mut self, store: &mut impl Store, desired: &Desired) -> Result<()> {
-        let wanted: BTreeSet<IpNet> = desired.deny.iter().map(IpNet::trunc).collect();
-        for net in wanted.difference(&self.deny) {
-            store.put_deny(net)?;
+    /// What is new is there before packets are told to look for it; what is gone goes after they no longer do.
+    fn put_guard(&mut self, store: &mut impl Store, desired: &Desired) -> Result<()> {
+        let Desired { deny, allow, guard_key, .. } = desired;
+        let wanted = Listed { key: *guard_key, deny: deny.clone(), allow: allow.clone() };
+        if self.guard.as_ref() == Some(&wanted) {
+            return Ok(());
         }
+        self.guard = None;
+        let lists = Lists::of(*guard_key, deny, allow);
+        let others = Meta { flags: self.meta.flags & !(FLAG_DENY_V4 | FLAG_DENY_V6), ..self.meta };
+        if others.guard_key != *guard_key {
+            // Words of another key mean nothing, and would only take room.
+            self.put_meta(store, Meta { guard_key: *guard_key, ..others })?;
+            store.expel_sources(&Lists::default());
+        }
+        store.admit_sources(&lists)?;
+        let lengths = self.put_lengths(store, [DENY_V4, DENY_V6], lists.lengths())?;
         let flag = |flag: u32, is_v4: bool| {
-            if wanted.iter().any(|net| net.addr().is_ipv4() == is_v4) { flag } else { 0 }
+            if deny.iter().any(|net| net.addr().is_ipv4() == is_v4) { flag } else { 0 }
         };
-        let others = self.meta.flags & !(FLAG_DENY_V4 | FLAG_DENY_V6);
-        let flags = others | flag(FLAG_DENY_V4, true) | flag(FLAG_DENY_V6, false);
-        self.put_meta(store, Meta { flags, ..self.meta })?;
-        for net in self.deny.difference(&wanted) {
-            store.remove_deny(net)?;
-        }
-        self.deny = wanted;
+        let flags = others.flags | flag(FLAG_DENY_V4, true) | flag(FLAG_DENY_V6, false);
+        self.put_meta(store, Meta { flags, lengths, ..self.meta })?;
+        store.expel_sources(&lists);
+        self.guard = Some(wanted);
         Ok(())
+    }
+
+    /// Tells packets of keys beyond exact ones, when these are there; before others go.
+    fn put_wide(&mut self, store: &mut impl Store, checked: &Checked<'_>) -> Result<()> {
+        let keys = || checked.keys.keys().chain(checked.echo.keys());
+        let lengths = self.put_lengths(store, [VIP_V4, VIP_V6], &wide::lengths(keys())?)?;
+        let flag = if wide::is_wide(keys()) { FLAG_WIDE_VIPS } else { 0 };
+        self.put_meta(store, Meta { flags: self.meta.flags & !FLAG_WIDE_VIPS | flag, lengths, ..self.meta })
+    }
+
+    /// Writes the lengths of two lists. Gives back which copies of all lists are to be read then.
+    fn put_lengths(
+        &self,
+        store: &mut impl Store,
+        lists: [usize; 2],
+        wanted: &[Lengths; 2],
+    ) -> Result<[u8; LISTS]> {
+        let mut copies = self.meta.lengths;
+        for (list, wanted) in lists.into_iter().zip(wanted) {
+            copies[list] = store.put_lengths(list, copies[list], wanted)?;
+        }
+        Ok(copies)
     }
 
     pub(super) fn put_meta(&mut self, store: &mut impl Store, meta: Meta) -> Result<()> {
@@ -462,6 +486,39 @@ impl Sync {
         }
         Ok(())
     }
+}
+
+/// What `VIPS` should hold.
+fn entries(
+    checked: &Checked<'_>,
+    plan: &Plan,
+    indexes: &BTreeMap<u32, Arc<str>>,
+) -> BTreeMap<VipKey, VipEntry> {
+    let index_of: BTreeMap<&str, u32> = indexes.iter().map(|(index, name)| (&**name, *index)).collect();
+    let index = |vip: &DesiredVip| index_of.get(&*vip.name).copied().unwrap_or(0);
+    let mut entries = BTreeMap::new();
+    for (key, vip) in &checked.keys {
+        let Some(region) = plan.of_key.get(key) else { continue };
+        let forward = match vip.forward {
+            Forward::Ipip => FORWARD_IPIP,
+            Forward::Gue => FORWARD_GUE,
+            Forward::L2dsr => FORWARD_L2DSR,
+        };
+        let entry = VipEntry {
+            vip: index(vip),
+            table: region.first_slot(),
+            table_len: TABLE_LEN,
+            flags: forward | if vip.flows_none { FLOWS_NONE } else { 0 },
+            hash_key: vip.hash_key,
+            flow_idle_ticks: ticks(vip.flow_idle).saturating_add(1),
+            last_port: vip.last_port(key),
+            pad: 0,
+        };
+        entries.insert(*key, entry);
+    }
+    let echo = |vip: &DesiredVip| VipEntry { vip: index(vip), flags: ECHO, ..VipEntry::default() };
+    entries.extend(checked.echo.iter().map(|(key, vip)| (*key, echo(vip))));
+    entries
 }
 
 /// The bits of an outer source that vary: no more than 16, which is spread enough for any NIC.

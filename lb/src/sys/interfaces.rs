@@ -13,18 +13,19 @@ use std::{
 /// # Errors
 /// Those of getifaddrs(3). An interface that is not there has no addresses.
 pub fn addresses(name: &str) -> io::Result<Vec<IpAddr>> {
-    addresses_where(|interface| interface == name.as_bytes())
+    of(|interface| interface == name.as_bytes())
 }
 
-/// Addresses of every interface.
+/// Addresses of all interfaces.
 ///
 /// # Errors
 /// Those of getifaddrs(3).
-pub fn all() -> io::Result<Vec<IpAddr>> {
-    addresses_where(|_| true)
+pub fn all_addresses() -> io::Result<Vec<IpAddr>> {
+    of(|_| true)
 }
 
-fn addresses_where(is_wanted: impl Fn(&[u8]) -> bool) -> io::Result<Vec<IpAddr>> {
+/// Addresses of the interfaces with these names.
+fn of(is_wanted: impl Fn(&[u8]) -> bool) -> io::Result<Vec<IpAddr>> {
     let mut head = ptr::null_mut();
     // SAFETY: getifaddrs writes one pointer to `head`; on success it is a list that is ours to free.
     if unsafe { libc::getifaddrs(&mut head) } != 0 {
@@ -76,6 +77,6 @@ mod tests {
     fn loopback_has_its_address() {
         assert!(addresses("lo").unwrap().contains(&Ipv4Addr::LOCALHOST.into()));
         assert!(addresses("no-such-if").unwrap().is_empty());
-        assert!(all().unwrap().contains(&Ipv4Addr::LOCALHOST.into()));
+        assert!(all_addresses().unwrap().contains(&Ipv4Addr::LOCALHOST.into()));
     }
 }

@@ -3,15 +3,16 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
-    net::IpAddr,
     rc::Rc,
 };
 
 use lb_abi::{
     backend::BackendEntry,
     counter::FlowEvent,
+    directory::{Bucket, PortRanges, VipSlot},
     flow::{FlowKey, FlowRecord, Inserts},
     hop::HopEntry,
+    lengths::{LENGTHS_MAX, Length, Lengths},
     link::LinkEntry,
     meta::Meta,
     reason::Reason,
@@ -21,7 +22,7 @@ use lb_abi::{
 };
 use lb_ebpf::{
     decap,
-    env::{Env, FlowCell, NextHop, Route, Unroutable},
+    env::{Env, FlowCell, NextHop, Route, Unroutable, Words},
     ingress,
     packet::Frame,
     verdict::Verdict,
@@ -29,6 +30,8 @@ use lb_ebpf::{
 };
 
 use crate::xdp::{
+    directory::Directory,
+    guard::Guard,
     row::{Left, Moved, Program, Result, Row},
     world::{BACKENDS, FLOWS_LEN, LB0, LB0_MAC, LB1, LB1_MAC, MTU, World, address},
 };
@@ -57,8 +60,8 @@ pub fn witnessed<K: Kind>(row: &Row) -> (Result, Trace) {
 struct Notepad(RefCell<Trace>);
 
 impl Notes for Notepad {
-    fn change(&self, edit: impl FnOnce(&mut Trace)) {
-        edit(&mut self.0.borrow_mut());
+    fn change<R>(&self, edit: impl FnOnce(&mut Trace) -> R) -> R {
+        edit(&mut self.0.borrow_mut())
     }
 }
 
@@ -91,6 +94,9 @@ fn run_with(row: &Row, program: impl FnOnce(&mut Frame<'_>, &Mock<'_>) -> Verdic
 /// A world that can be asked what the kernel is asked.
 struct Mock<'a> {
     world: &'a World,
+    directory: Directory,
+    lengths: Vec<(u32, Lengths)>,
+    guard: Guard,
     flows: RefCell<Vec<(FlowKey, Rc<Cell<u64>>)>>,
     inserts: Cell<Inserts>,
     reasons: RefCell<Vec<Reason>>,
@@ -105,6 +111,9 @@ impl<'a> Mock<'a> {
         let flows = world.flows.iter().map(|(key, record)| (*key, Rc::new(Cell::new(record.to_word()))));
         Self {
             world,
+            directory: Directory::of(&world.vips),
+            lengths: world.lengths(),
+            guard: Guard::of(&world.meta, &world.deny, &world.allow),
             flows: RefCell::new(flows.collect()),
             inserts: Cell::new(Inserts { tick: world.now, spent: world.spent }),
             reasons: RefCell::default(),
@@ -113,18 +122,6 @@ impl<'a> Mock<'a> {
             hops: RefCell::default(),
             answers_left: Cell::new(world.answers_left),
         }
-    }
-
-    fn denied(&self, source: IpAddr) -> bool {
-        self.world.deny.iter().any(|(prefix, bits)| match (prefix, source) {
-            (IpAddr::V4(prefix), IpAddr::V4(source)) => {
-                (prefix.to_bits() ^ source.to_bits()) >> (32 - bits) == 0
-            }
-            (IpAddr::V6(prefix), IpAddr::V6(source)) => {
-                (prefix.to_bits() ^ source.to_bits()) >> (128 - bits) == 0
-            }
-            _ => false,
-        })
     }
 }
 
@@ -146,16 +143,34 @@ impl Env for Mock<'_> {
         Some(&self.world.meta)
     }
 
-    fn denied_v4(&self, source: [u8; 4]) -> bool {
-        self.denied(IpAddr::from(source))
+    fn gates(&self, word: u32) -> u64 {
+        self.guard.gates.get(&word).copied().unwrap_or(0)
     }
 
-    fn denied_v6(&self, source: [u8; 16]) -> bool {
-        self.denied(IpAddr::from(source))
+    fn guard(&self, bucket: u32) -> Option<impl Words> {
+        Some(self.guard.buckets.get(&bucket).copied().unwrap_or_default())
+    }
+
+    fn lengths(&self, index: u32) -> Option<&Lengths> {
+        const NONE: &Lengths = &Lengths { count: 0, pad: 0, items: [Length::new(0); LENGTHS_MAX] };
+        let found = self.guard.lengths.iter().chain(&self.lengths).find(|(other, _)| *other == index);
+        Some(found.map_or(NONE, |(_, lengths)| lengths))
     }
 
     fn vip(&self, key: &VipKey) -> Option<&VipEntry> {
         self.world.vips.iter().find(|(other, _)| other == key).map(|(_, entry)| entry)
+    }
+
+    fn vip_bucket(&self, bucket: u32) -> Bucket {
+        self.directory.buckets.get(&bucket).copied().unwrap_or_default()
+    }
+
+    fn vip_ranges(&self, index: u32) -> Option<&PortRanges> {
+        if index == 0 { None } else { self.directory.ranges.get(index as usize) }
+    }
+
+    fn vip_slot(&self, index: u16) -> Option<&VipSlot> {
+        self.directory.slots.get(usize::from(index))
     }
 
     fn slot(&self, index: u32) -> Option<Slot> {

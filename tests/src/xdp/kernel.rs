@@ -1,22 +1,23 @@
 //! Rows through `BPF_PROG_TEST_RUN` on the built object.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader, Pod, TestRun as _, TestRunOptions,
-    maps::{
-        Array, HashMap, LpmTrie, MapData, PerCpuArray, PerCpuValues, ProgramArray, RingBuf, lpm_trie::Key,
-    },
+    maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues, ProgramArray, RingBuf},
     programs::{Xdp, XdpMode},
 };
 use lb_abi::{
     backend::BackendEntry,
     capture::{self, CaptureFilter, CaptureRecord},
     counter::{FlowEvent, Traffic},
+    directory::{Bucket, PortRanges, VipSlot},
     flow::{FlowKey, FlowRecord},
+    guard::GuardBucket,
     hop::HopEntry,
     interface::{self, InterfaceEntry},
+    lengths::Lengths,
     link::LinkEntry,
     meta::Meta,
     names, pod,
@@ -28,6 +29,8 @@ use lb_abi::{
 use lb_ebpf::verdict::Verdict;
 
 use crate::xdp::{
+    directory::Directory,
+    guard::Guard,
     namespace,
     row::{self, Left, Moved, Program, Row},
     world::{FLOWS_LEN, LB0, LB1, LB1_MAC, NOBODY, TABLE_LEN, VIP, World},
@@ -63,6 +66,9 @@ const LB0_NUMBER: u32 = 5;
 #[derive(Debug)]
 pub struct Bench {
     ebpf: Ebpf,
+    /// What stands in its maps.
+    directory: Directory,
+    guard: Guard,
 }
 
 /// All counters at one moment, summed over cores.
@@ -92,7 +98,7 @@ impl Bench {
         }
         let ingress: &mut Xdp = ebpf.program_mut(names::PROGRAM_INGRESS).context("lb_ingress")?.try_into()?;
         ingress.attach("lb0", XdpMode::Driver).context("attaching natively")?;
-        let mut this = Self { ebpf };
+        let mut this = Self { ebpf, directory: Directory::default(), guard: Guard::default() };
         let numbered = InterfaceEntry { index: LB0, number: LB0_NUMBER };
         this.array::<InterfaceEntry>(names::MAP_INTERFACES)?.set(interface::place(LB0), numbered, 0)?;
         Ok(this)
@@ -224,6 +230,7 @@ impl Bench {
         for (key, entry) in &world.vips {
             vips.insert(key, entry, 0)?;
         }
+        self.write_directory(&Directory::of(&world.vips), |bucket| bucket.0)?;
         let mut flows = self.hash::<FlowKey, FlowRecord>(names::MAP_FLOWS)?;
         for (key, record) in &world.flows {
             flows.insert(key, record, 0)?;
@@ -232,11 +239,11 @@ impl Bench {
         for (index, entry) in &world.links {
             links.insert(index, entry, 0)?;
         }
-        for (prefix, bits) in &world.deny {
-            match prefix {
-                IpAddr::V4(v4) => self.deny_v4()?.insert(&Key::new(*bits, v4.octets()), 1, 0)?,
-                IpAddr::V6(v6) => self.deny_v6()?.insert(&Key::new(*bits, v6.octets()), 1, 0)?,
-            }
+        let guard = Guard::of(&world.meta, &world.deny, &world.allow);
+        self.write_guard(&guard, |word| word, |bucket| bucket)?;
+        let mut lengths = self.array::<Lengths>(names::MAP_LENGTHS)?;
+        for (index, value) in guard.lengths.iter().chain(&world.lengths()) {
+            lengths.set(*index, value, 0)?;
         }
         Ok(())
     }
@@ -253,6 +260,8 @@ impl Bench {
         for key in vips.keys().collect::<std::result::Result<Vec<_>, _>>()? {
             vips.remove(&key)?;
         }
+        let directory = std::mem::take(&mut self.directory);
+        self.write_directory(&directory, |_| 0)?;
         let mut flows = self.hash::<FlowKey, FlowRecord>(names::MAP_FLOWS)?;
         for key in flows.keys().collect::<std::result::Result<Vec<_>, _>>()? {
             flows.remove(&key)?;
@@ -261,14 +270,40 @@ impl Bench {
         for key in links.keys().collect::<std::result::Result<Vec<_>, _>>()? {
             links.remove(&key)?;
         }
-        let mut deny = self.deny_v4()?;
-        for key in deny.keys().collect::<std::result::Result<Vec<_>, _>>()? {
-            deny.remove(&key)?;
+        let guard = std::mem::take(&mut self.guard);
+        self.write_guard(&guard, |_| 0, |_| GuardBucket::default())
+    }
+
+    /// Writes all but the lengths, each value as the functions say.
+    fn write_guard(
+        &mut self,
+        guard: &Guard,
+        gate: fn(u64) -> u64,
+        bucket: fn(GuardBucket) -> GuardBucket,
+    ) -> Result<()> {
+        let mut gates = self.array::<u64>(names::MAP_GATES)?;
+        guard.gates.iter().try_for_each(|(at, word)| gates.set(*at, gate(*word), 0))?;
+        let mut buckets = self.array::<GuardBucket>(names::MAP_GUARD)?;
+        guard.buckets.iter().try_for_each(|(at, words)| buckets.set(*at, bucket(*words), 0))?;
+        self.guard = guard.clone();
+        Ok(())
+    }
+
+    /// Writes the entries, and their buckets as `word` says.
+    fn write_directory(&mut self, directory: &Directory, word: fn(&Bucket) -> u64) -> Result<()> {
+        let mut entries = self.array::<VipSlot>(names::MAP_VIP_ENTRIES)?;
+        for (index, slot) in directory.slots.iter().enumerate() {
+            entries.set(index as u32, slot, 0)?;
         }
-        let mut deny = self.deny_v6()?;
-        for key in deny.keys().collect::<std::result::Result<Vec<_>, _>>()? {
-            deny.remove(&key)?;
+        let mut ranges = self.array::<PortRanges>(names::MAP_VIP_RANGES)?;
+        for (index, value) in directory.ranges.iter().enumerate() {
+            ranges.set(index as u32, value, 0)?;
         }
+        let mut buckets = self.array::<u64>(names::MAP_VIP_BUCKETS)?;
+        for (at, bucket) in &directory.buckets {
+            buckets.set(*at, word(bucket), 0)?;
+        }
+        self.directory = directory.clone();
         Ok(())
     }
 
@@ -323,14 +358,6 @@ impl Bench {
 
     fn hash<K: Pod, V: Pod>(&mut self, name: &str) -> Result<HashMap<&mut MapData, K, V>> {
         Ok(HashMap::try_from(self.map(name)?)?)
-    }
-
-    fn deny_v4(&mut self) -> Result<LpmTrie<&mut MapData, [u8; 4], u32>> {
-        Ok(LpmTrie::try_from(self.map(names::MAP_DENY_V4)?)?)
-    }
-
-    fn deny_v6(&mut self) -> Result<LpmTrie<&mut MapData, [u8; 16], u32>> {
-        Ok(LpmTrie::try_from(self.map(names::MAP_DENY_V6)?)?)
     }
 }
 

@@ -7,17 +7,21 @@
 //! Nothing else is routed.
 #![expect(clippy::expect_used, reason = "a row that cannot be written is a failed test")]
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use lb_abi::{
     ABI_VERSION,
     backend::{BackendEntry, DOWN, PRESENT},
     be::Be16,
     flow::{FlowKey, FlowRecord},
+    lengths::{Lengths, VIP_V4, VIP_V6, index},
     link::LinkEntry,
-    meta::Meta,
+    meta::{FLAG_WIDE_VIPS, Meta},
     slot::{GRACE_TICKS, Phase, Slot},
-    vip::{ECHO, VipEntry, VipKey},
+    vip::{ECHO, RANGE, VipEntry, VipKey},
 };
 
 use crate::packet::{Mac, Packet};
@@ -50,6 +54,9 @@ pub const FLOWS_LEN: usize = 1;
 pub const VIP: u32 = 3;
 /// Key of every VIP's flow hash.
 pub const HASH_KEY: [u64; 2] = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210];
+
+/// Key of the deny and allow lists.
+pub const GUARD_KEY: [u64; 2] = [0x0f1e_2d3c_4b5a_6978, 0x8796_a5b4_c3d2_e1f0];
 
 /// A backend of the rows: its id is its place in [`BACKENDS`] plus one.
 #[derive(Clone, Copy, Debug)]
@@ -109,6 +116,23 @@ fn form(address: IpAddr) -> [u8; 16] {
     }
 }
 
+/// The first and last of all ports.
+pub const ANY: [u16; 2] = [0, u16::MAX];
+
+/// What every VIP has.
+fn entry(flags: u32) -> VipEntry {
+    VipEntry {
+        vip: VIP,
+        table: 0,
+        table_len: TABLE_LEN,
+        flags,
+        hash_key: HASH_KEY,
+        flow_idle_ticks: IDLE,
+        last_port: 0,
+        pad: 0,
+    }
+}
+
 /// The key of a flow.
 pub fn flow(packet: &Packet) -> FlowKey {
     FlowKey {
@@ -140,8 +164,10 @@ pub struct World {
     pub refused_at: u32,
     /// What stands in `INSERTS` for the present tick.
     pub spent: u32,
-    /// Prefixes of `DENY_V4` and `DENY_V6`.
+    /// Denied prefixes.
     pub deny: Vec<(IpAddr, u32)>,
+    /// Allowed prefixes.
+    pub allow: Vec<(IpAddr, u32)>,
     /// `LINKS`.
     pub links: Vec<(u32, LinkEntry)>,
     /// ICMP errors that may still be sent; on the host only, as the kernel counts them by tick.
@@ -156,7 +182,10 @@ impl World {
             flags: 0,
             generation: 1,
             outer_v4: OUTER_V4.parse::<Ipv4Addr>().expect("IPv4").octets(),
+            // One of each copy.
+            lengths: [1, 0, 1, 0],
             outer_v6: address(OUTER_V6),
+            guard_key: GUARD_KEY,
             ..Meta::default()
         };
         let backends = BACKENDS.iter().map(|backend| {
@@ -173,19 +202,35 @@ impl World {
 
     /// A key with flags.
     pub fn vip(mut self, vip: &str, port: u16, protocol: u8, flags: u32) -> Self {
-        let key = VipKey { address: address(vip), port: Be16::new(port), protocol, pad: 0 };
-        let entry = VipEntry {
-            vip: VIP,
-            table: 0,
-            table_len: TABLE_LEN,
-            flags,
-            hash_key: HASH_KEY,
-            flow_idle_ticks: IDLE,
-            pad: 0,
-        };
+        let key = VipKey { address: address(vip), port: Be16::new(port), protocol, host_bits: 0 };
+        let entry = entry(flags);
         self.vips.retain(|(old, _)| *old != key);
         self.vips.push((key, entry));
         self
+    }
+
+    /// A key with flags, of a prefix with so many host bits and the ports from `first` to `last`: one, a range, or
+    /// with 0 to 65535 any.
+    pub fn wide(mut self, vip: &str, host_bits: u8, ports: [u16; 2], protocol: u8, flags: u32) -> Self {
+        self.meta.flags |= FLAG_WIDE_VIPS;
+        let [first, last] = ports;
+        let (range, last_port) = if first == last || ports == ANY { (0, 0) } else { (RANGE, last) };
+        let address = address(vip);
+        let key = VipKey { address, port: Be16::new(first), protocol: protocol | range, host_bits };
+        self.vips.push((key, VipEntry { last_port, ..entry(flags) }));
+        self
+    }
+
+    /// Values of `LENGTHS` for the VIPs' prefixes.
+    pub fn lengths(&self) -> Vec<(u32, Lengths)> {
+        let mut host_bits = [BTreeSet::new(), BTreeSet::new()];
+        for (key, _) in self.vips.iter().filter(|(key, _)| key.host_bits > 0) {
+            let is_v6 = Ipv6Addr::from(key.address).to_ipv4_mapped().is_none();
+            host_bits[usize::from(is_v6)].insert(u32::from(key.host_bits));
+        }
+        let [v4, v6] = host_bits.map(Lengths::of);
+        let place = |list: usize| index(list, self.meta.lengths[list]);
+        vec![(place(VIP_V4), v4), (place(VIP_V6), v6)]
     }
 
     /// Port 80/tcp and 53/udp of both VIP addresses, forwarded as the flags say.
@@ -239,6 +284,12 @@ impl World {
     pub fn deny(mut self, prefix: &str, bits: u32, flags: u32) -> Self {
         self.deny.push((prefix.parse().expect("an IP address"), bits));
         self.meta.flags |= flags;
+        self
+    }
+
+    /// An allowed prefix.
+    pub fn allow(mut self, prefix: &str, bits: u32) -> Self {
+        self.allow.push((prefix.parse().expect("an IP address"), bits));
         self
     }
 }

@@ -12,7 +12,7 @@ use lb_abi::{
         STEP_BACKEND, STEP_NEW_FLOW, STEP_RECORD_FOUND, STEP_SLOT, STEP_VIP_FOUND, Trace, VERDICT_DROP,
         VERDICT_PASS, VERDICT_TRANSMIT,
     },
-    vip::{FORWARD_IPIP, FORWARD_L2DSR},
+    vip::{FORWARD_GUE, FORWARD_IPIP, FORWARD_L2DSR},
 };
 
 use super::{
@@ -150,6 +150,7 @@ fn comment(view: &View, feed: &Feed, trace: &Trace) -> String {
 fn by(trace: &Trace) -> &'static str {
     match trace.vip.flags {
         flags if flags & FORWARD_IPIP != 0 => " by ipip",
+        flags if flags & FORWARD_GUE != 0 => " by gue",
         flags if flags & FORWARD_L2DSR != 0 => " by l2dsr",
         _ => "",
     }

@@ -11,17 +11,16 @@ use lb_abi::{
     reason::{Fate, Reason},
     slot::{Phase, Slot, TICK_SHIFT},
     trace::{
-        STEP_BACKEND, STEP_CLOCK, STEP_DENY_ASKED, STEP_RECORD_ASKED, STEP_RECORD_FOUND, STEP_RECORD_LEFT,
+        STEP_ALLOWED, STEP_BACKEND, STEP_CLOCK, STEP_DENY_ASKED, STEP_RECORD_ASKED, STEP_RECORD_FOUND, STEP_RECORD_LEFT,
         STEP_ROUTE_ASKED, STEP_ROUTE_FOUND, STEP_SLOT, STEP_VIP_ASKED, STEP_VIP_FOUND, Trace,
     },
-    vip::{FLOWS_NONE, FORWARD_IPIP, FORWARD_L2DSR},
+    vip::{FLOWS_NONE, FORWARD_GUE, FORWARD_IPIP, FORWARD_L2DSR},
 };
 use serde_json::{Value, json};
 
 use super::{Reading, step};
 use crate::{
     admin::view::View,
-    config::Transport,
     model::{BackendId, Question, QuestionProtocol},
 };
 
@@ -52,7 +51,7 @@ impl Teller<'_> {
             Fate::Forward => {
                 let (by, to, trace) = (self.forward(), self.backend_name(), self.trace());
                 let egress = self.reading.egress.as_deref().unwrap_or("?");
-                format!("forwarded by {by} to {to} via {egress} ({})", mac(&trace.addresses[..3]))
+                format!("forwarded by {by} to {to} via {egress} ({})", mac(&trace.hop.addresses[..3]))
             }
             Fate::Answer => "answered by XDP itself".to_owned(),
             Fate::Drop => format!("dropped: {}: {}", self.reason.name(), self.reason.describe()),
@@ -75,6 +74,7 @@ impl Teller<'_> {
         let (source, is_denied) = (self.question.source.ip(), self.reason == Reason::Denied);
         let text = match is_denied {
             true => format!("{source} is on the deny list"),
+            false if self.has(STEP_ALLOWED) => format!("{source} is let in by the allow list"),
             false => format!("{source} is not on the deny list"),
         };
         self.has(STEP_DENY_ASKED).then(|| step("deny", text, json!({ "denied": is_denied })))
@@ -113,12 +113,11 @@ impl Teller<'_> {
     /// VIPs that have the address, but not the port.
     fn near_vips(&self) -> String {
         let ip = self.question.destination.ip();
-        let near = self.view.config.vips.iter().filter(|(_, vip)| vip.addresses.contains(&ip));
+        let near = self.view.config.vips.iter().filter(|(_, vip)| {
+            vip.addresses.contains(&ip) || vip.prefixes.iter().any(|prefix| prefix.contains(&ip))
+        });
         let near = near.map(|(name, vip)| {
-            let ports = vip.ports.iter().map(|port| match port.transport {
-                Transport::Tcp => format!("{}/tcp", port.port),
-                Transport::Udp => format!("{}/udp", port.port),
-            });
+            let ports = vip.ports.iter().map(ToString::to_string);
             format!("; vip {name} has the address, with {}", ports.collect::<Vec<_>>().join(", "))
         });
         near.collect()
@@ -127,6 +126,7 @@ impl Teller<'_> {
     fn forward(&self) -> &'static str {
         match self.trace().vip.flags {
             flags if flags & FORWARD_IPIP != 0 => "ipip",
+            flags if flags & FORWARD_GUE != 0 => "gue",
             flags if flags & FORWARD_L2DSR != 0 => "l2dsr",
             _ => "nothing",
         }
@@ -259,15 +259,15 @@ impl Teller<'_> {
             return Some(step("route", format!("{packet}: no way there ({})", self.reason.name()), facts));
         }
         let egress = self.reading.egress.as_deref().unwrap_or("?");
-        let (to, from) = (mac(&trace.addresses[..3]), mac(&trace.addresses[3..]));
-        let text = format!("{packet}, out by {egress} to {to} (MTU {})", trace.mtu);
+        let (to, from) = (mac(&trace.hop.addresses[..3]), mac(&trace.hop.addresses[3..]));
+        let text = format!("{packet}, out by {egress} to {to} (MTU {})", trace.hop.mtu);
         let facts = json!({
             "outer": has_outer.then(|| json!({ "source": source, "destination": destination })),
             "length": trace.length,
             "interface": egress,
             "mac": to,
             "source_mac": from,
-            "mtu": trace.mtu,
+            "mtu": trace.hop.mtu,
         });
         Some(step("route", text, facts))
     }

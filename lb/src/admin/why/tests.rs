@@ -1,6 +1,7 @@
 use lb_abi::{
     backend::{BackendEntry, DOWN, PRESENT},
     flow::FlowRecord,
+    hop::HopEntry,
     slot::{Phase, Slot},
     trace::*,
     vip::{FLOWS_NONE, FORWARD_IPIP, VipEntry},
@@ -36,11 +37,14 @@ fn forwarded() -> Reading {
         slot_index: 4711,
         backend: 3,
         backend_entry: BackendEntry { flags: PRESENT, ..BackendEntry::default() },
-        mtu: 1500,
         length: 48,
         route_source: "::ffff:10.0.0.1".parse::<std::net::Ipv6Addr>().unwrap().octets(),
         route_destination,
-        addresses: [word(0xaa, 0xbb), word(0xcc, 0xdd), word(0xee, 0xff), word(2, 0), word(0, 0), word(0, 1)],
+        hop: HopEntry {
+            mtu: 1500,
+            addresses: [word(0xaa, 0xbb), word(0xcc, 0xdd), word(0xee, 0xff), word(2, 0), word(0, 0), word(0, 1)],
+            ..HopEntry::default()
+        },
         ..Trace::default()
     };
     Reading {

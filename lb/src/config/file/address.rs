@@ -31,18 +31,26 @@ fn unmapped(ip: IpAddr) -> Result<IpAddr, Fault> {
     }
 }
 
-/// One of `vip.address`.
-pub(super) fn vip(text: &str) -> Result<IpAddr, Fault> {
+/// One of `vip.address`: an address, as a prefix of full length, or a prefix.
+pub(super) fn vip(text: &str) -> Result<IpNet, Fault> {
     if let Ok(ip) = text.parse() {
-        return unicast(ip);
+        return unicast(ip).map(IpNet::from);
     }
-    if text.parse::<IpNet>().is_ok() {
-        return Err(Fault::new("prefixes as VIPs are not supported yet; give single addresses"));
+    if let Ok(net) = text.parse::<IpNet>() {
+        let net = prefix(text).and(Ok(net))?;
+        if net.prefix_len() == net.max_prefix_len() {
+            return Err(Fault::new("is a single address").suggest(Some(net.addr().to_string())));
+        }
+        // Of all addresses everything is one; only what is multicast alone is a mistake.
+        if net.addr().is_multicast() {
+            return Err(Fault::new("must be unicast addresses"));
+        }
+        return Ok(net);
     }
     if text.parse::<SocketAddr>().is_ok() {
         return Err(Fault::new("must be an address without port; ports stand in `ports`"));
     }
-    Err(Fault::new("must be an IP address, such as \"192.0.2.53\" or \"2001:db8::53\""))
+    Err(Fault::new("must be an IP address, such as \"192.0.2.53\" or \"2001:db8::53\", or a prefix"))
 }
 
 /// What a listener listens at.

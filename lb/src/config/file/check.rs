@@ -2,11 +2,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     ops::Range,
     sync::Arc,
 };
 
+use ipnet::IpNet;
 use lb_abi::bounds;
 
 use super::{
@@ -14,8 +15,9 @@ use super::{
     pool::PoolDraft,
     reader::{At, Fault, Findings, Show},
     vip::VipDraft,
+    vip_keys,
 };
-use crate::config::{Backend, Balance, BindRange, HostPattern, PathPattern, Protocol, Severity, Transport};
+use crate::config::{Backend, Balance, BindRange, HostPattern, PathPattern, Protocol, Severity};
 
 /// Most routes, each counted once per host: a `RouteId` is a u16.
 const ROUTES_MAX: usize = u16::MAX as usize;
@@ -44,7 +46,7 @@ pub(super) fn check(drafts: &Drafts, findings: &Findings<'_>) {
     for vip in &drafts.vips {
         checker.vip(vip);
     }
-    checker.vip_keys(&drafts.vips, &drafts.listeners);
+    vip_keys::check(&drafts.vips, &drafts.listeners, findings);
     let routed: HashSet<&str> = routed_listeners(drafts).collect();
     for listener in &drafts.listeners {
         checker.listener(listener, &routed);
@@ -95,15 +97,16 @@ impl<'d> Checker<'d, '_> {
         let Some(pool) = self.find_pool(&vip.pool) else { return };
         for backend in &pool.backends {
             if let Some(other) =
-                vip.ports.iter().find(|at| backend.value.port.is_some_and(|p| p != at.value.port))
+                vip.ports.iter().find(|at| backend.value.port.is_some_and(|p| at.value.single() != Some(p)))
             {
                 let message = format!(
                     "vip.{} forwards to its own port {} and cannot change it; leave the port out",
-                    vip.name, other.value.port
+                    vip.name,
+                    other.value.to_string().split('/').next().unwrap_or_default()
                 );
                 self.findings.error(backend, Fault::new(message).suggest(Some(backend.value.ip.to_string())));
             }
-            if vip.addresses.iter().any(|at| at.value == backend.value.ip) {
+            if vip.addresses.iter().any(|at| at.value == IpNet::from(backend.value.ip)) {
                 self.findings.error(backend, Fault::new(format!("is an address of vip.{} itself", vip.name)));
             }
         }
@@ -113,36 +116,9 @@ impl<'d> Checker<'d, '_> {
         let tcp = pool.health.as_ref().and_then(|health| health.tcp.as_ref());
         let Some(auto) = tcp.filter(|at| at.value.is_none()) else { return };
         if pool.backends.iter().any(|backend| backend.value.port.is_none()) {
-            let port = vip.ports.first().map(|at| at.value.port.to_string());
+            let port = vip.ports.iter().find_map(|at| Some(at.value.single()?.to_string()));
             let fault = Fault::new("\"auto\" needs a port on every backend; give the port to probe");
             self.findings.error(auto, fault.suggest(port));
-        }
-    }
-
-    /// No two VIPs with the same key, and none that takes a listener's packets away.
-    fn vip_keys(&self, vips: &[VipDraft], listeners: &[ListenerDraft]) {
-        let mut owners: HashMap<(IpAddr, u16, Transport), &str> = HashMap::new();
-        for vip in vips {
-            self.own_repeats(vip);
-            for (address, port) in vip.addresses.iter().flat_map(|a| vip.ports.iter().map(move |p| (a, p))) {
-                let key = (address.value, port.value.port, port.value.transport);
-                match owners.insert(key, &vip.name) {
-                    Some(owner) if owner != &*vip.name => {
-                        let fault =
-                            Fault::new(format!("vip.{owner} has this address with port {}", port.value));
-                        self.findings.error(address, fault);
-                    }
-                    _ => {}
-                }
-            }
-        }
-        for (listener, bind) in listeners.iter().flat_map(|l| l.bind.iter().map(move |bind| (l, bind))) {
-            if let Some(vip) = owners.get(&(bind.value.ip(), bind.value.port(), Transport::Tcp)) {
-                let name = &listener.name;
-                let fault =
-                    Fault::new(format!("vip.{vip} takes these packets before listener.{name} sees any"));
-                self.findings.error(bind, fault);
-            }
         }
     }
 
@@ -154,7 +130,7 @@ impl<'d> Checker<'d, '_> {
             listeners().flat_map(|l| l.bind.iter().map(move |at| (format!("listener.{}", l.name), at)));
         let bound: Vec<_> =
             bound.chain(drafts.admin_http.iter().map(|at| ("admin.http".to_owned(), at))).collect();
-        for (at, (name, range)) in ranges.iter().enumerate() {
+        for (at, (_, range)) in ranges.iter().enumerate() {
             // A range within another prefix is the nearer one; in the same prefix neither is.
             let other = ranges[..at]
                 .iter()
@@ -167,31 +143,6 @@ impl<'d> Checker<'d, '_> {
                 let fault = Fault::new(format!("{owner} is bound to an address and port in this range"));
                 self.findings.error(range, fault);
             }
-            for vip in &drafts.vips {
-                let mut keys = vip.addresses.iter().flat_map(|a| vip.ports.iter().map(move |p| (a, p)));
-                let is_taken = keys.any(|(address, port)| {
-                    let address = SocketAddr::new(address.value, port.value.port);
-                    port.value.transport == Transport::Tcp && range.value.contains(address)
-                });
-                if is_taken {
-                    let fault = Fault::new(format!(
-                        "vip.{} takes some of these packets before listener.{name} sees any",
-                        vip.name
-                    ));
-                    self.findings.error(range, fault);
-                }
-            }
-        }
-    }
-
-    fn own_repeats(&self, vip: &VipDraft) {
-        let mut seen = HashSet::new();
-        for address in vip.addresses.iter().filter(|at| !seen.insert(at.value)) {
-            self.findings.error(address, Fault::new("this address is listed already"));
-        }
-        let mut seen = HashSet::new();
-        for port in vip.ports.iter().filter(|at| !seen.insert((at.value.port, at.value.transport))) {
-            self.findings.error(port, Fault::new("this port is listed already"));
         }
     }
 

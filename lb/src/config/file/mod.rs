@@ -19,6 +19,7 @@ mod suggest;
 mod tests;
 mod units;
 mod vip;
+mod vip_keys;
 
 use std::{
     fs::File,

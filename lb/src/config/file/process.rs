@@ -18,7 +18,7 @@ use super::{
     reader::{At, Fault, Table, Value},
     schema, units,
 };
-use crate::config::{Admin, Interface, Limits, Runtime, State, Workers, Xdp};
+use crate::config::{Admin, Interface, Limits, Runtime, Sources, State, Workers, Xdp};
 
 /// Bounds of every time-out: shorter ones fire before a packet can cross a continent, longer ones never.
 pub(super) const TIMEOUTS: RangeInclusive<Duration> =
@@ -26,6 +26,9 @@ pub(super) const TIMEOUTS: RangeInclusive<Duration> =
 
 /// Default of `admin.http`.
 pub(super) const ADMIN_HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9900);
+
+/// Most prefixes of a list in the config itself; a file holds as many as the maps do.
+const INLINE_MAX: usize = 131_072;
 
 /// Longest path of a unix socket, in bytes: `sun_path` of unix(7) less its NUL.
 const SOCKET_PATH_MAX: usize = 107;
@@ -75,9 +78,11 @@ pub(super) fn xdp(top: &Table<'_>) -> Option<Xdp> {
     let secret = table.value("secret").and_then(|value| {
         value.parsed_secret("a secret is given by reference, as in \"file:secret\"", file_reference)
     });
+    let list = |key| table.value(key).map(|value| sources(&value)).unwrap_or_default();
     Some(Xdp {
         interfaces,
-        deny: table.value("deny").map(|value| deny(&value)).unwrap_or_default(),
+        deny: list("deny"),
+        allow: list("allow"),
         outer_source: table.value("outer_source").map(|value| outer_source(&value)).unwrap_or_default(),
         secret,
     })
@@ -116,19 +121,25 @@ fn interface_name(text: &str) -> Result<&str, Fault> {
     }
 }
 
-fn deny(value: &Value<'_>) -> Vec<ipnet::IpNet> {
-    let rule = "must be an array of prefixes, such as [\"203.0.113.0/24\"]";
-    let items = value.items_or_none(rule).unwrap_or_default();
-    let nets: Vec<_> = items
-        .iter()
-        .filter_map(|item| item.parsed("must be a string", address::prefix))
-        .map(|at| at.value)
-        .collect();
-    let v4 = nets.iter().filter(|net| net.addr().is_ipv4()).count();
-    if v4.max(nets.len() - v4) > bounds::DENY_MAX as usize {
-        value.fault(Fault::new(format!("must be at most {} prefixes of each family", bounds::DENY_MAX)));
+/// `xdp.deny` or `xdp.allow`.
+fn sources(value: &Value<'_>) -> Sources {
+    let rule = "must be an array of prefixes and files, such as [\"203.0.113.0/24\", \"file:denied.txt\"]";
+    let mut sources = Sources::default();
+    for item in value.items_or_none(rule).unwrap_or_default() {
+        let rule = "must be a string";
+        if item.as_str().is_some_and(|text| text.starts_with("file:")) {
+            sources.files.extend(item.parsed(rule, file_reference).map(|at| at.value));
+        } else {
+            sources.nets.extend(item.parsed(rule, address::prefix).map(|at| at.value));
+        }
     }
-    nets
+    if sources.nets.len() > INLINE_MAX {
+        let fault = format!(
+            "must be at most {INLINE_MAX} prefixes; more belong into a file, as in \"file:denied.txt\""
+        );
+        value.fault(Fault::new(fault));
+    }
+    sources
 }
 
 fn outer_source(value: &Value<'_>) -> Vec<ipnet::IpNet> {

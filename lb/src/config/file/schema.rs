@@ -53,7 +53,7 @@ pub(super) const RUNTIME: Keys = Keys { supported: &["workers"], later: &[] };
 
 /// `[xdp]`.
 pub(super) const XDP: Keys =
-    Keys { supported: &["interfaces", "deny", "outer_source", "secret"], later: &[] };
+    Keys { supported: &["interfaces", "deny", "allow", "outer_source", "secret"], later: &[] };
 
 /// One of `xdp.interfaces`, written as a table.
 pub(super) const INTERFACE: Keys = Keys { supported: &["name", "mode", "gateway"], later: &[] };

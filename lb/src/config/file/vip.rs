@@ -1,6 +1,8 @@
 //! `[vip.NAME]`.
 
-use std::{net::IpAddr, ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc};
+
+use ipnet::IpNet;
 
 use super::{
     address,
@@ -15,7 +17,8 @@ pub(super) struct VipDraft {
     pub(super) name: Arc<str>,
     /// Of its header.
     pub(super) span: Range<usize>,
-    pub(super) addresses: Vec<At<IpAddr>>,
+    /// Single addresses are prefixes of full length here.
+    pub(super) addresses: Vec<At<IpNet>>,
     pub(super) ports: Vec<At<VipPort>>,
     pub(super) forward: Option<At<Forward>>,
     pub(super) pool: Option<At<Arc<str>>>,
@@ -54,8 +57,12 @@ impl VipDraft {
 
     /// `None` only where a problem was reported.
     pub(super) fn build(self) -> Option<Vip> {
+        let nets = self.addresses.into_iter().map(|at| at.value);
+        let (addresses, prefixes): (Vec<_>, Vec<_>) =
+            nets.partition(|net| net.prefix_len() == net.max_prefix_len());
         Some(Vip {
-            addresses: self.addresses.into_iter().map(|at| at.value).collect(),
+            addresses: addresses.into_iter().map(|net| net.addr()).collect(),
+            prefixes,
             ports: self.ports.into_iter().map(|at| at.value).collect(),
             forward: self.forward?.value,
             pool: self.pool?.value,
@@ -64,25 +71,35 @@ impl VipDraft {
     }
 }
 
-/// `53/udp`.
+/// `53/udp`, `8000-8100/tcp` or `0/tcp`.
 fn port(text: &str) -> Result<VipPort, Fault> {
     let rule = "must be a port and its protocol, such as \"53/udp\"";
-    let Some((number, transport)) = text.split_once('/') else {
+    let Some((ports, transport)) = text.split_once('/') else {
         let is_port = text.parse::<u16>().is_ok_and(|port| port > 0);
         return Err(Fault::new(rule).suggest(is_port.then(|| format!("{text}/tcp"))));
     };
     let transport = choose(transport, &schema::TRANSPORTS).map_err(|fault| {
-        Fault::new(rule).suggest(fault.suggestion.map(|transport| format!("{number}/{transport}")))
+        Fault::new(rule).suggest(fault.suggestion.map(|transport| format!("{ports}/{transport}")))
     })?;
-    let is_range = number
-        .split_once('-')
-        .is_some_and(|(first, last)| first.parse::<u16>().is_ok() && last.parse::<u16>().is_ok());
-    if is_range || number == "0" || number == "*" {
-        return Err(Fault::new("port ranges and any-port VIPs are not supported yet"));
+    let number =
+        |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u16>().ok())?;
+    if ports == "*" {
+        return Err(Fault::new(rule).suggest(Some(format!("{}", VipPort::any(transport)))));
     }
-    let is_decimal = number.bytes().all(|byte| byte.is_ascii_digit());
-    match number.parse() {
-        Ok(port @ 1..) if is_decimal => Ok(VipPort { port, transport }),
-        _ => Err(Fault::new("must be a port from 1 to 65535 and its protocol, such as \"53/udp\"")),
+    if let Some((first, last)) = ports.split_once('-') {
+        return match (number(first), number(last)) {
+            (Some(0 | 1), Some(u16::MAX)) => {
+                Err(Fault::new(rule).suggest(Some(format!("{}", VipPort::any(transport)))))
+            }
+            (Some(port @ 1..), Some(last)) if port < last => Ok(VipPort { port, last, transport }),
+            _ => Err(Fault::new(
+                "must be a range from a lower port to a higher one, such as \"8000-8100/tcp\"",
+            )),
+        };
+    }
+    match number(ports) {
+        Some(0) => Ok(VipPort::any(transport)),
+        Some(port) => Ok(VipPort::one(port, transport)),
+        None => Err(Fault::new("must be a port from 1 to 65535 and its protocol, such as \"53/udp\"")),
     }
 }

@@ -1,6 +1,11 @@
 //! Typed handles on the maps of the contract. A map has the same name here as in the kernel half.
 
+mod directory;
+mod grace;
+mod guard;
+mod lengths;
 mod slots;
+mod words;
 
 use aya::{
     Ebpf,
@@ -10,8 +15,11 @@ use lb_abi::{
     backend::BackendEntry,
     bounds,
     counter::{FlowEvent, Traffic},
+    directory::{PortRanges, VipSlot},
     flow::{FlowKey, FlowRecord, Inserts},
+    guard::{GATE_WORDS, GuardBucket},
     interface::{self, InterfaceEntry},
+    lengths::{LISTS, Lengths},
     link::LinkEntry,
     lookup::LookupEntry,
     names, reason,
@@ -19,8 +27,13 @@ use lb_abi::{
     vip::{VipEntry, VipKey},
 };
 
+pub use directory::{Directory, Mapped};
+pub(super) use guard::host_bits_of;
+pub use guard::{Guard, Lists};
+pub use lengths::PrefixLengths;
 pub use slots::{SlotArray, Slots};
 
+use self::words::Words;
 use super::error::{Error, Result};
 
 /// `META`: one entry.
@@ -35,10 +48,6 @@ pub type Flows = HashMap<MapData, FlowKey, FlowRecord>;
 pub type RefusedAt = Array<MapData, u32>;
 /// `LINKS`, by interface index.
 pub type Links = HashMap<MapData, u32, LinkEntry>;
-/// `DENY_V4`.
-pub type DenyV4 = LpmTrie<MapData, [u8; 4], u32>;
-/// `DENY_V6`.
-pub type DenyV6 = LpmTrie<MapData, [u8; 16], u32>;
 /// `REASONS`, by reason.
 pub type Reasons = PerCpuArray<MapData, u64>;
 /// `INTERFACES`, by place.
@@ -76,6 +85,8 @@ pub struct Maps {
     pub meta: Meta,
     /// What a packet may be addressed to.
     pub vips: Vips,
+    /// How packets find what stands in `vips`.
+    pub directory: Directory,
     /// All tables.
     pub slots: Slots,
     /// Where a packet may go.
@@ -86,10 +97,10 @@ pub struct Maps {
     pub refused_at: RefusedAt,
     /// What is known of interfaces.
     pub links: Links,
-    /// Denied sources.
-    pub deny_v4: DenyV4,
-    /// Denied sources.
-    pub deny_v6: DenyV6,
+    /// Denied and allowed sources.
+    pub guard: Guard,
+    /// Prefix lengths of these and of VIP addresses.
+    pub lengths: PrefixLengths,
     /// Verdicts.
     pub reasons: Reasons,
     /// Numbers of interfaces.
@@ -128,16 +139,27 @@ impl Maps {
     /// # Errors
     /// When the object lacks one, or its key or value has another size.
     pub fn take(object: &mut Ebpf) -> Result<Self> {
+        let vips: Vips = typed(object, names::MAP_VIPS)?;
+        let buckets = Words::map(take(object, names::MAP_VIP_BUCKETS)?, names::MAP_VIP_BUCKETS)?;
+        let gates = Words::map(take(object, names::MAP_GATES)?, names::MAP_GATES)?;
+        let table = Words::map(take(object, names::MAP_GUARD)?, names::MAP_GUARD)?;
+        let held = vips.iter().collect::<std::result::Result<_, _>>().map_err(Error::map(names::MAP_VIPS))?;
         Ok(Self {
             meta: typed(object, names::MAP_META)?,
-            vips: typed(object, names::MAP_VIPS)?,
+            directory: Directory::adopt(
+                buckets,
+                typed(object, names::MAP_VIP_ENTRIES)?,
+                typed(object, names::MAP_VIP_RANGES)?,
+                &held,
+            )?,
+            vips,
             slots: Slots::map(take(object, names::MAP_SLOTS)?)?,
             backends: typed(object, names::MAP_BACKENDS)?,
             flows: typed(object, names::MAP_FLOWS)?,
             refused_at: typed(object, names::MAP_REFUSED_AT)?,
             links: typed(object, names::MAP_LINKS)?,
-            deny_v4: typed(object, names::MAP_DENY_V4)?,
-            deny_v6: typed(object, names::MAP_DENY_V6)?,
+            guard: Guard::new(gates, table),
+            lengths: PrefixLengths(typed(object, names::MAP_LENGTHS)?),
             reasons: typed(object, names::MAP_REASONS)?,
             interfaces: typed(object, names::MAP_INTERFACES)?,
             drops: typed(object, names::MAP_DROPS)?,
@@ -176,16 +198,20 @@ pub(super) struct Shape {
 }
 
 /// The shape of every map that is pinned. A pin of another shape is another version's.
-pub(super) const SHAPES: [Shape; 19] = [
+pub(super) const SHAPES: [Shape; 23] = [
     shape::<u32, lb_abi::meta::Meta>(names::MAP_META, 1),
     shape::<VipKey, VipEntry>(names::MAP_VIPS, bounds::VIP_KEYS_MAX),
+    shape::<u32, u64>(names::MAP_VIP_BUCKETS, bounds::VIP_BUCKETS),
+    shape::<u32, VipSlot>(names::MAP_VIP_ENTRIES, bounds::VIP_INDEXES),
+    shape::<u32, PortRanges>(names::MAP_VIP_RANGES, bounds::VIP_RANGES),
     shape::<u32, u64>(names::MAP_SLOTS, bounds::SLOTS_MAX),
     shape::<u32, BackendEntry>(names::MAP_BACKENDS, bounds::BACKENDS_MAX),
     shape::<FlowKey, FlowRecord>(names::MAP_FLOWS, bounds::FLOWS_MAX),
     shape::<u32, Inserts>(names::MAP_INSERTS, 1),
     shape::<u32, u32>(names::MAP_REFUSED_AT, 1),
-    shape::<[u8; 8], u32>(names::MAP_DENY_V4, bounds::DENY_MAX),
-    shape::<[u8; 20], u32>(names::MAP_DENY_V6, bounds::DENY_MAX),
+    shape::<u32, u64>(names::MAP_GATES, GATE_WORDS),
+    shape::<u32, GuardBucket>(names::MAP_GUARD, bounds::GUARD_BUCKETS),
+    shape::<u32, Lengths>(names::MAP_LENGTHS, 2 * LISTS as u32),
     shape::<u32, u64>(names::MAP_REASONS, reason::COUNT),
     shape::<u32, InterfaceEntry>(names::MAP_INTERFACES, interface::PLACES),
     shape::<u32, u64>(names::MAP_DROPS, interface::DROPS_LEN),

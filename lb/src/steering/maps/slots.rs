@@ -1,72 +1,24 @@
-//! `SLOTS`, mapped into our memory: control stores a slot with one 64-bit store, and a packet that reads it
-//! at the same moment sees the old word or the new one.
-#![expect(unsafe_code, reason = "a memory-mapped BPF array is shared with the kernel")]
+//! `SLOTS`, mapped into our memory (see [`super::words`]).
 
-use std::{
-    os::fd::AsFd as _,
-    ptr::NonNull,
-    sync::atomic::{AtomicU64, Ordering},
-};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use aya::maps::{Map, MapData};
+use aya::maps::Map;
 use lb_abi::{names::MAP_SLOTS, slot::Slot};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-use super::super::error::{Error, Result};
+use super::{super::error::Result, words::Words};
 
-/// The map and its memory. Unmapped on drop; what was stored stays in the map.
-pub struct Slots {
-    memory: NonNull<AtomicU64>,
-    /// Slots in it.
-    len: usize,
-    /// Keeps the map open for as long as it is mapped.
-    _map: MapData,
-}
-
-// SAFETY: the memory is only reached through `&AtomicU64`, and belongs to no thread.
-unsafe impl Send for Slots {}
+/// The map and its memory.
+pub struct Slots(Words);
 
 impl Slots {
     /// Maps the array, which must have been created with `BPF_F_MMAPABLE`.
     pub(super) fn map(map: Map) -> Result<Self> {
-        let Map::Array(data) = map else {
-            return Err(Error::Missing { kind: "mapped array", name: MAP_SLOTS });
-        };
-        let info = data.info().map_err(Error::map(MAP_SLOTS))?;
-        let len = info.max_entries() as usize;
-        // SAFETY: a new mapping at an address of the kernel's choice, as long as the kernel says that the map's
-        // values are (rounded up to pages by itself); it refuses to exceed them (EINVAL).
-        let memory = unsafe {
-            mmap(
-                std::ptr::null_mut(),
-                len * size_of::<u64>(),
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                data.fd().as_fd(),
-                0,
-            )
-        }
-        .map_err(|errno| Error::Syscall { call: format!("mmap of map {MAP_SLOTS}"), source: errno.into() })?;
-        let memory = NonNull::new(memory.cast()).ok_or_else(|| Error::Syscall {
-            call: format!("mmap of map {MAP_SLOTS}"),
-            source: std::io::ErrorKind::AddrNotAvailable.into(),
-        })?;
-        Ok(Self { memory, len, _map: data })
+        Ok(Self(Words::map(map, MAP_SLOTS)?))
     }
 
     /// All slots of all tables.
     pub fn array(&self) -> SlotArray<'_> {
-        // SAFETY: `memory` is page-aligned and maps `len` words until `self` is dropped; every bit
-        // pattern is a u64, and both sides access it atomically only (the program by one 64-bit load).
-        SlotArray(unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), self.len) })
-    }
-}
-
-impl Drop for Slots {
-    fn drop(&mut self) {
-        // SAFETY: mapped in `map` with this length, and no `SlotArray` outlives `self`. An error would mean
-        // a wrong address; the mapping then stays until exit, which harms nobody.
-        let _ = unsafe { munmap(self.memory.as_ptr().cast(), self.len * size_of::<u64>()) };
+        SlotArray(self.0.array())
     }
 }
 

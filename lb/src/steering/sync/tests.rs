@@ -25,7 +25,9 @@ struct Fake {
     backends: BTreeMap<BackendId, BackendEntry>,
     slots: Vec<AtomicU64>,
     meta: Meta,
-    deny: BTreeSet<IpNet>,
+    /// Words of the deny and allow lists.
+    listed: BTreeSet<u64>,
+    lengths: [[Lengths; 2]; LISTS],
     flows: BTreeMap<Vec<u8>, (FlowKey, FlowRecord)>,
     refused: u64,
     refused_at: u32,
@@ -39,7 +41,8 @@ impl Default for Fake {
             backends: BTreeMap::new(),
             slots: (0..4 * LEN).map(|_| AtomicU64::new(0)).collect(),
             meta: Meta::default(),
-            deny: BTreeSet::new(),
+            listed: BTreeSet::new(),
+            lengths: <_>::default(),
             flows: BTreeMap::new(),
             refused: 0,
             refused_at: 0,
@@ -98,22 +101,23 @@ impl Store for Fake {
     fn put_meta(&mut self, meta: &Meta) -> Result<()> {
         self.meta = *meta;
         self.check();
-        for (flag, is_v4) in [(FLAG_DENY_V4, true), (FLAG_DENY_V6, false)] {
-            let some = self.deny.iter().any(|net| net.addr().is_ipv4() == is_v4);
-            assert!(meta.flags & flag == 0 || some);
+        assert!(meta.flags & (FLAG_DENY_V4 | FLAG_DENY_V6) == 0 || !self.listed.is_empty());
+        Ok(())
+    }
+    fn admit_sources(&mut self, lists: &Lists) -> Result<()> {
+        self.listed.extend(lists.words());
+        Ok(())
+    }
+    fn expel_sources(&mut self, lists: &Lists) {
+        self.listed.retain(|word| lists.words().contains(word));
+    }
+    fn put_lengths(&mut self, list: usize, copy: u8, wanted: &Lengths) -> Result<u8> {
+        assert_eq!(self.meta.lengths[list], copy);
+        if self.lengths[list][usize::from(copy)] == *wanted {
+            return Ok(copy);
         }
-        Ok(())
-    }
-    fn deny(&self) -> Result<BTreeSet<IpNet>> {
-        Ok(self.deny.clone())
-    }
-    fn put_deny(&mut self, net: &IpNet) -> Result<()> {
-        self.deny.insert(*net);
-        Ok(())
-    }
-    fn remove_deny(&mut self, net: &IpNet) -> Result<()> {
-        assert!(self.deny.remove(net));
-        Ok(())
+        self.lengths[list][usize::from(copy ^ 1)] = *wanted;
+        Ok(copy ^ 1)
     }
     fn for_each_flow(&self, each: &mut dyn FnMut(&FlowKey, &FlowRecord)) -> Result<()> {
         self.flows.values().for_each(|(key, record)| each(key, record));
@@ -143,7 +147,8 @@ fn vip(name: &str, last: u8, pool: &str) -> DesiredVip {
     DesiredVip {
         name: name.into(),
         addresses: vec![[192, 0, 2, last].into()],
-        ports: vec![VipPort { port: 80, transport: Transport::Tcp }],
+        prefixes: vec![],
+        ports: vec![VipPort::one(80, Transport::Tcp)],
         forward: Forward::Ipip,
         pool: pool.into(),
         flows_none: false,
@@ -187,12 +192,15 @@ fn slots(store: &Fake, region: u32) -> Vec<Slot> {
     slots_of(store, Region(region)).iter().collect()
 }
 
+/// Of port 80 at an address.
 fn key_of(store: &Fake, address: u8) -> VipEntry {
-    let key = crate::steering::desired::vip_key(
-        [192, 0, 2, address].into(),
-        VipPort { port: 80, transport: Transport::Tcp },
-    );
-    store.vips[&key]
+    let flow = FlowKey {
+        destination: mapped([192, 0, 2, address].into()),
+        destination_port: lb_abi::be::Be16::new(80),
+        protocol: 6,
+        ..FlowKey::default()
+    };
+    *wide::Finder::new(&store.vips).vip_of(&flow).unwrap()
 }
 
 #[test]
@@ -382,6 +390,28 @@ fn a_vip_that_changes_pool_takes_its_flows_along() {
 }
 
 #[test]
+fn no_record_is_read_for_another_vip() {
+    let (any, http) = (VipPort::any(Transport::Tcp), VipPort::one(80, Transport::Tcp));
+    let wide = |ports: &[VipPort]| DesiredVip { ports: ports.to_vec(), ..vip("wide", 1, "a") };
+    let narrow = || DesiredVip { hash_key: [9, 9], ..vip("narrow", 1, "b") };
+    let with = |generation, vips| desired(generation, vips, vec![pool("a", [1, 2]), pool("b", [5, 6])]);
+    let before = desired(1, vec![wide(&[any])], vec![pool("a", [1, 2, 3])]);
+    let (mut store, mut sync) = started(&before);
+    sync.sync(&mut store, &with(2, vec![wide(&[any])]), 2000).unwrap();
+    record(&mut store, 1, 3, 2001, |slot| slot.phase() == Phase::Open);
+    for ports in [&[any, http][..], &[any]] {
+        sync.sync(&mut store, &with(3, vec![wide(ports)]), 2002).unwrap();
+        assert_eq!(store.flows.len(), 1, "it is the same table under the same key");
+    }
+    sync.sync(&mut store, &with(4, vec![wide(&[any]), narrow()]), 3000).unwrap();
+    assert_eq!((store.flows.len(), key_of(&store, 1).hash_key), (0, [9, 9]));
+    assert!(!sync.patience.vips_are_known(3000 + GRACE_TICKS), "a program may write one for the old VIP yet");
+    record(&mut store, 1, 5, 3001, |_| true);
+    sync.sync(&mut store, &with(5, vec![wide(&[any])]), 4000).unwrap();
+    assert_eq!((store.flows.len(), key_of(&store, 1).hash_key), (0, [1, 2]));
+}
+
+#[test]
 fn removal_takes_the_vip_first_and_frees_its_place() {
     let both = desired(1, vec![vip("one", 1, "a"), vip("two", 2, "b")], vec![pool("a", [1]), pool("b", [2])]);
     let (mut store, mut sync) = started(&both);
@@ -422,18 +452,58 @@ fn an_id_that_means_another_backend_leaves_no_flows() {
 
 #[test]
 fn deny_list_and_flags_follow() {
-    let with = |deny: &[&str]| Desired {
-        deny: deny.iter().map(|net| net.parse().unwrap()).collect(),
+    const KEY: [u64; 2] = [7, 8];
+    let nets = |nets: &[&str]| nets.iter().map(|net| net.parse().unwrap()).collect::<Vec<IpNet>>();
+    let with = |deny: &[&str], allow: &[&str]| Desired {
+        deny: nets(deny).into(),
+        allow: nets(allow).into(),
+        guard_key: KEY,
         ..web(1, [1])
     };
-    let (mut store, mut sync) = started(&with(&["203.0.113.7/24", "2001:db8::/32"]));
+    let words = |deny: &[&str], allow: &[&str]| -> BTreeSet<u64> {
+        Lists::of(KEY, &nets(deny), &nets(allow)).words().iter().copied().collect()
+    };
+    let (mut store, mut sync) = started(&with(&["203.0.113.7/24", "2001:db8::/32"], &["203.0.113.9/32"]));
     assert_eq!(store.meta.flags, FLAG_DENY_V4 | FLAG_DENY_V6);
-    assert!(store.deny.contains(&"203.0.113.0/24".parse::<IpNet>().unwrap()), "host bits do not count");
-    sync.sync(&mut store, &with(&["2001:db8::/32"]), 2000).unwrap();
-    assert_eq!((store.meta.flags, store.deny.len()), (FLAG_DENY_V6, 1));
+    assert_eq!((store.meta.guard_key, store.meta.lengths), (KEY, [1, 1, 0, 0]));
+    let host_bits_do_not_count = words(&["203.0.113.0/24", "2001:db8::/32"], &["203.0.113.9/32"]);
+    assert_eq!(store.listed, host_bits_do_not_count);
+    sync.sync(&mut store, &with(&["2001:db8::/32"], &[]), 2000).unwrap();
+    assert_eq!((store.meta.flags, &store.listed), (FLAG_DENY_V6, &words(&["2001:db8::/32"], &[])));
     let mut sync = Sync::adopt(&store).unwrap();
-    sync.sync(&mut store, &with(&[]), 3000).unwrap();
-    assert_eq!((store.meta.flags, store.deny.len()), (0, 0));
+    sync.sync(&mut store, &with(&[], &["203.0.113.9/32"]), 3000).unwrap();
+    assert_eq!(store.meta.flags, 0, "who is allowed without anybody being denied is not looked up");
+    sync.sync(&mut store, &Desired { guard_key: [9, 9], ..with(&["192.0.2.0/24"], &[]) }, 4000).unwrap();
+    assert_eq!((store.meta.flags, store.listed.len()), (FLAG_DENY_V4, 1), "nothing of another key stays");
+}
+
+#[test]
+fn packets_are_told_of_prefixes_and_ranges() {
+    let mut wide = web(1, [1]);
+    wide.vips[0].prefixes = vec!["198.51.100.0/24".parse().unwrap()];
+    wide.vips[0].ports = vec![VipPort { port: 8000, last: 8100, transport: Transport::Tcp }];
+    let (mut store, mut sync) = started(&wide);
+    let copy = usize::from(store.meta.lengths[VIP_V4]);
+    assert_eq!(store.meta.flags, FLAG_WIDE_VIPS);
+    assert_eq!(store.lengths[VIP_V4][copy], Lengths::of([8]));
+    let ranges = store.vips.iter().filter(|(_, entry)| entry.last_port == 8100);
+    let host_bits: Vec<_> = ranges.map(|(key, _)| (key.port.host(), key.host_bits)).collect();
+    assert_eq!(host_bits, [(8000, 0), (8000, 8)]);
+    sync.sync(&mut store, &web(2, [1]), 2000).unwrap();
+    assert_eq!((store.meta.flags, store.vips.len()), (0, 2), "a port and echo");
+}
+
+#[test]
+fn a_backend_with_an_address_of_ours_is_local() {
+    let mut desired = web(1, [1, 2]);
+    desired.local = [[10, 0, 0, 2].into(), [192, 0, 2, 1].into()].into();
+    let (mut store, mut sync) = started(&desired);
+    let flags = |store: &Fake| [1, 2].map(|id| store.backends[&BackendId(id)].flags);
+    assert_eq!(flags(&store), [PRESENT, PRESENT | LOCAL]);
+    sync.set_down(&mut store, &ids([2]), 2000).unwrap();
+    assert_eq!(flags(&store), [PRESENT, PRESENT | LOCAL | DOWN]);
+    sync.sync(&mut store, &web(2, [1, 2]), 3000).unwrap();
+    assert_eq!(flags(&store), [PRESENT, PRESENT | DOWN], "the address moved to another box");
 }
 
 #[test]

@@ -107,10 +107,8 @@ fn desired(backends: u16) -> Desired {
         vips: vec![DesiredVip {
             name: "dns".into(),
             addresses: vec!["192.0.2.53".parse().unwrap(), "2001:db8::53".parse().unwrap()],
-            ports: vec![
-                VipPort { port: 53, transport: Transport::Udp },
-                VipPort { port: 53, transport: Transport::Tcp },
-            ],
+            prefixes: vec![],
+            ports: vec![VipPort::one(53, Transport::Udp), VipPort::one(53, Transport::Tcp)],
             forward: Forward::Ipip,
             pool: "dns".into(),
             flows_none: false,
@@ -123,7 +121,10 @@ fn desired(backends: u16) -> Desired {
             backends: (1..=backends).map(backend).collect(),
             lineage: None,
         }],
-        deny: vec!["203.0.113.0/24".parse().unwrap(), "2001:db8:bad::/48".parse().unwrap()],
+        deny: ["203.0.113.0/24", "2001:db8:bad::/48"].map(|net| net.parse().unwrap()).into(),
+        allow: ["203.0.113.8/32"].map(|net| net.parse().unwrap()).into(),
+        guard_key: [5, 6],
+        local: [[10, 0, 0, 2].into()].into(),
         outer_v4: "192.0.2.1/32".parse().ok(),
         outer_v6: None,
         gateways: Default::default(),
@@ -154,6 +155,7 @@ fn pins_outlive_the_process_and_are_adopted() {
         assert_eq!(status.pools["dns"].slots.settled, lb_abi::bounds::TABLE_LEN as usize);
         assert!(status.lingering.is_empty());
         let keys: Vec<_> = plane.maps.vips.keys().map(|key| key.unwrap().protocol).collect();
+        assert_eq!(plane.maps.guard.len(), 3, "and sources are listed as they were");
         assert_eq!(keys.len(), 6, "two addresses, each udp, tcp and echo: {keys:?}");
     });
 }
@@ -186,7 +188,7 @@ fn slots_move_and_what_left_goes_in_order() {
         plane.sync(&Desired::default(), 3000).unwrap();
         plane.tick(3001).unwrap();
         assert_eq!((plane.maps.vips.keys().count(), plane.backends().count()), (0, 0));
-        assert_eq!((plane.maps.deny_v4.keys().count(), plane.maps.deny_v6.keys().count()), (0, 0));
+        assert!(plane.maps.guard.is_empty());
     });
 }
 

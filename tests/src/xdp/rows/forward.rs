@@ -1,10 +1,16 @@
 //! Settled slots: the owner, by either way, over every pair of families and tags.
 
-use lb_abi::{hash, slot::Slot, vip::FORWARD_L2DSR};
+use lb_abi::{
+    backend::LOCAL,
+    counter::FlowEvent,
+    hash,
+    slot::{Phase, Slot},
+    vip::FORWARD_L2DSR,
+};
 
 use super::{Row, Way, frame, gue, ipip, row, tcp, tcp_v6, udp, udp_v6};
 use crate::{
-    packet::{ACK, FIN, RST, SYN, seal},
+    packet::{ACK, FIN, Packet, RST, SYN, seal},
     xdp::{
         row::edited,
         world::{FAR, FAR_V6, HASH_KEY, NEAR, NEAR_V6, OTHER, TABLE_LEN, World, address, flow},
@@ -12,8 +18,17 @@ use crate::{
 };
 
 pub(super) fn rows(now: u32) -> Vec<Row> {
-    [by_ipip(now), varied(now), by_gue(now), unsummed(now), by_layer2(now), tagged(now), lengths(now)]
-        .concat()
+    [
+        by_ipip(now),
+        varied(now),
+        by_gue(now),
+        unsummed(now),
+        by_layer2(now),
+        tagged(now),
+        lengths(now),
+        to_itself(now),
+    ]
+    .concat()
 }
 
 fn by_ipip(now: u32) -> Vec<Row> {
@@ -178,5 +193,29 @@ fn lengths(now: u32) -> Vec<Row> {
         row("just fits with 20 bytes more", &near, &fits_v4).forwarded(&fits_v4, &NEAR, Way::Ipip),
         row("just fits with 40 bytes more", &near_v6, &fits_v6).forwarded(&fits_v6, &NEAR_V6, Way::Ipip),
         trailer,
+    ]
+}
+
+/// A backend that is this box itself: the packet passes as it came, and counts as sent there.
+fn to_itself(now: u32) -> Vec<Row> {
+    let local = |mut world: World| {
+        world
+            .backends
+            .iter_mut()
+            .filter(|(id, _)| *id == NEAR.id)
+            .for_each(|(_, entry)| entry.flags |= LOCAL);
+        world
+    };
+    let passed = |name, world: &World, packet: &Packet| row(name, world, packet).kept_here(&NEAR);
+    let opened = local(ipip(now)).moving(NEAR.id, OTHER.id, Phase::Open, 10);
+    vec![
+        passed("a backend that is the box itself", &local(ipip(now)), &tcp(ACK)),
+        passed("it, by layer 2", &local(ipip(now).forward(FORWARD_L2DSR)), &tcp_v6(ACK)),
+        passed("it, with the last hop", &local(ipip(now)), &tcp(ACK).ttl(1)),
+        passed("a SYN to it is a new flow", &local(ipip(now)), &tcp(SYN)).new_flow(),
+        passed("a SYN to it is recorded while its slot moves", &opened, &tcp(SYN))
+            .new_flow()
+            .events(&[FlowEvent::Recorded])
+            .leaves(&tcp(SYN), &NEAR, 0),
     ]
 }

@@ -26,15 +26,19 @@ mod answer;
 mod big;
 mod decap;
 mod forward;
+mod guard;
 mod links;
 mod moving;
 mod refuse;
+mod vips;
 
 /// All rows, for a world that is at tick `now`.
 pub fn all(now: u32) -> Vec<Row> {
     [
         forward::rows(now),
+        vips::rows(now),
         moving::rows(now),
+        guard::rows(now),
         refuse::rows(now),
         answer::rows(now),
         about::rows(now),
@@ -187,6 +191,13 @@ impl Row {
         self.expected.verdict = verdict;
         self.expected.frame = frame(packet.clone().aged().inside(source, backend.address, label)).build();
         self
+    }
+
+    /// Passed to this box itself as the backend.
+    fn kept_here(mut self, backend: &Backend) -> Self {
+        let bytes = self.frame.len() as u64;
+        self.expected.moved = vec![Moved { vip: VIP, backend: backend.id, bytes, new_flows: 0 }];
+        self.passed(Reason::Local)
     }
 
     /// And counted as a new flow.

@@ -97,7 +97,7 @@ fn the_example_is_read_as_written() {
     assert_eq!(xdp.interfaces[0], Interface { name: "eth0".into(), mode: None, gateway: None });
     let mode = Some(XdpMode::Generic);
     assert_eq!(xdp.interfaces[1], Interface { name: "eth1".into(), mode, gateway: None });
-    assert_eq!(xdp.deny, ["203.0.113.0/24".parse().unwrap(), "2001:db8:dead::/48".parse().unwrap()]);
+    assert_eq!(xdp.deny.nets, ["203.0.113.0/24".parse().unwrap(), "2001:db8:dead::/48".parse().unwrap()]);
     assert_eq!(xdp.secret.as_deref(), Some(Path::new("secrets/hash")));
     assert_eq!(admin.socket, Path::new("/run/lb/admin.sock"));
     assert_eq!(admin.http, Some("127.0.0.1:9900".parse::<SocketAddr>().unwrap()));
@@ -105,7 +105,7 @@ fn the_example_is_read_as_written() {
     assert_eq!(state.dir, Path::new("/var/lib/lb"));
     let dns = &vips["dns"];
     assert_eq!(dns.addresses.len(), 2);
-    assert_eq!(dns.ports[0], VipPort { port: 53, transport: Transport::Udp });
+    assert_eq!(dns.ports[0], VipPort::one(53, Transport::Udp));
     assert_eq!((dns.forward, &*dns.pool, dns.flows_none), (Forward::Ipip, "dns", true));
     assert_eq!(listeners["web"].bind, ["0.0.0.0:443".parse().unwrap(), "[::]:443".parse().unwrap()]);
     assert_eq!((listeners["web"].protocol, listeners["web"].steer), (Protocol::Http, Steer::Auto));

@@ -61,7 +61,7 @@ fn the_schema_holds_every_name_of_the_design() {
     };
     has(&TOP, "version runtime xdp admin limits vip listener tls route pool node state log upgrade health");
     has(&RUNTIME, "workers");
-    has(&XDP, "interfaces deny outer_source secret");
+    has(&XDP, "interfaces deny allow outer_source secret");
     has(&INTERFACE, "name mode gateway");
     has(&ADMIN, "socket http");
     has(

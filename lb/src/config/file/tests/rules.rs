@@ -88,6 +88,11 @@ fn process_tables() {
             "xdp.deny[0] = \"203.0.113.9\": must be a prefix, such as \"203.0.113.0/24\" or \"2001:db8::/32\"; did you mean `203.0.113.9/32`?",
         ),
         (
+            "\"203.0.113.0/24\"",
+            "^\"file:../denied\"",
+            "xdp.deny[0] = \"file:../denied\": must be a file beneath the directory of this config: a relative path without \".\" and \"..\"",
+        ),
+        (
             "secret = \"file:secrets/hash\"",
             "outer_source = [\"198.18.0.0/24\", ^\"198.19.0.0/24\"]",
             "xdp.outer_source[1] = \"198.19.0.0/24\": there is a prefix of this family already",
@@ -173,8 +178,18 @@ fn vips() {
         ("\"2001:db8::53\"]", "^\"ff02::1\"]", "vip.dns.address[1] = \"ff02::1\": must be a unicast address"),
         (
             "\"2001:db8::53\"]",
-            "^\"192.0.2.0/24\"]",
-            "vip.dns.address[1] = \"192.0.2.0/24\": prefixes as VIPs are not supported yet; give single addresses",
+            "^\"192.0.2.1/24\"]",
+            "vip.dns.address[1] = \"192.0.2.1/24\": has bits set behind its length; did you mean `192.0.2.0/24`?",
+        ),
+        (
+            "\"2001:db8::53\"]",
+            "^\"192.0.2.1/32\"]",
+            "vip.dns.address[1] = \"192.0.2.1/32\": is a single address; did you mean `192.0.2.1`?",
+        ),
+        (
+            "\"2001:db8::53\"]",
+            "^\"224.0.0.0/4\"]",
+            "vip.dns.address[1] = \"224.0.0.0/4\": must be unicast addresses",
         ),
         (
             "\"2001:db8::53\"]",
@@ -213,8 +228,24 @@ fn vips() {
         ),
         (
             "\"53/udp\"",
-            "^\"50-60/udp\"",
-            "vip.dns.ports[0] = \"50-60/udp\": port ranges and any-port VIPs are not supported yet",
+            "^\"60-50/udp\"",
+            "vip.dns.ports[0] = \"60-50/udp\": must be a range from a lower port to a higher one, such as \"8000-8100/tcp\"",
+        ),
+        (
+            "\"53/udp\"",
+            "^\"*/udp\"",
+            "vip.dns.ports[0] = \"*/udp\": must be a port and its protocol, such as \"53/udp\"; did you mean `0/udp`?",
+        ),
+        (
+            "\"53/udp\"",
+            "^\"1-65535/udp\"",
+            "vip.dns.ports[0] = \"1-65535/udp\": must be a port and its protocol, such as \"53/udp\"; did you mean `0/udp`?",
+        ),
+        (
+            "[vip.dns]",
+            "[vip.other]\naddress = [\"192.0.2.53\"]\nports = [\"50-60/udp\", ^\"60-70/udp\"]\nforward = \"ipip\"\npool = \"other\"\n\
+             [pool.other]\nbackends = [\"10.0.3.1\"]\n[vip.dns]",
+            "vip.other.ports[1] = \"60-70/udp\": overlaps the range 50-60/udp of the same address",
         ),
         (
             "\"53/udp\"",
@@ -244,6 +275,13 @@ fn vips() {
         ),
         (
             "[vip.dns]",
+            "[vip.other]\naddress = [\"192.0.2.53\"]\nports = [\"8000-8100/tcp\"]\nforward = \"ipip\"\npool = \"other\"\n\
+             [vip.third]\naddress = [\"192.0.2.53\"]\nports = [^\"8100-8200/tcp\"]\nforward = \"ipip\"\npool = \"other\"\n\
+             [pool.other]\nbackends = [\"10.0.3.1\"]\n[vip.dns]",
+            "vip.third.ports[0] = \"8100-8200/tcp\": overlaps the range 8000-8100/tcp of vip.other of the same address",
+        ),
+        (
+            "[vip.dns]",
             "[vip.other]\naddress = [^\"192.0.2.53\"]\nports = [\"53/udp\"]\nforward = \"ipip\"\npool = \"dns\"\n[vip.dns]",
             "vip.other.address[0] = \"192.0.2.53\": vip.dns has this address with port 53/udp",
         ),
@@ -251,6 +289,25 @@ fn vips() {
             "[listener.db]\nbind = [\"0.0.0.0:5432\"]",
             "[listener.db]\nbind = [^\"192.0.2.53:53\"]",
             "listener.db.bind[0] = \"192.0.2.53:53\": vip.dns takes these packets before listener.db sees any",
+        ),
+        (
+            "[listener.db]\nbind = [\"0.0.0.0:5432\"]",
+            "[listener.db]\nbind = [^\"192.0.2.0/24:50-60\"]",
+            "listener.db.bind[0] = \"192.0.2.0/24:50-60\": vip.dns takes some of these packets before listener.db sees any",
+        ),
+        (
+            "[vip.dns]",
+            "[vip.other]\naddress = [\"198.51.0.0/16\"]\nports = [\"0/tcp\"]\nforward = \"ipip\"\npool = \"other\"\n\
+             [pool.other]\nbackends = [\"10.0.3.1\"]\n\
+             [listener.wide]\nbind = [^\"198.51.100.0/24:7000\"]\nprotocol = \"tcp\"\npool = \"db\"\n[vip.dns]",
+            "listener.wide.bind[0] = \"198.51.100.0/24:7000\": vip.other takes some of these packets before listener.wide sees any",
+        ),
+        (
+            "[vip.dns]",
+            "[vip.other]\naddress = [\"198.51.0.0/16\"]\nports = [\"6000-8000/tcp\"]\nforward = \"ipip\"\npool = \"other\"\n\
+             [pool.other]\nbackends = [\"10.0.3.1\"]\n\
+             [listener.wide]\nbind = [^\"198.51.100.1:7000\"]\nprotocol = \"tcp\"\npool = \"db\"\n[vip.dns]",
+            "listener.wide.bind[0] = \"198.51.100.1:7000\": vip.other takes these packets before listener.wide sees any",
         ),
         (
             "[\"10.0.1.53\", \"10.0.1.54:53\"]",
