@@ -104,8 +104,14 @@ impl VipFlags {
 /// The VIP that an address belongs to, whatever the port: every VIP address and prefix has a key for ICMP.
 #[inline(always)]
 pub fn flags_of<E: Env>(env: &E, address: Address) -> Option<VipFlags> {
-    let &VipEntry { vip, flags, .. } = find(env, env.meta()?, Wanted::any(address))?;
-    Some(VipFlags { vip, flags })
+    let wanted = Wanted::any(address);
+    let entry = match find_key(env, wanted) {
+        Some(entry) => entry,
+        // Not by `Env::locate`: in the kernel that is a call more, and without ports little is left of it.
+        None if env.meta()?.flags & FLAG_WIDE_VIPS != 0 => find_key(env, locate(env, wanted).key(address)?)?,
+        None => return None,
+    };
+    Some(VipFlags { vip: entry.vip, flags: entry.flags })
 }
 
 /// The entry of a key, if there is one.

@@ -90,7 +90,12 @@ impl<K: Traced> Notes for InMap<'_, K> {
     #[inline(always)]
     fn pick_moving<E: Env>(&self, _: &E, flow: &Flow, idle: u32, stage: Stage, slot: Slot) -> Pick {
         kernel::ask_moving(flow);
-        kernel::pick_of(lb_pick_moving_seen(slot.0, idle as u64, stage as u64, K::LIVE as u64))
+        let (slot, idle, stage) = (slot.0, idle as u64, stage as u64);
+        kernel::pick_of(if K::LIVE {
+            lb_pick_moving_live(slot, idle, stage)
+        } else {
+            lb_pick_moving_dry(slot, idle, stage)
+        })
     }
 
     #[inline(always)]
@@ -102,7 +107,11 @@ impl<K: Traced> Notes for InMap<'_, K> {
         route: &Route,
     ) -> Result<(), Unroutable> {
         let (to, from) = kernel::ask_hop(backend, wanted, route);
-        kernel::hop_result(lb_find_hop_seen(self.ctx.ctx, to, from, K::LIVE as u64))
+        kernel::hop_result(if K::LIVE {
+            lb_find_hop_live(self.ctx.ctx, to, from)
+        } else {
+            lb_find_hop_dry(self.ctx.ctx, to, from)
+        })
     }
 
     #[inline(always)]
@@ -116,36 +125,52 @@ impl<K: Traced> Notes for InMap<'_, K> {
     }
 }
 
-// As the functions of `ctx::kernel`, before the witness that the caller has: `live` says which.
+// As the functions of `ctx::kernel`, before the witness that the caller has.
 
-/// [`lb_ebpf::select::pick_moving`], as `lb_pick_moving`.
+/// `lb_pick_moving`, live.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn lb_pick_moving_seen(slot: u64, idle: u64, stage: u64, live: u64) -> u64 {
-    #[inline(always)]
-    fn pick<K: Traced>(slot: u64, idle: u64, stage: u64) -> u64 {
-        // Nothing but maps is asked.
-        let nothing = XdpContext::new(ptr::null_mut());
-        let Some(trace) = InMap::<K>::of(&nothing) else { return 0 };
-        kernel::pick_moving(&Witness::<_, _, K>::new(&Kernel::new(&nothing), &trace), slot, idle, stage)
-    }
-    if live != 0 { pick::<Live>(slot, idle, stage) } else { pick::<Dry>(slot, idle, stage) }
+extern "C" fn lb_pick_moving_live(slot: u64, idle: u64, stage: u64) -> u64 {
+    pick_moving::<Live>(slot, idle, stage)
 }
 
-/// [`lb_ebpf::hop::find`], as `lb_find_hop`.
+/// `lb_pick_moving`, dry.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn lb_find_hop_seen(ctx: *mut xdp_md, to: u64, from: u64, live: u64) -> u64 {
-    #[inline(always)]
-    fn find<K: Traced>(ctx: &XdpContext, to: u64, from: u64) -> u64 {
-        let Some(trace) = InMap::<K>::of(ctx) else { return 2 };
-        kernel::find_hop(&Witness::<_, _, K>::new(&Kernel::new(ctx), &trace), to, from)
-    }
+extern "C" fn lb_pick_moving_dry(slot: u64, idle: u64, stage: u64) -> u64 {
+    pick_moving::<Dry>(slot, idle, stage)
+}
+
+#[inline(always)]
+fn pick_moving<K: Traced>(slot: u64, idle: u64, stage: u64) -> u64 {
+    // Nothing but maps is asked.
+    let nothing = XdpContext::new(ptr::null_mut());
+    let Some(trace) = InMap::<K>::of(&nothing) else { return 0 };
+    kernel::pick_moving(&Witness::<_, _, K>::new(&Kernel::new(&nothing), &trace), slot, idle, stage)
+}
+
+/// `lb_find_hop`, live.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn lb_find_hop_live(ctx: *mut xdp_md, to: u64, from: u64) -> u64 {
+    find_hop::<Live>(ctx, to, from)
+}
+
+/// `lb_find_hop`, dry.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn lb_find_hop_dry(ctx: *mut xdp_md, to: u64, from: u64) -> u64 {
+    find_hop::<Dry>(ctx, to, from)
+}
+
+#[inline(always)]
+fn find_hop<K: Traced>(ctx: *mut xdp_md, to: u64, from: u64) -> u64 {
     let ctx = XdpContext::new(ctx);
-    if live != 0 { find::<Live>(&ctx, to, from) } else { find::<Dry>(&ctx, to, from) }
+    let Some(trace) = InMap::<K>::of(&ctx) else { return 2 };
+    kernel::find_hop(&Witness::<_, _, K>::new(&Kernel::new(&ctx), &trace), to, from)
 }
 
-/// [`lb_ebpf::icmp::too_big`], as `lb_too_big`.
+/// `lb_too_big`, dry.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn lb_too_big_dry(ctx: *mut xdp_md, fits: u64) -> u64 {

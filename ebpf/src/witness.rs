@@ -114,15 +114,11 @@ impl<'a, E: Env, N: Notes, K: Kind> Witness<'a, E, N, K> {
     }
 
     #[inline(always)]
-    fn asked_vip(&self, wanted: &Wanted, found: Option<VipEntry>) {
+    fn asked_vip(&self, wanted: &Wanted) {
         let Wanted { address, port, protocol, host_bits } = *wanted;
         self.notes.change(|trace| {
             trace.steps |= STEP_VIP_ASKED;
             trace.vip_key = VipKey { address: address.bytes(), port, protocol, host_bits };
-            if let Some(entry) = found {
-                trace.steps |= STEP_VIP_FOUND;
-                trace.vip = entry;
-            }
         });
     }
 
@@ -193,17 +189,24 @@ impl<E: Env, N: Notes, K: Kind> Env for Witness<'_, E, N, K> {
 
     #[inline(always)]
     fn find_vip(&self, meta: &Meta, wanted: Wanted) -> Option<&VipEntry> {
-        let found = self.env.find_vip(meta, wanted);
-        self.asked_vip(&wanted, found.copied());
-        found
+        self.asked_vip(&wanted);
+        let found = self.env.find_vip(meta, wanted)?;
+        self.notes.change(|trace| {
+            trace.steps |= STEP_VIP_FOUND;
+            trace.vip = *found;
+        });
+        Some(found)
     }
 
     #[inline(always)]
     fn vip_flags(&self, address: Address) -> Option<VipFlags> {
-        let found = self.env.vip_flags(address);
-        let entry = found.map(|VipFlags { vip, flags }| VipEntry { vip, flags, ..VipEntry::default() });
-        self.asked_vip(&Wanted::any(address), entry);
-        found
+        self.asked_vip(&Wanted::any(address));
+        let found = self.env.vip_flags(address)?;
+        self.notes.change(|trace| {
+            trace.steps |= STEP_VIP_FOUND;
+            (trace.vip.vip, trace.vip.flags) = (found.vip, found.flags);
+        });
+        Some(found)
     }
 
     #[inline(always)]
@@ -230,7 +233,11 @@ impl<E: Env, N: Notes, K: Kind> Env for Witness<'_, E, N, K> {
         self.notes.change(|trace| {
             trace.steps |= STEP_BACKEND;
             trace.backend = id as u32;
-            trace.backend_entry = entry.copied().unwrap_or_default();
+            // Not as an option, which would go over the stack.
+            match entry {
+                Some(entry) => trace.backend_entry = *entry,
+                None => trace.backend_entry = BackendEntry::default(),
+            }
         });
         entry
     }
@@ -388,6 +395,20 @@ struct Seen<'a, 'b, C, E, N, K> {
     witness: &'a Witness<'b, E, N, K>,
 }
 
+impl<C: FlowCell, E: Env, N: Notes, K: Kind> Seen<'_, '_, C, E, N, K> {
+    /// The record as it would be by now: before a dry witness it was never written.
+    #[inline(always)]
+    fn as_left(&self) -> FlowRecord {
+        if K::LIVE {
+            return self.cell.load();
+        }
+        let notes = self.witness.notes;
+        notes.change(|trace| {
+            if trace.steps & STEP_RECORD_LEFT != 0 { trace.record_left } else { trace.record_found }
+        })
+    }
+}
+
 impl<C: FlowCell, E: Env, N: Notes, K: Kind> FlowCell for Seen<'_, '_, C, E, N, K> {
     #[inline(always)]
     fn load(&self) -> FlowRecord {
@@ -407,7 +428,7 @@ impl<C: FlowCell, E: Env, N: Notes, K: Kind> FlowCell for Seen<'_, '_, C, E, N, 
         if K::LIVE {
             self.cell.touch(seen);
         }
-        self.witness.left(FlowRecord { seen, ..self.cell.load() });
+        self.witness.left(FlowRecord { seen, ..self.as_left() });
     }
 
     #[inline(always)]
@@ -415,7 +436,7 @@ impl<C: FlowCell, E: Env, N: Notes, K: Kind> FlowCell for Seen<'_, '_, C, E, N, 
         if K::LIVE {
             self.cell.close();
         }
-        self.witness.left(FlowRecord { state: CLOSING, ..self.cell.load() });
+        self.witness.left(FlowRecord { state: CLOSING, ..self.as_left() });
     }
 }
 

@@ -27,9 +27,10 @@ fn of_ingress(now: u32) -> Vec<Row> {
     rows::all(now).into_iter().filter(|row| row.program == Program::Ingress).collect()
 }
 
-/// Whether a dry run cannot know: it does not try whether the flow table has room.
+/// Whether a dry run cannot know: it does not try whether the flow table has room, and takes no core's answers for
+/// spent.
 fn depends_on_room(row: &Row) -> bool {
-    row.expected.events.contains(&FlowEvent::InsertRefused)
+    row.expected.events.contains(&FlowEvent::InsertRefused) || row.world.answers_left == 0
 }
 
 /// The notes say what the row says.
