@@ -105,9 +105,9 @@ impl VipFlags {
 #[inline(always)]
 pub fn flags_of<E: Env>(env: &E, address: Address) -> Option<VipFlags> {
     let wanted = Wanted::any(address);
+    // Not by `Env::locate`: frames of functions that call each other add up.
     let entry = match find_key(env, wanted) {
         Some(entry) => entry,
-        // Not by `Env::locate`: in the kernel that is a call more, and without ports little is left of it.
         None if env.meta()?.flags & FLAG_WIDE_VIPS != 0 => find_key(env, locate(env, wanted).key(address)?)?,
         None => return None,
     };

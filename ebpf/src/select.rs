@@ -289,7 +289,6 @@ fn follow<E: Env>(
 
 /// No live record: the flow begins, or was silent since the slot moved.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "inlined; a struct of these would only be taken apart again")]
 fn begin<E: Env>(
     env: &E,
     flow: &FlowKey,
