@@ -18,10 +18,10 @@ use lb_abi::{
     reason::Reason,
     slot::Slot,
     trace::{
-        STEP_ALLOWED, STEP_BACKEND, STEP_CLOCK, STEP_COUNTED, STEP_DENY_ASKED, STEP_NEW_FLOW, STEP_RECORD_ASKED,
-        STEP_RECORD_FOUND, STEP_RECORD_LEFT, STEP_ROUTE_ASKED, STEP_ROUTE_FOUND, STEP_SLOT, STEP_TRAFFIC,
-        STEP_VIP_ASKED, STEP_VIP_FOUND, Trace, VERDICT_DROP, VERDICT_PASS, VERDICT_REDIRECT,
-        VERDICT_TRANSMIT,
+        STEP_ALLOWED, STEP_BACKEND, STEP_CLOCK, STEP_COUNTED, STEP_DENY_ASKED, STEP_NEW_FLOW,
+        STEP_RECORD_ASKED, STEP_RECORD_FOUND, STEP_RECORD_LEFT, STEP_ROUTE_ASKED, STEP_ROUTE_FOUND,
+        STEP_SLOT, STEP_TRAFFIC, STEP_VIP_ASKED, STEP_VIP_FOUND, Trace, VERDICT_DROP, VERDICT_PASS,
+        VERDICT_REDIRECT, VERDICT_TRANSMIT,
     },
     vip::{VipEntry, VipKey},
 };
@@ -403,9 +403,11 @@ impl<C: FlowCell, E: Env, N: Notes, K: Kind> Seen<'_, '_, C, E, N, K> {
             return self.cell.load();
         }
         let notes = self.witness.notes;
-        notes.change(|trace| {
-            if trace.steps & STEP_RECORD_LEFT != 0 { trace.record_left } else { trace.record_found }
-        })
+        notes.change(
+            |trace| {
+                if trace.steps & STEP_RECORD_LEFT != 0 { trace.record_left } else { trace.record_found }
+            },
+        )
     }
 }
 

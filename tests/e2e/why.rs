@@ -144,7 +144,7 @@ fn others(scene: &Scene, daemon: &Daemon<'_>) -> Result<()> {
         (format!("tcp 198.51.100.7:1234 -> {}:7", VIPS[0]), "passed", "no address of this host"),
         (format!("udp 203.0.113.9:1 -> {}:7", VIPS[0]), "dropped", "denied"),
         (format!("udp 198.51.100.7:1 -> {}:7 ttl=1", VIPS[0]), "dropped", "ttl"),
-        (format!("udp 198.51.100.7:1 -> {}:7 length=1500", VIPS[0]), "dropped", "mtu"),
+        (format!("udp 198.51.100.7:1 -> {}:7 length=1500", VIPS[0]), "answered", "too-big"),
         (format!("icmp 198.51.100.7 -> {}", VIPS[0]), "answered", "XDP itself"),
     ] {
         let said = daemon.why(&flow)?;
@@ -166,7 +166,7 @@ fn nothing_is_counted(scene: &Scene, daemon: &Daemon<'_>) -> Result<()> {
     let counted = || -> Result<_> {
         let metrics = daemon.metrics()?;
         let of = |reason: &str| metrics.sum("lb_xdp_packets_total", &[&format!("reason=\"{reason}\"")]);
-        let reasons = ["forwarded", "echo", "denied", "ttl", "mtu"].map(of);
+        let reasons = ["forwarded", "echo", "denied", "ttl", "too-big"].map(of);
         Ok((reasons, metrics.sum("lb_xdp_vip_", &[]), metrics.sum("lb_xdp_flow_events", &[])))
     };
     let before = counted()?;

@@ -15,7 +15,10 @@ use crate::{
 pub(super) fn steps(view: &View, asked: &Asked<'_>) -> Vec<Value> {
     let destination = asked.question.destination;
     let ip = destination.ip();
-    if !ip.is_loopback() && !asked.local.contains(&ip) {
+    let is_tcp = matches!(asked.question.protocol, QuestionProtocol::Tcp(_));
+    let ranged = if is_tcp { ranged(view, destination) } else { None };
+    let is_local = ip.is_loopback() || asked.local.contains(&ip);
+    if ranged.is_none() && !is_local {
         let text = format!("{ip} is no address of this host: the kernel forwards or drops it");
         return vec![step("kernel", text, json!({ "local": false }))];
     }
@@ -27,7 +30,7 @@ pub(super) fn steps(view: &View, asked: &Asked<'_>) -> Vec<Value> {
             return vec![step("kernel", text, json!({ "local": true }))];
         }
     };
-    let listener = (protocol == "tcp").then(|| listener(view, destination)).flatten();
+    let listener = ranged.or_else(|| if is_tcp { bound(view, destination) } else { None });
     let Some(listener) = listener else {
         let port = destination.port();
         let text = format!(
@@ -36,11 +39,25 @@ pub(super) fn steps(view: &View, asked: &Asked<'_>) -> Vec<Value> {
         );
         return vec![step("kernel", text, json!({ "local": true, "listener": null }))];
     };
-    vec![step("listener", text_of(view, asked, listener), json!({ "listener": listener.name }))]
+    let mut text = text_of(view, asked, listener);
+    if !is_local {
+        text += &format!("; if the kernel has a local route for {ip}");
+    }
+    vec![step("listener", text, json!({ "listener": listener.name }))]
+}
+
+/// The listener that `lb_lookup` gives a connection to, before any that is bound: of those that have address and port,
+/// the one with the longest prefix.
+fn ranged(view: &View, destination: SocketAddr) -> Option<&ListenerSnapshot> {
+    let ranges = view.config.listeners.iter().flat_map(|(name, listener)| {
+        listener.ranges.iter().filter(|range| range.contains(destination)).map(move |range| (range, name))
+    });
+    let (_, name) = ranges.max_by_key(|(range, _)| range.net.prefix_len())?;
+    view.snapshot.listeners.iter().find(|listener| listener.name == *name)
 }
 
 /// The listener whose socket gets a connection: one bound to the address goes before one bound to all.
-fn listener(view: &View, destination: SocketAddr) -> Option<&ListenerSnapshot> {
+fn bound(view: &View, destination: SocketAddr) -> Option<&ListenerSnapshot> {
     let any = match destination {
         SocketAddr::V4(_) => SocketAddr::from(([0; 4], destination.port())),
         SocketAddr::V6(_) => SocketAddr::from(([0u16; 8], destination.port())),

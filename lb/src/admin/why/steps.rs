@@ -11,8 +11,9 @@ use lb_abi::{
     reason::{Fate, Reason},
     slot::{Phase, Slot, TICK_SHIFT},
     trace::{
-        STEP_ALLOWED, STEP_BACKEND, STEP_CLOCK, STEP_DENY_ASKED, STEP_RECORD_ASKED, STEP_RECORD_FOUND, STEP_RECORD_LEFT,
-        STEP_ROUTE_ASKED, STEP_ROUTE_FOUND, STEP_SLOT, STEP_VIP_ASKED, STEP_VIP_FOUND, Trace,
+        STEP_ALLOWED, STEP_BACKEND, STEP_CLOCK, STEP_DENY_ASKED, STEP_RECORD_ASKED, STEP_RECORD_FOUND,
+        STEP_RECORD_LEFT, STEP_ROUTE_ASKED, STEP_ROUTE_FOUND, STEP_SLOT, STEP_VIP_ASKED, STEP_VIP_FOUND,
+        Trace,
     },
     vip::{FLOWS_NONE, FORWARD_GUE, FORWARD_IPIP, FORWARD_L2DSR},
 };
@@ -53,7 +54,9 @@ impl Teller<'_> {
                 let egress = self.reading.egress.as_deref().unwrap_or("?");
                 format!("forwarded by {by} to {to} via {egress} ({})", mac(&trace.hop.addresses[..3]))
             }
-            Fate::Answer => "answered by XDP itself".to_owned(),
+            Fate::Answer => {
+                format!("answered by XDP itself: {}: {}", self.reason.name(), self.reason.describe())
+            }
             Fate::Drop => format!("dropped: {}: {}", self.reason.name(), self.reason.describe()),
             Fate::Pass if self.reason == Reason::NotOurs => "passes to the kernel: no vip".to_owned(),
             Fate::Pass => {

@@ -42,7 +42,14 @@ fn forwarded() -> Reading {
         route_destination,
         hop: HopEntry {
             mtu: 1500,
-            addresses: [word(0xaa, 0xbb), word(0xcc, 0xdd), word(0xee, 0xff), word(2, 0), word(0, 0), word(0, 1)],
+            addresses: [
+                word(0xaa, 0xbb),
+                word(0xcc, 0xdd),
+                word(0xee, 0xff),
+                word(2, 0),
+                word(0, 0),
+                word(0, 1),
+            ],
             ..HopEntry::default()
         },
         ..Trace::default()
@@ -180,6 +187,34 @@ fn what_passes_is_followed_to_its_listener() {
     assert!(text(&told, "kernel").contains("8080/udp"), "a listener is for connections");
     let told = ask("icmp 198.51.100.7 -> 192.0.2.53", &["192.0.2.53"]);
     assert!(text(&told, "kernel").contains("answers echo"));
+}
+
+#[test]
+fn a_range_of_addresses_and_ports_goes_before_what_is_bound() {
+    let mut view = fixture::view();
+    let config = Arc::make_mut(&mut view.config);
+    let web = config.listeners.values_mut().next().unwrap();
+    let net = "203.0.113.0/24".parse().unwrap();
+    web.ranges.push(crate::config::BindRange { net, first: 8000, last: 8999 });
+    let ask = |flow: &str| {
+        let (question, reading) = (flow.parse().unwrap(), passed());
+        let asked = Asked { question: &question, reading: Some(&reading), packets: None, local: &[] };
+        render(&view, asked)
+    };
+    let told = ask("tcp 198.51.100.7:1234 -> 203.0.113.77:8500");
+    let taker = text(&told, "listener");
+    assert!(taker.starts_with("listener web (http) takes it"), "{taker}");
+    assert!(taker.ends_with("; if the kernel has a local route for 203.0.113.77"), "{taker}");
+    let told = ask("tcp 198.51.100.7:1234 -> 203.0.113.77:9000");
+    assert!(text(&told, "kernel").starts_with("203.0.113.77 is no address of this host"));
+}
+
+#[test]
+fn a_source_may_be_let_in_by_the_allow_list() {
+    let mut reading = forwarded();
+    reading.trace.steps |= STEP_ALLOWED;
+    let told = answer(DNS, Some(&reading), &[]);
+    assert_eq!(text(&told, "deny"), "198.51.100.7 is let in by the allow list");
 }
 
 #[test]
