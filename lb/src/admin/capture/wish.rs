@@ -216,7 +216,8 @@ mod tests {
         .unwrap();
         let filter = wish.filter;
         assert_eq!((filter.backend, filter.protocol, filter.snap, filter.flags), (3, 17, 64, FLAG_PAYLOAD));
-        let bits = [Reason::Mtu, Reason::Ttl, Reason::Echo].map(|reason| 1u64 << reason as u32);
+        let bits =
+            [Reason::Mtu, Reason::Ttl, Reason::Echo, Reason::TooBig].map(|reason| 1u64 << reason as u32);
         assert_eq!(filter.reasons, bits.iter().sum::<u64>());
         assert_eq!(filter.sample, u32::MAX / 4);
         assert_eq!(filter.source[10..], [0xff, 0xff, 198, 51, 100, 0]);
