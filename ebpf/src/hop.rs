@@ -58,7 +58,7 @@ pub fn find<E: Env>(env: &E, backend: u16, wanted: HopEntry, route: &Route) -> R
 
 /// The table's answer, in terms of what is beneath.
 #[inline(always)]
-fn ask<E: Env>(env: &E, ingress: u32, route: &Route) -> Result<NextHop, Unroutable> {
+pub fn ask<E: Env>(env: &E, ingress: u32, route: &Route) -> Result<NextHop, Unroutable> {
     let link = env.link(ingress);
     let from = match link {
         Some(link) if link.upper != 0 => link.upper,

@@ -1,5 +1,7 @@
 //! Map statics. Names, keys and values are the contract of `lb_abi::names`.
 
+pub(crate) mod nat;
+
 use core::mem::MaybeUninit;
 
 use aya_ebpf::{

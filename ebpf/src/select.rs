@@ -77,9 +77,10 @@ use crate::{
 
 /// What a packet says about its flow.
 #[repr(u8)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Stage {
     /// TCP: SYN alone.
+    #[default]
     Opening = 0,
     /// TCP: SYN-ACK. It never begins a record: clients do not send it to a service.
     Answering,

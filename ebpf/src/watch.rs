@@ -30,6 +30,7 @@ use lb_ebpf::{
     ingress,
     packet::Packet,
     select::{Pick, Stage},
+    verdict::Verdict,
     witness::{self, Dry, Kind, Live, Notes, Witness},
 };
 
@@ -295,12 +296,16 @@ pub(crate) fn capture_walk(ctx: &XdpContext) -> u32 {
     let witness = Witness::<_, _, Live>::new(&kernel, &trace);
     let verdict = ingress::ingress(&mut XdpPacket::new(ctx), &witness);
     trace.change(|trace| witness::end(trace, verdict, ctx.ingress_ifindex() as u32));
-    let action = ctx::action(verdict);
+    // `lb_nat` is called at the end: a call does not return.
+    let action = match verdict {
+        Verdict::Translate => TRANSLATE,
+        verdict => ctx::action(ctx, verdict),
+    };
     // SAFETY: the scratch is this core's own; XDP programs are not interrupted by one another on a core.
     unsafe { (*scratch).action = action };
     // SAFETY: as in `capture`.
     unsafe { maps::CAPTURE_PROGRAM.tail_call(ctx, PLACE_SHOW) };
-    action
+    finish(ctx, action)
 }
 
 /// Shows the packet to the capture if that wants it, and lets become of it what the walk said.
@@ -311,7 +316,15 @@ pub(crate) fn capture_show(ctx: &XdpContext) -> u32 {
     let Some(counters) = maps::CAPTURE_COUNTERS.get_ptr_mut(0) else { return XDP_ABORTED };
     show(&Kernel::new(ctx), filter, scratch, counters);
     // SAFETY: the scratch is this core's own, as above.
-    unsafe { (*scratch).action }
+    finish(ctx, unsafe { (*scratch).action })
+}
+
+/// No action of the kernel's: the packet goes on to `lb_nat`.
+const TRANSLATE: u32 = u32::MAX;
+
+#[inline(always)]
+fn finish(ctx: &XdpContext, action: u32) -> u32 {
+    if action == TRANSLATE { ctx::action(ctx, Verdict::Translate) } else { action }
 }
 
 /// Begins the record of a packet: its first bytes as they came in, if it may be wanted, else none.

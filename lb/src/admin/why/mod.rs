@@ -10,7 +10,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use lb_abi::{
     reason::{Fate, Reason},
-    trace::Trace,
+    trace::{Trace, VERDICT_TRANSLATE},
 };
 use serde_json::{Value, json};
 
@@ -61,7 +61,8 @@ pub struct Asked<'a> {
 
 /// `{ "question", "outcome", "reason", "text", "steps": [{ "step", "text", ... }, ...] }`.
 ///
-/// `outcome` is forwarded, answered, dropped or passed (to the kernel); `text` says all of it in one line, and each
+/// `outcome` is forwarded, translated (on to `lb_nat`, which is not asked), answered, dropped or passed (to the kernel);
+/// `text` says all of it in one line, and each
 /// step what it found. `reason` is null where XDP does not see the packet.
 pub fn render(view: &View, asked: Asked<'_>) -> Value {
     let mut steps = Vec::new();
@@ -70,7 +71,9 @@ pub fn render(view: &View, asked: Asked<'_>) -> Value {
         Teller { view, question: asked.question, reading, reason }.tell(&mut steps);
         reason
     });
+    let translated = asked.reading.is_some_and(|reading| reading.trace.verdict == VERDICT_TRANSLATE);
     let outcome = match reason.map(Reason::fate) {
+        _ if translated => "translated",
         Some(Fate::Forward) => "forwarded",
         Some(Fate::Answer) => "answered",
         Some(Fate::Drop) => "dropped",

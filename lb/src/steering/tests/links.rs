@@ -69,6 +69,12 @@ fn modes_are_honoured_or_refused() {
         assert_eq!(lo.mode, XdpMode::Generic);
         assert!(lo.fallback.is_some_and(|why| !why.is_empty()));
         command(&format!("rm {}", bench.pins().join("link-lo").display()));
+        // The kernel lets go of a link a moment after its last name.
+        let since = Instant::now();
+        while xdp_on("lo").is_some() {
+            assert!(since.elapsed() < Duration::from_secs(5), "the link outlives its pin");
+            std::thread::yield_now();
+        }
         assert!(matches!(plane.attach("lo", Some(XdpMode::Native)), Err(Error::Mode { .. })));
         assert!(plane.attach("not-there", None).is_err());
 
