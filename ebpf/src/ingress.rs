@@ -18,7 +18,7 @@ use lb_abi::{
 
 use crate::{
     address::Address,
-    directory::{self, Wanted},
+    directory::Wanted,
     encap::{self, Outer, Tags, Tunnel},
     env::{Env, Route, Unroutable},
     flow::Flow,
@@ -70,7 +70,7 @@ fn walk<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<Outcome, Reason> {
         Transport::Other => return Err(Reason::NotOurs),
     };
     let wanted = Wanted::new(flow.destination, flow.ports.destination, flow.protocol);
-    let vip = directory::find(env, meta, wanted).ok_or(Reason::NotOurs)?;
+    let vip = env.find_vip(meta, wanted).ok_or(Reason::NotOurs)?;
     if vip.flags & (FORWARD_IPIP | FORWARD_GUE | FORWARD_L2DSR) == 0 {
         return Err(Reason::NotOurs);
     }
@@ -81,8 +81,8 @@ fn walk<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<Outcome, Reason> {
 /// An echo request is answered if it is for a VIP that does so.
 #[inline(always)]
 fn echo<P: Packet, E: Env>(packet: &mut P, env: &E, ip: &Ip) -> Result<Outcome, Reason> {
-    let flags = env.vip_flags(ip.destination).ok_or(Reason::NotOurs)?;
-    if flags & ECHO == 0 {
+    let vip = env.vip_flags(ip.destination).ok_or(Reason::NotOurs)?;
+    if vip.flags & ECHO == 0 {
         return Err(Reason::NotOurs);
     }
     icmp::answer(packet, ip)?;
@@ -102,7 +102,7 @@ fn forward<P: Packet, E: Env>(
     stage: Stage,
 ) -> Result<Outcome, Reason> {
     let hash = flow.hash(vip.hash_key);
-    let choice = select::select(env, vip, flow, stage, hash)?;
+    let choice = select::select(env, meta.activity, vip, flow, stage, hash)?;
     let bytes = packet.len_of(ip.at + ip.length as usize) as u64;
     if choice.is_local {
         env.count_traffic(vip.vip, choice.id, bytes, choice.new_flow);

@@ -12,6 +12,7 @@
 #![no_std]
 
 pub mod address;
+pub mod capture;
 pub mod checksum;
 pub mod decap;
 pub mod directory;
@@ -29,6 +30,7 @@ pub mod parse;
 pub mod probe;
 pub mod select;
 pub mod verdict;
+pub mod witness;
 
 #[cfg(test)]
 extern crate std;

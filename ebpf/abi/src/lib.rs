@@ -6,27 +6,31 @@
 //! object or a pin of another version.
 #![no_std]
 
+pub mod activity;
 pub mod backend;
 pub mod be;
 pub mod bench;
 pub mod bounds;
+pub mod capture;
 pub mod counter;
 pub mod directory;
 pub mod flow;
 pub mod guard;
 pub mod hash;
 pub mod hop;
+pub mod interface;
 pub mod lengths;
 pub mod link;
 pub mod lookup;
 pub mod meta;
 pub mod names;
 #[cfg(feature = "user")]
-mod pod;
+pub mod pod;
 pub mod probe;
 pub mod reason;
 pub mod slot;
 pub mod steer;
+pub mod trace;
 pub mod vip;
 
 /// Version of every layout and meaning in this crate.

@@ -24,6 +24,10 @@ pub struct Meta {
     pub lengths: [u8; LISTS],
     /// Keys the fingerprints of map `GUARD`.
     pub guard_key: [u64; 2],
+    /// See [`crate::activity::word`].
+    pub activity: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 /// Some IPv4 prefix is denied; without this flag deny and allow list are not looked at.
@@ -36,4 +40,4 @@ pub const FLAG_MOVING: u32 = 1 << 2;
 /// Some VIP has a range of ports, any port, or a prefix for its address.
 pub const FLAG_WIDE_VIPS: u32 = 1 << 8;
 
-const _: () = assert!(size_of::<Meta>() == 64);
+const _: () = assert!(size_of::<Meta>() == 72);

@@ -25,9 +25,15 @@ use crate::sys::lock::{self, LockError};
 /// `f_type` of a bpffs. Source: linux/magic.h.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
-/// Large maps that only `lb_ingress` needs whole: some 80 MiB.
-pub(super) const OF_INGRESS: &[&str] =
-    &[names::MAP_SLOTS, names::MAP_FLOWS, names::MAP_GATES, names::MAP_GUARD, names::MAP_PROBE_PORTS];
+/// Large maps that only `lb_ingress` needs whole: some 90 MiB.
+pub(super) const OF_INGRESS: &[&str] = &[
+    names::MAP_SLOTS,
+    names::MAP_FLOWS,
+    names::MAP_GATES,
+    names::MAP_GUARD,
+    names::MAP_PROBE_PORTS,
+    names::MAP_ACTIVITY,
+];
 /// The one that only `lb_steer` needs whole.
 pub(super) const OF_STEER: &[&str] = &[names::MAP_STEER_SOCKETS];
 
