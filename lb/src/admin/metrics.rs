@@ -320,6 +320,7 @@ mod tests {
         view.health.set(BackendId(2), false);
         let mut packets = fixture::packets();
         packets.reasons[Reason::Mtu as usize] = 11;
+        packets.cookies = Some(crate::admin::Cookies { accepted: 5, refused: 2 });
         packets.vips.push(("dns".into(), Traffic { packets: 4, bytes: 400, new_flows: 1 }));
         packets.backends.push((BackendId(3), Traffic { packets: 4, bytes: 400, new_flows: 1 }));
         let samples = checker::parse(&render(&view, Some(&packets)));
@@ -332,6 +333,7 @@ mod tests {
             (r#"lb_health_backend_up{pool="app",backend="127.0.0.1:9001"}"#, 1.0),
             (r#"lb_health_backend_up{pool="app",backend="127.0.0.1:9002"}"#, 0.0),
             (r#"lb_xdp_packets_total{reason="mtu"}"#, 11.0),
+            (r#"lb_xdp_returned_syn_cookies_total{reason="refused"}"#, 2.0),
             (r#"lb_xdp_vip_bytes_total{vip="dns"}"#, 400.0),
             (r#"lb_xdp_backend_packets_total{pool="dns",backend="10.0.1.53"}"#, 4.0),
             (r#"lb_steer_connections_total{listener="web",reason="hash"}"#, 9.0),

@@ -196,14 +196,18 @@ mod tests {
     #[test]
     fn status_says_what_is_lost() {
         let view = crate::admin::fixture::view();
-        let packets = crate::admin::fixture::packets();
+        let mut packets = crate::admin::fixture::packets();
+        packets.cookies = Some(crate::admin::Cookies { accepted: 5, refused: 2 });
+        packets.spread = Some(crate::admin::Spread { on: true, why: "xdp.spread says so".to_owned() });
         let page = super::status(&crate::admin::status::render(&view, Some(&packets)));
         for line in [
             "config    lb.toml, generation 1, digest 00ff\n",
             "workers   2 on cores 0,1, 0 open connections\n",
             "limits    200000 connections, 20512 open files\n",
             "backends  3 up, 0 down\n",
-            "listener  web http 127.0.0.1:8080, worker chosen by lb_steer by hash\n",
+            "listener  web http 127.0.0.1:8080, worker chosen by lb_steer by hash, SYN cookies by XDP\n",
+            "spread    listeners' packets over the workers' cores: xdp.spread says so\n",
+            "cookies   0 sent by XDP; the kernel accepted 5 and refused 2, its own among them\n",
             "slots     40 open, 2 closed\n",
             "table     dns digest 00000000deadbeef, 40 slots open, 2 closed\n",
             "moving    dns: changed before this process started: 0 open, 2 closed\n",

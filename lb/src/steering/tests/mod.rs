@@ -4,6 +4,7 @@
 
 mod cookies;
 mod links;
+mod spread;
 mod steer;
 
 use std::{
