@@ -594,7 +594,7 @@ fn warnings_refuse_nothing() {
         ),
         (
             "flows = \"none\"",
-            "hash = \"source\"\n[vip.more]\naddress = [\"192.0.2.0/24\"]\nports = [\"1-99/tcp\"]\n\
+            "hash = \"source\"\n[vip.more]\naddress = [\"192.0.2.0/24\"]\nports = [\"5432/tcp\"]\n\
              forward = \"ipip\"\npool = \"db\"",
             "edge.toml:33:8: warning: vip.dns.hash = \"source\": fragments to 192.0.2.53 are dropped all the same: \
              vip.more has ports of it too, and a fragment has none",

@@ -1,6 +1,9 @@
 //! What beside the slot of a flow leads packets: groups and their fragments.
 
 use lb_abi::{
+    limit::Limits,
+    quic::QuicEntry,
+    source::SourceKey,
     subject,
     vip::{FRAGMENTS, HASH_SOURCE},
 };

@@ -57,7 +57,7 @@ impl Default for Fake {
 
 impl Fake {
     /// No VIP points at a slot that names a backend that is not there.
-    fn check(&self) {
+    pub(super) fn check(&self) {
         let regions: BTreeSet<u32> =
             self.vips.values().filter(|entry| entry.table_len > 0).map(|entry| entry.table).collect();
         for table in regions {
