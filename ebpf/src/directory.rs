@@ -78,10 +78,45 @@ pub fn find<'e, E: Env>(env: &'e E, meta: &Meta, wanted: Wanted) -> Option<&'e V
     }
 }
 
-/// Flags of the VIP that an address belongs to, whatever the port: every VIP address and prefix has a key for ICMP.
+/// The VIP that an address belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VipFlags {
+    /// Index of its counters.
+    pub vip: u32,
+    /// Its flags.
+    pub flags: u32,
+}
+
+impl VipFlags {
+    /// As one word.
+    #[inline(always)]
+    pub const fn to_word(self) -> u64 {
+        1 << 63 | (self.vip as u64) << 32 | self.flags as u64
+    }
+
+    /// From one; none of 0.
+    #[inline(always)]
+    pub const fn from_word(word: u64) -> Option<Self> {
+        if word == 0 { None } else { Some(Self { vip: (word << 1 >> 33) as u32, flags: word as u32 }) }
+    }
+}
+
+/// The VIP that an address belongs to, whatever the port: every VIP address and prefix has a key for ICMP.
 #[inline(always)]
+<<<<<<< HEAD
 pub fn flags_of<E: Env>(env: &E, address: Address) -> Option<u32> {
     find(env, env.meta()?, Wanted::any(address)).map(|entry| entry.flags)
+=======
+pub fn flags_of<E: Env>(env: &E, address: Address) -> Option<VipFlags> {
+    let wanted = Wanted::any(address);
+    // Not by `Env::locate`: frames of functions that call each other add up.
+    let entry = match find_key(env, wanted) {
+        Some(entry) => entry,
+        None if env.meta()?.flags & FLAG_WIDE_VIPS != 0 => find_key(env, locate(env, wanted).key(address)?)?,
+        None => return None,
+    };
+    Some(VipFlags { vip: entry.vip, flags: entry.flags })
+>>>>>>> 5a3a385daf4ee0d15659d9f50ee94386644e2318
 }
 
 /// The entry of a key, if there is one.

@@ -22,7 +22,7 @@ use lb_abi::{
 
 use crate::{
     address::Address,
-    directory::{self, NO_DIRECTORY, Place, Wanted},
+    directory::{self, NO_DIRECTORY, Place, VipFlags, Wanted},
     flow::Flow,
     guard, hop, icmp, limit,
     numbers::Family,
@@ -74,9 +74,17 @@ pub trait Env {
     {
         directory::locate(self, wanted)
     }
-    /// As [`crate::directory::flags_of`], the same.
+    /// As [`crate::directory::find`]: what a packet's VIP is found by.
     #[inline(always)]
-    fn vip_flags(&self, address: Address) -> Option<u32>
+    fn find_vip(&self, meta: &Meta, wanted: Wanted) -> Option<&VipEntry>
+    where
+        Self: Sized,
+    {
+        directory::find(self, meta, wanted)
+    }
+    /// As [`crate::directory::flags_of`], the same as [`Env::locate`].
+    #[inline(always)]
+    fn vip_flags(&self, address: Address) -> Option<VipFlags>
     where
         Self: Sized,
     {
@@ -97,6 +105,9 @@ pub trait Env {
     }
     /// The slot at an index of the whole array, read as one word.
     fn slot(&self, index: u32) -> Option<Slot>;
+    /// A packet of some flow reads the slot: see [`lb_abi::activity`], whose word is [`Meta::activity`].
+    #[inline(always)]
+    fn touch(&self, _word: u32, _index: u32) {}
     /// The backend with an id, whether it is present or not.
     fn backend(&self, id: u16) -> Option<&BackendEntry>;
     /// What leads QUIC datagrams to the VIP with a counter index. Surroundings without QUIC have none.

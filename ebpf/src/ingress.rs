@@ -19,8 +19,12 @@ use lb_abi::{
 
 use crate::{
     address::Address,
+<<<<<<< HEAD
     choose,
     directory::{self, Wanted},
+=======
+    directory::Wanted,
+>>>>>>> 5a3a385daf4ee0d15659d9f50ee94386644e2318
     encap::{self, Outer, Tags, Tunnel},
     env::{Env, Route, Unroutable},
     flow::Flow,
@@ -70,6 +74,7 @@ fn walk<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<Outcome, Reason> {
         Err(Reason::Fragment) => (fragment::flow(packet, &ip), Some(fragment::STAGE)),
         Err(reason) => return Err(unreadable(env, &ip, reason)),
     };
+<<<<<<< HEAD
     let wanted = match ip.shape {
         Shape::Fragment => fragment::wanted(&flow),
         _ => Wanted::new(flow.destination, flow.ports.destination, flow.protocol),
@@ -79,6 +84,10 @@ fn walk<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<Outcome, Reason> {
         return Err(unreadable(env, &ip, Reason::Fragment));
     }
     let vip = vip.ok_or(Reason::NotOurs)?;
+=======
+    let wanted = Wanted::new(flow.destination, flow.ports.destination, flow.protocol);
+    let vip = env.find_vip(meta, wanted).ok_or(Reason::NotOurs)?;
+>>>>>>> 5a3a385daf4ee0d15659d9f50ee94386644e2318
     if vip.flags & (FORWARD_IPIP | FORWARD_GUE | FORWARD_L2DSR) == 0 {
         return Err(Reason::NotOurs);
     }
@@ -95,8 +104,8 @@ fn unreadable<E: Env>(env: &E, ip: &Ip, reason: Reason) -> Reason {
 /// An echo request is answered if it is for a VIP that does so.
 #[inline(always)]
 fn echo<P: Packet, E: Env>(packet: &mut P, env: &E, ip: &Ip) -> Result<Outcome, Reason> {
-    let flags = env.vip_flags(ip.destination).ok_or(Reason::NotOurs)?;
-    if flags & ECHO == 0 {
+    let vip = env.vip_flags(ip.destination).ok_or(Reason::NotOurs)?;
+    if vip.flags & ECHO == 0 {
         return Err(Reason::NotOurs);
     }
     icmp::answer(packet, ip)?;
@@ -119,8 +128,12 @@ fn forward<P: Packet, E: Env>(
         return Err(Reason::RateLimited);
     }
     let hash = flow.hash(vip.hash_key);
+<<<<<<< HEAD
     let lead = choose::lead(packet, env, ip, vip, flow, stage, hash);
     let choice = select::select(env, vip, flow, stage, lead)?;
+=======
+    let choice = select::select(env, meta.activity, vip, flow, stage, hash)?;
+>>>>>>> 5a3a385daf4ee0d15659d9f50ee94386644e2318
     let bytes = packet.len_of(ip.at + ip.length as usize) as u64;
     if choice.is_local {
         env.count_traffic(vip.vip, choice.id, bytes, choice.new_flow);

@@ -12,6 +12,7 @@
 #![no_std]
 
 pub mod address;
+pub mod capture;
 pub mod checksum;
 pub mod choose;
 pub mod decap;
@@ -34,6 +35,7 @@ pub mod quic;
 pub mod select;
 pub mod source;
 pub mod verdict;
+pub mod witness;
 
 #[cfg(test)]
 extern crate std;

@@ -12,6 +12,7 @@
 
 mod ctx;
 mod maps;
+mod watch;
 
 use aya_ebpf::{
     Global,
@@ -36,8 +37,33 @@ static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 /// The balancer, on its own interfaces.
 #[xdp(frags)]
 fn lb_ingress(ctx: XdpContext) -> u32 {
+    watch::hand_over(&ctx);
     let kernel = Kernel::new(&ctx);
     ctx::action(ingress::ingress(&mut XdpPacket::new(&ctx), &kernel))
+}
+
+/// The same for whom a capture is running: see `lb_abi::names::PROGRAM_CAPTURE`.
+#[xdp(frags)]
+fn lb_capture(ctx: XdpContext) -> u32 {
+    watch::capture(&ctx)
+}
+
+/// Its second part.
+#[xdp(frags)]
+fn lb_capture_walk(ctx: XdpContext) -> u32 {
+    watch::capture_walk(&ctx)
+}
+
+/// Its last part.
+#[xdp(frags)]
+fn lb_capture_show(ctx: XdpContext) -> u32 {
+    watch::capture_show(&ctx)
+}
+
+/// What `lb_ingress` would do, for an operator: see `lb_abi::names::PROGRAM_WHY`.
+#[xdp(frags)]
+fn lb_why(ctx: XdpContext) -> u32 {
+    watch::why(&ctx)
 }
 
 /// The far end of IPIP, on the interface of a backend without a tunnel device.

@@ -5,26 +5,35 @@ use core::mem::MaybeUninit;
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
+<<<<<<< HEAD
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ReusePortSockArray, SockMap},
+=======
+    maps::{Array, HashMap, LpmTrie, PerCpuArray, ProgramArray, ReusePortSockArray, RingBuf, SockMap},
+>>>>>>> 5a3a385daf4ee0d15659d9f50ee94386644e2318
 };
 use lb_abi::{
+    activity,
     backend::BackendEntry,
     bounds,
+    capture::{self, CaptureCounters, CaptureFilter, CaptureScratch},
     counter::{Budget, FlowEvent, Traffic},
     directory::{PortRanges, VipSlot},
     flow::{FlowKey, FlowRecord, Inserts},
     guard::{GATE_WORDS, GuardBucket},
     hop::HopEntry,
+    interface::{self, InterfaceEntry},
     lengths::{LISTS, Lengths},
     limit::{Limits, Meter},
     link::LinkEntry,
     lookup::LookupEntry,
     meta::Meta,
+    names,
     probe::ProbeEntry,
     quic::{QuicEntry, QuicEvent},
     reason,
     source::{SourceKey, SourceTree},
     steer::{SteerCounters, SteerEntry, SteerKey},
+    trace::Why,
     vip::{VipEntry, VipKey},
 };
 use lb_ebpf::env::Route;
@@ -102,6 +111,10 @@ pub(crate) static LENGTHS: Array<Lengths> = Array::with_max_entries(2 * LISTS as
 #[map]
 pub(crate) static REASONS: PerCpuArray<u64> = PerCpuArray::with_max_entries(reason::COUNT, 0);
 #[map]
+pub(crate) static INTERFACES: Array<InterfaceEntry> = Array::with_max_entries(interface::PLACES, 0);
+#[map]
+pub(crate) static DROPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(interface::DROPS_LEN, 0);
+#[map]
 pub(crate) static FLOW_EVENTS: PerCpuArray<u64> =
     PerCpuArray::with_max_entries(FlowEvent::ALL.len() as u32, 0);
 #[map]
@@ -109,6 +122,8 @@ pub(crate) static VIP_TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entr
 #[map]
 pub(crate) static BACKEND_TRAFFIC: PerCpuArray<Traffic> =
     PerCpuArray::with_max_entries(bounds::BACKENDS_MAX, 0);
+#[map]
+pub(crate) static ACTIVITY: Array<activity::Page> = Array::with_max_entries(activity::PAGES, 0);
 #[map]
 pub(crate) static LOOKUP_PREFIXES: LpmTrie<[u8; 16], LookupEntry> =
     LpmTrie::with_max_entries(bounds::LOOKUP_PREFIXES_MAX, 0);
@@ -134,3 +149,18 @@ pub(crate) static STEER_RELIEVED: PerCpuArray<u64> =
 #[map]
 pub(crate) static STEER_COUNTERS: PerCpuArray<SteerCounters> =
     PerCpuArray::with_max_entries(bounds::STEER_LISTENERS_MAX, 0);
+#[map]
+pub(crate) static WHY: Array<Why> = Array::with_max_entries(1, 0);
+#[map]
+pub(crate) static CAPTURE_PROGRAM: ProgramArray =
+    ProgramArray::with_max_entries(names::PROGRAMS_CAPTURE.len() as u32, 0);
+#[map]
+pub(crate) static CAPTURE_FILTER: Array<CaptureFilter> = Array::with_max_entries(1, 0);
+#[map]
+pub(crate) static CAPTURE_RING: RingBuf = RingBuf::with_byte_size(capture::RING_BYTES, 0);
+#[map]
+pub(crate) static CAPTURE_SCRATCH: PerCpuArray<CaptureScratch> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static CAPTURE_COUNTERS: PerCpuArray<CaptureCounters> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static CAPTURE_BUDGET: Array<u64> = Array::with_max_entries(1, 0);

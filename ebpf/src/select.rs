@@ -168,6 +168,7 @@ fn is_up<E: Env>(env: &E, id: u16) -> bool {
     standing(env.backend(id)) == Standing::Up
 }
 
+<<<<<<< HEAD
 /// What leads a packet.
 #[derive(Clone, Copy, Debug)]
 pub struct Lead {
@@ -190,14 +191,19 @@ impl Lead {
 }
 
 /// Picks the backend of a packet. `stage` is what it says about its own flow.
+=======
+/// Picks the backend of a packet whose flow hashes to `hash`. `activity`: see [`Env::touch`].
+>>>>>>> 5a3a385daf4ee0d15659d9f50ee94386644e2318
 #[inline(always)]
 pub fn select<E: Env>(
     env: &E,
+    activity: u32,
     vip: &VipEntry,
     flow: &Flow,
     stage: Stage,
     lead: Lead,
 ) -> Result<Choice, Reason> {
+<<<<<<< HEAD
     let Pick { id, recorded } = if lead.backend != 0 {
         Pick::of(lead.backend)
     } else {
@@ -210,6 +216,14 @@ pub fn select<E: Env>(
             env.pick_moving(&flow.subject(vip), vip.flow_idle_ticks, lead.stage, slot)
         }
     };
+=======
+    let index = vip.table.wrapping_add(hash::slot(hash, vip.table_len));
+    let slot = env.slot(index).ok_or(Reason::NoBackend)?;
+    env.touch(activity, index);
+    let still = matches!(slot.phase(), Phase::Settled) || vip.flags & FLOWS_NONE != 0;
+    let Pick { id, recorded } =
+        if still { Pick::of(slot.owner()) } else { env.pick_moving(flow, vip.flow_idle_ticks, stage, slot) };
+>>>>>>> 5a3a385daf4ee0d15659d9f50ee94386644e2318
     let entry = env.backend(id);
     match (standing(entry), entry) {
         (Standing::Up, Some(entry)) => Ok(Choice {

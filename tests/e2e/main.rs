@@ -2,6 +2,7 @@
 //!
 //! Every test stands in a scene of its own, one at a time, and ends with the proof that nothing is left of it.
 
+mod capture;
 mod check;
 mod drain;
 mod harness;
@@ -16,3 +17,4 @@ mod steering;
 mod tunnel;
 mod unprivileged;
 mod vip;
+mod why;

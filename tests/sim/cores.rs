@@ -61,8 +61,12 @@ pub(crate) fn forward(run: &Run, at: usize, key: &FlowKey, stage: Stage) -> Fate
         ports: Ports { source: key.source_port, destination: key.destination_port },
         protocol: key.protocol,
     };
+<<<<<<< HEAD
     let lead = Lead::of(vip, stage, flow.hash(vip.hash_key));
     match select::select(&core, vip, &flow, stage, lead) {
+=======
+    match select::select(&core, 0, vip, &flow, stage, flow.hash(vip.hash_key)) {
+>>>>>>> 5a3a385daf4ee0d15659d9f50ee94386644e2318
         Ok(choice) => Fate::Sent(choice),
         Err(reason) => Fate::Dropped(reason),
     }

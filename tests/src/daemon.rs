@@ -177,6 +177,33 @@ impl<'a> Daemon<'a> {
         Table::parse(what, &self.ask(&["show", what, "--json"])?)
     }
 
+    /// `lb why FLOW --json`.
+    ///
+    /// # Errors
+    /// The verb fails, or prints no JSON.
+    pub fn why(&self, flow: &str) -> Result<Value> {
+        let text = self.ask(&["why", flow, "--json"])?;
+        serde_json::from_str(&text).with_context(|| format!("not JSON: {text}"))
+    }
+
+    /// A verb of the command line, put to this daemon.
+    ///
+    /// # Errors
+    /// It cannot be started or does not end in time. An exit code is not an error here.
+    pub fn verb(&self, arguments: &[&str]) -> Result<Output> {
+        process::run(self.command(arguments)?, VERB_LIMIT)
+    }
+
+    /// The same, not started yet.
+    ///
+    /// # Errors
+    /// There is no program.
+    pub fn command(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = self.host.netns.command(binary()?);
+        command.args(arguments).arg("--admin").arg(&self.admin);
+        Ok(command)
+    }
+
     /// A scrape of `/metrics`.
     ///
     /// # Errors
@@ -224,9 +251,7 @@ impl<'a> Daemon<'a> {
     }
 
     fn ask(&self, arguments: &[&str]) -> Result<String> {
-        let admin = self.admin.to_str().context("socket path is not UTF-8")?;
-        let arguments = [arguments, &["--admin", admin]].concat();
-        verb(self.host, &arguments)?.success().with_context(|| format!("lb {}", arguments.join(" ")))
+        self.verb(arguments)?.success().with_context(|| format!("lb {}", arguments.join(" ")))
     }
 }
 

@@ -55,6 +55,20 @@ pub fn is_met() -> bool {
     false
 }
 
+/// Whether a program is there that only some tests run; says so if not. Under `CI` that is a failure.
+///
+/// # Panics
+/// It is not there, and the variable `CI` is set.
+pub fn is_there(program: &str, package: &str) -> bool {
+    if is_installed(program) {
+        return true;
+    }
+    let missing = format!("{program} is not installed (Debian: apt-get install {package})");
+    assert!(env::var_os("CI").is_none(), "cannot run here, which is a failure under CI: {missing}");
+    eprintln!("SKIPPED: {missing}");
+    false
+}
+
 fn probe_namespaces() -> anyhow::Result<()> {
     let name = format!("{}-probe-{:?}", crate::scene::prefix(), std::thread::current().id());
     crate::netns::Namespace::create(&name.replace(['(', ')'], "")).map(drop)

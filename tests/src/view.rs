@@ -71,6 +71,11 @@ impl Row {
         self.field(key).and_then(Value::as_u64).with_context(|| format!("no count {key:?} in {}", self.0))
     }
 
+    /// All of it.
+    pub fn json(&self) -> &Value {
+        &self.0
+    }
+
     /// Whether a backend takes new work.
     ///
     /// # Errors

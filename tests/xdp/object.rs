@@ -48,6 +48,11 @@ fn loads_and_attaches_at_full_bounds() {
     need_object!();
     namespace::enter().unwrap();
     let mut ebpf = Ebpf::load_file(kernel::object()).unwrap();
+    for name in [names::PROGRAM_WHY].into_iter().chain(names::PROGRAMS_CAPTURE) {
+        let program: &mut Xdp = ebpf.program_mut(name).unwrap().try_into().unwrap();
+        program.load().unwrap();
+        println!("{name}: {:?} verified", program.info().unwrap().verified_instruction_count());
+    }
     for (name, interface) in [(names::PROGRAM_INGRESS, "lb0"), (names::PROGRAM_DECAP, "lb1")] {
         let program: &mut Xdp = ebpf.program_mut(name).unwrap().try_into().unwrap();
         program.load().unwrap();
@@ -85,6 +90,8 @@ fn loads_and_attaches_at_full_bounds() {
         names::MAP_GUARD,
         names::MAP_LENGTHS,
         names::MAP_REASONS,
+        names::MAP_INTERFACES,
+        names::MAP_DROPS,
         names::MAP_FLOW_EVENTS,
         names::MAP_VIP_TRAFFIC,
         names::MAP_BACKEND_TRAFFIC,
@@ -96,6 +103,14 @@ fn loads_and_attaches_at_full_bounds() {
         names::MAP_STEER_SOCKETS,
         names::MAP_STEER_CORES,
         names::MAP_STEER_COUNTERS,
+        names::MAP_WHY,
+        names::MAP_ACTIVITY,
+        names::MAP_CAPTURE_PROGRAM,
+        names::MAP_CAPTURE_FILTER,
+        names::MAP_CAPTURE_RING,
+        names::MAP_CAPTURE_SCRATCH,
+        names::MAP_CAPTURE_COUNTERS,
+        names::MAP_CAPTURE_BUDGET,
     ] {
         assert!(ebpf.map(name).is_some(), "no map {name}");
     }

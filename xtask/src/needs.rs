@@ -58,6 +58,7 @@ const NEEDS: &[Need] = &[
     tool(Group::Test, "nginx", "nginx-light", "a real backend"),
     tool(Group::Test, "curl", "curl", "a real client"),
     tool(Group::Test, "ip", "iproute2", "network namespaces and veth pairs"),
+    tool(Group::Test, "tshark", "tshark", "reads what lb capture writes"),
     tool(Group::Test, "ethtool", "ethtool", "checksum offload off on veth pairs"),
     tool(Group::Machine, "xz", "xz-utils", "unpacks kernel modules"),
     tool(Group::Machine, "strip", "binutils", "takes debug information out of what a guest runs"),

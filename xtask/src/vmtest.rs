@@ -36,13 +36,14 @@ const LIMIT: Duration = Duration::from_secs(420);
 
 /// What runs there: every program loaded, the rows, real frames, links and listener groups, and the daemon where
 /// its way into the kernel depends on the version (clsact or tcx, sk_lookup, pinned links).
-const SUITES: [Suite; 6] = [
+const SUITES: [Suite; 7] = [
     Suite { program: "xdp_object", source: "tests/xdp/object.rs", arguments: &["--test-threads=1"] },
     Suite {
         program: "xdp_rows",
         source: "tests/xdp/rows.rs",
         arguments: &["--test-threads=1", "--skip", "host_rows", "--skip", "bent_rows"],
     },
+    Suite { program: "xdp_witness", source: "tests/xdp/witness.rs", arguments: &["--test-threads=1"] },
     Suite { program: "xdp_probe", source: "tests/xdp/probe.rs", arguments: &["--test-threads=1"] },
     Suite { program: "xdp_wire", source: "tests/xdp/wire.rs", arguments: &["--test-threads=1"] },
     Suite { program: "lb", source: "lb/src/lib.rs", arguments: &["--test-threads=1", "steering::tests::"] },

@@ -6,16 +6,19 @@
 //! object or a pin of another version.
 #![no_std]
 
+pub mod activity;
 pub mod backend;
 pub mod be;
 pub mod bench;
 pub mod bounds;
+pub mod capture;
 pub mod counter;
 pub mod directory;
 pub mod flow;
 pub mod guard;
 pub mod hash;
 pub mod hop;
+pub mod interface;
 pub mod lengths;
 pub mod limit;
 pub mod link;
@@ -23,14 +26,18 @@ pub mod lookup;
 pub mod meta;
 pub mod names;
 #[cfg(feature = "user")]
-mod pod;
+pub mod pod;
 pub mod probe;
 pub mod quic;
 pub mod reason;
 pub mod slot;
 pub mod source;
 pub mod steer;
+<<<<<<< HEAD
 pub mod subject;
+=======
+pub mod trace;
+>>>>>>> 5a3a385daf4ee0d15659d9f50ee94386644e2318
 pub mod vip;
 
 /// Version of every layout and meaning in this crate.

@@ -24,6 +24,10 @@ pub struct Meta {
     pub lengths: [u8; LISTS],
     /// Keys the fingerprints of map `GUARD`.
     pub guard_key: [u64; 2],
+    /// See [`crate::activity::word`].
+    pub activity: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 /// Some IPv4 prefix is denied; without this flag deny and allow list are not looked at.
@@ -37,4 +41,4 @@ pub const FLAG_WIDE_VIPS: u32 = 1 << 8;
 /// New flows of one source are limited while there is a flood of them (see [`crate::limit`]).
 pub const FLAG_LIMITED: u32 = 1 << 16;
 
-const _: () = assert!(size_of::<Meta>() == 64);
+const _: () = assert!(size_of::<Meta>() == 72);

@@ -15,6 +15,12 @@ pub const PROGRAM_LOOKUP: &str = "lb_lookup";
 pub const PROGRAM_PROBE_OUT: &str = "lb_probe_out";
 /// The same at ingress.
 pub const PROGRAM_PROBE_IN: &str = "lb_probe_in";
+/// XDP program that does with a packet what `lb_ingress` would, changes nothing, and says what it did. Never
+/// attached: control runs it (`BPF_PROG_TEST_RUN`).
+pub const PROGRAM_WHY: &str = "lb_why";
+/// XDP programs that do what `lb_ingress` does and show packets to a capture, by their places in
+/// [`MAP_CAPTURE_PROGRAM`]. Never attached: `lb_ingress` calls the first one while a capture runs, each the next.
+pub const PROGRAMS_CAPTURE: [&str; 3] = ["lb_capture", "lb_capture_walk", "lb_capture_show"];
 
 /// `Array<Meta>`, one entry.
 pub const MAP_META: &str = "META";
@@ -68,6 +74,10 @@ pub const MAP_GUARD: &str = "GUARD";
 pub const MAP_LENGTHS: &str = "LENGTHS";
 /// `PerCpuArray<u64>` by [`crate::reason::Reason`].
 pub const MAP_REASONS: &str = "REASONS";
+/// `Array<InterfaceEntry>` by [`crate::interface::place`].
+pub const MAP_INTERFACES: &str = "INTERFACES";
+/// `PerCpuArray<u64>` by [`crate::interface::counter`]: dropped packets.
+pub const MAP_DROPS: &str = "DROPS";
 /// `PerCpuArray<u64>` by [`crate::counter::FlowEvent`].
 pub const MAP_FLOW_EVENTS: &str = "FLOW_EVENTS";
 /// `PerCpuArray<Traffic>` by VIP index.
@@ -83,6 +93,8 @@ pub const MAP_LOOKUP_SOCKETS: &str = "LOOKUP_SOCKETS";
 pub const MAP_PROBES: &str = "PROBES";
 /// `Array<u32>` by local port: number of the probe that expects an answer there + 1, or 0.
 pub const MAP_PROBE_PORTS: &str = "PROBE_PORTS";
+/// `Array<activity::Page>` by [`crate::activity::place`]: which slots were read lately. Not pinned.
+pub const MAP_ACTIVITY: &str = "ACTIVITY";
 /// `HashMap<SteerKey, SteerEntry>` by listener address.
 pub const MAP_STEER_LISTENERS: &str = "STEER_LISTENERS";
 /// `ReusePortSockArray` by `SteerEntry::listener * WORKERS_MAX + worker`.
@@ -95,3 +107,17 @@ pub const MAP_STEER_RELIEVED: &str = "STEER_RELIEVED";
 pub const MAP_STEER_CORES: &str = "STEER_CORES";
 /// `PerCpuArray<SteerCounters>` by listener index.
 pub const MAP_STEER_COUNTERS: &str = "STEER_COUNTERS";
+/// `Array<Why>`, one entry: a question and its answer. Not pinned.
+pub const MAP_WHY: &str = "WHY";
+/// `ProgArray` of [`PROGRAMS_CAPTURE`]; the first is there while a capture runs. Not pinned, like all maps of a capture.
+pub const MAP_CAPTURE_PROGRAM: &str = "CAPTURE_PROGRAM";
+/// `Array<CaptureFilter>`, one entry.
+pub const MAP_CAPTURE_FILTER: &str = "CAPTURE_FILTER";
+/// `RingBuf` of [`crate::capture::CaptureRecord`]s with the bytes of their frames.
+pub const MAP_CAPTURE_RING: &str = "CAPTURE_RING";
+/// `PerCpuArray<CaptureScratch>`, one entry.
+pub const MAP_CAPTURE_SCRATCH: &str = "CAPTURE_SCRATCH";
+/// `PerCpuArray<CaptureCounters>`, one entry.
+pub const MAP_CAPTURE_COUNTERS: &str = "CAPTURE_COUNTERS";
+/// `Array<u64>`, one entry: see [`crate::capture::spend`].
+pub const MAP_CAPTURE_BUDGET: &str = "CAPTURE_BUDGET";

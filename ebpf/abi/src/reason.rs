@@ -100,6 +100,26 @@ reasons! {
     Local = 25, "local", Pass;
 }
 
+impl Reason {
+    /// Whether the packet is dropped: [`Self::fate`] without a jump per reason, for every packet's last step.
+    #[inline(always)]
+    pub const fn drops(self) -> bool {
+        DROPS >> self as u32 & 1 != 0
+    }
+}
+
+/// Those that drop: bit n for number n.
+const DROPS: u64 = {
+    let (mut bits, mut at) = (0, 0);
+    while at < Reason::ALL.len() {
+        if matches!(Reason::ALL[at].fate(), Fate::Drop) {
+            bits |= 1 << at;
+        }
+        at += 1;
+    }
+    bits
+};
+
 /// Entries of map `REASONS`.
 pub const COUNT: u32 = Reason::ALL.len() as u32;
 
@@ -111,6 +131,7 @@ mod tests {
     fn indexes_are_dense_and_names_unique() {
         for (index, reason) in Reason::ALL.iter().enumerate() {
             assert_eq!(*reason as usize, index);
+            assert_eq!(reason.drops(), reason.fate() == Fate::Drop);
             assert!(Reason::ALL.iter().all(|other| other == reason || other.name() != reason.name()));
         }
     }

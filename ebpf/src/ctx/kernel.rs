@@ -16,6 +16,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use lb_abi::{
+    activity,
     backend::BackendEntry,
     be::Be16,
     bounds::ANSWERS_PER_TICK,
@@ -24,6 +25,7 @@ use lb_abi::{
     flow::{CLOSING, FlowKey, FlowRecord, Inserts},
     guard::{BUCKET_LEN, GuardBucket},
     hop::{HOP_TICK_SHIFT, HopEntry},
+    interface,
     lengths::{DENY_V4, DENY_V6, Lengths},
     limit::{Allowance, Limits, Meter},
     link::LinkEntry,
@@ -36,8 +38,13 @@ use lb_abi::{
 };
 use lb_ebpf::{
     address::Address,
+<<<<<<< HEAD
     directory::{self, Place, Wanted},
     env::{AllowanceCell, Env, FlowCell, NextHop, Route, Unroutable, Words},
+=======
+    directory::{self, Place, VipFlags, Wanted},
+    env::{Env, FlowCell, NextHop, Route, Unroutable, Words},
+>>>>>>> 5a3a385daf4ee0d15659d9f50ee94386644e2318
     flow::Flow,
     guard, hop, icmp,
     numbers::Family,
@@ -113,10 +120,9 @@ impl Env for Kernel<'_> {
     }
 
     #[inline(always)]
-    fn vip_flags(&self, address: Address) -> Option<u32> {
+    fn vip_flags(&self, address: Address) -> Option<VipFlags> {
         let (high, low) = address.halves();
-        let found = lb_vip_flags(high, low);
-        if found == 0 { None } else { Some(found as u32) }
+        VipFlags::from_word(lb_vip_flags(high, low))
     }
 
     #[inline(always)]
@@ -142,6 +148,21 @@ impl Env for Kernel<'_> {
         // so that it is read once and whole: relaxed atomic loads are not selectable for the BPF base
         // instruction set.
         Some(Slot(unsafe { word.read_volatile() }))
+    }
+
+    #[inline(always)]
+    fn touch(&self, word: u32, index: u32) {
+        let Some((page, cell)) = activity::place(word, index) else { return };
+        let Some(page) = maps::ACTIVITY.get_ptr_mut(page) else { return };
+        // SAFETY: `cell` is one of the page's. Two bytes on an even address, read and written whole; what cores write
+        // there at one moment is the same.
+        unsafe {
+            let cell = page.cast::<u16>().add(cell);
+            let window = activity::window(word);
+            if cell.read_volatile() != window {
+                cell.write_volatile(window);
+            }
+        }
     }
 
     #[inline(always)]
@@ -232,12 +253,8 @@ impl Env for Kernel<'_> {
 
     #[inline(always)]
     fn pick_moving(&self, flow: &Flow, idle: u32, stage: Stage, slot: Slot) -> Pick {
-        if let Some(key) = maps::MOVING.get_ptr_mut(0) {
-            // SAFETY: this core's own entry; XDP programs are not interrupted by one another on a core.
-            unsafe { key.write(flow.key()) };
-        }
-        let pick = lb_pick_moving(slot.0, idle as u64, stage as u64);
-        Pick { id: pick as u16, recorded: pick >> 16 != 0 }
+        ask_moving(flow);
+        pick_of(lb_pick_moving(slot.0, idle as u64, stage as u64))
     }
 
     #[inline(always)]
@@ -304,19 +321,8 @@ impl Env for Kernel<'_> {
 
     #[inline(always)]
     fn find_hop(&self, backend: u16, wanted: HopEntry, route: &Route) -> Result<(), Unroutable> {
-        if let Some(room) = maps::ROUTE.get_ptr_mut(0) {
-            // SAFETY: this core's own entry; XDP programs are not interrupted by one another on a core.
-            unsafe { (*room).write(*route) };
-        }
-        let HopEntry { tick, ingress, generation, .. } = wanted;
-        let to = backend as u64 | (generation as u64) << 32;
-        let answer = lb_find_hop(self.ctx.ctx, to, ingress as u64 | (tick as u64) << 32);
-        match answer as u16 {
-            0 => Ok(()),
-            1 => Err(Unroutable::NoNeighbour),
-            2 => Err(Unroutable::NoRoute),
-            mtu => Err(Unroutable::TooLong { mtu }),
-        }
+        let (to, from) = ask_hop(backend, wanted, route);
+        hop_result(lb_find_hop(self.ctx.ctx, to, from))
     }
 
     #[inline(always)]
@@ -377,11 +383,7 @@ impl Env for Kernel<'_> {
 
     #[inline(always)]
     fn tell_too_big<P: Packet>(&self, _: &mut P, fits: u16) -> Result<(), Reason> {
-        match lb_too_big(self.ctx.ctx, fits as u64) {
-            0 => Ok(()),
-            HEADROOM => Err(Reason::EncapHeadroom),
-            _ => Err(Reason::Mtu),
-        }
+        told_result(lb_too_big(self.ctx.ctx, fits as u64))
     }
 
     #[inline(always)]
@@ -401,6 +403,9 @@ impl Env for Kernel<'_> {
     #[inline(always)]
     fn count(&self, reason: Reason) {
         add_one(&maps::REASONS, reason as u32);
+        if reason.drops() {
+            count_drop(self.ctx.ingress_ifindex() as u32, reason);
+        }
     }
 
     #[inline(always)]
@@ -429,12 +434,12 @@ extern "C" fn lb_locate(high: u64, low: u64, what: u64) -> u64 {
     with_maps(|maps| directory::locate(maps, Wanted::new(address, Be16((what >> 8) as u16), what as u8)).0)
 }
 
-/// [`directory::flags_of`], with bit 32 set; 0: none.
+/// [`directory::flags_of`] as a word; 0: none.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn lb_vip_flags(high: u64, low: u64) -> u64 {
     let address = Address::of_halves(high, low);
-    with_maps(|maps| directory::flags_of(maps, address).map_or(0, |flags| 1 << 32 | flags as u64))
+    with_maps(|maps| directory::flags_of(maps, address).map_or(0, VipFlags::to_word))
 }
 
 /// [`guard::verdict`].
@@ -449,19 +454,54 @@ extern "C" fn lb_listed(list: u64, high: u64, low: u64) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn lb_pick_moving(slot: u64, idle: u64, stage: u64) -> u64 {
-    with_maps(|maps| {
-        let Some(key) = maps::MOVING.get(0) else { return 0 };
-        let Pick { id, recorded } =
-            select::pick_moving(maps, key, idle as u32, Stage::of_number(stage as u8), Slot(slot));
-        id as u64 | (recorded as u64) << 16
-    })
+    with_maps(|maps| pick_moving(maps, slot, idle, stage))
+}
+
+/// Leaves a flow in map `MOVING`.
+#[inline(always)]
+pub(crate) fn ask_moving(flow: &Flow) {
+    if let Some(key) = maps::MOVING.get_ptr_mut(0) {
+        // SAFETY: this core's own entry; XDP programs are not interrupted by one another on a core.
+        unsafe { key.write(flow.key()) };
+    }
+}
+
+/// Answers for it, as a number.
+#[inline(always)]
+pub(crate) fn pick_moving<E: Env>(env: &E, slot: u64, idle: u64, stage: u64) -> u64 {
+    let Some(key) = maps::MOVING.get(0) else { return 0 };
+    let Pick { id, recorded } =
+        select::pick_moving(env, key, idle as u32, Stage::of_number(stage as u8), Slot(slot));
+    id as u64 | (recorded as u64) << 16
+}
+
+/// What the number stands for.
+#[inline(always)]
+pub(crate) const fn pick_of(number: u64) -> Pick {
+    Pick { id: number as u16, recorded: number >> 16 != 0 }
 }
 
 /// [`hop::find`] for the route in map `ROUTE`: 0 if the answer is kept, else why not; above 2, the MTU that it exceeds.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn lb_find_hop(ctx: *mut xdp_md, to: u64, from: u64) -> u64 {
-    let ctx = XdpContext::new(ctx);
+    find_hop(&Kernel::new(&XdpContext::new(ctx)), to, from)
+}
+
+/// Leaves a route in map `ROUTE`: the numbers that are asked by.
+#[inline(always)]
+pub(crate) fn ask_hop(backend: u16, wanted: HopEntry, route: &Route) -> (u64, u64) {
+    if let Some(room) = maps::ROUTE.get_ptr_mut(0) {
+        // SAFETY: this core's own entry; XDP programs are not interrupted by one another on a core.
+        unsafe { (*room).write(*route) };
+    }
+    let HopEntry { tick, ingress, generation, .. } = wanted;
+    (backend as u64 | (generation as u64) << 32, ingress as u64 | (tick as u64) << 32)
+}
+
+/// Answers for it, as a number.
+#[inline(always)]
+pub(crate) fn find_hop<E: Env>(env: &E, to: u64, from: u64) -> u64 {
     let Some(room) = maps::ROUTE.get_ptr(0) else { return 2 };
     // SAFETY: this core's own entry, which the caller wrote.
     let route = unsafe { (*room).assume_init_ref() };
@@ -471,7 +511,7 @@ extern "C" fn lb_find_hop(ctx: *mut xdp_md, to: u64, from: u64) -> u64 {
         generation: (to >> 32) as u32,
         ..HopEntry::default()
     };
-    match hop::find(&Kernel::new(&ctx), to as u16, wanted, route) {
+    match hop::find(env, to as u16, wanted, route) {
         Ok(()) => 0,
         Err(Unroutable::NoNeighbour) => 1,
         Err(Unroutable::NoRoute) => 2,
@@ -479,24 +519,52 @@ extern "C" fn lb_find_hop(ctx: *mut xdp_md, to: u64, from: u64) -> u64 {
     }
 }
 
-/// [`icmp::too_big`]: 0 if the packet is now the answer, else why not.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn lb_too_big(ctx: *mut xdp_md, fits: u64) -> u64 {
-    let ctx = XdpContext::new(ctx);
-    match icmp::too_big(&mut XdpPacket::new(&ctx), &Kernel::new(&ctx), fits as u16) {
-        Ok(()) => 0,
-        Err(Reason::EncapHeadroom) => HEADROOM,
-        Err(_) => HEADROOM + 1,
+/// What the number stands for.
+#[inline(always)]
+pub(crate) const fn hop_result(number: u64) -> Result<(), Unroutable> {
+    match number as u16 {
+        0 => Ok(()),
+        1 => Err(Unroutable::NoNeighbour),
+        2 => Err(Unroutable::NoRoute),
+        mtu => Err(Unroutable::TooLong { mtu }),
     }
 }
 
-/// What [`lb_too_big`] answers where there is no room in front.
-const HEADROOM: u64 = 1;
+/// [`icmp::too_big`]: 0 if the packet is now the answer, else why not.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn lb_too_big(ctx: *mut xdp_md, fits: u64) -> u64 {
+    let ctx = XdpContext::new(ctx);
+    tell_too_big(&ctx, &Kernel::new(&ctx), fits)
+}
+
+/// [`icmp::too_big`]'s answer as a number.
+#[inline(always)]
+pub(crate) fn tell_too_big<E: Env>(ctx: &XdpContext, env: &E, fits: u64) -> u64 {
+    match icmp::too_big(&mut XdpPacket::new(ctx), env, fits as u16) {
+        Ok(()) => 0,
+        Err(Reason::EncapHeadroom) => 1,
+        Err(_) => 2,
+    }
+}
+
+/// What the number stands for.
+#[inline(always)]
+pub(crate) const fn told_result(number: u64) -> Result<(), Reason> {
+    match number {
+        0 => Ok(()),
+        1 => Err(Reason::EncapHeadroom),
+        _ => Err(Reason::Mtu),
+    }
+}
 
 /// A kernel for who asks nothing but maps.
 #[inline(always)]
+<<<<<<< HEAD
 pub(super) fn with_maps(ask: impl FnOnce(&Kernel<'_>) -> u64) -> u64 {
+=======
+pub(crate) fn with_maps(ask: impl FnOnce(&Kernel<'_>) -> u64) -> u64 {
+>>>>>>> 5a3a385daf4ee0d15659d9f50ee94386644e2318
     let nothing = XdpContext::new(ptr::null_mut());
     ask(&Kernel { ctx: &nothing })
 }
@@ -562,6 +630,17 @@ fn double_words(address: Address) -> [u32; 4] {
 const fn mac_words(address: [u8; 6]) -> [u16; 3] {
     let [a, b, c, d, e, f] = address;
     [u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d]), u16::from_ne_bytes([e, f])]
+}
+
+/// Counts a dropped packet for the interface it came in by.
+#[inline(always)]
+fn count_drop(ingress: u32, reason: Reason) {
+    let number = match maps::INTERFACES.get(interface::place(ingress)) {
+        // The bound is for the verifier: the map is ours, and holds no greater one.
+        Some(entry) if entry.index == ingress => entry.number & (interface::NUMBERS_MAX - 1),
+        _ => interface::OTHERS,
+    };
+    add_one(&maps::DROPS, interface::counter(number, reason as u32));
 }
 
 #[inline(always)]

@@ -4,12 +4,15 @@ use hyper::{HeaderMap, Method, Uri, header::HOST};
 use serde_json::{Value, json};
 
 use super::{
+    capture::Wish,
     metrics,
+    query::Query,
     show::{self, Readings, What},
     status,
     view::View,
+    why,
 };
-use crate::metrics::encode;
+use crate::{metrics::encode, model::Question};
 
 /// Which door a request came in by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,43 +35,82 @@ pub struct Answer {
 }
 
 /// What a path names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 enum Endpoint {
     Status,
     Show(What),
+    Why(Box<Question>),
+    Capture(Box<Wish>),
     Metrics,
     Healthz,
     Readyz,
 }
 
 impl Endpoint {
-    fn find(door: Door, path: &str) -> Option<Self> {
-        let endpoint = match path {
+    fn find(door: Door, uri: &Uri, view: &View) -> Result<Self, Answer> {
+        let path = uri.path();
+        let unknown = || error(404, "not-found", "no such resource", path);
+        // All that show config, or packets.
+        if door == Door::Tcp && path.starts_with("/v1/") {
+            return Err(unknown());
+        }
+        Ok(match path {
             "/metrics" => Self::Metrics,
             "/healthz" => Self::Healthz,
             "/readyz" => Self::Readyz,
             "/v1/status" => Self::Status,
-            path => Self::Show(path.strip_prefix("/v1/show/")?.parse().ok()?),
-        };
-        let shows_config = matches!(endpoint, Self::Status | Self::Show(_));
-        (door == Door::Unix || !shows_config).then_some(endpoint)
+            "/v1/why" => Self::Why(Box::new(question(uri)?)),
+            "/v1/capture" => {
+                let query = Query::parse(uri.query().unwrap_or_default())?;
+                Self::Capture(Box::new(Wish::parse(&query, view)?))
+            }
+            path => {
+                let what = path.strip_prefix("/v1/show/").and_then(|name| name.parse().ok());
+                Self::Show(what.ok_or_else(unknown)?)
+            }
+        })
     }
 }
 
+fn question(uri: &Uri) -> Result<Question, Answer> {
+    let query = Query::parse(uri.query().unwrap_or_default())?;
+    query.only(&["flow"])?;
+    let flow = query.one("flow")?.unwrap_or_default();
+    flow.parse().map_err(|wrong: crate::model::QuestionError| {
+        error(400, "flow", &wrong.message, &format!("flow, column {}", wrong.column))
+    })
+}
+
 /// A request that may be answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Accepted(Endpoint);
 
 impl Accepted {
     /// Whether the answer wants a reading of the packet path.
-    pub fn needs_packets(self) -> bool {
+    pub fn needs_packets(&self) -> bool {
         use Endpoint::{Healthz, Readyz, Show};
-        !matches!(self.0, Healthz | Readyz | Show(What::Config | What::Flows))
+        !matches!(self.0, Healthz | Readyz | Show(What::Config | What::Flows) | Endpoint::Capture(_))
     }
 
     /// Whether it wants the flow records.
-    pub fn needs_flows(self) -> bool {
+    pub fn needs_flows(&self) -> bool {
         self.0 == Endpoint::Show(What::Flows)
+    }
+
+    /// The packet that is asked about.
+    pub fn question(&self) -> Option<&Question> {
+        match &self.0 {
+            Endpoint::Why(question) => Some(question),
+            _ => None,
+        }
+    }
+
+    /// The capture that is asked for; then the answer is a stream, unless it is refused.
+    pub fn wish(&self) -> Option<&Wish> {
+        match &self.0 {
+            Endpoint::Capture(wish) => Some(wish),
+            _ => None,
+        }
     }
 }
 
@@ -76,13 +118,17 @@ impl Accepted {
 ///
 /// # Errors
 /// The refusal to send: a foreign Host, an unknown path, another method than GET.
-pub fn accept(door: Door, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Accepted, Answer> {
+pub fn accept(
+    door: Door,
+    method: &Method,
+    uri: &Uri,
+    headers: &HeaderMap,
+    view: &View,
+) -> Result<Accepted, Answer> {
     if door == Door::Tcp {
         check_host(uri, headers)?;
     }
-    let Some(endpoint) = Endpoint::find(door, uri.path()) else {
-        return Err(error(404, "not-found", "no such resource", uri.path()));
-    };
+    let endpoint = Endpoint::find(door, uri, view)?;
     if *method != Method::GET {
         return Err(error(405, "method-not-allowed", "this resource can only be read: use GET", uri.path()));
     }
@@ -95,12 +141,33 @@ pub fn answer(accepted: Accepted, view: &View, readings: Readings<'_>) -> Answer
     match accepted.0 {
         Endpoint::Status => json_answer(200, &status::render(view, packets)),
         Endpoint::Show(what) => json_answer(200, &show::render(what, view, readings)),
+        Endpoint::Why(question) => match readings.why {
+            Ok(reading) => {
+                let local = &crate::sys::interfaces::all_addresses().unwrap_or_default();
+                json_answer(
+                    200,
+                    &why::render(view, why::Asked { question: &question, reading, packets, local }),
+                )
+            }
+            Err(refusal) => refused(refusal, "flow"),
+        },
+        // The server makes a stream of it; what is left is that there is no packet path.
+        Endpoint::Capture(_) => error(422, "packet-path", "nothing of XDP runs here", "capture"),
         Endpoint::Metrics => {
             Answer { status: 200, content_type: encode::CONTENT_TYPE, body: metrics::render(view, packets) }
         }
         Endpoint::Healthz => text(200, "ok\n"),
         Endpoint::Readyz if view.is_draining() => text(503, "draining\n"),
         Endpoint::Readyz => text(200, "ready\n"),
+    }
+}
+
+/// What the packet path would not do.
+pub(super) fn refused(refusal: &why::Refusal, place: &str) -> Answer {
+    match refusal {
+        why::Refusal::Question(message) => error(400, place, message, place),
+        why::Refusal::Busy(message) => error(409, "busy", message, place),
+        why::Refusal::Failed(message) => error(503, "packet-path", message, place),
     }
 }
 
@@ -161,7 +228,7 @@ mod tests {
         for host in hosts {
             headers.append(HOST, HeaderValue::from_static(host));
         }
-        match accept(door, &method, &path.parse().unwrap(), &headers) {
+        match accept(door, &method, &path.parse().unwrap(), &headers, &view) {
             Ok(accepted) => answer(accepted, &view, Readings::default()),
             Err(refusal) => refusal,
         }
@@ -187,7 +254,9 @@ mod tests {
 
     #[test]
     fn the_tcp_door_shows_no_config() {
-        for path in ["/v1/status", "/v1/show/listeners", "/v1/show/config", "/v1/show/flows"] {
+        for path in
+            ["/v1/status", "/v1/show/listeners", "/v1/show/config", "/v1/show/flows", "/v1/why?flow=x"]
+        {
             assert_eq!(ask(Door::Tcp, Method::GET, path, &["127.0.0.1:9900"]).status, 404, "{path}");
         }
         for path in ["/metrics", "/healthz", "/readyz"] {
@@ -218,6 +287,25 @@ mod tests {
         assert_eq!(ask(Door::Tcp, Method::GET, "/metrics", &[]).status, 400);
         assert_eq!(ask(Door::Tcp, Method::GET, "/metrics", &["127.0.0.1", "evil.example"]).status, 400);
         assert_eq!(ask(Door::Tcp, Method::GET, "http://evil.example/metrics", &["127.0.0.1"]).status, 421);
+    }
+
+    #[test]
+    fn a_question_that_cannot_be_meant_is_refused_with_its_place() {
+        let refused = |query: &str| {
+            let answer = ask(Door::Unix, Method::GET, &format!("/v1/why{query}"), &[]);
+            let document: Value = serde_json::from_str(&answer.body).unwrap();
+            (answer.status, document["error"]["where"].as_str().unwrap().to_owned())
+        };
+        assert_eq!(refused(""), (400, "flow, column 1".to_owned()));
+        assert_eq!(refused("?flow=tcp+1.1.1.1:1+-%3E+2.2.2.2"), (400, "flow, column 18".to_owned()));
+        assert_eq!(refused("?flow=%"), (400, "flow=%".to_owned()));
+        assert_eq!(refused("?floe=x"), (400, "floe".to_owned()));
+        let failed = why::Refusal::Failed("the kernel would not".to_owned());
+        let view = fixture::view();
+        let uri = "/v1/why?flow=udp+1.1.1.1:1+-%3E+2.2.2.2:2".parse().unwrap();
+        let accepted = accept(Door::Unix, &Method::GET, &uri, &HeaderMap::new(), &view).unwrap();
+        let answer = answer(accepted, &view, Readings { why: Err(&failed), ..Readings::default() });
+        assert_eq!((answer.status, &*code(&answer)), (503, "packet-path"));
     }
 
     #[test]

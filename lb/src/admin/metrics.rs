@@ -1,7 +1,7 @@
 //! `GET /metrics`: every counter by its published name.
 //!
 //! Names are `lb_<plane>_<what>_<unit>[_total]` and frozen once released. Labels come from {vip, listener,
-//! route, pool, backend, worker, reason, code}; only the build info carries another, `version`.
+//! route, pool, backend, worker, reason, code, interface}; only the build info carries another, `version`.
 
 use std::fmt::Display;
 
@@ -34,6 +34,7 @@ pub fn render(view: &View, packets: Option<&Packets>) -> String {
     if let Some(packets) = packets {
         xdp(&mut encoder, packets);
         xdp_traffic(&mut encoder, view, packets);
+        xdp_active(&mut encoder, view, packets);
         steer(&mut encoder, packets);
     }
     encoder.finish()
@@ -213,6 +214,18 @@ fn xdp(encoder: &mut Encoder, packets: &Packets) {
     for (reason, count) in Reason::ALL.iter().zip(packets.reasons) {
         family.sample(&[("reason", &reason.name())], count);
     }
+    let mut family = encoder.family(
+        "lb_xdp_dropped_packets_total",
+        Kind::Counter,
+        "Packets dropped, by the interface they came in by and why.",
+    );
+    for drops in packets.drops.iter().filter(|drops| drops.is_shown()) {
+        for (reason, count) in &drops.counts {
+            let labels: [(&str, &dyn Display); 2] =
+                [("interface", &drops.name()), ("reason", &reason.name())];
+            family.sample(&labels, count);
+        }
+    }
     let mut family =
         encoder.family("lb_xdp_flow_events_total", Kind::Counter, "What happened in moving slots.");
     for (event, count) in FlowEvent::ALL.iter().zip(packets.flow_events) {
@@ -283,6 +296,20 @@ fn xdp_traffic(encoder: &mut Encoder, view: &View, packets: &Packets) {
     }
 }
 
+fn xdp_active(encoder: &mut Encoder, view: &View, packets: &Packets) {
+    const HELP: &str = "Flows of which a packet came within the last 15 to 30 seconds, estimated.";
+    let mut family = encoder.family("lb_xdp_vip_active_flows", Kind::Gauge, HELP);
+    for (name, flows) in &packets.active_vips {
+        family.sample(&[("vip", name)], flows);
+    }
+    let mut family = encoder.family("lb_xdp_backend_active_flows", Kind::Gauge, HELP);
+    for (pool, backend) in view.backends() {
+        let Some(flows) = packets.active_of_backend(backend.id) else { continue };
+        let labels: [(&str, &dyn Display); 2] = [("pool", &pool), ("backend", &backend.name)];
+        family.sample(&labels, flows);
+    }
+}
+
 fn steer(encoder: &mut Encoder, packets: &Packets) {
     let mut family = encoder.family(
         "lb_steer_connections_total",
@@ -305,10 +332,14 @@ fn steer(encoder: &mut Encoder, packets: &Packets) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{admin::fixture, metrics::encode::checker, model::BackendId};
+    use crate::{
+        admin::{fixture, packets::InterfaceDrops},
+        metrics::encode::checker,
+        model::BackendId,
+    };
 
-    const LABELS: [&str; 9] =
-        ["vip", "listener", "route", "pool", "backend", "worker", "reason", "code", "version"];
+    const LABELS: [&str; 10] =
+        ["vip", "listener", "route", "pool", "backend", "worker", "reason", "code", "interface", "version"];
 
     #[test]
     fn every_counter_comes_out_with_its_labels() {
@@ -320,8 +351,14 @@ mod tests {
         view.health.set(BackendId(2), false);
         let mut packets = fixture::packets();
         packets.reasons[Reason::Mtu as usize] = 11;
+        packets.drops.push(InterfaceDrops {
+            interface: Some("eth0".to_owned()),
+            counts: vec![(Reason::Mtu, 11), (Reason::Ttl, 0)],
+        });
         packets.vips.push(("dns".into(), Traffic { packets: 4, bytes: 400, new_flows: 1 }));
         packets.backends.push((BackendId(3), Traffic { packets: 4, bytes: 400, new_flows: 1 }));
+        packets.active_vips.push(("dns".into(), 17));
+        packets.active_backends.push((BackendId(3), 16));
         let samples = checker::parse(&render(&view, Some(&packets)));
         for (series, value) in [
             (r#"lb_listener_accepted_connections_total{listener="web",worker="1"}"#, 7.0),
@@ -332,7 +369,11 @@ mod tests {
             (r#"lb_health_backend_up{pool="app",backend="127.0.0.1:9001"}"#, 1.0),
             (r#"lb_health_backend_up{pool="app",backend="127.0.0.1:9002"}"#, 0.0),
             (r#"lb_xdp_packets_total{reason="mtu"}"#, 11.0),
+            (r#"lb_xdp_dropped_packets_total{interface="eth0",reason="mtu"}"#, 11.0),
+            (r#"lb_xdp_dropped_packets_total{interface="eth0",reason="ttl"}"#, 0.0),
             (r#"lb_xdp_vip_bytes_total{vip="dns"}"#, 400.0),
+            (r#"lb_xdp_vip_active_flows{vip="dns"}"#, 17.0),
+            (r#"lb_xdp_backend_active_flows{pool="dns",backend="10.0.1.53"}"#, 16.0),
             (r#"lb_xdp_backend_packets_total{pool="dns",backend="10.0.1.53"}"#, 4.0),
             (r#"lb_steer_connections_total{listener="web",reason="hash"}"#, 9.0),
         ] {

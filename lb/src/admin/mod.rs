@@ -3,13 +3,16 @@
 //! Deliberately absent: anything that changes the daemon. [`View`] has no way to.
 
 pub mod api;
+pub mod capture;
 pub mod client;
+mod drops;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod flows;
 pub mod io;
 pub mod metrics;
 pub mod packets;
+mod query;
 pub mod server;
 pub mod show;
 pub(crate) mod socket;
@@ -17,8 +20,9 @@ pub mod status;
 #[cfg(test)]
 mod tests;
 pub mod view;
+pub mod why;
 
-pub use client::get;
+pub use client::{capture as begin_capture, get, why as ask_why};
 pub use packets::{
     Ask, Attached, Flow, FlowList, Packets, PacketsSource, SlotMove, SteerReport, TableDigest,
 };

@@ -9,9 +9,13 @@ use lb_abi::{
 };
 use serde::Serialize;
 
+use super::{
+    capture::{Feed, Wish},
+    why,
+};
 use crate::{
     config::{Steer, XdpMode},
-    model::BackendId,
+    model::{BackendId, Question},
 };
 
 /// One reading of the packet path's counters, summed over cores.
@@ -21,6 +25,8 @@ pub struct Packets {
     pub interfaces: Vec<Attached>,
     /// By [`Reason`], in its order.
     pub reasons: [u64; Reason::ALL.len()],
+    /// Dropped packets by the interface they came in by.
+    pub drops: Vec<InterfaceDrops>,
     /// By [`FlowEvent`], in its order.
     pub flow_events: [u64; FlowEvent::ALL.len()],
     /// By [`QuicEvent`], in its order.
@@ -29,6 +35,10 @@ pub struct Packets {
     pub vips: Vec<(Arc<str>, Traffic)>,
     /// By backend.
     pub backends: Vec<(BackendId, Traffic)>,
+    /// Flows that are alive, about, by VIP's name; those that cannot be told apart are absent.
+    pub active_vips: Vec<(Arc<str>, u64)>,
+    /// The same by backend.
+    pub active_backends: Vec<(BackendId, u64)>,
     /// Slots that just changed.
     pub slots_open: u64,
     /// Slots that only wait for strays.
@@ -37,6 +47,39 @@ pub struct Packets {
     pub tables: Vec<TableDigest>,
     /// Listener groups under `lb_steer`.
     pub steer: Vec<SteerReport>,
+}
+
+/// What was dropped of what came in by one interface.
+#[derive(Clone, Debug)]
+pub struct InterfaceDrops {
+    /// Its name; none: those without counters of their own.
+    pub interface: Option<String>,
+    /// By reason; only reasons for which packets are dropped.
+    pub counts: Vec<(Reason, u64)>,
+}
+
+impl InterfaceDrops {
+    /// Its name for people and in metrics.
+    pub fn name(&self) -> &str {
+        self.interface.as_deref().unwrap_or("other")
+    }
+
+    /// Whether it is shown: the rest, only when there is something in it.
+    pub fn is_shown(&self) -> bool {
+        self.interface.is_some() || self.counts.iter().any(|(_, count)| *count > 0)
+    }
+}
+
+impl Packets {
+    /// Flows of a VIP that are alive, about.
+    pub fn active_of_vip(&self, vip: &str) -> Option<u64> {
+        self.active_vips.iter().find(|(of, _)| &**of == vip).map(|(_, flows)| *flows)
+    }
+
+    /// Flows of a backend that are alive, about; none of one that no VIP uses.
+    pub fn active_of_backend(&self, backend: BackendId) -> Option<u64> {
+        self.active_backends.iter().find(|(of, _)| *of == backend).map(|(_, flows)| *flows)
+    }
 }
 
 /// One interface with `lb_ingress`.
@@ -134,7 +177,14 @@ pub enum Ask {
     Packets(flume::Sender<Packets>),
     /// The flow records.
     Flows(flume::Sender<FlowList>),
+    /// What would become of a packet.
+    Why(Box<Question>, flume::Sender<WhyAnswer>),
+    /// A capture, to be begun.
+    Capture(Box<Wish>, flume::Sender<Result<Feed, why::Refusal>>),
 }
+
+/// `Ok(None)`: no interface carries our program.
+pub type WhyAnswer = Result<Option<why::Reading>, why::Refusal>;
 
 /// Asks whoever owns the packet path for a reading.
 #[derive(Clone)]
@@ -159,7 +209,19 @@ impl PacketsSource {
         self.answer(Ask::Flows).await
     }
 
-    async fn answer<T>(&self, question: fn(flume::Sender<T>) -> Ask) -> Option<T> {
+    /// What would become of a packet.
+    pub async fn ask_why(&self, question: &Question) -> WhyAnswer {
+        let answer = self.answer(|sender| Ask::Why(Box::new(question.clone()), sender)).await;
+        answer.unwrap_or_else(|| Err(why::Refusal::Failed("the packet path does not answer".to_owned())))
+    }
+
+    /// Begins a capture.
+    pub async fn capture(&self, wish: &Wish) -> Result<Feed, why::Refusal> {
+        let answer = self.answer(|sender| Ask::Capture(Box::new(wish.clone()), sender)).await;
+        answer.unwrap_or_else(|| Err(why::Refusal::Failed("the packet path does not answer".to_owned())))
+    }
+
+    async fn answer<T>(&self, question: impl FnOnce(flume::Sender<T>) -> Ask) -> Option<T> {
         let (sender, receiver) = flume::bounded(1);
         (self.0)(question(sender));
         let timeout = async {

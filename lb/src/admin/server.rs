@@ -20,11 +20,12 @@ use glommio::{
     net::{TcpListener, UnixListener},
     timer::sleep,
 };
-use http_body_util::Full;
-use hyper::{Request, Response, body::Bytes, body::Incoming, service::service_fn};
+use http_body_util::{Either, Full, StreamBody};
+use hyper::{Request, Response, body::Bytes, body::Incoming, header::HeaderValue, service::service_fn};
 
 use super::{
     api::{self, Answer, Door},
+    capture,
     io::HyperStream,
     show::Readings,
     socket::{self, outlive_predecessor},
@@ -187,13 +188,19 @@ async fn serve_connection<S>(stream: S, view: Arc<View>, door: Door)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let head_seen = Rc::new(Cell::new(false));
+    let stage = Rc::new(Cell::new(Stage::Waiting));
     let service = {
-        let head_seen = head_seen.clone();
+        let stage = stage.clone();
         service_fn(move |request: Request<Incoming>| {
-            head_seen.set(true);
-            let view = view.clone();
-            async move { Ok::<_, Infallible>(response(handle(request, &view, door).await)) }
+            stage.set(Stage::Answering);
+            let (view, stage) = (view.clone(), stage.clone());
+            async move {
+                let response = handle(request, &view, door).await;
+                if matches!(response.body(), Either::Right(_)) {
+                    stage.set(Stage::Streaming);
+                }
+                Ok::<_, Infallible>(response)
+            }
         })
     };
     let connection = hyper::server::conn::http1::Builder::new()
@@ -203,8 +210,12 @@ where
         .serve_connection(HyperStream(stream), service);
     let deadline = async {
         sleep(HEAD_TIMEOUT).await;
-        if head_seen.get() {
+        if stage.get() != Stage::Waiting {
             sleep(ANSWER_TIMEOUT).await;
+        }
+        // A stream has its own end; whoever feeds it gives up a client that takes nothing.
+        if stage.get() == Stage::Streaming {
+            future::pending::<()>().await;
         }
         Ok(())
     };
@@ -213,11 +224,32 @@ where
     }
 }
 
-async fn handle(request: Request<Incoming>, view: &View, door: Door) -> Answer {
-    let accepted = match api::accept(door, request.method(), request.uri(), request.headers()) {
+/// How far a connection is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Waiting,
+    Answering,
+    Streaming,
+}
+
+/// An answer, or a stream.
+type Body = Either<Full<Bytes>, StreamBody<capture::Chunks>>;
+
+async fn handle(request: Request<Incoming>, view: &Arc<View>, door: Door) -> Response<Body> {
+    let accepted = match api::accept(door, request.method(), request.uri(), request.headers(), view) {
         Ok(accepted) => accepted,
-        Err(refusal) => return refusal,
+        Err(refusal) => return response(refusal),
     };
+    match (&view.packets, accepted.wish()) {
+        (Some(source), Some(wish)) => match source.capture(wish).await {
+            Ok(feed) => streamed(capture::pcapng(view.clone(), feed, wish.filter.snap)),
+            Err(refusal) => response(api::refused(&refusal, "capture")),
+        },
+        _ => response(answer(accepted, view).await),
+    }
+}
+
+async fn answer(accepted: api::Accepted, view: &View) -> Answer {
     let packets = match &view.packets {
         Some(source) if accepted.needs_packets() => source.read().await,
         _ => None,
@@ -226,10 +258,23 @@ async fn handle(request: Request<Incoming>, view: &View, door: Door) -> Answer {
         Some(source) if accepted.needs_flows() => source.read_flows().await,
         _ => None,
     };
-    api::answer(accepted, view, Readings { packets: packets.as_ref(), flows: flows.as_ref() })
+    let why = match (&view.packets, accepted.question()) {
+        (Some(source), Some(question)) => source.ask_why(question).await,
+        _ => Ok(None),
+    };
+    let why = why.as_ref().map(Option::as_ref);
+    api::answer(accepted, view, Readings { packets: packets.as_ref(), flows: flows.as_ref(), why })
 }
 
-fn response(answer: Answer) -> Response<Full<Bytes>> {
+fn streamed(chunks: capture::Chunks) -> Response<Body> {
+    let mut response = Response::new(Either::Right(StreamBody::new(chunks)));
+    let headers = response.headers_mut();
+    headers.insert("content-type", HeaderValue::from_static(capture::CONTENT_TYPE));
+    headers.insert("cache-control", HeaderValue::from_static("no-store"));
+    response
+}
+
+fn response(answer: Answer) -> Response<Body> {
     let mut response = Response::builder()
         .status(answer.status)
         .header("content-type", answer.content_type)
@@ -239,5 +284,5 @@ fn response(answer: Answer) -> Response<Full<Bytes>> {
         response = response.header("allow", "GET");
     }
     // Every part is one of our own constants, so this cannot fail; an empty answer is still an answer.
-    response.body(Full::from(answer.body)).unwrap_or_default()
+    response.body(Full::from(answer.body)).unwrap_or_default().map(Either::Left)
 }

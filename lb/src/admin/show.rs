@@ -2,20 +2,17 @@
 
 use std::str::FromStr;
 
-use lb_abi::{
-    counter::Traffic,
-    reason::{Fate, Reason},
-};
+use lb_abi::counter::Traffic;
 use serde_json::{Value, json};
 
 use super::{
     packets::{FlowList, Packets},
     view::View,
+    why,
 };
 use crate::{
     config::{Forward, HostMatch, PathMatch},
     metrics::{ListenerMetrics, WorkerMetrics},
-    model::reason::{CloseReason, Fault},
 };
 
 /// What can be shown.
@@ -66,7 +63,17 @@ impl What {
     /// Columns that a table on a terminal shows, in order; the document may hold more.
     pub const fn columns(self) -> &'static [&'static str] {
         match self {
-            Self::Vips => &["vip", "address", "ports", "forward", "pool", "packets", "bytes", "new_flows"],
+            Self::Vips => &[
+                "vip",
+                "address",
+                "ports",
+                "forward",
+                "pool",
+                "packets",
+                "bytes",
+                "new_flows",
+                "active_flows",
+            ],
             Self::Listeners => &[
                 "listener", "protocol", "bind", "steer", "pool", "accepted", "open", "requests", "by_core",
                 "by_hash",
@@ -85,6 +92,9 @@ impl What {
                 "reuses",
                 "connect_failures",
                 "packets",
+                "bytes",
+                "new_flows",
+                "active_flows",
             ],
             Self::Workers => &[
                 "worker",
@@ -97,7 +107,7 @@ impl What {
                 "enters",
                 "spliced_bytes",
             ],
-            Self::Drops => &["plane", "reason", "count", "blame", "meaning"],
+            Self::Drops => &["plane", "reason", "count", "interfaces", "blame", "meaning"],
             Self::Generations => &["generation", "state", "digest", "source"],
             Self::Flows => &["vip", "source", "destination", "protocol", "backend", "age_seconds", "state"],
             Self::Config => &[],
@@ -114,12 +124,20 @@ impl FromStr for What {
 }
 
 /// What a document may be made of besides the view; whatever is `None` was not asked for or did not answer.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Readings<'a> {
     /// Counters.
     pub packets: Option<&'a Packets>,
     /// Flow records.
     pub flows: Option<&'a FlowList>,
+    /// What XDP would do with a packet; `Ok(None)`: XDP sees none.
+    pub why: Result<Option<&'a why::Reading>, &'a why::Refusal>,
+}
+
+impl Default for Readings<'_> {
+    fn default() -> Self {
+        Self { packets: None, flows: None, why: Ok(None) }
+    }
 }
 
 /// The document `{ what: [row, ...] }`; `{ "config": { ... } }` for the config.
@@ -132,7 +150,7 @@ pub fn render(what: What, view: &View, readings: Readings<'_>) -> Value {
         What::Pools => pools(view),
         What::Backends => backends(view, packets),
         What::Workers => workers(view),
-        What::Drops => drops(view, packets),
+        What::Drops => super::drops::rows(view, packets),
         What::Generations => generations(view),
         What::Flows => return super::flows::render(view, readings.flows),
         // Secrets stand in it by reference only.
@@ -157,6 +175,7 @@ fn vips(view: &View, packets: Option<&Packets>) -> Vec<Value> {
             "packets": traffic.map(|t| t.packets),
             "bytes": traffic.map(|t| t.bytes),
             "new_flows": traffic.map(|t| t.new_flows),
+            "active_flows": packets.and_then(|packets| packets.active_of_vip(name)),
         })
     };
     view.config.vips.iter().map(row).collect()
@@ -253,6 +272,7 @@ fn backends(view: &View, packets: Option<&Packets>) -> Vec<Value> {
             "packets": traffic.map(|t| t.packets),
             "bytes": traffic.map(|t| t.bytes),
             "new_flows": traffic.map(|t| t.new_flows),
+            "active_flows": packets.and_then(|packets| packets.active_of_backend(backend.id)),
         })
     };
     view.backends().map(row).collect()
@@ -284,37 +304,6 @@ fn workers(view: &View) -> Vec<Value> {
     view.workers.iter().map(row).collect()
 }
 
-fn drops(view: &View, packets: Option<&Packets>) -> Vec<Value> {
-    let xdp = Reason::ALL
-        .iter()
-        .zip(packets.map_or([0; _], |packets| packets.reasons))
-        .filter(|(reason, _)| packets.is_some() && reason.fate() == Fate::Drop)
-        .map(|(reason, count)| {
-            json!({
-                "plane": "xdp",
-                "reason": reason.name(),
-                "count": count,
-                "blame": null,
-                "meaning": reason.describe(),
-            })
-        });
-    let worker = CloseReason::ALL.iter().map(|&reason| {
-        let count: u64 = view.workers.iter().map(|worker| worker.metrics.reason(reason).value()).sum();
-        json!({
-            "plane": "worker",
-            "reason": reason.name(),
-            "count": count,
-            "blame": match reason.fault() {
-                Fault::Downstream => "downstream",
-                Fault::Upstream => "upstream",
-                Fault::Us => "us",
-            },
-            "meaning": reason.describe(),
-        })
-    });
-    xdp.chain(worker).collect()
-}
-
 /// Until reload exists, the one that was started with is the only one.
 fn generations(view: &View) -> Vec<Value> {
     vec![json!({
@@ -332,7 +321,8 @@ mod tests {
 
     fn rows(what: What, view: &View, packets: Option<&Packets>) -> Vec<Value> {
         let flows = fixture::flows();
-        let mut document = render(what, view, Readings { packets, flows: Some(&flows) });
+        let mut document =
+            render(what, view, Readings { packets, flows: Some(&flows), ..Readings::default() });
         let Value::Array(rows) = document[what.name()].take() else { panic!("{what:?} is no list") };
         rows
     }
@@ -368,15 +358,6 @@ mod tests {
             rows(What::Backends, &view, None).iter().map(|row| row["state"].clone()).collect();
         assert_eq!(states, ["down", "up", "up"]);
         assert_eq!(rows(What::Pools, &view, None)[0]["up"], 1);
-    }
-
-    #[test]
-    fn drops_hold_no_packet_reasons_without_a_packet_path() {
-        let view = fixture::view();
-        assert!(rows(What::Drops, &view, None).iter().all(|row| row["plane"] == "worker"));
-        let all = rows(What::Drops, &view, Some(&fixture::packets()));
-        assert!(all.iter().any(|row| row["reason"] == "mtu"));
-        assert!(all.iter().all(|row| row["reason"] != "forwarded"), "what went well is no drop");
     }
 
     #[test]

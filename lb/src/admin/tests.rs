@@ -9,7 +9,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Ask, Doors, PacketsSource, Server, View, fixture, fixture::TemporaryDirectory, get};
+use lb_abi::capture::{CaptureCounters, CaptureRecord};
+
+use super::{
+    Ask, Doors, PacketsSource, Server, View, ask_why, begin_capture,
+    capture::{Event, Feed, Packet},
+    client::CaptureStream,
+    fixture,
+    fixture::TemporaryDirectory,
+    get,
+    why::Refusal,
+};
 use crate::metrics::encode::checker;
 
 struct Running {
@@ -48,6 +58,8 @@ fn both_doors_answer() {
     view.packets = Some(PacketsSource::new(|ask| match ask {
         Ask::Packets(reply) => drop(reply.send(fixture::packets())),
         Ask::Flows(reply) => drop(reply.send(fixture::flows())),
+        Ask::Why(_, reply) => drop(reply.send(Ok(None))),
+        Ask::Capture(_, reply) => drop(reply.send(Err(Refusal::Busy("one runs already".to_owned())))),
     }));
     let running = start("both", view);
     let mode = std::fs::metadata(&running.socket).unwrap().permissions().mode();
@@ -59,6 +71,13 @@ fn both_doors_answer() {
     assert_eq!(workers["workers"].as_array().unwrap().len(), 2);
     let flows = get(&running.socket, "/v1/show/flows").unwrap();
     assert_eq!(flows["flows"][0]["vip"], "dns");
+    let question = "tcp 198.51.100.7:1234 -> 127.0.0.1:8080".parse().unwrap();
+    let why = ask_why(&running.socket, &question).unwrap();
+    assert!(why["text"].as_str().unwrap().contains("listener web (http) takes it"), "{why}");
+    let refused = begin_capture(&running.socket, &[("count", "1".to_owned())]).unwrap_err();
+    assert_eq!(refused, "one runs already");
+    let refused = begin_capture(&running.socket, &[("vip", "no&such=".to_owned())]).unwrap_err();
+    assert_eq!(refused, "no vip \"no&such=\"");
     let error = get(&running.socket, "/v1/show/nothing").unwrap_err();
     assert_eq!(error, "no such resource");
     let answer = exchange(
@@ -73,6 +92,58 @@ fn both_doors_answer() {
         "DELETE /v1/status HTTP/1.1\r\nHost: x\r\n\r\n",
     );
     assert!(refused.starts_with("HTTP/1.1 405 ") && refused.contains("\r\nallow: GET\r\n"), "{refused}");
+}
+
+/// A capture's events are sent in here, and it ends when this or the stream does.
+fn capturing(name: &str) -> (Running, flume::Sender<Event>, CaptureStream) {
+    let (events, feed) = flume::bounded(4);
+    let feed = Feed { interfaces: [(2, "eth0".to_owned())].into(), vips: [].into(), events: feed };
+    let feed = std::sync::Mutex::new(Some(feed));
+    let mut view = fixture::view();
+    view.packets = Some(PacketsSource::new(move |ask| {
+        let Ask::Capture(wish, reply) = ask else { return };
+        assert_eq!(wish.count, Some(7));
+        drop(reply.send(Ok(feed.lock().unwrap().take().unwrap())));
+    }));
+    let running = start(name, view);
+    let stream = begin_capture(&running.socket, &[("count", "7".to_owned())]).unwrap();
+    (running, events, stream)
+}
+
+#[test]
+fn a_capture_is_streamed_block_by_block() {
+    let (_running, events, mut stream) = capturing("capture");
+    let mut next = |kind: &str| {
+        let block = stream.next_block(|| false).unwrap().unwrap_or_else(|| panic!("no {kind}"));
+        (block.is_packet, block.tally)
+    };
+    assert_eq!([next("section"), next("interface")], [(false, None), (false, None)]);
+    let record = CaptureRecord { length: 60, ingress: 2, ..CaptureRecord::default() };
+    for _ in 0..3 {
+        let packet = Packet { at: Duration::from_secs(1), record, frame: vec![7; 14] };
+        events.send(Event::Packet(Box::new(packet))).unwrap();
+        assert_eq!(next("packet"), (true, None), "each as it comes");
+    }
+    let tally = CaptureCounters { wanted: 3, ..CaptureCounters::default() };
+    events.send(Event::Tally(tally)).unwrap();
+    assert_eq!(next("tally"), (false, Some(tally)));
+    assert_eq!(stream.next_block(|| true).unwrap(), None, "nothing waits");
+    drop(events);
+    assert_eq!(stream.next_block(|| false).unwrap(), None, "the daemon's side ended");
+}
+
+/// Nothing has to be sent for that: a capture whose client went must not go on in the packet path.
+#[test]
+fn a_capture_ends_when_its_client_goes() {
+    let (_running, events, mut stream) = capturing("left");
+    stream.next_block(|| false).unwrap().unwrap();
+    assert!(!events.is_disconnected());
+    drop(stream);
+    let began = Instant::now();
+    while !events.is_disconnected() {
+        assert!(began.elapsed() < Duration::from_secs(5), "the feed is still held");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[test]

@@ -71,6 +71,15 @@ impl View {
         })
     }
 
+    /// `dns/10.0.1.53 (id 3)`, by the name it has in `pool`, if it is in that one; what left the config has no name.
+    pub fn backend_name(&self, id: BackendId, pool: Option<&str>) -> String {
+        let all = || self.backends().filter(|(_, backend)| backend.id == id);
+        match all().find(|(of, _)| Some(*of) == pool).or_else(|| all().next()) {
+            Some((pool, backend)) => format!("{pool}/{} (id {id})", backend.name),
+            None => format!("a backend that left the config (id {id})"),
+        }
+    }
+
     /// The checks of one backend.
     pub fn probe(&self, id: BackendId) -> Option<&ProbeMetrics> {
         self.probes.iter().find(|(of, _)| *of == id).map(|(_, metrics)| &**metrics)

@@ -24,6 +24,12 @@ pub(super) enum Command {
     Status(Asking),
     /// Show one list of the running daemon.
     Show(Show),
+    /// Show what happens now, in rates, until Ctrl-C.
+    Top(Top),
+    /// Say what would become of a packet, and why; asked of the running programs and tables, without a trace there.
+    Why(Why),
+    /// Capture packets as they come in, each with what became of it, as pcapng.
+    Capture(Capture),
     /// Remove lb's programs and pins: L4 forwarding stops.
     Detach(Detach),
     /// On a backend without tunnel devices: take outer headers off, until interrupted.
@@ -100,6 +106,94 @@ pub(super) struct Show {
     #[command(flatten)]
     pub(super) asking: Asking,
 }
+
+#[derive(Debug, Args)]
+pub(super) struct Top {
+    /// Seconds between two readings.
+    #[arg(long, value_name = "SECONDS", default_value_t = 2)]
+    pub(super) every: u32,
+    /// End after so many pages.
+    #[arg(short, long, value_name = "N")]
+    pub(super) count: Option<u64>,
+    /// The daemon's admin socket.
+    #[arg(long, value_name = "SOCKET")]
+    pub(super) admin: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = WHY_HELP)]
+pub(super) struct Why {
+    /// The packet, such as "tcp 198.51.100.7:1234 -> 192.0.2.53:53".
+    #[arg(value_name = "FLOW")]
+    pub(super) flow: String,
+    #[command(flatten)]
+    pub(super) asking: Asking,
+}
+
+const WHY_HELP: &str = "FLOW is PROTOCOL SOURCE -> DESTINATION [OPTION]...
+  PROTOCOL     tcp, udp, or icmp for an echo request
+  SOURCE       198.51.100.7:1234 or [2001:db8::7]:1234; for icmp an address alone
+  flags=       of tcp: fin, syn, rst, psh, ack, urg, ece, cwr with commas between, or none; ack unless said
+  interface=   where it comes in; the first that XDP is on unless said
+  ttl=         time to live or hop limit; 64 unless said
+  length=      bytes of the IP packet; its headers alone unless said";
+
+#[derive(Debug, Args)]
+#[command(after_help = CAPTURE_HELP)]
+pub(super) struct Capture {
+    /// Where the packets go; - is standard output.
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) write: PathBuf,
+    /// Only packets of this vip.
+    #[arg(long, value_name = "NAME")]
+    pub(super) vip: Option<String>,
+    /// Only packets that this backend was chosen for, as pool/backend.
+    #[arg(long, value_name = "POOL/BACKEND")]
+    pub(super) backend: Option<String>,
+    /// Only packets counted under these reasons, with commas between; see lb show drops.
+    #[arg(long, value_name = "REASONS")]
+    pub(super) reason: Option<String>,
+    /// Only packets that were forwarded, answered, dropped or passed, with commas between.
+    #[arg(long, value_name = "OUTCOMES")]
+    pub(super) outcome: Option<String>,
+    /// Only packets from this address or prefix.
+    #[arg(long, value_name = "PREFIX")]
+    pub(super) source: Option<String>,
+    /// Only packets to this address or prefix.
+    #[arg(long, value_name = "PREFIX")]
+    pub(super) destination: Option<String>,
+    /// Only packets of this protocol: tcp, udp, icmp, icmpv6 or a number.
+    #[arg(long, value_name = "PROTOCOL")]
+    pub(super) protocol: Option<String>,
+    /// Only packets that came in by this interface.
+    #[arg(long, value_name = "IF")]
+    pub(super) interface: Option<String>,
+    /// Look at 1 packet in N.
+    #[arg(long, value_name = "N")]
+    pub(super) sample: Option<u32>,
+    /// Bytes of each frame, at most; 128 unless said.
+    #[arg(long, value_name = "BYTES")]
+    pub(super) snap: Option<u32>,
+    /// Not only headers. What people send may be in it.
+    #[arg(long)]
+    pub(super) payload: bool,
+    /// End after so many packets.
+    #[arg(short, long, value_name = "N")]
+    pub(super) count: Option<u64>,
+    /// End after so many seconds.
+    #[arg(short, long, value_name = "SECONDS")]
+    pub(super) duration: Option<u32>,
+    /// Bytes per second that are captured, at most; 8000000 unless said.
+    #[arg(long, value_name = "BYTES")]
+    pub(super) rate: Option<u32>,
+    /// The daemon's admin socket.
+    #[arg(long, value_name = "SOCKET")]
+    pub(super) admin: Option<PathBuf>,
+}
+
+const CAPTURE_HELP: &str = "Only what XDP sees is captured, as it came in. Every packet has a comment that says what became of it
+(Wireshark: frame.comment) and the verdict of XDP (frame.verdict.ebpf_xdp). It ends with its count or duration, or
+with Ctrl-C, and says how many packets were lost because they were too many.";
 
 #[derive(Debug, Args)]
 pub(super) struct Detach {

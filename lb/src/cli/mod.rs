@@ -1,24 +1,35 @@
 //! The command line: arguments, logging, answers on a terminal. No logic.
 
 mod args;
+mod capture;
 mod logging;
 mod render;
+mod top;
 
 use std::{
     fmt::Display,
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use clap::Parser;
 use serde_json::{Value, json};
 
+<<<<<<< HEAD
 use self::args::{Asking, Check, Cli, Command, Decap, Detach, QuicId, Run, Show};
 use crate::{
     admin::{self, What},
     config,
     control::{self, Options, Paths, quic_id},
+=======
+use self::args::{Asking, Check, Cli, Command, Decap, Detach, Run, Show, Why};
+use crate::{
+    admin::{self, What},
+    config,
+    control::{self, Options, Paths},
+    model::QuestionError,
+>>>>>>> 5a3a385daf4ee0d15659d9f50ee94386644e2318
 };
 
 /// Refused or invalid. Usage errors end with 2, by clap.
@@ -31,6 +42,9 @@ pub fn main() -> ExitCode {
         Command::Check(check) => return check_config(&check),
         Command::Status(asking) => status(&asking),
         Command::Show(show) => show_list(&show),
+        Command::Top(top) => top::run(&top),
+        Command::Why(why) => ask_why(&why),
+        Command::Capture(wanted) => capture::run(&wanted),
         Command::Detach(detach) => detach_all(&detach),
         Command::Decap(decap) => decapsulate(&decap),
         Command::QuicId(id) => connection_id(&id),
@@ -101,6 +115,13 @@ fn show_list(show: &Show) -> Result<(), String> {
     Ok(())
 }
 
+fn ask_why(why: &Why) -> Result<(), String> {
+    let question = why.flow.parse().map_err(|wrong: QuestionError| render::pointed(&why.flow, &wrong))?;
+    let document = admin::ask_why(&socket(&why.asking), &question)?;
+    print(if why.asking.json { pretty(&document) } else { render::why(&document) });
+    Ok(())
+}
+
 fn detach_all(detach: &Detach) -> Result<(), String> {
     let detached = control::detach(&detach.bpf.bpf_dir).map_err(whole)?;
     for (what, names) in [("interface", &detached.interfaces), ("map", &detached.maps)] {
@@ -126,7 +147,11 @@ fn connection_id(id: &QuicId) -> Result<(), String> {
 }
 
 fn socket(asking: &Asking) -> PathBuf {
-    asking.admin.clone().unwrap_or_else(Paths::socket_to_ask)
+    socket_of(asking.admin.as_deref())
+}
+
+fn socket_of(said: Option<&Path>) -> PathBuf {
+    said.map_or_else(Paths::socket_to_ask, Path::to_owned)
 }
 
 fn pretty(document: &Value) -> String {

@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
+use crate::model::QuestionError;
+
 /// Rows under a line of column names; numbers stand to the right. Ends with a newline.
 pub(super) fn table(columns: &[&str], rows: &[Value]) -> String {
     let header: Vec<String> = columns.iter().map(|column| column.to_uppercase()).collect();
@@ -42,12 +44,35 @@ fn cell(value: &Value) -> String {
         Value::Null => "-".to_owned(),
         Value::String(text) => text.chars().flat_map(printable).collect(),
         Value::Array(values) => values.iter().map(cell).collect::<Vec<_>>().join(","),
+        Value::Object(fields) if fields.is_empty() => "-".to_owned(),
+        Value::Object(fields) => {
+            let field = |(key, value): (&String, &Value)| {
+                format!("{} {}", cell(&Value::String(key.clone())), cell(value))
+            };
+            fields.iter().map(field).collect::<Vec<_>>().join(", ")
+        }
         value => value.to_string(),
     }
 }
 
 fn printable(c: char) -> Vec<char> {
     if c.is_control() { c.escape_default().collect() } else { vec![c] }
+}
+
+/// `GET /v1/why`: the end first, then how it came to that.
+pub(super) fn why(answer: &Value) -> String {
+    let mut text = format!("{}\n{}\n", cell(&answer["question"]), cell(&answer["text"]));
+    for step in array(&answer["steps"]) {
+        _ = writeln!(text, "  {:<10}{}", cell(&step["step"]), cell(&step["text"]));
+    }
+    text
+}
+
+/// What is wrong with a text, under the place where it is.
+pub(super) fn pointed(text: &str, wrong: &QuestionError) -> String {
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let (indent, mark) = (" ".repeat(wrong.column - 1), "^".repeat(wrong.width));
+    format!("what is asked cannot be read\n  {line}\n  {indent}{mark} {}", wrong.message)
 }
 
 /// `GET /v1/status` on one page.
@@ -173,6 +198,8 @@ mod tests {
             "POOL          UP  BIND\napi            2  a,b\na\\u{1b}[2J  1234  -\n"
         );
         assert_eq!(table(&["pool", "up"], &[]), "POOL  UP\n");
+        let row = json!({ "by": { "eth0": 3, "eth1": 0 }, "none": {} });
+        assert_eq!(table(&["by", "none"], &[row]), "BY              NONE\neth0 3, eth1 0  -\n");
     }
 
     #[test]
@@ -202,5 +229,25 @@ mod tests {
         assert_eq!(duration(61), "1 min 1 s");
         assert_eq!(duration(3 * 3600 + 61), "3 h 1 min");
         assert_eq!(duration(49 * 3600), "2 d 1 h");
+    }
+
+    #[test]
+    fn a_mistake_is_shown_where_it_is() {
+        let text = "tcp 1.1.1.1:1 -> 2.2.2.2:2 flags=syn,ak";
+        let wrong = text.parse::<crate::model::Question>().unwrap_err();
+        let shown = pointed(text, &wrong);
+        let lines: Vec<&str> = shown.lines().collect();
+        assert_eq!(lines[1], format!("  {text}"));
+        assert_eq!(lines[2].find('^'), lines[1].find("ak"));
+        assert!(lines[2].contains("^^ \"ak\" is no TCP flag"), "{shown}");
+    }
+
+    #[test]
+    fn an_answer_begins_with_its_end() {
+        let answer = json!({
+            "question": "udp a -> b", "text": "dropped: x: y",
+            "steps": [{ "step": "vip", "text": "vip dns" }],
+        });
+        assert_eq!(super::why(&answer), "udp a -> b\ndropped: x: y\n  vip       vip dns\n");
     }
 }

@@ -21,9 +21,14 @@ use super::{
     ranges,
 };
 use crate::{
-    admin::{Attached, Flow, FlowList, Packets, SlotMove, SteerReport, TableDigest},
+    admin::{
+        Attached, Flow, FlowList, Packets, SlotMove, SteerReport, TableDigest,
+        capture::{Feed, Wish},
+        packets::{InterfaceDrops, WhyAnswer},
+        why::{Reading, Refusal},
+    },
     config::{Config, Snapshot, Steer},
-    model::{BackendId, WorkerId},
+    model::{BackendId, Question, WorkerId},
     steering::{self, Choice, Detached, Plane, SteerMode},
 };
 
@@ -203,13 +208,20 @@ impl KernelPath {
     fn packets(&self) -> steering::Result<Packets> {
         let (stats, status) = (self.plane.stats()?, self.plane.status());
         let now = now_ticks();
+        let active = self.plane.active_flows()?;
         let phases = || status.pools.values().map(|pool| pool.slots);
         Ok(Packets {
             reasons: std::array::from_fn(|at| stats.reasons.get(at).map_or(0, |(_, count)| *count)),
             flow_events: std::array::from_fn(|at| stats.flow_events.get(at).map_or(0, |(_, count)| *count)),
+<<<<<<< HEAD
             quic_events: std::array::from_fn(|at| stats.quic_events.get(at).map_or(0, |(_, count)| *count)),
+=======
+            drops: self.plane.drops()?.into_iter().map(drops).collect(),
+>>>>>>> 5a3a385daf4ee0d15659d9f50ee94386644e2318
             vips: stats.vips.into_iter().collect(),
             backends: stats.backends.into_iter().collect(),
+            active_vips: active.vips.into_iter().collect(),
+            active_backends: active.backends.into_iter().collect(),
             slots_open: phases().map(|slots| slots.open as u64).sum(),
             slots_closed: phases().map(|slots| slots.closed as u64).sum(),
             tables: status
@@ -236,6 +248,16 @@ impl KernelPath {
             steer: self.steer_reports()?,
         })
     }
+}
+
+/// A verifier's log is for our own log, where it can be as long as it is.
+fn failed(error: &steering::Error) -> Refusal {
+    tracing::warn!(%error, "a question to the packet path failed");
+    Refusal::Failed(error.to_string().lines().next().unwrap_or_default().to_owned())
+}
+
+fn drops(of: steering::InterfaceDrops) -> InterfaceDrops {
+    InterfaceDrops { interface: of.interface, counts: of.counts }
 }
 
 impl PacketPath for KernelPath {
@@ -272,6 +294,32 @@ impl PacketPath for KernelPath {
             state: flow.state.words(),
         };
         Ok(FlowList { flows: found.into_iter().map(flow).collect(), omitted })
+    }
+
+    fn why(&mut self, question: &Question) -> WhyAnswer {
+        let answer = self.plane.why(question).map_err(|error| match error {
+            steering::Error::NotAttached { .. } => Refusal::Question(error.to_string()),
+            error => failed(&error),
+        })?;
+        Ok(answer.map(|answer| Reading {
+            ingress: answer.ingress,
+            trace: answer.trace,
+            egress: answer.egress,
+            vip: answer.vip,
+            pool: answer.pool,
+            slot: answer.slot,
+        }))
+    }
+
+    fn capture(&mut self, wish: &Wish) -> Result<Feed, Refusal> {
+        use steering::Error::{Capturing, NotAttached, NothingAttached, VipUnknown};
+        let begun = self.plane.capture(wish.filter, wish.vip.as_deref(), wish.interface.as_deref());
+        let capture = begun.map_err(|error| match error {
+            NotAttached { .. } | NothingAttached | VipUnknown { .. } => Refusal::Question(error.to_string()),
+            Capturing => Refusal::Busy(error.to_string()),
+            error => failed(&error),
+        })?;
+        super::capture::start(capture, wish).map_err(|error| Refusal::Failed(format!("a thread: {error}")))
     }
 }
 

@@ -7,9 +7,14 @@ use std::{
 };
 
 use crate::{
-    admin::{Ask, FlowList, Packets, PacketsSource},
+    admin::{
+        Ask, FlowList, Packets, PacketsSource,
+        capture::{Feed, Wish},
+        packets::WhyAnswer,
+        why::Refusal,
+    },
     health::Verdict,
-    model::BackendId,
+    model::{BackendId, Question},
 };
 
 /// Between two ticks.
@@ -27,6 +32,10 @@ pub(super) trait PacketPath: Send {
     fn read(&mut self) -> Result<Packets, String>;
     /// Reads the flow records.
     fn flows(&mut self) -> Result<FlowList, String>;
+    /// Says what would become of a packet.
+    fn why(&mut self, question: &Question) -> WhyAnswer;
+    /// Begins a capture.
+    fn capture(&mut self, wish: &Wish) -> Result<Feed, Refusal>;
 }
 
 enum Mail {
@@ -71,13 +80,16 @@ fn drive(mut path: impl PacketPath, mut down: BTreeSet<BackendId>, mail: &flume:
         if matches!(first, Some(Mail::Health(..))) {
             thread::sleep(GATHERING);
         }
-        let (mut readers, mut flow_readers) = (Vec::new(), Vec::new());
+        let (mut readers, mut flow_readers, mut questions) = (Vec::new(), Vec::new(), Vec::new());
         for mail in first.into_iter().chain(mail.drain()) {
             match mail {
                 Mail::Health(id, Verdict::Down) => is_behind |= down.insert(id),
                 Mail::Health(id, Verdict::Up) => is_behind |= down.remove(&id),
                 Mail::Read(Ask::Packets(reader)) => readers.push(reader),
                 Mail::Read(Ask::Flows(reader)) => flow_readers.push(reader),
+                Mail::Read(Ask::Why(question, asker)) => questions.push((question, asker)),
+                // One that left meanwhile drops the feed, and so ends the capture.
+                Mail::Read(Ask::Capture(wish, asker)) => _ = asker.send(path.capture(&wish)),
             }
         }
         if is_behind {
@@ -99,6 +111,7 @@ fn drive(mut path: impl PacketPath, mut down: BTreeSet<BackendId>, mail: &flume:
                 Err(error) => tracing::warn!(%error, "the flow records cannot be read"),
             }
         }
+        questions.iter().for_each(|(question, asker)| _ = asker.send(path.why(question)));
         if Instant::now() >= tick_at {
             if let Err(error) = path.tick() {
                 tracing::error!(%error, "moving slots cannot be settled");
@@ -111,7 +124,6 @@ fn drive(mut path: impl PacketPath, mut down: BTreeSet<BackendId>, mail: &flume:
 #[cfg(test)]
 mod tests {
     use super::*;
-
     /// Writes down what it is told; refuses the first `refusals` changes.
     struct Scribe {
         told: flume::Sender<Option<BTreeSet<BackendId>>>,
@@ -137,6 +149,14 @@ mod tests {
 
         fn flows(&mut self) -> Result<FlowList, String> {
             Ok(FlowList { flows: Vec::new(), omitted: 8 })
+        }
+
+        fn why(&mut self, question: &Question) -> WhyAnswer {
+            Err(Refusal::Question(question.to_string()))
+        }
+
+        fn capture(&mut self, _: &Wish) -> Result<Feed, Refusal> {
+            Err(Refusal::Busy("another one runs".to_owned()))
         }
     }
 
@@ -182,5 +202,14 @@ mod tests {
         let _heard = run(0, vec![Mail::Read(Ask::Packets(reply)), Mail::Read(Ask::Flows(flows))]);
         assert_eq!(answer.recv_timeout(SOON).unwrap().slots_open, 7);
         assert_eq!(listed.recv_timeout(SOON).unwrap().omitted, 8);
+    }
+
+    #[test]
+    fn a_question_is_answered() {
+        let (asker, answer) = flume::bounded(1);
+        let question: Question = "icmp 10.0.0.1 -> 10.0.0.2".parse().unwrap();
+        let _heard = run(0, vec![Mail::Read(Ask::Why(Box::new(question.clone()), asker))]);
+        let told = answer.recv_timeout(SOON).unwrap();
+        assert_eq!(told.unwrap_err(), Refusal::Question(question.to_string()));
     }
 }

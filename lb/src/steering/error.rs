@@ -176,6 +176,30 @@ pub enum Error {
         /// Whose program is there.
         other: Stranger,
     },
+    /// A question about an interface that we are not on.
+    #[error(
+        "interface {interface} does not carry {}; {}",
+        lb_abi::names::PROGRAM_INGRESS,
+        carried_by(attached)
+    )]
+    NotAttached {
+        /// Name of the interface.
+        interface: String,
+        /// Those that do.
+        attached: Vec<String>,
+    },
+    /// Something that needs an interface, where there is none.
+    #[error("no interface carries {}", lb_abi::names::PROGRAM_INGRESS)]
+    NothingAttached,
+    /// A second capture.
+    #[error("a capture is running already; there is one at a time")]
+    Capturing,
+    /// A VIP that the maps do not have.
+    #[error("no vip {vip}")]
+    VipUnknown {
+        /// Its name.
+        vip: String,
+    },
     /// The asked mode cannot be had.
     #[error("interface {interface} cannot run XDP in {mode} mode: {reason}")]
     Mode {
@@ -251,6 +275,13 @@ pub enum Error {
         /// The other.
         two: IpAddr,
     },
+}
+
+fn carried_by(attached: &[String]) -> String {
+    match attached {
+        [] => "no interface does".to_owned(),
+        names => format!("these do: {}", names.join(", ")),
+    }
 }
 
 /// What steering's functions give back.

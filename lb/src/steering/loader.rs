@@ -29,10 +29,17 @@ const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 pub(super) const OF_INGRESS: &[&str] = &[
     names::MAP_SLOTS,
     names::MAP_FLOWS,
+<<<<<<< HEAD
     names::MAP_NEW_FLOWS,
     names::MAP_GATES,
     names::MAP_GUARD,
     names::MAP_PROBE_PORTS,
+=======
+    names::MAP_GATES,
+    names::MAP_GUARD,
+    names::MAP_PROBE_PORTS,
+    names::MAP_ACTIVITY,
+>>>>>>> 5a3a385daf4ee0d15659d9f50ee94386644e2318
 ];
 /// The one that only `lb_steer` needs whole.
 pub(super) const OF_STEER: &[&str] = &[names::MAP_STEER_SOCKETS];

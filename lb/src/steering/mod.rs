@@ -36,7 +36,9 @@
 //! - *Clocks*: `now` is read before a step, and a step stores within a grace of that. Windows are longer than the flow
 //!   memory by one.
 
+mod activity;
 mod attach;
+mod capture;
 mod causes;
 mod decap;
 mod desired;
@@ -45,6 +47,8 @@ mod error;
 mod facts;
 mod floor;
 mod flows;
+mod frame;
+mod interfaces;
 mod links;
 mod loader;
 mod lookup;
@@ -67,6 +71,7 @@ mod sync;
 #[cfg(test)]
 mod tests;
 mod transition;
+mod why;
 mod wide;
 
 use std::{
@@ -80,7 +85,9 @@ use std::{
 use aya::{Ebpf, programs::links::FdLink};
 use lb_abi::{backend::PRESENT, names, steer::SteerCounters};
 
+pub use activity::ActiveFlows;
 pub use attach::Attached;
+pub use capture::{Capture, Captured};
 pub use causes::Move;
 pub use decap::Decap;
 pub use desired::{Desired, DesiredBackend, DesiredPool, DesiredVip, derive_key, duration, ticks};
@@ -88,6 +95,7 @@ pub use detach::{Detached, detach};
 pub use error::{Error, Result};
 pub use facts::gather as gather_steer_facts;
 pub use flows::{Flow, FlowState};
+pub use interfaces::InterfaceDrops;
 pub use lookup::{LookupGroup, parking};
 pub use maps::{Lists, SlotArray};
 pub use object::embedded as embedded_object;
@@ -99,8 +107,12 @@ pub use settle::Phases;
 pub use stats::Stats;
 pub use store::Store;
 pub use sync::Sync;
+pub use why::WhyAnswer;
 
-use self::{links::Links, maps::Maps, reuseport::Groups};
+use self::{
+    activity::Activity, capture::Captures, interfaces::Interfaces, links::Links, maps::Maps,
+    reuseport::Groups,
+};
 use crate::{
     balance::maglev::Table,
     config::XdpMode,
@@ -128,6 +140,9 @@ pub struct Plane {
     ingress_id: Option<u32>,
     /// Health probes go the way of traffic, on interfaces that come later, too.
     has_probes: bool,
+    interfaces: Interfaces,
+    captures: Captures,
+    activity: Activity,
     /// Links that no pin holds.
     _links: Vec<FdLink>,
     /// Of the pin directory: one process writes the maps.
@@ -183,6 +198,8 @@ impl Plane {
 
     fn of(options: Options, mut object: Ebpf, lock: Option<OwnedFd>) -> Result<Self> {
         let maps = Maps::take(&mut object)?;
+        let captures = Captures::take(&mut object)?;
+        let activity = Activity::take(&mut object)?;
         let sync = Sync::adopt(&maps)?;
         let groups = Groups::adopt(&maps)?;
         Ok(Self {
@@ -195,6 +212,9 @@ impl Plane {
             attached: BTreeMap::new(),
             ingress_id: None,
             has_probes: false,
+            interfaces: Interfaces::default(),
+            captures,
+            activity,
             _links: Vec::new(),
             _lock: lock,
         })
@@ -219,6 +239,7 @@ impl Plane {
     /// The verifier's log, a mode that cannot be had, an interface that is taken or not there.
     pub fn attach(&mut self, interface: &str, mode: Option<XdpMode>) -> Result<Attached> {
         let program = loader::xdp(&mut self.object, names::PROGRAM_INGRESS)?;
+        self.interfaces.number(&mut self.maps, interface, netlink::interface_index(interface)?)?;
         let (attached, link) = attach::attach(program, interface, mode, self.options.pins.as_deref())?;
         self.ingress_id = program.info().ok().map(|info| info.id());
         self._links.extend(link);
@@ -284,12 +305,14 @@ impl Plane {
         self.links.refresh(&mut self.maps.links)
     }
 
-    /// Lets time pass: closes and settles slots, forgets backends that left. Call it about once a second; it
+    /// Lets time pass: closes and settles slots, forgets backends that left, counts up windows of activity. Call it
+    /// about once a second; it
     /// may take a second itself when a full flow table is looked through, so never on a prober's executor.
     ///
     /// # Errors
     /// The map that refused.
     pub fn tick(&mut self, now_ticks: u32) -> Result<()> {
+        self.turn_window(now_ticks)?;
         self.sync.tick(&mut self.maps, now_ticks)
     }
 
@@ -370,6 +393,14 @@ impl Plane {
     /// The map that refused.
     pub fn stats(&self) -> Result<Stats> {
         stats::read(&self.maps, &self.sync.vip_names, self.backends().map(|(id, _)| id))
+    }
+
+    /// Packets dropped, by interface.
+    ///
+    /// # Errors
+    /// The map that refused.
+    pub fn drops(&self) -> Result<Vec<InterfaceDrops>> {
+        self.interfaces.drops(&self.maps)
     }
 
     /// What is remembered of flows: at most `max` records, and how many more there are. A full table takes a second.

@@ -2,9 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use aya::maps::{MapData, PerCpuArray};
+use aya::maps::{MapData, MapError, PerCpuArray, PerCpuValues};
 use lb_abi::{
     counter::{FlowEvent, Traffic},
+    interface::InterfaceEntry,
     names,
     quic::QuicEvent,
     reason::Reason,
@@ -13,6 +14,7 @@ use lb_abi::{
 
 use super::{
     error::{Error, Result},
+    interfaces::Counters,
     maps::{Maps, TrafficCounters},
 };
 use crate::model::BackendId;
@@ -75,6 +77,29 @@ pub(super) fn read(
         vips: vips.collect::<Result<_>>()?,
         backends: backends.collect::<Result<_>>()?,
     })
+}
+
+impl Counters for Maps {
+    fn entry(&self, place: u32) -> Result<InterfaceEntry> {
+        self.interfaces.get(&place, 0).map_err(Error::map(names::MAP_INTERFACES))
+    }
+
+    fn put_entry(&mut self, place: u32, entry: InterfaceEntry) -> Result<()> {
+        self.interfaces.set(place, entry, 0).map_err(Error::map(names::MAP_INTERFACES))
+    }
+
+    fn drops(&self, counter: u32) -> Result<u64> {
+        let values = self.drops.get(&counter, 0).map_err(Error::map(names::MAP_DROPS))?;
+        Ok(values.iter().sum())
+    }
+
+    fn zero_drops(&mut self, counter: u32) -> Result<()> {
+        let cores = self.drops.get(&counter, 0).map_err(Error::map(names::MAP_DROPS))?.len();
+        PerCpuValues::try_from(vec![0; cores])
+            .map_err(MapError::from)
+            .and_then(|zeros| self.drops.set(counter, zeros, 0))
+            .map_err(Error::map(names::MAP_DROPS))
+    }
 }
 
 /// Verdicts alone, for a host that only decapsulates.

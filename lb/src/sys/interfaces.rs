@@ -77,5 +77,6 @@ mod tests {
     fn loopback_has_its_address() {
         assert!(addresses("lo").unwrap().contains(&Ipv4Addr::LOCALHOST.into()));
         assert!(addresses("no-such-if").unwrap().is_empty());
+        assert!(all_addresses().unwrap().contains(&Ipv4Addr::LOCALHOST.into()));
     }
 }

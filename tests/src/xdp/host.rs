@@ -20,7 +20,11 @@ use lb_abi::{
     quic::{POOLS_MAX, QuicEntry, QuicEvent, Server},
     reason::Reason,
     slot::Slot,
+<<<<<<< HEAD
     source::{NODES, SourceKey, SourceTree},
+=======
+    trace::Trace,
+>>>>>>> 5a3a385daf4ee0d15659d9f50ee94386644e2318
     vip::{VipEntry, VipKey},
 };
 use lb_ebpf::{
@@ -28,6 +32,8 @@ use lb_ebpf::{
     env::{AllowanceCell, Env, FlowCell, NextHop, Route, Unroutable, Words},
     ingress,
     packet::Frame,
+    verdict::Verdict,
+    witness::{self, Kind, Notes, Witness},
 };
 
 use crate::xdp::{
@@ -39,15 +45,40 @@ use crate::xdp::{
 
 /// Runs a row.
 pub fn run(row: &Row) -> Result {
+    run_with(row, |packet, mock| match row.program {
+        Program::Ingress => ingress::ingress(packet, mock),
+        Program::Decap => decap::decap(packet, mock),
+    })
+}
+
+/// Runs a row of `lb_ingress` before a witness: what came of it, and the witness's notes.
+pub fn witnessed<K: Kind>(row: &Row) -> (Result, Trace) {
+    let notes = Notepad::default();
+    let result = run_with(row, |packet, mock| {
+        let verdict = ingress::ingress(packet, &Witness::<_, _, K>::new(mock, &notes));
+        assert!(K::LIVE || mock.hops.borrow().is_empty(), "a next hop was kept");
+        notes.change(|trace| witness::end(trace, verdict, LB0));
+        verdict
+    });
+    (result, notes.0.into_inner())
+}
+
+#[derive(Default)]
+struct Notepad(RefCell<Trace>);
+
+impl Notes for Notepad {
+    fn change<R>(&self, edit: impl FnOnce(&mut Trace) -> R) -> R {
+        edit(&mut self.0.borrow_mut())
+    }
+}
+
+fn run_with(row: &Row, program: impl FnOnce(&mut Frame<'_>, &Mock<'_>) -> Verdict) -> Result {
     // What is not written shows.
     let mut buffer = vec![0xa5; row.headroom];
     buffer.extend(&row.frame);
     let mut packet = Frame::new(&mut buffer, row.headroom, LB0);
     let mock = Mock::new(&row.world);
-    let verdict = match row.program {
-        Program::Ingress => ingress::ingress(&mut packet, &mock),
-        Program::Decap => decap::decap(&mut packet, &mock),
-    };
+    let verdict = program(&mut packet, &mock);
     let frame = packet.bytes().to_vec();
     let mut events = mock.events.into_inner();
     events.sort_by_key(|event| *event as u32);

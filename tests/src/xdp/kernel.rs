@@ -5,25 +5,35 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader, Pod, TestRun as _, TestRunOptions,
-    maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues},
+    maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues, ProgramArray, RingBuf},
     programs::{Xdp, XdpMode},
 };
 use lb_abi::{
+    activity,
     backend::BackendEntry,
+    capture::{self, CaptureFilter, CaptureRecord},
     counter::{FlowEvent, Traffic},
     directory::{Bucket, PortRanges, VipSlot},
     flow::{FlowKey, FlowRecord},
     guard::GuardBucket,
     hop::HopEntry,
+    interface::{self, InterfaceEntry},
     lengths::Lengths,
     limit::{Allowance, Limits},
     link::LinkEntry,
     meta::Meta,
+<<<<<<< HEAD
     names,
     quic::{QuicEntry, QuicEvent},
     reason::Reason,
     slot::Slot,
     source::{SourceKey, SourceTree},
+=======
+    names, pod,
+    reason::{Fate, Reason},
+    slot::Slot,
+    trace::{Trace, Why},
+>>>>>>> 5a3a385daf4ee0d15659d9f50ee94386644e2318
     vip::{VipEntry, VipKey},
 };
 use lb_ebpf::verdict::Verdict;
@@ -33,7 +43,7 @@ use crate::xdp::{
     guard::Guard,
     namespace,
     row::{self, Left, Moved, Program, Row},
-    world::{FLOWS_LEN, LB0, LB1, LB1_MAC, NOBODY, TABLE_LEN, VIP, World},
+    world::{FLOWS_LEN, LB0, LB1, LB1_MAC, NOBODY, TABLE_LEN, VIP, WINDOW, World},
 };
 
 /// Metadata in front of every frame: the kernel's headroom is zero there, and it is as much as 6.1 takes. It moves
@@ -59,6 +69,9 @@ pub fn unavailable() -> Option<String> {
     Some(why)
 }
 
+/// Number of `lb0` in the counters of interfaces.
+const LB0_NUMBER: u32 = 5;
+
 /// The object, loaded in a namespace of the calling thread, with `lb_ingress` attached to `lb0` natively.
 #[derive(Debug)]
 pub struct Bench {
@@ -69,8 +82,11 @@ pub struct Bench {
 }
 
 /// All counters at one moment, summed over cores.
+#[derive(Debug, PartialEq)]
 struct Counters {
     reasons: Vec<u64>,
+    /// Of what came in by `lb0`, by reason.
+    drops: Vec<u64>,
     events: Vec<u64>,
     quic: Vec<u64>,
     vip: Traffic,
@@ -87,13 +103,16 @@ impl Bench {
             .map_max_entries(names::MAP_FLOWS, FLOWS_LEN as u32)
             .load_file(object())
             .context("loading the object")?;
-        for name in [names::PROGRAM_INGRESS, names::PROGRAM_DECAP] {
+        for name in [names::PROGRAM_INGRESS, names::PROGRAM_DECAP, names::PROGRAM_WHY] {
             let program: &mut Xdp = ebpf.program_mut(name).context(name)?.try_into()?;
             program.load().with_context(|| format!("{name}: refused by the verifier"))?;
         }
         let ingress: &mut Xdp = ebpf.program_mut(names::PROGRAM_INGRESS).context("lb_ingress")?.try_into()?;
         ingress.attach("lb0", XdpMode::Driver).context("attaching natively")?;
-        Ok(Self { ebpf, directory: Directory::default(), guard: Guard::default() })
+        let mut this = Self { ebpf, directory: Directory::default(), guard: Guard::default() };
+        let numbered = InterfaceEntry { index: LB0, number: LB0_NUMBER };
+        this.array::<InterfaceEntry>(names::MAP_INTERFACES)?.set(interface::place(LB0), numbered, 0)?;
+        Ok(this)
     }
 
     /// Runs a row. Of a redirect the kernel does not say whereto here: the interface is told from the source
@@ -111,18 +130,96 @@ impl Bench {
         }
         self.clear()?;
         let reasons = Reason::ALL.iter().zip(before.reasons.iter().zip(&after.reasons));
+<<<<<<< HEAD
         let quic = QuicEvent::ALL.iter().zip(before.quic.iter().zip(&after.quic));
+=======
+        let reasons: Vec<Reason> = reasons.flat_map(repeated).collect();
+        let drops = Reason::ALL.iter().zip(before.drops.iter().zip(&after.drops)).flat_map(repeated);
+        let dropped = reasons.iter().copied().filter(|reason| reason.fate() == Fate::Drop);
+        ensure!(drops.eq(dropped), "dropped by interface and by reason are not the same");
+>>>>>>> 5a3a385daf4ee0d15659d9f50ee94386644e2318
         let events = FlowEvent::ALL.iter().zip(before.events.iter().zip(&after.events));
+        let moved = moved(&before, &after)?;
+        let touched = self.touched()?;
+        ensure!(moved.len() <= touched.len() && touched.len() <= 1, "slots {touched:?} were read");
         Ok(row::Result {
             verdict,
             frame,
-            reasons: reasons.flat_map(repeated).collect(),
+            reasons,
             events: events.flat_map(repeated).collect(),
+<<<<<<< HEAD
             quic: quic.flat_map(repeated).collect(),
             moved: moved(&before, &after)?,
+=======
+            moved,
+>>>>>>> 5a3a385daf4ee0d15659d9f50ee94386644e2318
             records,
             allowances,
         })
+    }
+
+    /// Asks `lb_why` about a row: the frame afterwards, and the answer.
+    ///
+    /// # Errors
+    /// It moved a counter, a record or a next hop.
+    pub fn why(&mut self, row: &Row) -> Result<(Vec<u8>, Trace)> {
+        self.write(&row.world).context("writing maps")?;
+        let why = Why { ingress: LB0, ..Why::default() };
+        self.array::<Why>(names::MAP_WHY)?.set(0, why, 0)?;
+        self.touched()?;
+        let before = (self.counters()?, self.records(row.world.now)?, self.hops()?);
+        let program: &Xdp = self.ebpf.program(names::PROGRAM_WHY).context("lb_why")?.try_into()?;
+        let mut out = vec![0; 4096];
+        // Without a context, as control asks.
+        let options =
+            TestRunOptions { data_in: Some(&row.frame), data_out: Some(&mut out), ..TestRunOptions::new() };
+        let result = program.test_run(options).context("BPF_PROG_TEST_RUN")?;
+        out.truncate(result.data_size_out as usize);
+        ensure!(result.return_value == 2, "lb_why returned {}", result.return_value);
+        let after = (self.counters()?, self.records(row.world.now)?, self.hops()?);
+        ensure!(self.touched()?.is_empty(), "it counts as activity");
+        self.clear()?;
+        ensure!(before == after, "something moved:\n{before:?}\n{after:?}");
+        Ok((out, self.array::<Why>(names::MAP_WHY)?.get(&0, 0)?.trace))
+    }
+
+    /// Begins to capture every packet, its headers only.
+    pub fn capture(&mut self) -> Result<()> {
+        let filter = CaptureFilter { snap: capture::SNAP_MAX as u32, ..CaptureFilter::ALL };
+        self.array::<CaptureFilter>(names::MAP_CAPTURE_FILTER)?.set(0, filter, 0)?;
+        for (at, name) in (0..).zip(names::PROGRAMS_CAPTURE) {
+            let program: &mut Xdp = self.ebpf.program_mut(name).context(name)?.try_into()?;
+            program.load().with_context(|| format!("{name}: refused by the verifier"))?;
+            let fd = program.fd()?.try_clone()?;
+            ProgramArray::try_from(self.map(names::MAP_CAPTURE_PROGRAM)?)?.set(at, &fd, 0)?;
+        }
+        Ok(())
+    }
+
+    /// What was captured since it was asked last.
+    pub fn captured(&mut self) -> Result<Vec<(CaptureRecord, Vec<u8>)>> {
+        let mut ring = RingBuf::try_from(self.map(names::MAP_CAPTURE_RING)?)?;
+        let mut captured = Vec::new();
+        while let Some(item) = ring.next() {
+            let (record, rest) = pod::read::<CaptureRecord>(&item).context("an item too short")?;
+            captured.push((record, rest.get(..record.captured as usize).context("cut")?.to_vec()));
+        }
+        Ok(captured)
+    }
+
+    /// Which slots packets read, as control is told of them, since it was asked last.
+    fn touched(&mut self) -> Result<Vec<usize>> {
+        let mut pages = self.array::<activity::Page>(names::MAP_ACTIVITY)?;
+        let cells = pages.get(&0, 0)?;
+        pages.set(0, [0; activity::PAGE_CELLS as usize], 0)?;
+        ensure!(cells.iter().all(|cell| [0, WINDOW].contains(cell)), "another window: {cells:?}");
+        Ok((0..cells.len()).filter(|at| cells[*at] != 0).collect())
+    }
+
+    /// Next hops that each core keeps for each backend.
+    fn hops(&mut self) -> Result<Vec<Vec<HopEntry>>> {
+        let map = PerCpuArray::<_, HopEntry>::try_from(self.map(names::MAP_HOPS)?)?;
+        (0..=u32::from(NOBODY)).map(|id| Ok(map.get(&id, 0)?.to_vec())).collect()
     }
 
     /// Runs one frame through a program: verdict and frame afterwards.
@@ -297,12 +394,21 @@ impl Bench {
 
     fn counters(&mut self) -> Result<Counters> {
         let reasons = self.sums(names::MAP_REASONS, Reason::ALL.len())?;
+        let drops = PerCpuArray::<_, u64>::try_from(self.map(names::MAP_DROPS)?)?;
+        let drops = Reason::ALL
+            .iter()
+            .map(|reason| Ok(drops.get(&interface::counter(LB0_NUMBER, *reason as u32), 0)?.iter().sum()));
+        let drops = drops.collect::<Result<_>>()?;
         let events = self.sums(names::MAP_FLOW_EVENTS, FlowEvent::ALL.len())?;
         let quic = self.sums(names::MAP_QUIC_EVENTS, QuicEvent::ALL.len())?;
         let vip = self.traffic(names::MAP_VIP_TRAFFIC, VIP)?;
         let backends = (0..=u32::from(NOBODY)).map(|id| self.traffic(names::MAP_BACKEND_TRAFFIC, id));
         let backends = backends.collect::<Result<_>>()?;
+<<<<<<< HEAD
         Ok(Counters { reasons, events, quic, vip, backends })
+=======
+        Ok(Counters { reasons, drops, events, vip, backends })
+>>>>>>> 5a3a385daf4ee0d15659d9f50ee94386644e2318
     }
 
     fn sums(&mut self, name: &str, len: usize) -> Result<Vec<u64>> {

@@ -65,7 +65,10 @@ const HIGH: &[&str] = &[
 /// `tests`, `bench` and `xtask` are outside: they stand before every door.
 pub(crate) const DOORS: &[(&str, &[&str])] = &[
     ("aya", &["lb/src/steering/", "ebpf/abi/src/pod.rs"]),
-    ("aya_ebpf", &["ebpf/src/main.rs", "ebpf/src/bench.rs", "ebpf/src/ctx", "ebpf/src/maps"]),
+    (
+        "aya_ebpf",
+        &["ebpf/src/main.rs", "ebpf/src/bench.rs", "ebpf/src/ctx", "ebpf/src/maps", "ebpf/src/watch.rs"],
+    ),
     ("aya_obj", &["lb/src/steering/"]),
     ("clap", &["lb/src/cli/"]),
     ("glommio", &["lb/src/control/", "lb/src/admin/", "lb/src/upgrade/"]),
@@ -97,6 +100,7 @@ pub(crate) const UNSAFE: &[&str] = &[
     "ebpf/src/ctx",
     "ebpf/src/main.rs",
     "ebpf/src/bench.rs",
+    "ebpf/src/watch.rs",
     "ebpf/abi/src/pod.rs",
     "tests/src/xdp/namespace.rs",
     "tests/src/xdp/tap.rs",

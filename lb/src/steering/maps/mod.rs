@@ -18,6 +18,7 @@ use lb_abi::{
     directory::{PortRanges, VipSlot},
     flow::{FlowKey, FlowRecord, Inserts},
     guard::{GATE_WORDS, GuardBucket},
+    interface::{self, InterfaceEntry},
     lengths::{LISTS, Lengths},
     link::LinkEntry,
     lookup::LookupEntry,
@@ -66,6 +67,10 @@ pub type RefusedAt = Array<MapData, u32>;
 pub type Links = HashMap<MapData, u32, LinkEntry>;
 /// `REASONS`, by reason.
 pub type Reasons = PerCpuArray<MapData, u64>;
+/// `INTERFACES`, by place.
+pub type InterfaceNumbers = Array<MapData, InterfaceEntry>;
+/// `DROPS`, by interface number and reason.
+pub type Drops = PerCpuArray<MapData, u64>;
 /// `FLOW_EVENTS`, by event.
 pub type FlowEvents = PerCpuArray<MapData, u64>;
 /// `VIP_TRAFFIC` and `BACKEND_TRAFFIC`.
@@ -88,6 +93,8 @@ pub type SteerRelieved = PerCpuArray<MapData, u64>;
 pub type LookupSockets = SockMap<MapData>;
 /// `LOOKUP_PREFIXES`.
 pub type LookupPrefixes = LpmTrie<MapData, [u8; 16], LookupEntry>;
+/// `WHY`: one entry.
+pub type Why = Array<MapData, lb_abi::trace::Why>;
 
 /// Every map, open. Dropping it closes them; pinned ones live on.
 pub struct Maps {
@@ -127,6 +134,10 @@ pub struct Maps {
     pub lengths: PrefixLengths,
     /// Verdicts.
     pub reasons: Reasons,
+    /// Numbers of interfaces.
+    pub interfaces: InterfaceNumbers,
+    /// Dropped packets by interface.
+    pub drops: Drops,
     /// What became of flows.
     pub flow_events: FlowEvents,
     /// By VIP index.
@@ -149,6 +160,8 @@ pub struct Maps {
     pub lookup_sockets: LookupSockets,
     /// Whose addresses are whose. Not pinned.
     pub lookup_prefixes: LookupPrefixes,
+    /// A question and its answer.
+    pub why: Why,
 }
 
 impl Maps {
@@ -186,6 +199,8 @@ impl Maps {
             guard: Guard::new(gates, table),
             lengths: PrefixLengths(typed(object, names::MAP_LENGTHS)?),
             reasons: typed(object, names::MAP_REASONS)?,
+            interfaces: typed(object, names::MAP_INTERFACES)?,
+            drops: typed(object, names::MAP_DROPS)?,
             flow_events: typed(object, names::MAP_FLOW_EVENTS)?,
             vip_traffic: typed(object, names::MAP_VIP_TRAFFIC)?,
             backend_traffic: typed(object, names::MAP_BACKEND_TRAFFIC)?,
@@ -197,6 +212,7 @@ impl Maps {
             steer_relieved: typed(object, names::MAP_STEER_RELIEVED)?,
             lookup_sockets: typed(object, names::MAP_LOOKUP_SOCKETS)?,
             lookup_prefixes: typed(object, names::MAP_LOOKUP_PREFIXES)?,
+            why: typed(object, names::MAP_WHY)?,
         })
     }
 }
@@ -220,7 +236,11 @@ pub(super) struct Shape {
 }
 
 /// The shape of every map that is pinned. A pin of another shape is another version's.
+<<<<<<< HEAD
 pub(super) const SHAPES: [Shape; 30] = [
+=======
+pub(super) const SHAPES: [Shape; 23] = [
+>>>>>>> 5a3a385daf4ee0d15659d9f50ee94386644e2318
     shape::<u32, lb_abi::meta::Meta>(names::MAP_META, 1),
     shape::<VipKey, VipEntry>(names::MAP_VIPS, bounds::VIP_KEYS_MAX),
     shape::<u32, u64>(names::MAP_VIP_BUCKETS, bounds::VIP_BUCKETS),
@@ -244,6 +264,8 @@ pub(super) const SHAPES: [Shape; 30] = [
     shape::<u32, GuardBucket>(names::MAP_GUARD, bounds::GUARD_BUCKETS),
     shape::<u32, Lengths>(names::MAP_LENGTHS, 2 * LISTS as u32),
     shape::<u32, u64>(names::MAP_REASONS, reason::COUNT),
+    shape::<u32, InterfaceEntry>(names::MAP_INTERFACES, interface::PLACES),
+    shape::<u32, u64>(names::MAP_DROPS, interface::DROPS_LEN),
     shape::<u32, u64>(names::MAP_FLOW_EVENTS, FlowEvent::ALL.len() as u32),
     shape::<u32, Traffic>(names::MAP_VIP_TRAFFIC, bounds::VIPS_MAX),
     shape::<u32, Traffic>(names::MAP_BACKEND_TRAFFIC, bounds::BACKENDS_MAX),
