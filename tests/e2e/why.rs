@@ -167,10 +167,12 @@ fn nothing_is_counted(scene: &Scene, daemon: &Daemon<'_>) -> Result<()> {
         let metrics = daemon.metrics()?;
         let of = |reason: &str| metrics.sum("lb_xdp_packets_total", &[&format!("reason=\"{reason}\"")]);
         let reasons = ["forwarded", "echo", "denied", "ttl", "too-big"].map(of);
-        Ok((reasons, metrics.sum("lb_xdp_vip_", &[]), metrics.sum("lb_xdp_flow_events", &[])))
+        let traffic = ["packets", "bytes", "new_flows"];
+        let traffic = traffic.map(|what| metrics.sum(&format!("lb_xdp_vip_{what}_total"), &[]));
+        Ok((reasons, traffic, metrics.sum("lb_xdp_flow_events", &[])))
     };
     let before = counted()?;
-    ensure!(before.0[0] > Some(0.0), "{before:?}");
+    ensure!(before.0[0] > Some(0.0) && before.1[0] > Some(0.0), "{before:?}");
     for port in 0..20 {
         daemon.why(&format!("udp 198.51.100.7:{port} -> {}:7", VIPS[0]))?;
     }

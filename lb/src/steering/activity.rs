@@ -26,6 +26,8 @@ use crate::model::BackendId;
 const WINDOW_TICKS: u32 = 112;
 /// Flows of one table above which one slot in eight is looked at.
 const MANY: f64 = 4096.0;
+/// What stands in a cell that no packet ever wrote, and in the word before the first window: no window has this number.
+const UNWRITTEN: u16 = 0;
 /// Bits of an index that then have to be zero.
 const FEW_SLOTS: u16 = 7;
 
@@ -103,13 +105,13 @@ impl Activity {
 
 /// Whether a cell was written in this window or the one before.
 fn is_fresh(now: u32, cell: u16) -> bool {
-    window(now).wrapping_sub(cell) <= 1
+    cell != UNWRITTEN && window(now).wrapping_sub(cell) <= 1
 }
 
 /// The word for a moment, and the mask to remember: a new window begins with as many slots as flows want.
 fn next_word(now: u32, now_ticks: u32, flows: impl FnOnce() -> Result<f64>) -> Result<Option<u32>> {
-    // Wraps with the number's 16 bits, and so once in eleven days.
-    let number = (now_ticks / WINDOW_TICKS) as u16;
+    // Wraps with the number's 16 bits, and so once in eleven days; the first window of a round lasts twice as long.
+    let number = ((now_ticks / WINDOW_TICKS) as u16).max(UNWRITTEN + 1);
     if number == window(now) {
         return Ok(None);
     }
@@ -215,13 +217,14 @@ mod tests {
     fn what_was_read_two_windows_ago_is_over() {
         let fresh = |cells: [u16; 4]| cells.map(|cell| is_fresh(word(5, 7), cell));
         assert_eq!(fresh([5, 4, 3, 6]), [true, true, false, false]);
-        assert!(is_fresh(word(0, 0), u16::MAX), "numbers wrap");
+        assert!(![0, 1].iter().any(|now| is_fresh(word(*now, 0), 0)), "nobody wrote there");
     }
 
     #[test]
     fn a_window_begins_with_its_time_and_looks_at_fewer_slots_of_many_flows() {
         let first = next_word(0, WINDOW_TICKS, || Ok(3.0)).unwrap().unwrap();
         assert_eq!((window(first), mask(first)), (1, 0));
+        assert_eq!(next_word(0, 0, || Ok(0.0)).unwrap(), Some(word(1, 0)), "at once, whatever the time");
         let same = next_word(first, 2 * WINDOW_TICKS - 1, || panic!("not asked"));
         assert_eq!(same.unwrap(), None);
         let many = next_word(first, 2 * WINDOW_TICKS, || Ok(1e6)).unwrap().unwrap();

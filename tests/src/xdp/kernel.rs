@@ -9,6 +9,7 @@ use aya::{
     programs::{Xdp, XdpMode},
 };
 use lb_abi::{
+    activity,
     backend::BackendEntry,
     capture::{self, CaptureFilter, CaptureRecord},
     counter::{FlowEvent, Traffic},
@@ -36,7 +37,7 @@ use crate::xdp::{
     guard::Guard,
     namespace,
     row::{self, Left, Moved, NatLeft, Program, Row},
-    world::{FLOWS_LEN, LB0, LB1, LB1_MAC, NAT_FLOWS_LEN, NOBODY, TABLE_LEN, VIP, World},
+    world::{FLOWS_LEN, LB0, LB1, LB1_MAC, NAT_FLOWS_LEN, NOBODY, TABLE_LEN, VIP, WINDOW, World},
 };
 
 /// Metadata in front of every frame: the kernel's headroom is zero there, and it is as much as 6.1 takes. It moves
@@ -139,12 +140,15 @@ impl Bench {
         let dropped = reasons.iter().copied().filter(|reason| reason.fate() == Fate::Drop);
         ensure!(drops.eq(dropped), "dropped by interface and by reason are not the same");
         let events = FlowEvent::ALL.iter().zip(before.events.iter().zip(&after.events));
+        let moved = moved(&before, &after)?;
+        let touched = self.touched()?;
+        ensure!(moved.len() <= touched.len() && touched.len() <= 1, "slots {touched:?} were read");
         Ok(row::Result {
             verdict,
             frame,
             reasons,
             events: events.flat_map(repeated).collect(),
-            moved: moved(&before, &after)?,
+            moved,
             records,
             nat,
         })
@@ -158,6 +162,7 @@ impl Bench {
         self.write(&row.world).context("writing maps")?;
         let why = Why { ingress: LB0, ..Why::default() };
         self.array::<Why>(names::MAP_WHY)?.set(0, why, 0)?;
+        self.touched()?;
         let before = (self.counters()?, self.records(row.world.now)?, self.hops()?);
         let program: &Xdp = self.ebpf.program(names::PROGRAM_WHY).context("lb_why")?.try_into()?;
         let mut out = vec![0; 4096];
@@ -168,6 +173,7 @@ impl Bench {
         out.truncate(result.data_size_out as usize);
         ensure!(result.return_value == 2, "lb_why returned {}", result.return_value);
         let after = (self.counters()?, self.records(row.world.now)?, self.hops()?);
+        ensure!(self.touched()?.is_empty(), "it counts as activity");
         self.clear()?;
         ensure!(before == after, "something moved:\n{before:?}\n{after:?}");
         Ok((out, self.array::<Why>(names::MAP_WHY)?.get(&0, 0)?.trace))
@@ -195,6 +201,15 @@ impl Bench {
             captured.push((record, rest.get(..record.captured as usize).context("cut")?.to_vec()));
         }
         Ok(captured)
+    }
+
+    /// Which slots packets read, as control is told of them, since it was asked last.
+    fn touched(&mut self) -> Result<Vec<usize>> {
+        let mut pages = self.array::<activity::Page>(names::MAP_ACTIVITY)?;
+        let cells = pages.get(&0, 0)?;
+        pages.set(0, [0; activity::PAGE_CELLS as usize], 0)?;
+        ensure!(cells.iter().all(|cell| [0, WINDOW].contains(cell)), "another window: {cells:?}");
+        Ok((0..cells.len()).filter(|at| cells[*at] != 0).collect())
     }
 
     /// Next hops that each core keeps for each backend.

@@ -13,7 +13,7 @@ use std::{
 };
 
 use lb_abi::{
-    ABI_VERSION,
+    ABI_VERSION, activity,
     backend::{BackendEntry, DOWN, PRESENT},
     be::Be16,
     flow::{FlowKey, FlowRecord},
@@ -27,6 +27,8 @@ use lb_abi::{
 
 use crate::packet::{Mac, Packet};
 
+/// Number of the present window of activity.
+pub const WINDOW: u16 = 3;
 /// Index of the interface that packets come in by.
 pub const LB0: u32 = 10;
 /// Index of the other one.
@@ -208,6 +210,7 @@ impl World {
             lengths: [1, 0, 1, 0],
             outer_v6: address(OUTER_V6),
             guard_key: GUARD_KEY,
+            activity: activity::word(WINDOW, 0),
             ..Meta::default()
         };
         let backends = BACKENDS.iter().map(|backend| {
