@@ -1,7 +1,8 @@
 //! `GET /v1/why?flow=...`: what would become of a packet, asked of the loaded program and the live tables.
 //!
 //! The packet of the question (see [`crate::model::Question`]) is run through `lb_why`: it reads what `lb_ingress`
-//! reads, and counts, records and sends nothing. What it cannot know is whether the flow table has room.
+//! reads, and counts, records and sends nothing. What it cannot know is whether the flow table has room, and whether a core
+//! has told as many senders as it may that packets do not fit.
 
 mod kernel;
 mod steps;
