@@ -57,11 +57,12 @@
 mod open;
 mod quote;
 mod rewrite;
+mod way;
 
 use lb_abi::{
     backend::{DOWN, PRESENT},
     flow::FlowKey,
-    meta::FLAG_NAT,
+    meta::{FLAG_NAT, FLAG_WIDE_VIPS},
     nat::{
         ANSWERED, FIN, GRACE_TICKS, HEARD, NatEntry, NatEvent, NatPool, OPENING_REUSE_TICKS, OPENING_TICKS,
         RST, TCP_TICKS, UDP_TICKS, idle_ticks, is_idle, later,
@@ -70,17 +71,15 @@ use lb_abi::{
     vip::{FORWARD_NAT, NAT_SOURCE, VipEntry},
 };
 
-use self::{open::Chosen, rewrite::Ends};
+use self::open::Chosen;
 use crate::{
     address::Address,
     checksum::Delta,
     directory::{self, Wanted},
-    encap::{self, Tags},
-    env::{Env, NextHop, Route, Unroutable},
-    hop,
+    env::{Env, NextHop},
     packet::Packet,
     parse::{Ip, Link, Ports, TcpFlags, Transport},
-    select::{Choice, Stage},
+    select::Stage,
     verdict::{Outcome, Verdict},
 };
 
@@ -228,18 +227,7 @@ fn walk<P: Packet, E: NatEnv>(packet: &mut P, env: &E, passage: &mut Passage) ->
             (passage.stage, passage.traces, passage.numbers) = (Stage::Datagram, 0, [0; 2]);
             ports
         }
-        Transport::IcmpError => {
-            quote::find(packet, env, &ip, passage)?;
-            if ip.ttl <= 1 {
-                return Err(Reason::Ttl);
-            }
-            passage.is_forward = false;
-            find_way(packet, env, &ip, passage)?;
-            rewrite::translate_error(packet, &ip, passage)?;
-            rewrite::translate_quote(packet, &ip, quote::at(&ip), passage)?;
-            send(packet, &link, &ip, passage)?;
-            return Ok(Outcome { reason: Reason::NatError, verdict: passage.verdict });
-        }
+        Transport::IcmpError => return reported(packet, env, &link, &ip, passage),
         Transport::EchoRequest => return Err(Reason::NotOurs),
         Transport::Other if ip.protocol == ip.family.icmp() => return Err(Reason::NotOurs),
         Transport::Other => return Err(unknown(env, &ip)),
@@ -252,23 +240,16 @@ fn walk<P: Packet, E: NatEnv>(packet: &mut P, env: &E, passage: &mut Passage) ->
     }
     let bytes = packet.len_of(ip.at + ip.length as usize) as u64;
     match vip {
-        Some(vip) => {
-            let found = if ip.ttl <= 1 { Err(Reason::Ttl) } else { known(env, passage) };
-            if passage.is_new || matches!(found, Err(Reason::Ttl | Reason::NatUnknown)) {
-                if open::choose(env, vip, passage)? == Chosen::Here {
-                    env.count_traffic(vip.vip, passage.peer.backend, bytes, passage.begins());
-                    return Ok(Outcome { reason: Reason::Local, verdict: Verdict::Pass });
-                }
-                found?;
-                open::open(env, vip, passage)?;
-            }
-            found?;
+        Some(vip) if addressed(env, vip, &ip, passage)? == Chosen::Here => {
+            env.count_traffic(vip.vip, passage.peer.backend, bytes, passage.begins());
+            return Ok(Outcome { reason: Reason::Local, verdict: Verdict::Pass });
         }
+        Some(_) => {}
         None if !replied(env, passage) => return Err(unknown(env, &ip)),
         None if ip.ttl <= 1 => return Err(Reason::Ttl),
         None => {}
     }
-    match find_way(packet, env, &ip, passage) {
+    match way::find(packet, env, &ip, passage) {
         Err(Reason::TooBig) => {
             env.tell_too_big(packet, passage.hop.mtu)?;
             return Ok(Outcome { reason: Reason::TooBig, verdict: Verdict::Transmit });
@@ -276,7 +257,7 @@ fn walk<P: Packet, E: NatEnv>(packet: &mut P, env: &E, passage: &mut Passage) ->
         found => found?,
     }
     rewrite::translate(packet, &ip, passage)?;
-    send(packet, &link, &ip, passage)?;
+    way::send(packet, &link, &ip, passage)?;
     let Some(vip) = vip else {
         return Ok(Outcome { reason: Reason::NatReturned, verdict: passage.verdict });
     };
@@ -284,14 +265,66 @@ fn walk<P: Packet, E: NatEnv>(packet: &mut P, env: &E, passage: &mut Passage) ->
     Ok(Outcome { reason: Reason::Forwarded, verdict: passage.verdict })
 }
 
-/// The VIP that a packet is for, if it is one that translates.
+/// An ICMP error about a flow of ours.
+#[inline(always)]
+fn reported<P: Packet, E: NatEnv>(
+    packet: &mut P,
+    env: &E,
+    link: &Link,
+    ip: &Ip,
+    passage: &mut Passage,
+) -> Result<Outcome, Reason> {
+    if !quote::find(packet, env, ip, passage)? {
+        let is_vip = vip_of(env, passage).is_some();
+        return Err(if is_vip { Reason::NatUnknown } else { unknown(env, ip) });
+    }
+    if ip.ttl <= 1 {
+        return Err(Reason::Ttl);
+    }
+    passage.is_forward = false;
+    way::find(packet, env, ip, passage)?;
+    rewrite::translate_error(packet, ip, passage)?;
+    rewrite::translate_quote(packet, ip, quote::at(ip), passage)?;
+    way::send(packet, link, ip, passage)?;
+    Ok(Outcome { reason: Reason::NatError, verdict: passage.verdict })
+}
+
+/// A packet for a VIP: finds its flow, or opens one.
+#[inline(always)]
+fn addressed<E: NatEnv>(env: &E, vip: &VipEntry, ip: &Ip, passage: &mut Passage) -> Result<Chosen, Reason> {
+    let found = if ip.ttl <= 1 { Err(Reason::Ttl) } else { known(env, passage) };
+    if passage.is_new || matches!(found, Err(Reason::Ttl | Reason::NatUnknown)) {
+        // Nothing is known of flows to this box itself.
+        if open::choose(env, vip, passage)? == Chosen::Here {
+            return Ok(Chosen::Here);
+        }
+        found?;
+        open::open(env, vip, passage)?;
+    }
+    found.map(|()| Chosen::There)
+}
+
+/// The VIP that a packet is for, if it is one that translates: as [`directory::find`], in parts.
 ///
 /// A function of its own, as most of those below: each has its own part of the stack, for as long as it runs.
 #[inline(never)]
 fn vip_of<'e, E: NatEnv>(env: &'e E, passage: &Passage) -> Option<&'e VipEntry> {
     let FlowKey { destination, destination_port, protocol, .. } = passage.key;
     let wanted = Wanted::new(Address::new(destination), destination_port, protocol);
-    directory::find(env, env.meta()?, wanted).filter(|vip| vip.flags & FORWARD_NAT != 0)
+    let vip = match vip_under(env, &wanted) {
+        Some(vip) => vip,
+        None if env.meta()?.flags & FLAG_WIDE_VIPS != 0 => {
+            vip_under(env, &env.locate(wanted).key(wanted.address)?)?
+        }
+        None => return None,
+    };
+    if vip.flags & FORWARD_NAT != 0 { Some(vip) } else { None }
+}
+
+/// The entry of a key.
+#[inline(never)]
+fn vip_under<'e, E: NatEnv>(env: &'e E, key: &Wanted) -> Option<&'e VipEntry> {
+    directory::find_key(env, *key)
 }
 
 impl Passage {
@@ -499,64 +532,8 @@ fn replied<E: NatEnv>(env: &E, passage: &mut Passage) -> bool {
     true
 }
 
-/// Finds the next hop for the ends that the packet leaves with; the answer is left in `passage`. Err(too-big): so is
-/// the MTU that it exceeds.
-#[inline(never)]
-fn find_way<P: Packet, E: NatEnv>(packet: &P, env: &E, ip: &Ip, passage: &mut Passage) -> Result<(), Reason> {
-    let ends = Ends::of(&passage.entry);
-    let route = Route {
-        family: ip.family,
-        source: ends.source,
-        destination: ends.destination,
-        protocol: ip.protocol,
-        length: ip.length,
-        is_tunnel: true,
-    };
-    let hop = if passage.is_forward {
-        let NatEntry { backend: id, generation, .. } = passage.entry;
-        let (address, new_flow) = (ends.destination, passage.is_new);
-        let choice = Choice { id, address, generation, is_local: false, new_flow };
-        hop::to_backend(env, packet.ingress(), &choice, &route)
-    } else {
-        hop::ask(env, packet.ingress(), &route)
-    };
-    // A next hop whose Ethernet address is not known is no reason to drop: the kernel forwards the translated packet,
-    // and learns the address. XDP cannot ask for it, and nothing else of ours speaks to clients.
-    (passage.is_known, passage.hop) = match hop {
-        Ok(hop) => (true, hop),
-        Err(Unroutable::NoNeighbour) => (false, NextHop::default()),
-        Err(Unroutable::TooLong { mtu }) => {
-            passage.hop.mtu = mtu;
-            return Err(if ip.protocol == ip.family.icmp() { Reason::Mtu } else { Reason::TooBig });
-        }
-        Err(unroutable) => return Err(unroutable.reason()),
-    };
-    Ok(())
-}
-
-/// Makes the packet one hop older and gives it its new front; the verdict is left in `passage`. Without a next hop
-/// all of that is the kernel's to do.
-#[inline(never)]
-fn send<P: Packet>(packet: &mut P, link: &Link, ip: &Ip, passage: &mut Passage) -> Result<(), Reason> {
-    passage.verdict = Verdict::Pass;
-    if !passage.is_known {
-        return Ok(());
-    }
-    let hop = passage.hop;
-    let (tags, verdict) = if hop.interface == packet.ingress() {
-        (Tags::Keep, Verdict::Transmit)
-    } else {
-        (Tags::Strip, Verdict::Redirect { interface: hop.interface })
-    };
-    let tags = if hop.is_tagged() { Tags::Set } else { tags };
-    encap::age(packet, ip).ok_or(Reason::MalformedIp)?;
-    encap::rewrite(packet, link, ip, None, ip.length, &hop, tags)?;
-    passage.verdict = verdict;
-    Ok(())
-}
-
 /// What is for a source of ours but of no flow is dropped; everything else is the kernel's.
-#[inline(never)]
+#[inline(always)]
 fn unknown<E: Env>(env: &E, ip: &Ip) -> Reason {
     match env.vip_flags(ip.destination) {
         Some(vip) if vip.flags & NAT_SOURCE != 0 => Reason::NatUnknown,

@@ -6,7 +6,7 @@
 
 use lb_abi::reason::Reason;
 
-use super::{NatCell as _, NatEnv, Passage, Table, unknown, vip_of};
+use super::{NatCell as _, NatEnv, Passage, Table};
 use crate::{icmp, packet::Packet, parse::Ip};
 
 /// Where the quoted packet's IP header begins.
@@ -15,23 +15,21 @@ pub(super) const fn at(ip: &Ip) -> usize {
     ip.at + ip.family.header_len() + icmp::ERROR_LEN
 }
 
-/// Finds the entry by which an ICMP error is translated; it and its key are left in `passage`.
+/// Finds the entry by which an ICMP error is translated; it and its key are left in `passage`. False: there is none.
 #[inline(never)]
 pub(super) fn find<P: Packet, E: NatEnv>(
     packet: &P,
     env: &E,
     ip: &Ip,
     passage: &mut Passage,
-) -> Result<(), Reason> {
+) -> Result<bool, Reason> {
     passage.key = icmp::quoted(packet, ip)?.key();
     let cell = match env.nat(Table::Established, &passage.key) {
         None => env.nat(Table::Opening, &passage.key),
         cell => cell,
     };
-    match cell {
-        Some(cell) => cell.read(&mut passage.entry),
-        None if vip_of(env, passage).is_some() => return Err(Reason::NatUnknown),
-        None => return Err(unknown(env, ip)),
+    if let Some(cell) = &cell {
+        cell.read(&mut passage.entry);
     }
-    Ok(())
+    Ok(cell.is_some())
 }

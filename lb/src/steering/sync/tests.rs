@@ -163,12 +163,8 @@ fn vip(name: &str, last: u8, pool: &str) -> DesiredVip {
 }
 
 fn pool(name: &str, ids: impl IntoIterator<Item = u16>) -> DesiredPool {
-    let backend = |id: u16| DesiredBackend {
-        id: BackendId(id),
-        address: [10, 0, 0, id as u8].into(),
-        port: None,
-        weight: 1,
-    };
+    let address = |id: u16| [10, 0, 0, id as u8].into();
+    let backend = |id| DesiredBackend { id: BackendId(id), address: address(id), port: None, weight: 1 };
     DesiredPool {
         name: name.into(),
         table_key: [3, 4],
