@@ -104,7 +104,7 @@ fn forward<P: Packet, E: Env>(
     stage: Stage,
 ) -> Result<Outcome, Reason> {
     let hash = flow.hash(vip.hash_key);
-    let choice = select::select(env, meta.activity, vip, flow, stage, hash)?;
+    let choice = select::select(env, Some(meta.activity), vip, flow, stage, hash)?;
     let bytes = packet.len_of(ip.at + ip.length as usize) as u64;
     if choice.is_local {
         env.count_traffic(vip.vip, choice.id, bytes, choice.new_flow);

@@ -31,9 +31,8 @@ pub(super) fn choose<E: NatEnv>(env: &E, vip: &VipEntry, passage: &mut Passage) 
     let flow = Flow { source: Address::new(source), destination: Address::new(destination), ports, protocol };
     // Entries are the memory of translated flows: no other record is looked for.
     let vip = &VipEntry { flags: vip.flags | FLOWS_NONE, ..*vip };
-    // Only first packets come here: of translated flows the estimate counts those that began lately.
-    let activity = env.meta().map_or(0, |meta| meta.activity);
-    let choice = select::select(env, activity, vip, &flow, passage.stage, flow.hash(vip.hash_key))?;
+    // Control counts entries.
+    let choice = select::select(env, None, vip, &flow, passage.stage, flow.hash(vip.hash_key))?;
     if choice.is_local {
         passage.peer.backend = choice.id;
         return Ok(Chosen::Here);
