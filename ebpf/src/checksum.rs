@@ -102,6 +102,48 @@ pub const fn pseudo(source: Address, destination: Address, protocol: u8, length:
     Sum::ZERO.address(source).address(destination).word((protocol as u16).to_be()).word(length)
 }
 
+/// Changes of words under one or more checksums, summed up once and folded into each.
+///
+/// Source: RFC 1624, eqn. 3, for any number of words; as words of more bits give the same sum (RFC 1071, 2 (D)), larger
+/// ones are taken as they are. Holds thousands of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delta(u64);
+
+impl Delta {
+    /// One word changes.
+    #[inline(always)]
+    pub const fn replace(&mut self, old: u16, new: u16) {
+        self.0 += !old as u64 + new as u64;
+    }
+
+    /// Four words change.
+    #[inline(always)]
+    pub const fn replace_quad(&mut self, old: u64, new: u64) {
+        self.0 += (!old & 0xffff_ffff) + (!old >> 32) + (new & 0xffff_ffff) + (new >> 32);
+    }
+
+    /// The checksum over what has changed.
+    #[inline(always)]
+    pub const fn apply(self, check: u16) -> u16 {
+        let sum = self.0 + !check as u64;
+        let sum = (sum & 0xffff_ffff) + (sum >> 32);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        !fold(((sum & 0xffff) + (sum >> 16)) as u32)
+    }
+
+    /// The same for UDP, where 0 means that there is none (RFC 768; RFC 8200, 8.1).
+    #[inline(always)]
+    pub const fn apply_udp(self, check: u16) -> u16 {
+        if check == 0 {
+            return 0;
+        }
+        match self.apply(check) {
+            0 => 0xffff,
+            check => check,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -139,6 +181,17 @@ mod tests {
             0xa8, 0x00, 0xc7,
         ];
         assert_eq!(ipv4_header(&doubles(&words(&header))).host(), 0xb861);
+    }
+
+    #[test]
+    fn udp_without_a_checksum_gets_none_and_with_one_keeps_one() {
+        let mut delta = Delta::default();
+        delta.replace(1, 7);
+        assert_eq!(delta.apply_udp(0), 0);
+        // A sum of 0xffff, that is a checksum of 0, is sent as 0xffff.
+        let mut delta = Delta::default();
+        delta.replace(0x1234, 0x1235);
+        assert_eq!((delta.apply(1), delta.apply_udp(1)), (0, 0xffff));
     }
 
     proptest! {
@@ -179,6 +232,29 @@ mod tests {
             let after = seal(after);
             let check = Be16(u16::from_ne_bytes([before[10], before[11]]));
             prop_assert_eq!(replace_word(check, old, new), Be16(u16::from_ne_bytes([after[10], after[11]])));
+            let mut delta = Delta::default();
+            delta.replace(old.0, new.0);
+            prop_assert_eq!(delta.apply(check.0), replace_word(check, old, new).0);
+        }
+
+        #[test]
+        fn many_words_equal_whole(before: [u8; 20], after: [u8; 20]) {
+            let (mut before, mut after) = (before, after);
+            (before[0], after[0]) = (0x45, 0x45);
+            let (before, after) = (seal(before), seal(after));
+            let (before, after) = (words(&before), words(&after));
+            let mut delta = Delta::default();
+            for at in (0..10).filter(|at| *at != 5) {
+                delta.replace(before[at], after[at]);
+            }
+            prop_assert_eq!(delta.apply(before[5]), after[5]);
+            // The same in larger words: bytes 0 to 8, and 12 to 20.
+            let quad = |words: &[u16]| words.iter().rev().fold(0, |quad, word| quad << 16 | u64::from(*word));
+            let mut delta = Delta::default();
+            delta.replace_quad(quad(&before[0..4]), quad(&after[0..4]));
+            delta.replace(before[4], after[4]);
+            delta.replace_quad(quad(&before[6..10]), quad(&after[6..10]));
+            prop_assert_eq!(delta.apply(before[5]), after[5]);
         }
     }
 }

@@ -3,11 +3,17 @@
 pub(crate) mod frame;
 pub(crate) mod kernel;
 pub(crate) mod lookup;
+pub(crate) mod nat;
 pub(crate) mod probe;
 pub(crate) mod steer;
 
-use aya_ebpf::{bindings::xdp_action, helpers::generated as helpers, maps::PerCpuArray};
+use aya_ebpf::{
+    bindings::xdp_action, helpers::generated as helpers, maps::PerCpuArray, programs::XdpContext,
+};
+use lb_abi::{names::CALL_NAT, reason::Reason};
 use lb_ebpf::verdict::Verdict;
+
+use crate::maps;
 
 /// `enum sk_action` of the kernel.
 pub(crate) const SK_PASS: u32 = 1;
@@ -17,14 +23,25 @@ const AF_INET6: u8 = 10;
 
 /// What the kernel is told for a verdict.
 #[inline(always)]
-pub(crate) fn action(verdict: Verdict) -> u32 {
+pub(crate) fn action(ctx: &XdpContext, verdict: Verdict) -> u32 {
     match verdict {
         Verdict::Pass => xdp_action::XDP_PASS,
+        Verdict::Translate => translate(ctx),
         Verdict::Drop => xdp_action::XDP_DROP,
         Verdict::Transmit => xdp_action::XDP_TX,
         // SAFETY: a helper without pointers. It answers XDP_REDIRECT, or XDP_ABORTED for flags, which are 0.
         Verdict::Redirect { interface } => unsafe { helpers::bpf_redirect(interface, 0) as u32 },
     }
+}
+
+/// Calls `lb_nat`, which does not return. Where it is missing, which the loader does not let happen, nothing is
+/// translated and the kernel has the packet.
+#[inline(always)]
+fn translate(ctx: &XdpContext) -> u32 {
+    // SAFETY: the context is the kernel's, and the called program is of the same kind.
+    unsafe { maps::nat::PROGRAMS.tail_call(ctx, CALL_NAT) };
+    add_one(&maps::REASONS, Reason::Abi as u32);
+    xdp_action::XDP_PASS
 }
 
 #[inline(always)]

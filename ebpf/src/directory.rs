@@ -58,7 +58,7 @@ impl Place {
 
     /// The key that it stands for.
     #[inline(always)]
-    const fn key(self, address: Address) -> Option<Wanted> {
+    pub(crate) const fn key(self, address: Address) -> Option<Wanted> {
         if self.0 == 0 {
             return None;
         }
@@ -116,7 +116,7 @@ pub fn flags_of<E: Env>(env: &E, address: Address) -> Option<VipFlags> {
 
 /// The entry of a key, if there is one.
 #[inline(always)]
-fn find_key<E: Env>(env: &E, wanted: Wanted) -> Option<&VipEntry> {
+pub(crate) fn find_key<E: Env>(env: &E, wanted: Wanted) -> Option<&VipEntry> {
     let Wanted { address, port, protocol, host_bits } = wanted;
     let (high, low) = address.halves();
     let bucket = env.vip_bucket(directory::bucket(high, low, port, protocol, host_bits));

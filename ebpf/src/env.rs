@@ -218,7 +218,7 @@ pub struct Route {
 }
 
 /// Where a frame goes next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NextHop {
     /// Index of the interface it leaves by.
     pub interface: u32,

@@ -35,6 +35,16 @@ pub fn to_backend<E: Env>(
     kept(env, choice.id, &wanted, route.length).ok_or(Unroutable::NoRoute)
 }
 
+/// The next hop to who is no backend. The routing table is asked for every packet; its answer comes by way of the place
+/// of backend 0, which nobody is.
+#[inline(always)]
+pub fn to_anybody<E: Env>(env: &E, ingress: u32, route: &Route) -> Result<NextHop, Unroutable> {
+    const NOBODY: u16 = 0;
+    let wanted = HopEntry { ingress, ..HopEntry::default() };
+    env.find_hop(NOBODY, wanted, route)?;
+    kept(env, NOBODY, &wanted, route.length).ok_or(Unroutable::NoRoute)
+}
+
 /// What was found for this backend a moment ago, if it is from the tick, interface and generation that are wanted and
 /// takes `length` bytes.
 #[inline(always)]

@@ -53,7 +53,7 @@ fn answer_v6<P: Packet>(packet: &mut P, ip: &Ip) -> Option<()> {
 }
 
 /// Bytes of an ICMP or ICMPv6 error before the packet that it quotes.
-const ERROR_LEN: usize = 8;
+pub const ERROR_LEN: usize = 8;
 /// Bytes behind its IP header that every error quotes at least (RFC 792).
 const QUOTED_LEN: usize = 8;
 

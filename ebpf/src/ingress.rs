@@ -22,7 +22,7 @@ use crate::{
     encap::{self, Outer, Tags, Tunnel},
     env::{Env, Route, Unroutable},
     flow::Flow,
-    guard, gue, hop, icmp,
+    guard, gue, hop, icmp, nat,
     numbers::Family,
     packet::Packet,
     parse::{Ip, Link, Transport},
@@ -30,11 +30,13 @@ use crate::{
     verdict::{Outcome, Verdict},
 };
 
-/// Decides about one packet, rewrites it if it is forwarded or answered, and counts it.
+/// Decides about one packet, rewrites it if it is forwarded or answered, and counts it. Where addresses are
+/// translated, what is not ours here is [`nat::nat`]'s to decide about and to count.
 #[inline(always)]
 pub fn ingress<P: Packet, E: Env>(packet: &mut P, env: &E) -> Verdict {
     let outcome = match walk(packet, env) {
         Ok(outcome) => outcome,
+        Err(Reason::NotOurs) if nat::is_on(env) => return Verdict::Translate,
         Err(reason) => Outcome::stopped(reason),
     };
     env.count(outcome.reason);
@@ -102,7 +104,7 @@ fn forward<P: Packet, E: Env>(
     stage: Stage,
 ) -> Result<Outcome, Reason> {
     let hash = flow.hash(vip.hash_key);
-    let choice = select::select(env, meta.activity, vip, flow, stage, hash)?;
+    let choice = select::select(env, Some(meta.activity), vip, flow, stage, hash)?;
     let bytes = packet.len_of(ip.at + ip.length as usize) as u64;
     if choice.is_local {
         env.count_traffic(vip.vip, choice.id, bytes, choice.new_flow);

@@ -24,6 +24,7 @@ pub mod gue;
 pub mod hop;
 pub mod icmp;
 pub mod ingress;
+pub mod nat;
 pub mod numbers;
 pub mod packet;
 pub mod parse;

@@ -21,7 +21,7 @@ use aya_ebpf::{
     programs::{SkLookupContext, SkReuseportContext, TcContext, XdpContext},
 };
 use lb_abi::ABI_VERSION;
-use lb_ebpf::{decap, ingress};
+use lb_ebpf::{decap, ingress, nat};
 
 use crate::ctx::{frame::XdpPacket, kernel::Kernel};
 
@@ -39,7 +39,15 @@ static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 fn lb_ingress(ctx: XdpContext) -> u32 {
     watch::hand_over(&ctx);
     let kernel = Kernel::new(&ctx);
-    ctx::action(ingress::ingress(&mut XdpPacket::new(&ctx), &kernel))
+    ctx::action(&ctx, ingress::ingress(&mut XdpPacket::new(&ctx), &kernel))
+}
+
+/// Translated flows; called by `lb_ingress`, attached nowhere.
+#[xdp(frags)]
+fn lb_nat(ctx: XdpContext) -> u32 {
+    let kernel = Kernel::new(&ctx);
+    let Some(passage) = ctx::nat::passage() else { return XDP_PASS };
+    ctx::action(&ctx, nat::nat(&mut XdpPacket::new(&ctx), &kernel, passage))
 }
 
 /// The same for whom a capture is running: see `lb_abi::names::PROGRAM_CAPTURE`.
@@ -70,7 +78,7 @@ fn lb_why(ctx: XdpContext) -> u32 {
 #[xdp(frags)]
 fn lb_decap(ctx: XdpContext) -> u32 {
     let kernel = Kernel::new(&ctx);
-    ctx::action(decap::decap(&mut XdpPacket::new(&ctx), &kernel))
+    ctx::action(&ctx, decap::decap(&mut XdpPacket::new(&ctx), &kernel))
 }
 
 /// Lets everything pass: see `lb_abi::names::PROGRAM_PASS`.

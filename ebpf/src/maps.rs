@@ -1,5 +1,7 @@
 //! Map statics. Names, keys and values are the contract of `lb_abi::names`.
 
+pub(crate) mod nat;
+
 use core::mem::MaybeUninit;
 
 use aya_ebpf::{
@@ -31,6 +33,12 @@ use lb_abi::{
 };
 use lb_ebpf::env::Route;
 
+/// A core's room for a packet's walk, in the maps that have rooms.
+pub(crate) const ROOM: u32 = 0;
+/// Its room for `lb_why`, whose test run packets may interrupt before Linux 6.2.
+pub(crate) const ROOM_WHY: u32 = 1;
+const ROOMS: u32 = 2;
+
 #[map]
 pub(crate) static META: Array<Meta> = Array::with_max_entries(1, 0);
 #[map]
@@ -54,15 +62,15 @@ pub(crate) static HOPS: PerCpuArray<HopEntry> = PerCpuArray::with_max_entries(bo
 pub(crate) static LINKS: HashMap<u32, LinkEntry> = HashMap::with_max_entries(bounds::LINKS_MAX, 0);
 /// The route that is asked for.
 #[map]
-pub(crate) static ROUTE: PerCpuArray<MaybeUninit<Route>> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static ROUTE: PerCpuArray<MaybeUninit<Route>> = PerCpuArray::with_max_entries(ROOMS, 0);
 /// Room for a question to the routing table, and its answer.
 #[map]
-pub(crate) static QUESTION: PerCpuArray<[u64; 8]> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static QUESTION: PerCpuArray<[u64; 8]> = PerCpuArray::with_max_entries(ROOMS, 0);
 #[map]
 pub(crate) static ANSWERS: PerCpuArray<Budget> = PerCpuArray::with_max_entries(1, 0);
 /// Key of the flow whose slot moves: room for one of its size is not on the stack.
 #[map]
-pub(crate) static MOVING: PerCpuArray<FlowKey> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static MOVING: PerCpuArray<FlowKey> = PerCpuArray::with_max_entries(ROOMS, 0);
 /// Preallocated (no `BPF_F_NO_PREALLOC`) and not LRU: full means refuse.
 #[map]
 pub(crate) static FLOWS: HashMap<FlowKey, FlowRecord> = HashMap::with_max_entries(bounds::FLOWS_MAX, 0);

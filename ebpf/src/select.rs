@@ -77,9 +77,10 @@ use crate::{
 
 /// What a packet says about its flow.
 #[repr(u8)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Stage {
     /// TCP: SYN alone.
+    #[default]
     Opening = 0,
     /// TCP: SYN-ACK. It never begins a record: clients do not send it to a service.
     Answering,
@@ -168,11 +169,12 @@ fn is_up<E: Env>(env: &E, id: u16) -> bool {
     standing(env.backend(id)) == Standing::Up
 }
 
-/// Picks the backend of a packet whose flow hashes to `hash`. `activity`: see [`Env::touch`].
+/// Picks the backend of a packet whose flow hashes to `hash`. `activity`: see [`Env::touch`]; none where flows are
+/// counted otherwise.
 #[inline(always)]
 pub fn select<E: Env>(
     env: &E,
-    activity: u32,
+    activity: Option<u32>,
     vip: &VipEntry,
     flow: &Flow,
     stage: Stage,
@@ -180,7 +182,9 @@ pub fn select<E: Env>(
 ) -> Result<Choice, Reason> {
     let index = vip.table.wrapping_add(hash::slot(hash, vip.table_len));
     let slot = env.slot(index).ok_or(Reason::NoBackend)?;
-    env.touch(activity, index);
+    if let Some(activity) = activity {
+        env.touch(activity, index);
+    }
     let still = matches!(slot.phase(), Phase::Settled) || vip.flags & FLOWS_NONE != 0;
     let Pick { id, recorded } =
         if still { Pick::of(slot.owner()) } else { env.pick_moving(flow, vip.flow_idle_ticks, stage, slot) };

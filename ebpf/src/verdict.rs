@@ -3,10 +3,13 @@
 use lb_abi::reason::{Fate, Reason};
 
 /// What the entry point tells the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Verdict {
     /// To the local stack.
+    #[default]
     Pass,
+    /// On to `lb_nat`, which decides.
+    Translate,
     /// Gone.
     Drop,
     /// Out by the interface it came in by.

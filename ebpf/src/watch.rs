@@ -30,6 +30,7 @@ use lb_ebpf::{
     ingress,
     packet::Packet,
     select::{Pick, Stage},
+    verdict::Verdict,
     witness::{self, Dry, Kind, Live, Notes, Witness},
 };
 
@@ -42,13 +43,17 @@ use crate::{
     maps,
 };
 
-/// Where the trace of a kind of run is.
+/// Where a kind of run has what is its own.
 trait Traced: Kind {
-    /// Its address. None is never so: arrays of one entry have it.
+    /// Its room.
+    const ROOM: u32;
+    /// Address of its trace. None is never so: arrays of one entry have it.
     fn trace() -> Option<*mut Trace>;
 }
 
 impl Traced for Live {
+    const ROOM: u32 = maps::ROOM;
+
     #[inline(always)]
     fn trace() -> Option<*mut Trace> {
         // SAFETY: one entry of a map; only an address is made.
@@ -57,6 +62,8 @@ impl Traced for Live {
 }
 
 impl Traced for Dry {
+    const ROOM: u32 = maps::ROOM_WHY;
+
     #[inline(always)]
     fn trace() -> Option<*mut Trace> {
         // SAFETY: as above.
@@ -89,7 +96,7 @@ impl<K: Traced> Notes for InMap<'_, K> {
 
     #[inline(always)]
     fn pick_moving<E: Env>(&self, _: &E, flow: &Flow, idle: u32, stage: Stage, slot: Slot) -> Pick {
-        kernel::ask_moving(flow);
+        kernel::ask_moving(K::ROOM, flow);
         let (slot, idle, stage) = (slot.0, idle as u64, stage as u64);
         kernel::pick_of(if K::LIVE {
             lb_pick_moving_live(slot, idle, stage)
@@ -106,7 +113,7 @@ impl<K: Traced> Notes for InMap<'_, K> {
         wanted: HopEntry,
         route: &Route,
     ) -> Result<(), Unroutable> {
-        let (to, from) = kernel::ask_hop(backend, wanted, route);
+        let (to, from) = kernel::ask_hop(K::ROOM, backend, wanted, route);
         kernel::hop_result(if K::LIVE {
             lb_find_hop_live(self.ctx.ctx, to, from)
         } else {
@@ -146,7 +153,8 @@ fn pick_moving<K: Traced>(slot: u64, idle: u64, stage: u64) -> u64 {
     // Nothing but maps is asked.
     let nothing = XdpContext::new(ptr::null_mut());
     let Some(trace) = InMap::<K>::of(&nothing) else { return 0 };
-    kernel::pick_moving(&Witness::<_, _, K>::new(&Kernel::new(&nothing), &trace), slot, idle, stage)
+    let kernel = Kernel::within(&nothing, K::ROOM);
+    kernel::pick_moving(&Witness::<_, _, K>::new(&kernel, &trace), K::ROOM, slot, idle, stage)
 }
 
 /// `lb_find_hop`, live.
@@ -167,7 +175,8 @@ extern "C" fn lb_find_hop_dry(ctx: *mut xdp_md, to: u64, from: u64) -> u64 {
 fn find_hop<K: Traced>(ctx: *mut xdp_md, to: u64, from: u64) -> u64 {
     let ctx = XdpContext::new(ctx);
     let Some(trace) = InMap::<K>::of(&ctx) else { return 2 };
-    kernel::find_hop(&Witness::<_, _, K>::new(&Kernel::new(&ctx), &trace), to, from)
+    let kernel = Kernel::within(&ctx, K::ROOM);
+    kernel::find_hop(&Witness::<_, _, K>::new(&kernel, &trace), K::ROOM, to, from)
 }
 
 /// `lb_too_big`, dry.
@@ -254,7 +263,7 @@ pub(crate) fn why(ctx: &XdpContext) -> u32 {
     // SAFETY: the map's one entry; control wrote it before it ran the program, and reads it after.
     let ingress = unsafe { (*why).ingress };
     let Some(trace) = InMap::<Dry>::of(ctx) else { return XDP_ABORTED };
-    let kernel = Kernel::new(ctx);
+    let kernel = Kernel::within(ctx, Dry::ROOM);
     let verdict = ingress::ingress(
         &mut Pretended { frame: XdpPacket::new(ctx), ingress },
         &Witness::<_, _, Dry>::new(&kernel, &trace),
@@ -295,12 +304,16 @@ pub(crate) fn capture_walk(ctx: &XdpContext) -> u32 {
     let witness = Witness::<_, _, Live>::new(&kernel, &trace);
     let verdict = ingress::ingress(&mut XdpPacket::new(ctx), &witness);
     trace.change(|trace| witness::end(trace, verdict, ctx.ingress_ifindex() as u32));
-    let action = ctx::action(verdict);
+    // `lb_nat` is called at the end: a call does not return.
+    let action = match verdict {
+        Verdict::Translate => TRANSLATE,
+        verdict => ctx::action(ctx, verdict),
+    };
     // SAFETY: the scratch is this core's own; XDP programs are not interrupted by one another on a core.
     unsafe { (*scratch).action = action };
     // SAFETY: as in `capture`.
     unsafe { maps::CAPTURE_PROGRAM.tail_call(ctx, PLACE_SHOW) };
-    action
+    finish(ctx, action)
 }
 
 /// Shows the packet to the capture if that wants it, and lets become of it what the walk said.
@@ -311,7 +324,15 @@ pub(crate) fn capture_show(ctx: &XdpContext) -> u32 {
     let Some(counters) = maps::CAPTURE_COUNTERS.get_ptr_mut(0) else { return XDP_ABORTED };
     show(&Kernel::new(ctx), filter, scratch, counters);
     // SAFETY: the scratch is this core's own, as above.
-    unsafe { (*scratch).action }
+    finish(ctx, unsafe { (*scratch).action })
+}
+
+/// No action of the kernel's: the packet goes on to `lb_nat`.
+const TRANSLATE: u32 = u32::MAX;
+
+#[inline(always)]
+fn finish(ctx: &XdpContext, action: u32) -> u32 {
+    if action == TRANSLATE { ctx::action(ctx, Verdict::Translate) } else { action }
 }
 
 /// Begins the record of a packet: its first bytes as they came in, if it may be wanted, else none.

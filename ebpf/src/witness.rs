@@ -21,7 +21,7 @@ use lb_abi::{
         STEP_ALLOWED, STEP_BACKEND, STEP_CLOCK, STEP_COUNTED, STEP_DENY_ASKED, STEP_NEW_FLOW,
         STEP_RECORD_ASKED, STEP_RECORD_FOUND, STEP_RECORD_LEFT, STEP_ROUTE_ASKED, STEP_ROUTE_FOUND,
         STEP_SLOT, STEP_TRAFFIC, STEP_VIP_ASKED, STEP_VIP_FOUND, Trace, VERDICT_DROP, VERDICT_PASS,
-        VERDICT_REDIRECT, VERDICT_TRANSMIT,
+        VERDICT_REDIRECT, VERDICT_TRANSLATE, VERDICT_TRANSMIT,
     },
     vip::{VipEntry, VipKey},
 };
@@ -95,6 +95,10 @@ pub const fn end(trace: &mut Trace, verdict: Verdict, ingress: u32) {
         Verdict::Drop => (VERDICT_DROP, 0),
         Verdict::Transmit => (VERDICT_TRANSMIT, ingress),
         Verdict::Redirect { interface } => (VERDICT_REDIRECT, interface),
+        Verdict::Translate => {
+            trace.reason = Reason::NotOurs as u32;
+            (VERDICT_TRANSLATE, 0)
+        }
     };
 }
 

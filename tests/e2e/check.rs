@@ -26,7 +26,7 @@ health = { tcp = "auto", every = "2 parsecs" }
 [vip.dns]
 address = ["192.0.2.53"]
 ports = ["53/udp"]
-forward = "nat"
+forward = "nta"
 pool = "dns"
 
 [pool.dns]

@@ -10,6 +10,7 @@ mod health;
 mod hotplug;
 mod http;
 mod lifecycle;
+mod nat;
 mod quickstart;
 mod ranges;
 mod relay;

@@ -61,7 +61,7 @@ pub(crate) fn forward(run: &Run, at: usize, key: &FlowKey, stage: Stage) -> Fate
         ports: Ports { source: key.source_port, destination: key.destination_port },
         protocol: key.protocol,
     };
-    match select::select(&core, 0, vip, &flow, stage, flow.hash(vip.hash_key)) {
+    match select::select(&core, None, vip, &flow, stage, flow.hash(vip.hash_key)) {
         Ok(choice) => Fate::Sent(choice),
         Err(reason) => Fate::Dropped(reason),
     }

@@ -10,6 +10,7 @@ use std::{
 use lb::model::BackendId;
 use lb_abi::{
     backend::BackendEntry,
+    be::Be16,
     bounds::TABLE_LEN,
     flow::{FlowKey, FlowRecord, Inserts},
     hash,
@@ -99,7 +100,8 @@ pub(crate) struct Maps {
 
 impl Maps {
     pub(crate) fn new(flows: usize) -> Self {
-        const NOBODY: &BackendEntry = &BackendEntry { address: [0; 16], flags: 0, generation: 0 };
+        const NOBODY: &BackendEntry =
+            &BackendEntry { address: [0; 16], flags: 0, generation: 0, port: Be16(0), pad: 0 };
         Self {
             meta: Cell::default(),
             vips: RefCell::default(),

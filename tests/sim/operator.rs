@@ -248,6 +248,7 @@ impl Operator {
                 .map(|(&id, &weight)| DesiredBackend {
                     id: BackendId(id),
                     address: [10, reused[usize::from(id)], 0, id as u8].into(),
+                    port: None,
                     weight,
                 })
                 .collect(),
@@ -260,6 +261,7 @@ impl Operator {
             ports: vec![VipPort::one(port, transport)],
             forward: Forward::Ipip,
             pool: POOLS[pool].into(),
+            nat_source: vec![],
             flows_none: last == FLOWLESS,
             flow_idle: Duration::from_millis(idle_ms),
             hash_key: [u64::from(last), 9],

@@ -4,7 +4,7 @@ use std::{cell::Cell, collections::BTreeMap, io};
 
 use lb::{
     model::BackendId,
-    steering::{Error, Lists, SlotArray, Store},
+    steering::{Error, Lists, NatPlace, NatStore, SlotArray, Store},
 };
 use lb_abi::{
     backend::{BackendEntry, PRESENT},
@@ -12,10 +12,11 @@ use lb_abi::{
     flow::{FlowKey, FlowRecord},
     lengths::Lengths,
     meta::Meta,
+    nat::{NatEntry, NatPool},
     vip::{VipEntry, VipKey},
 };
 
-use crate::{mutant::Mutant, run::Run};
+use crate::{maps::CORES, mutant::Mutant, run::Run};
 
 type Result<T> = lb::steering::Result<T>;
 
@@ -190,5 +191,46 @@ impl Store for Hand<'_> {
 
     fn reset_vip_traffic(&mut self, _: u32) -> Result<()> {
         self.call()
+    }
+}
+
+/// Nothing is translated here.
+impl NatStore for Hand<'_> {
+    fn nat_pools(&self) -> Result<BTreeMap<u32, NatPool>> {
+        Ok(BTreeMap::new())
+    }
+
+    fn put_nat_pool(&mut self, vip: u32, _: &NatPool) -> Result<()> {
+        self.run.fail(format!("sources are dealt out to VIP {vip}"));
+        Ok(())
+    }
+
+    fn nat_sources(&self) -> Result<Vec<[u8; 16]>> {
+        Ok(Vec::new())
+    }
+
+    fn put_nat_source(&mut self, index: u32, _: &[u8; 16]) -> Result<()> {
+        self.run.fail(format!("place {index} gets a source"));
+        Ok(())
+    }
+
+    fn nat_cores(&self) -> Result<u32> {
+        Ok(CORES as u32)
+    }
+
+    fn nat_read(&self, _: &mut NatPlace, _: usize) -> Result<(Vec<(FlowKey, NatEntry)>, bool)> {
+        Ok((Vec::new(), true))
+    }
+
+    fn nat_read_opening(&self, _: &mut NatPlace, _: usize) -> Result<(Vec<(FlowKey, NatEntry)>, bool)> {
+        Ok((Vec::new(), true))
+    }
+
+    fn nat_get(&self, _: &FlowKey) -> Result<Option<NatEntry>> {
+        Ok(None)
+    }
+
+    fn nat_remove(&mut self, _: &FlowKey) -> Result<()> {
+        Ok(())
     }
 }

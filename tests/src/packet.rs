@@ -96,6 +96,20 @@ impl Packet {
         Self::new(source, destination, Transport::Echo { reply: false })
     }
 
+    /// An ICMP error that quotes the first `bytes` of another packet, from its IP header on; the ports of both
+    /// addresses are not used.
+    pub fn error(
+        source: &str,
+        destination: &str,
+        [kind, code]: [u8; 2],
+        quoted: &Self,
+        bytes: usize,
+    ) -> Self {
+        let mut quote = quoted.build().split_off(quoted.ip_at());
+        quote.truncate(bytes);
+        Self::icmp_error(source, destination, (kind, code, 0), &quote)
+    }
+
     /// An ICMP error with a type, a code and a second word, which quotes bytes; the ports of both addresses are not
     /// used.
     pub fn icmp_error(
@@ -174,6 +188,13 @@ impl Packet {
     /// Time to live or hop limit.
     pub fn ttl(mut self, ttl: u8) -> Self {
         self.ttl = ttl;
+        self
+    }
+
+    /// With other ends: addresses and ports.
+    pub fn ends(mut self, source: &str, destination: &str) -> Self {
+        self.source = source.parse().expect("source address and port");
+        self.destination = destination.parse().expect("destination address and port");
         self
     }
 
@@ -283,7 +304,7 @@ impl Packet {
                 bytes.extend([0, 0]);
                 6
             }
-            Transport::Echo { reply } => {
+            &Transport::Echo { reply } => {
                 let kind = match (v4, reply) {
                     (true, false) => 8,
                     (true, true) => 0,
@@ -304,6 +325,11 @@ impl Packet {
         let check = match self.protocol() {
             1 => checksum(&bytes),
             protocol => checksum(&with_pseudo(self.source.ip(), self.destination.ip(), protocol, &bytes)),
+        };
+        let check = match (check, &self.transport) {
+            // Zero would mean that there is none (RFC 768).
+            (0, Transport::Udp) => 0xffff,
+            (check, _) => check,
         };
         bytes[check_at..check_at + 2].copy_from_slice(&check.to_be_bytes());
         bytes

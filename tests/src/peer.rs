@@ -212,6 +212,14 @@ impl EchoClient {
         anyhow::ensure!(answer == text, "sent {text:?}, got {answer:?}");
         Ok(())
     }
+
+    /// Sends a line and waits for nothing.
+    ///
+    /// # Errors
+    /// The connection is known to be over.
+    pub fn send(&self, text: &str) -> Result<()> {
+        Ok((&self.stream).write_all(format!("{text}\n").as_bytes())?)
+    }
 }
 
 /// Reads up to a newline, byte by byte: nothing is taken of what follows.

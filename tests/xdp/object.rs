@@ -53,10 +53,14 @@ fn loads_and_attaches_at_full_bounds() {
         program.load().unwrap();
         println!("{name}: {:?} verified", program.info().unwrap().verified_instruction_count());
     }
-    for (name, interface) in [(names::PROGRAM_INGRESS, "lb0"), (names::PROGRAM_DECAP, "lb1")] {
+    for (name, interface) in
+        [(names::PROGRAM_INGRESS, "lb0"), (names::PROGRAM_DECAP, "lb1"), (names::PROGRAM_NAT, "")]
+    {
         let program: &mut Xdp = ebpf.program_mut(name).unwrap().try_into().unwrap();
         program.load().unwrap();
-        program.attach(interface, XdpMode::Driver).unwrap();
+        if !interface.is_empty() {
+            program.attach(interface, XdpMode::Driver).unwrap();
+        }
         let info = program.info().unwrap();
         println!(
             "{name}: {:?} bytes, {:?} verified",
@@ -86,6 +90,13 @@ fn loads_and_attaches_at_full_bounds() {
         names::MAP_FLOWS,
         names::MAP_INSERTS,
         names::MAP_REFUSED_AT,
+        names::MAP_PROGRAMS,
+        names::MAP_NAT_OPENING,
+        names::MAP_NAT_FLOWS,
+        names::MAP_NAT_POOLS,
+        names::MAP_NAT_SOURCES,
+        names::MAP_NAT_POSITION,
+        names::MAP_NAT_EVENTS,
         names::MAP_GATES,
         names::MAP_GUARD,
         names::MAP_LENGTHS,

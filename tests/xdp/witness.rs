@@ -2,11 +2,12 @@
 
 use lb_abi::{
     counter::FlowEvent,
+    meta::FLAG_NAT,
     reason::Reason,
     trace::{
         STEP_ALLOWED, STEP_BACKEND, STEP_COUNTED, STEP_NEW_FLOW, STEP_RECORD_FOUND, STEP_RECORD_LEFT,
         STEP_ROUTE_ASKED, STEP_ROUTE_FOUND, STEP_SLOT, STEP_TRAFFIC, STEP_VIP_ASKED, STEP_VIP_FOUND, Trace,
-        VERDICT_DROP, VERDICT_PASS, VERDICT_REDIRECT, VERDICT_TRANSMIT,
+        VERDICT_DROP, VERDICT_PASS, VERDICT_REDIRECT, VERDICT_TRANSLATE, VERDICT_TRANSMIT,
     },
 };
 use lb_ebpf::{
@@ -37,11 +38,17 @@ fn depends_on_room(row: &Row) -> bool {
 fn check(row: &Row, trace: &Trace) -> Result<(), String> {
     let expected = &row.expected;
     let has = |step| trace.steps & step != 0;
+    if trace.verdict == VERDICT_TRANSLATE {
+        // What becomes of it is `lb_nat`'s to say and to count.
+        let is_true = row.world.meta.flags & FLAG_NAT != 0 && !has(STEP_COUNTED | STEP_TRAFFIC);
+        return if is_true { Ok(()) } else { Err(format!("{}: {trace:?}", row.name)) };
+    }
     let verdict = match expected.verdict {
         Verdict::Pass => (VERDICT_PASS, 0),
         Verdict::Drop => (VERDICT_DROP, 0),
         Verdict::Transmit => (VERDICT_TRANSMIT, LB0),
         Verdict::Redirect { interface } => (VERDICT_REDIRECT, interface),
+        Verdict::Translate => (VERDICT_TRANSLATE, 0),
     };
     let events: Vec<FlowEvent> =
         FlowEvent::ALL.into_iter().filter(|event| trace.events & (1 << *event as u32) != 0).collect();
@@ -138,7 +145,9 @@ fn lb_why_tells_what_lb_ingress_does() {
         if depends_on_room(row) {
             return Ok(());
         }
-        if row.expected.verdict != Verdict::Drop && frame != row.expected.frame {
+        // What is translated is `lb_nat`'s to rewrite.
+        let left = if trace.verdict == VERDICT_TRANSLATE { &row.frame } else { &row.expected.frame };
+        if row.expected.verdict != Verdict::Drop && frame != *left {
             return Err(format!("{}: another frame", row.name));
         }
         check(row, &trace)

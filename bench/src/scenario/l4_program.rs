@@ -11,7 +11,7 @@ use lb_abi::{
     bounds::INSERTS_PER_TICK,
     counter::FlowEvent,
     reason::Reason,
-    vip::{FORWARD_GUE, FORWARD_IPIP, FORWARD_L2DSR},
+    vip::{FORWARD_GUE, FORWARD_IPIP, FORWARD_L2DSR, FORWARD_NAT},
 };
 use lb_tests::{
     packet::{ACK, FIN, Packet, SYN},
@@ -20,7 +20,7 @@ use lb_tests::{
 
 use super::{
     Scenario,
-    program_object::{BESIDE_DENIED_V4, Bench, DENIED_V4, Maps, Program, Slots, directory},
+    program_object::{BESIDE_DENIED_V4, Bench, DENIED_V4, Maps, NAT_SOURCE, Program, Slots, Way, directory},
 };
 use crate::{
     budget::Depth,
@@ -75,6 +75,8 @@ struct Case {
     flows: u32,
     /// Records that stand before: one for each flow.
     is_remembered: bool,
+    /// Translated flows that stand before, one for each flow: how their packets leave, and which way.
+    translated: Option<(Packet, Way)>,
     turns: Turns,
     expected: Expected,
 }
@@ -158,6 +160,12 @@ fn once(bench: &mut Bench, case: &Case, repeat: u32) -> Result<f64> {
         if case.is_remembered {
             bench.remember(&case.packet, case.flows, OTHER.id)?;
         }
+        if case.maps.forward == FORWARD_NAT {
+            bench.forget_translated()?;
+        }
+        if let Some((leaves, way)) = &case.translated {
+            bench.translate(&case.packet, leaves, *way, case.flows)?;
+        }
     }
     bench.aim(case.program, &case.packet, &case.frame, case.flows)?;
     let repeat = match case.turns {
@@ -237,6 +245,10 @@ fn cases() -> Vec<Case> {
         open("4in4, ACK, open, budget spent", tcp(ACK), FlowEvent::BudgetSpent).flows(FLOWS_MANY).first(),
         open("4in4, SYN, open, budget spent", tcp(SYN), FlowEvent::BudgetSpent).flows(FLOWS_MANY).first(),
         closed("4in4, TCP, closed slot, unrecorded", tcp(ACK)),
+        there("nat, TCP, there", tcp(ACK)),
+        there("nat, TCP, there, 131k flows", tcp(ACK)).flows(FLOWS_MANY),
+        back("nat, TCP, back", ACK),
+        forwarded("nat, SYN, opens a flow", tcp(SYN)).by(FORWARD_NAT).flows(FLOWS_WRITTEN).first(),
         stopped("miss: VIP without a backend", tcp(ACK), XDP_DROP, Reason::NoBackend).to(NO_BACKEND),
         stopped("not a VIP", other, XDP_PASS, Reason::NotOurs),
         denied.flows(256),
@@ -259,6 +271,21 @@ fn open(name: &'static str, packet: Packet, event: FlowEvent) -> Case {
     case.maps.slots = Slots::Open { owner: NEAR.id, previous: OTHER.id };
     case.expected.event = Some(event);
     case
+}
+
+/// A client's packets of known translated flows.
+fn there(name: &'static str, packet: Packet) -> Case {
+    let source = format!("{NAT_SOURCE}:1024");
+    let leaves = packet.clone().ends(&source, &format!("{}:80", NEAR.address));
+    Case { translated: Some((leaves, Way::There)), ..forwarded(name, packet).by(FORWARD_NAT) }
+}
+
+/// Replies of a thousand backends to one client, which is a neighbour here.
+fn back(name: &'static str, flags: u8) -> Case {
+    let packet = Packet::tcp("10.4.0.0:80", &format!("{NAT_SOURCE}:1024"), flags).macs(LB0_MAC, ROUTER_MAC);
+    let leaves = packet.clone().ends("192.0.2.1:80", &format!("{}:40000", OTHER.address));
+    let case = stopped(name, packet, XDP_TX, Reason::NatReturned).by(FORWARD_NAT);
+    Case { translated: Some((leaves, Way::Back)), ..case }
 }
 
 /// A datagram to 443/udp that begins with these bytes.
@@ -288,6 +315,7 @@ fn stopped(name: &'static str, packet: Packet, verdict: u32, reason: Reason) -> 
         maps: Maps { forward: FORWARD_IPIP, slots: Slots::Settled(NEAR.id), deny: false },
         flows: FLOWS,
         is_remembered: false,
+        translated: None,
         turns: Turns::Settled,
         expected: Expected { verdict, reason: Some(reason), event: None },
     }

@@ -116,7 +116,7 @@ fn applied(count: u16) -> Result<Sample> {
 fn desired(generation: u64, ids: impl Iterator<Item = u16>) -> Desired {
     let backend = |id: u16| {
         let address = Ipv4Addr::from_bits(0x0a00_0000 | u32::from(id)).into();
-        DesiredBackend { id: BackendId(id), address, weight: 1 }
+        DesiredBackend { id: BackendId(id), address, port: None, weight: 1 }
     };
     let vip = DesiredVip {
         name: "v".into(),
@@ -125,6 +125,7 @@ fn desired(generation: u64, ids: impl Iterator<Item = u16>) -> Desired {
         ports: vec![VipPort::one(80, Transport::Tcp)],
         forward: Forward::Ipip,
         pool: "p".into(),
+        nat_source: vec![],
         flows_none: false,
         flow_idle: Duration::from_secs(900),
         hash_key: [1, 2],

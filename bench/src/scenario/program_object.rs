@@ -29,11 +29,12 @@ use lb_abi::{
     flow::{FlowKey, FlowRecord, Inserts},
     guard::GuardBucket,
     lengths::{self, DENY_V4, DENY_V6, Lengths},
-    meta::{FLAG_DENY_V4, FLAG_DENY_V6, Meta},
+    meta::{FLAG_DENY_V4, FLAG_DENY_V6, FLAG_NAT, Meta},
     names,
+    nat::{ANSWERED, FORWARD, HEARD, NatEntry, NatPool},
     reason::Reason,
     slot::{Phase, Slot, ticks},
-    vip::{ECHO, VipEntry, VipKey},
+    vip::{ECHO, FORWARD_NAT, VipEntry, VipKey},
 };
 use lb_tests::{
     packet::Packet,
@@ -80,6 +81,18 @@ pub(crate) struct Maps {
     /// Whether the deny list is looked at; it has a million prefixes.
     pub(crate) deny: bool,
 }
+
+/// Which packets of translated flows a case is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// The clients'.
+    There,
+    /// The backends'.
+    Back,
+}
+
+/// What sources are translated to.
+pub(crate) const NAT_SOURCE: &str = "10.0.9.1";
 
 /// Name of interface [`LB0`].
 const LB0_NAME: &str = "lb0";
@@ -137,6 +150,10 @@ impl Bench {
         ingress.load()?;
         // Natively: only then has lb0 receive queues to pretend a packet from.
         let link = ingress.attach(LB0_NAME, XdpMode::Driver).context("attaching natively")?;
+        let nat = program(&mut object, names::PROGRAM_NAT)?;
+        nat.load()?;
+        let nat = nat.fd()?.try_clone()?;
+        ProgramArray::try_from(map(&mut object, names::MAP_PROGRAMS)?)?.set(names::CALL_NAT, &nat, 0)?;
         let mut wrapper = load(&directory.join("bench.o"))?;
         for name in [bench::PROGRAM_WRAP, bench::PROGRAM_EMPTY, bench::PROGRAM_SWAP, bench::PROGRAM_SINK] {
             program(&mut wrapper, name)?.load().with_context(|| name)?;
@@ -154,7 +171,17 @@ impl Bench {
             let entry = BackendEntry { address, flags: PRESENT, ..BackendEntry::default() };
             backends.set(u32::from(backend.id), entry, 0)?;
         }
+        let pool = NatPool { first: 0, count: 1, cores: self.cores()?, pad: 0 };
+        array::<NatPool>(&mut self.object, names::MAP_NAT_POOLS)?.set(VIP, pool, 0)?;
+        let source = world::address(NAT_SOURCE);
+        array::<[u8; 16]>(&mut self.object, names::MAP_NAT_SOURCES)?.set(0, source, 0)?;
         self.write_guard()
+    }
+
+    /// Cores that the machine may ever have.
+    fn cores(&mut self) -> Result<u32> {
+        let counters = PerCpuArray::<_, u64>::try_from(map(&mut self.object, names::MAP_REASONS)?)?;
+        Ok(counters.get(&0, 0)?.len() as u32)
     }
 
     /// A deny list as long as there may be.
@@ -177,6 +204,7 @@ impl Bench {
     /// Fills the maps for a case.
     pub(crate) fn write(&mut self, maps: &Maps) -> Result<()> {
         let flags = if maps.deny { FLAG_DENY_V4 | FLAG_DENY_V6 } else { 0 };
+        let flags = flags | if maps.forward == FORWARD_NAT { FLAG_NAT } else { 0 };
         let meta = Meta { abi: ABI_VERSION, flags, ..world::World::new(0).meta };
         array::<Meta>(&mut self.object, names::MAP_META)?.set(0, meta, 0)?;
         self.write_slots(maps.slots)?;
@@ -239,6 +267,55 @@ impl Bench {
             HashMap::<_, FlowKey, FlowRecord>::try_from(map(&mut self.object, names::MAP_FLOWS)?)?;
         let keys: Vec<_> = flows.keys().collect::<std::result::Result<_, _>>()?;
         keys.iter().try_for_each(|key| Ok(flows.remove(key)?))
+    }
+
+    /// Removes all translated flows.
+    pub(crate) fn forget_translated(&mut self) -> Result<()> {
+        for name in [names::MAP_NAT_OPENING, names::MAP_NAT_FLOWS] {
+            let mut flows = HashMap::<_, FlowKey, NatEntry>::try_from(map(&mut self.object, name)?)?;
+            let keys: Vec<_> = flows.keys().collect::<std::result::Result<_, _>>()?;
+            // A full map of half-open flows may have dropped one since.
+            keys.iter().for_each(|key| drop(flows.remove(key)));
+        }
+        Ok(())
+    }
+
+    /// Establishes the first `flows` flows of a packet, which leave as another one does: each by a port of its own, which
+    /// the balancer takes of itself or the backend's reply finds the client by.
+    pub(crate) fn translate(&mut self, packet: &Packet, leaves: &Packet, way: Way, flows: u32) -> Result<()> {
+        let mut map =
+            HashMap::<_, FlowKey, NatEntry>::try_from(map(&mut self.object, names::MAP_NAT_FLOWS)?)?;
+        let (mut key, leaves) = (world::flow(packet), world::flow(leaves));
+        let [.., a, b, c, d] = key.source;
+        let first = u32::from_be_bytes([a, b, c, d]);
+        for at in 0..flows {
+            key.source[12..].copy_from_slice(&first.wrapping_add(at).to_be_bytes());
+            let mut entry = NatEntry {
+                source: leaves.source,
+                destination: leaves.destination,
+                source_port: leaves.source_port,
+                destination_port: leaves.destination_port,
+                backend: world::NEAR.id,
+                vip: VIP as u16,
+                generation: 0,
+                expected: 0,
+                flags: if way == Way::There { FORWARD } else { ANSWERED | HEARD },
+                seen: namespace::now_ticks(),
+            };
+            let port = if way == Way::There { &mut entry.source_port } else { &mut entry.destination_port };
+            *port = Be16::new(port.host().wrapping_add(at as u16));
+            let peer = NatEntry {
+                source: key.destination,
+                destination: key.source,
+                source_port: key.destination_port,
+                destination_port: key.source_port,
+                flags: if way == Way::There { ANSWERED | HEARD } else { FORWARD },
+                ..entry
+            };
+            map.insert(key, entry, 0)?;
+            map.insert(entry.peer(key.protocol), peer, 0)?;
+        }
+        Ok(())
     }
 
     /// Begins every core's insert budget anew.

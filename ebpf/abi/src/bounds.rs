@@ -23,6 +23,13 @@ pub const SLOTS_MAX: u32 = TABLE_LEN * TABLES_MAX;
 pub const FLOWS_MAX: u32 = 262_144;
 /// Records that one core begins in one tick (134 ms), tried or written: some 60 000 a second, 2 % of a core.
 pub const INSERTS_PER_TICK: u32 = 8192;
+/// Entries of half-open translated flows, two for each. The oldest give way, so a flood ends nobody's established flow.
+pub const NAT_OPENING_MAX: u32 = 65_536;
+/// Entries of established translated flows, two for each. Not preallocated, as most boxes translate nothing; never
+/// evicted: full means that a flow stays half-open.
+pub const NAT_FLOWS_MAX: u32 = 1_048_576;
+/// Addresses that sources are translated to, over all VIPs.
+pub const NAT_SOURCES_MAX: u32 = 1024;
 /// Denied and allowed prefixes, both families together.
 pub const DENY_MAX: u32 = 1 << 20;
 /// Buckets of seven prefixes: 1.75 times as much room as there may be prefixes.

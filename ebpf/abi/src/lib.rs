@@ -24,6 +24,7 @@ pub mod link;
 pub mod lookup;
 pub mod meta;
 pub mod names;
+pub mod nat;
 #[cfg(feature = "user")]
 pub mod pod;
 pub mod probe;

@@ -36,6 +36,8 @@ pub const FLAG_DENY_V4: u32 = 1 << 0;
 pub const FLAG_DENY_V6: u32 = 1 << 1;
 /// Some slot is moving: flow records may exist.
 pub const FLAG_MOVING: u32 = 1 << 2;
+/// Addresses are translated: what is for no VIP may be a reply.
+pub const FLAG_NAT: u32 = 1 << 16;
 
 /// Some VIP has a range of ports, any port, or a prefix for its address.
 pub const FLAG_WIDE_VIPS: u32 = 1 << 8;

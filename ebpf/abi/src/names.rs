@@ -7,6 +7,8 @@ pub const PROGRAM_DECAP: &str = "lb_decap";
 /// XDP program that lets everything pass: for the far end of a veth that XDP sends out of, whose driver wakes the
 /// receiver of an `XDP_TX` only where a program is attached; and the floor of what a program costs.
 pub const PROGRAM_PASS: &str = "lb_pass";
+/// XDP program that `lb_ingress` calls where addresses are translated.
+pub const PROGRAM_NAT: &str = "lb_nat";
 /// sk_reuseport program of every listener group.
 pub const PROGRAM_STEER: &str = "lb_steer";
 /// sk_lookup program of the network namespace: see [`crate::lookup`].
@@ -48,6 +50,22 @@ pub const MAP_FLOWS: &str = "FLOWS";
 pub const MAP_INSERTS: &str = "INSERTS";
 /// `Array<u32>`, one entry: tick at which a flow last could not be recorded. Written by packets, read by control.
 pub const MAP_REFUSED_AT: &str = "REFUSED_AT";
+/// `ProgramArray` of what `lb_ingress` calls.
+pub const MAP_PROGRAMS: &str = "PROGRAMS";
+/// Index of [`PROGRAM_NAT`] in it.
+pub const CALL_NAT: u32 = 0;
+/// `LruHashMap<FlowKey, NatEntry>`: translated flows, half-open.
+pub const MAP_NAT_OPENING: &str = "NAT_OPENING";
+/// `HashMap<FlowKey, NatEntry>`: translated flows, established.
+pub const MAP_NAT_FLOWS: &str = "NAT_FLOWS";
+/// `Array<NatPool>` by VIP index.
+pub const MAP_NAT_POOLS: &str = "NAT_POOLS";
+/// `Array<[u8; 16]>`: addresses that sources are translated to.
+pub const MAP_NAT_SOURCES: &str = "NAT_SOURCES";
+/// `PerCpuArray<u32>`, one entry: each core's walk through its part of the ports.
+pub const MAP_NAT_POSITION: &str = "NAT_POSITION";
+/// `PerCpuArray<u64>` by [`crate::nat::NatEvent`].
+pub const MAP_NAT_EVENTS: &str = "NAT_EVENTS";
 /// `Array<u64>`: [`crate::guard::GATE_WORDS`] words of 64 bits, `BPF_F_MMAPABLE`.
 pub const MAP_GATES: &str = "GATES";
 /// `Array<GuardBucket>`, `BPF_F_MMAPABLE`.

@@ -98,6 +98,12 @@ reasons! {
     TooBig = 24, "too-big", Answer;
     /// Sent to a backend that is this box itself: the kernel has it untouched.
     Local = 25, "local", Pass;
+    /// A backend's reply, translated back and sent to the client.
+    NatReturned = 26, "nat-returned", Forward;
+    /// An ICMP error about a translated flow, translated with it.
+    NatError = 27, "nat-error", Forward;
+    /// For a translating VIP, or for an address that sources are translated to, and of no flow that is known.
+    NatUnknown = 28, "nat-unknown", Drop;
 }
 
 impl Reason {

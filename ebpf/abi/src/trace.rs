@@ -93,6 +93,8 @@ pub const VERDICT_DROP: u32 = 2;
 pub const VERDICT_TRANSMIT: u32 = 3;
 /// Out by another interface.
 pub const VERDICT_REDIRECT: u32 = 4;
+/// On to `lb_nat`, which decides and counts: the trace ends here.
+pub const VERDICT_TRANSLATE: u32 = 5;
 
 /// The one entry of map `WHY`: a question, and the answer of `lb_why`.
 #[repr(C)]
@@ -106,5 +108,5 @@ pub struct Why {
     pub trace: Trace,
 }
 
-const _: () = assert!(size_of::<Trace>() == 216);
-const _: () = assert!(size_of::<Why>() == 224);
+const _: () = assert!(size_of::<Trace>() == 224);
+const _: () = assert!(size_of::<Why>() == 232);

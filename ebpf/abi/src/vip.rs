@@ -34,7 +34,7 @@ pub struct VipEntry {
     pub table: u32,
     /// Slots in that table.
     pub table_len: u32,
-    /// `FORWARD_*` (exactly one, or none for an entry that only answers echo) and other flags below.
+    /// `FORWARD_*` (exactly one, or none for an entry of an address) and other flags below.
     pub flags: u32,
     /// Key of this VIP's flow hash.
     pub hash_key: [u64; 2],
@@ -59,6 +59,11 @@ pub const ECHO: u32 = 1 << 3;
 /// For `lb_decap`, under key (outer destination, port 0, protocol 4 or 41) or, for GUE, (outer destination, port
 /// 6080, protocol 17): take the outer header off. Where `META` is zero it takes off every one.
 pub const DECAP: u32 = 1 << 4;
+/// Translate source and destination, and replies back.
+pub const FORWARD_NAT: u32 = 1 << 16;
+/// On the entry of an address for ICMP: it is one that sources are translated to. What comes for it and belongs
+/// to no flow is dropped; echo requests pass.
+pub const NAT_SOURCE: u32 = 1 << 17;
 
 /// In [`VipKey::protocol`]: the entry is of a range of ports that begins at [`VipKey::port`].
 pub const RANGE: u8 = 0x80;

@@ -50,12 +50,19 @@ use crate::maps;
 /// Maps, routes and clock.
 pub(crate) struct Kernel<'a> {
     ctx: &'a XdpContext,
+    room: u32,
 }
 
 impl<'a> Kernel<'a> {
     #[inline(always)]
     pub(crate) fn new(ctx: &'a XdpContext) -> Self {
-        Self { ctx }
+        Self::within(ctx, maps::ROOM)
+    }
+
+    /// In one of the rooms of a core.
+    #[inline(always)]
+    pub(crate) fn within(ctx: &'a XdpContext, room: u32) -> Self {
+        Self { ctx, room }
     }
 }
 
@@ -160,7 +167,7 @@ impl Env for Kernel<'_> {
 
     #[inline(always)]
     fn pick_moving(&self, flow: &Flow, idle: u32, stage: Stage, slot: Slot) -> Pick {
-        ask_moving(flow);
+        ask_moving(self.room, flow);
         pick_of(lb_pick_moving(slot.0, idle as u64, stage as u64))
     }
 
@@ -228,7 +235,7 @@ impl Env for Kernel<'_> {
 
     #[inline(always)]
     fn find_hop(&self, backend: u16, wanted: HopEntry, route: &Route) -> Result<(), Unroutable> {
-        let (to, from) = ask_hop(backend, wanted, route);
+        let (to, from) = ask_hop(self.room, backend, wanted, route);
         hop_result(lb_find_hop(self.ctx.ctx, to, from))
     }
 
@@ -241,7 +248,7 @@ impl Env for Kernel<'_> {
     #[inline(always)]
     fn route(&self, ingress: u32, route: &Route) -> Result<NextHop, Unroutable> {
         // Not on the stack, of which a program has but 512 bytes.
-        let room = maps::QUESTION.get_ptr_mut(0).ok_or(Unroutable::NoRoute)?;
+        let room = maps::QUESTION.get_ptr_mut(self.room).ok_or(Unroutable::NoRoute)?;
         // SAFETY: this core's own entry, of this size and alignment; XDP programs are not interrupted by one another on a
         // core. Integers and byte arrays: all zero is a question about nothing.
         let params = unsafe {
@@ -361,13 +368,13 @@ extern "C" fn lb_listed(list: u64, high: u64, low: u64) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn lb_pick_moving(slot: u64, idle: u64, stage: u64) -> u64 {
-    with_maps(|maps| pick_moving(maps, slot, idle, stage))
+    with_maps(|maps| pick_moving(maps, maps::ROOM, slot, idle, stage))
 }
 
 /// Leaves a flow in map `MOVING`.
 #[inline(always)]
-pub(crate) fn ask_moving(flow: &Flow) {
-    if let Some(key) = maps::MOVING.get_ptr_mut(0) {
+pub(crate) fn ask_moving(room: u32, flow: &Flow) {
+    if let Some(key) = maps::MOVING.get_ptr_mut(room) {
         // SAFETY: this core's own entry; XDP programs are not interrupted by one another on a core.
         unsafe { key.write(flow.key()) };
     }
@@ -375,8 +382,8 @@ pub(crate) fn ask_moving(flow: &Flow) {
 
 /// Answers for it, as a number.
 #[inline(always)]
-pub(crate) fn pick_moving<E: Env>(env: &E, slot: u64, idle: u64, stage: u64) -> u64 {
-    let Some(key) = maps::MOVING.get(0) else { return 0 };
+pub(crate) fn pick_moving<E: Env>(env: &E, room: u32, slot: u64, idle: u64, stage: u64) -> u64 {
+    let Some(key) = maps::MOVING.get(room) else { return 0 };
     let Pick { id, recorded } =
         select::pick_moving(env, key, idle as u32, Stage::of_number(stage as u8), Slot(slot));
     id as u64 | (recorded as u64) << 16
@@ -392,13 +399,13 @@ pub(crate) const fn pick_of(number: u64) -> Pick {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn lb_find_hop(ctx: *mut xdp_md, to: u64, from: u64) -> u64 {
-    find_hop(&Kernel::new(&XdpContext::new(ctx)), to, from)
+    find_hop(&Kernel::new(&XdpContext::new(ctx)), maps::ROOM, to, from)
 }
 
 /// Leaves a route in map `ROUTE`: the numbers that are asked by.
 #[inline(always)]
-pub(crate) fn ask_hop(backend: u16, wanted: HopEntry, route: &Route) -> (u64, u64) {
-    if let Some(room) = maps::ROUTE.get_ptr_mut(0) {
+pub(crate) fn ask_hop(room: u32, backend: u16, wanted: HopEntry, route: &Route) -> (u64, u64) {
+    if let Some(room) = maps::ROUTE.get_ptr_mut(room) {
         // SAFETY: this core's own entry; XDP programs are not interrupted by one another on a core.
         unsafe { (*room).write(*route) };
     }
@@ -408,8 +415,8 @@ pub(crate) fn ask_hop(backend: u16, wanted: HopEntry, route: &Route) -> (u64, u6
 
 /// Answers for it, as a number.
 #[inline(always)]
-pub(crate) fn find_hop<E: Env>(env: &E, to: u64, from: u64) -> u64 {
-    let Some(room) = maps::ROUTE.get_ptr(0) else { return 2 };
+pub(crate) fn find_hop<E: Env>(env: &E, room: u32, to: u64, from: u64) -> u64 {
+    let Some(room) = maps::ROUTE.get_ptr(room) else { return 2 };
     // SAFETY: this core's own entry, which the caller wrote.
     let route = unsafe { (*room).assume_init_ref() };
     let wanted = HopEntry {
@@ -469,7 +476,7 @@ pub(crate) const fn told_result(number: u64) -> Result<(), Reason> {
 #[inline(always)]
 pub(crate) fn with_maps(ask: impl FnOnce(&Kernel<'_>) -> u64) -> u64 {
     let nothing = XdpContext::new(ptr::null_mut());
-    ask(&Kernel { ctx: &nothing })
+    ask(&Kernel::new(&nothing))
 }
 
 /// A value of map `GUARD`.

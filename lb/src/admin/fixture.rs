@@ -75,6 +75,7 @@ fn config() -> Config {
                 forward: Forward::Ipip,
                 pool: "dns".into(),
                 flows_none: true,
+                nat_source: vec![],
             },
         )]),
         listeners: BTreeMap::from([(
@@ -163,7 +164,7 @@ pub(crate) fn view() -> View {
     }
 }
 
-/// One flow, to the VIP of [`view`].
+/// Two flows, to the VIP of [`view`].
 pub(crate) fn flows() -> FlowList {
     let flow = Flow {
         source: ([198, 51, 100, 7], 40_000).into(),
@@ -172,8 +173,10 @@ pub(crate) fn flows() -> FlowList {
         backend: BackendId(3),
         age: Duration::from_millis(12_900),
         state: "closing",
+        translated: None,
     };
-    FlowList { flows: vec![flow], omitted: 0 }
+    let translated = Flow { state: "half-open", translated: Some(([10, 0, 9, 1], 1024).into()), ..flow };
+    FlowList { flows: vec![flow, translated], omitted: 0 }
 }
 
 /// A packet path that steers one listener by hash.

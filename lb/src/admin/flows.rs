@@ -10,8 +10,8 @@ use super::{
 };
 use crate::config::{Transport, Vip};
 
-/// `{ "flows": [...], "omitted": n }`: flows through slots that are moving, as those of settled slots are remembered
-/// nowhere. `omitted` is null where the packet path did not answer.
+/// `{ "flows": [...], "omitted": n }`: flows that are translated, and flows through slots that are moving, as
+/// others of settled slots are remembered nowhere. `omitted` is null where the packet path did not answer.
 pub fn render(view: &View, list: Option<&FlowList>) -> Value {
     let backend = |id| view.backends().find(|(_, backend)| backend.id == id);
     let vip_of = |at: SocketAddr, protocol| {
@@ -31,6 +31,7 @@ pub fn render(view: &View, list: Option<&FlowList>) -> Value {
             "backend": backend.map(|(pool, backend)| format!("{pool}/{}", backend.name)),
             "age_seconds": flow.age.as_secs(),
             "state": flow.state,
+            "translated": flow.translated,
         })
     };
     let rows: Vec<Value> = list.map_or(&[][..], |list| &list.flows).iter().map(row).collect();
@@ -50,6 +51,10 @@ mod tests {
         let rows = &document["flows"];
         assert_eq!((&rows[0]["vip"], &rows[0]["backend"]), (&json!("dns"), &json!("dns/10.0.1.53")));
         assert_eq!((&rows[0]["age_seconds"], &rows[0]["state"]), (&json!(12), &json!("closing")));
+        assert_eq!(
+            (&rows[1]["translated"], &rows[1]["state"]),
+            (&json!("10.0.9.1:1024"), &json!("half-open"))
+        );
         let silent = render(&view, None);
         assert_eq!(silent, json!({ "flows": [], "omitted": null }), "nobody answered");
     }

@@ -7,6 +7,7 @@ use std::fmt::Display;
 
 use lb_abi::{
     counter::{FlowEvent, Traffic},
+    nat::NatEvent,
     reason::Reason,
 };
 
@@ -230,6 +231,18 @@ fn xdp(encoder: &mut Encoder, packets: &Packets) {
     for (event, count) in FlowEvent::ALL.iter().zip(packets.flow_events) {
         family.sample(&[("reason", &event.name())], count);
     }
+    let mut family = encoder.family(
+        "lb_xdp_nat_events_total",
+        Kind::Counter,
+        "What happened to translated flows: opened, established, and so on.",
+    );
+    for (event, count) in NatEvent::ALL.iter().zip(packets.nat.events) {
+        family.sample(&[("reason", &event.name())], count);
+    }
+    family.sample(&[("reason", &"expired")], packets.nat.expired);
+    encoder
+        .family("lb_xdp_nat_flows", Kind::Gauge, "Translated flows that are established.")
+        .sample(&[], packets.nat.flows);
     encoder
         .family("lb_xdp_open_slots", Kind::Gauge, "Slots that just changed owner.")
         .sample(&[], packets.slots_open);
@@ -346,6 +359,8 @@ mod tests {
             interface: Some("eth0".to_owned()),
             counts: vec![(Reason::Mtu, 11), (Reason::Ttl, 0)],
         });
+        packets.nat.events[NatEvent::Opened as usize] = 21;
+        packets.nat.flows = 22;
         packets.vips.push(("dns".into(), Traffic { packets: 4, bytes: 400, new_flows: 1 }));
         packets.backends.push((BackendId(3), Traffic { packets: 4, bytes: 400, new_flows: 1 }));
         packets.active_vips.push(("dns".into(), 17));
@@ -362,6 +377,8 @@ mod tests {
             (r#"lb_xdp_packets_total{reason="mtu"}"#, 11.0),
             (r#"lb_xdp_dropped_packets_total{interface="eth0",reason="mtu"}"#, 11.0),
             (r#"lb_xdp_dropped_packets_total{interface="eth0",reason="ttl"}"#, 0.0),
+            (r#"lb_xdp_nat_events_total{reason="opened"}"#, 21.0),
+            (r#"lb_xdp_nat_flows"#, 22.0),
             (r#"lb_xdp_vip_bytes_total{vip="dns"}"#, 400.0),
             (r#"lb_xdp_vip_active_flows{vip="dns"}"#, 17.0),
             (r#"lb_xdp_backend_active_flows{pool="dns",backend="10.0.1.53"}"#, 16.0),

@@ -24,7 +24,7 @@ pub mod why;
 
 pub use client::{capture as begin_capture, get, why as ask_why};
 pub use packets::{
-    Ask, Attached, Flow, FlowList, Packets, PacketsSource, SlotMove, SteerReport, TableDigest,
+    Ask, Attached, Flow, FlowList, NatReport, Packets, PacketsSource, SlotMove, SteerReport, TableDigest,
 };
 pub use server::{Doors, Server};
 pub use show::What;

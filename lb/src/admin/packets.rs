@@ -4,6 +4,7 @@ use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use lb_abi::{
     counter::{FlowEvent, Traffic},
+    nat::NatEvent,
     reason::Reason,
 };
 use serde::Serialize;
@@ -42,6 +43,8 @@ pub struct Packets {
     pub slots_closed: u64,
     /// Tables.
     pub tables: Vec<TableDigest>,
+    /// Translated flows.
+    pub nat: NatReport,
     /// Listener groups under `lb_steer`.
     pub steer: Vec<SteerReport>,
 }
@@ -139,6 +142,17 @@ pub struct SteerReport {
     pub relieved: u64,
 }
 
+/// Counts of translated flows.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NatReport {
+    /// Established, when last looked through.
+    pub flows: u64,
+    /// Removed as they had expired, since this process began.
+    pub expired: u64,
+    /// By [`NatEvent`], in its order.
+    pub events: [u64; NatEvent::ALL.len()],
+}
+
 /// What is remembered of flows.
 #[derive(Clone, Debug, Default)]
 pub struct FlowList {
@@ -148,7 +162,7 @@ pub struct FlowList {
     pub omitted: usize,
 }
 
-/// One flow; remembered only while its slot of a table is moving.
+/// One flow; remembered while its slot of a table is moving, or as it is translated.
 #[derive(Clone, Copy, Debug)]
 pub struct Flow {
     /// Client.
@@ -161,8 +175,10 @@ pub struct Flow {
     pub backend: BackendId,
     /// Since its last packet.
     pub age: Duration,
-    /// What its record does now, in words.
+    /// Where it stands, in words.
     pub state: &'static str,
+    /// What the backend takes for the client, where the flow is translated.
+    pub translated: Option<SocketAddr>,
 }
 
 /// A question to the owner of the packet path, with where to answer.

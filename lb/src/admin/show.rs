@@ -11,7 +11,7 @@ use super::{
     why,
 };
 use crate::{
-    config::{Forward, HostMatch, PathMatch},
+    config::{HostMatch, PathMatch},
     metrics::{ListenerMetrics, WorkerMetrics},
 };
 
@@ -109,7 +109,9 @@ impl What {
             ],
             Self::Drops => &["plane", "reason", "count", "interfaces", "blame", "meaning"],
             Self::Generations => &["generation", "state", "digest", "source"],
-            Self::Flows => &["vip", "source", "destination", "protocol", "backend", "age_seconds", "state"],
+            Self::Flows => {
+                &["vip", "source", "destination", "protocol", "backend", "translated", "age_seconds", "state"]
+            }
             Self::Config => &[],
         }
     }
@@ -170,7 +172,7 @@ fn vips(view: &View, packets: Option<&Packets>) -> Vec<Value> {
             "vip": name,
             "address": vip.addresses.iter().map(ToString::to_string).chain(prefixes).collect::<Vec<_>>(),
             "ports": ports.collect::<Vec<_>>(),
-            "forward": match vip.forward { Forward::Ipip => "ipip", Forward::Gue => "gue", Forward::L2dsr => "l2dsr" },
+            "forward": vip.forward.name(),
             "pool": vip.pool,
             "packets": traffic.map(|t| t.packets),
             "bytes": traffic.map(|t| t.bytes),

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Backend, Config, Forward, HostPattern, Interface, Listener, PathPattern, Pool, Route, Sources, Vip,
-    Workers, file::show_duration,
+    Backend, Config, HostPattern, Interface, Listener, PathPattern, Pool, Route, Sources, Vip, Workers,
+    file::show_duration,
 };
 
 impl Config {
@@ -84,9 +84,11 @@ fn vip(vip: &Vip) -> Value {
     let mut table = json!({
         "address": vip_addresses(vip),
         "ports": vip.ports.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "forward": match vip.forward { Forward::Ipip => "ipip", Forward::Gue => "gue", Forward::L2dsr => "l2dsr" },
+        "forward": vip.forward.name(),
         "pool": vip.pool,
     });
+    let sources: Vec<String> = vip.nat_source.iter().map(ToString::to_string).collect();
+    put(&mut table, "nat_source", (!sources.is_empty()).then_some(sources));
     put(&mut table, "flows", vip.flows_none.then_some("none"));
     table
 }

@@ -181,6 +181,20 @@ pub struct Vip {
     pub pool: Arc<str>,
     /// `flows = "none"`: never remember.
     pub flows_none: bool,
+    /// With [`Forward::Nat`]: addresses that sources are translated to, of the family of `addresses`. Else empty.
+    pub nat_source: Vec<IpNet>,
+}
+
+impl Forward {
+    /// As it is written.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ipip => "ipip",
+            Self::Gue => "gue",
+            Self::L2dsr => "l2dsr",
+            Self::Nat => "nat",
+        }
+    }
 }
 
 impl Vip {
@@ -274,6 +288,8 @@ pub enum Forward {
     Gue,
     /// Unchanged, to the backend's Ethernet address.
     L2dsr,
+    /// With source and destination translated; replies are translated back.
+    Nat,
 }
 
 /// `[listener.NAME]`.

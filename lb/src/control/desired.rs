@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::{IpAddrRange, IpNet, Ipv4AddrRange, Ipv4Net, Ipv6AddrRange, Ipv6Net};
 
 use super::lineage;
 use crate::{
@@ -50,6 +50,23 @@ impl Outer {
         Ok(outer)
     }
 
+    /// What comes for a source of translated flows and belongs to none is dropped: no address for anything else.
+    fn taken(self, config: &Config) -> Vec<String> {
+        let own = [self.v4.map(IpNet::from), self.v6.map(IpNet::from)];
+        let mut taken = Vec::new();
+        for (name, vip) in &config.vips {
+            let overlap =
+                |own: &&IpNet| vip.nat_source.iter().any(|net| net.contains(*own) || own.contains(net));
+            for own in own.iter().flatten().filter(overlap) {
+                taken.push(format!(
+                    "vip {name}: nat_source overlaps {own}, this host's own: whatever else speaks to addresses of \
+                     both is dropped (nat-unknown)"
+                ));
+            }
+        }
+        taken
+    }
+
     /// Source of a single outer header to that address: of a prefix, its first.
     pub(super) fn source(self, to: IpAddr) -> Option<IpAddr> {
         match to {
@@ -77,9 +94,9 @@ impl Outer {
         }
     }
 
-    /// What cannot be reached by a tunnel, one sentence for each VIP.
+    /// What cannot be reached by a tunnel, one sentence for each VIP; and what translation takes away.
     pub(super) fn shortages(self, config: &Config) -> Vec<String> {
-        let mut shortages = Vec::new();
+        let mut shortages = self.taken(config);
         for (name, vip) in
             config.vips.iter().filter(|(_, vip)| matches!(vip.forward, Forward::Ipip | Forward::Gue))
         {
@@ -110,6 +127,8 @@ pub(super) fn desired(
     state_dir: &Path,
 ) -> Desired {
     let used = |pool: &&PoolSnapshot| config.vips.values().any(|vip| vip.pool == pool.name);
+    let translated =
+        |pool: &Arc<str>| config.vips.values().any(|vip| vip.forward == Forward::Nat && vip.pool == *pool);
     let pool = |pool: &PoolSnapshot| DesiredPool {
         name: pool.name.clone(),
         table_key: derive_key(secret, "table", &pool.name),
@@ -119,6 +138,8 @@ pub(super) fn desired(
             .map(|backend| DesiredBackend {
                 id: backend.id,
                 address: backend.address.ip(),
+                // Elsewhere the port says nothing to packets, and must not tell tables apart.
+                port: Some(backend.address.port()).filter(|port| translated(&pool.name) && *port != 0),
                 weight: backend.weight,
             })
             .collect(),
@@ -162,7 +183,9 @@ fn vips(name: &Arc<str>, vip: &Vip, secret: [u64; 2]) -> Vec<DesiredVip> {
             Transport::Tcp => TCP_FLOW_IDLE,
             Transport::Udp => UDP_FLOW_IDLE,
         };
-        by_memory.entry((vip.is_flowless(port), idle)).or_default().push(port);
+        // Translation has a memory of its own.
+        let is_flowless = vip.is_flowless(port) || vip.forward == Forward::Nat;
+        by_memory.entry((is_flowless, idle)).or_default().push(port);
     }
     let desired = |((flows_none, flow_idle), ports)| DesiredVip {
         name: name.clone(),
@@ -171,11 +194,20 @@ fn vips(name: &Arc<str>, vip: &Vip, secret: [u64; 2]) -> Vec<DesiredVip> {
         ports,
         forward: vip.forward,
         pool: vip.pool.clone(),
+        nat_source: vip.nat_source.iter().flat_map(|net| addresses(*net)).collect(),
         flows_none,
         flow_idle,
         hash_key: derive_key(secret, "flow", name),
     };
     by_memory.into_iter().map(desired).collect()
+}
+
+/// Every address of a prefix: what is routed to us needs none for the network itself and none for broadcasts.
+fn addresses(net: IpNet) -> IpAddrRange {
+    match net {
+        IpNet::V4(net) => IpAddrRange::V4(Ipv4AddrRange::new(net.network(), net.broadcast())),
+        IpNet::V6(net) => IpAddrRange::V6(Ipv6AddrRange::new(net.network(), net.broadcast())),
+    }
 }
 
 #[cfg(test)]
@@ -200,6 +232,29 @@ mod tests {
         assert_eq!(desired.pools.len(), 1, "pool app has no vip");
         assert_eq!(desired.pools[0].backends[0].id.0, 3);
         assert_ne!(desired.pools[0].table_key, desired.vips[0].hash_key);
+    }
+
+    #[test]
+    fn a_translating_vip_has_sources_ports_and_no_flow_records() {
+        let view = fixture::view();
+        let (mut config, mut snapshot) = ((*view.config).clone(), (*view.snapshot).clone());
+        let Some(vip) = config.vips.get_mut("dns") else { panic!("no vip") };
+        vip.forward = Forward::Nat;
+        vip.nat_source = vec!["10.0.9.0/30".parse().unwrap(), "10.0.9.9/32".parse().unwrap()];
+        let Some(pool) = snapshot.pools.iter_mut().find(|pool| &*pool.name == "dns") else {
+            panic!("no pool")
+        };
+        pool.backends[0].address.set_port(5353);
+        let desired = desired(&config, &snapshot, [1, 2], Outer::default(), Path::new("/nonexistent"));
+        assert!(desired.vips.iter().all(|vip| vip.flows_none));
+        let last: Vec<_> = desired.vips[0].nat_source.iter().map(ToString::to_string).collect();
+        assert_eq!(last, ["10.0.9.0", "10.0.9.1", "10.0.9.2", "10.0.9.3", "10.0.9.9"]);
+        assert_eq!(desired.pools[0].backends[0].port, Some(5353));
+        let outer = Outer { v4: "10.0.9.9/32".parse().ok(), v6: None };
+        let shortages = outer.shortages(&config);
+        assert!(shortages[0].contains("nat_source overlaps 10.0.9.9/32"), "{shortages:?}");
+        let outer = Outer { v4: "10.0.0.0/16".parse().ok(), v6: None };
+        assert_eq!(outer.shortages(&config).len(), 1);
     }
 
     #[test]

@@ -22,14 +22,14 @@ use super::{
 };
 use crate::{
     admin::{
-        Attached, Flow, FlowList, Packets, SlotMove, SteerReport, TableDigest,
+        Attached, Flow, FlowList, NatReport, Packets, SlotMove, SteerReport, TableDigest,
         capture::{Feed, Wish},
         packets::{InterfaceDrops, WhyAnswer},
         why::{Reading, Refusal},
     },
     config::{Config, Snapshot, Steer},
     model::{BackendId, Question, WorkerId},
-    steering::{self, Choice, Detached, Plane, SteerMode},
+    steering::{self, Choice, Detached, NatStats, Plane, SteerMode},
 };
 
 /// Number of TCP.
@@ -205,6 +205,11 @@ impl KernelPath {
         Ok(reports)
     }
 
+    fn nat_report(&self) -> steering::Result<NatReport> {
+        let NatStats { flows, expired, events } = self.plane.nat_stats()?;
+        Ok(NatReport { flows, expired, events })
+    }
+
     fn packets(&self) -> steering::Result<Packets> {
         let (stats, status) = (self.plane.stats()?, self.plane.status());
         let now = now_ticks();
@@ -241,6 +246,7 @@ impl KernelPath {
                     fallback: attached.fallback,
                 })
                 .collect(),
+            nat: self.nat_report()?,
             steer: self.steer_reports()?,
         })
     }
@@ -279,16 +285,32 @@ impl PacketPath for KernelPath {
 
     fn flows(&mut self) -> Result<FlowList, String> {
         let now = now_ticks();
-        let (found, omitted) = self.plane.flows(FLOWS_SHOWN, now).map_err(|error| error.to_string())?;
+        let (found, mut omitted) = self.plane.flows(FLOWS_SHOWN, now).map_err(|error| error.to_string())?;
+        let room = FLOWS_SHOWN - found.len().min(FLOWS_SHOWN);
+        let (translated, more) = self.plane.nat_flows(room).map_err(|error| error.to_string())?;
+        omitted += more;
+        // Another core's clock may be a tick ahead of ours.
+        let age = |seen: u32| steering::duration(u32::try_from(now.wrapping_sub(seen) as i32).unwrap_or(0));
         let flow = |flow: steering::Flow| Flow {
             source: flow.source,
             destination: flow.destination,
             protocol: flow.protocol,
             backend: flow.backend,
-            age: steering::duration(now.wrapping_sub(flow.seen)),
+            age: age(flow.seen),
             state: flow.state.words(),
+            translated: None,
         };
-        Ok(FlowList { flows: found.into_iter().map(flow).collect(), omitted })
+        let nat_flow = |flow: steering::NatFlow| Flow {
+            source: flow.client,
+            destination: flow.vip,
+            protocol: flow.protocol,
+            backend: flow.backend,
+            age: age(flow.seen),
+            state: flow.state.words(),
+            translated: Some(flow.source),
+        };
+        let flows = found.into_iter().map(flow).chain(translated.into_iter().map(nat_flow)).collect();
+        Ok(FlowList { flows, omitted })
     }
 
     fn why(&mut self, question: &Question) -> WhyAnswer {

@@ -2,8 +2,8 @@
 //!
 //! A backend behind `ipip` or `l2dsr` is of use only if it takes our packets apart and holds the VIP; its own address
 //! may answer all the same. So a check goes to the VIP's address, on the backend, where the VIP has the checked port
-//! and an address of the backend's family. Else, behind `gue`, and where the backend is this box itself, it goes to the
-//! backend's own address.
+//! and an address of the backend's family. Else, behind `gue` and `nat`, and where the backend is this box itself, it
+//! goes to the backend's own address.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -50,6 +50,8 @@ fn outer_of(forward: Forward, to: IpAddr, outer: Outer) -> Option<Option<IpAddr>
         Forward::L2dsr => Some(None),
         // lb_probe_out writes no UDP header: such a check goes to the backend's own address.
         Forward::Gue => None,
+        // Nothing of the VIP's is on the backend.
+        Forward::Nat => None,
     }
 }
 

@@ -1,6 +1,8 @@
 //! An estimate of the flows that are alive, by VIP and by backend: those of which a packet came within the last
 //! [`WINDOW_TICKS`] to twice that (15 to 30 seconds). How it is told from slots stands in [`lb_abi::activity`].
 //!
+//! Translated flows have entries: those are counted (see [`super::nat`]), and their packets read no slots.
+//!
 //! Within some percent where there are thousands, near exact for a few; blind beyond some ten flows per slot.
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -23,7 +25,7 @@ use super::{
 use crate::model::BackendId;
 
 /// Length of a window: 15 seconds.
-const WINDOW_TICKS: u32 = 112;
+pub(super) const WINDOW_TICKS: u32 = 112;
 /// Flows of one table above which one slot in eight is looked at.
 const MANY: f64 = 4096.0;
 /// What stands in a cell that no packet ever wrote, and in the word before the first window: no window has this number.
@@ -162,6 +164,12 @@ impl Plane {
             {
                 // A VIP that takes its table along to another pool has two for a while.
                 *active.vips.entry(name.clone()).or_default() += sum.round() as u64;
+            }
+        }
+        for (vip, backend, flows) in self.sync.nat_active() {
+            *by_backend.entry(backend).or_default() += flows as f64;
+            if let Some(name) = self.sync.vip_names.get(&vip) {
+                *active.vips.entry(name.clone()).or_default() += flows;
             }
         }
         active.backends = by_backend.into_iter().map(|(id, flows)| (id, flows.round() as u64)).collect();

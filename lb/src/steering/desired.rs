@@ -68,6 +68,8 @@ pub struct DesiredVip {
     pub forward: Forward,
     /// Name of one of [`Desired::pools`].
     pub pool: Arc<str>,
+    /// With [`Forward::Nat`]: what sources are translated to, of the family of the addresses.
+    pub nat_source: Vec<IpAddr>,
     /// Never remember flows.
     pub flows_none: bool,
     /// How long a flow without packets is remembered.
@@ -96,6 +98,8 @@ pub struct DesiredBackend {
     pub id: BackendId,
     /// Where packets go.
     pub address: IpAddr,
+    /// Port that translated packets go to; `None`: the VIP's.
+    pub port: Option<u16>,
     /// Share of the slots.
     pub weight: u16,
 }
@@ -107,7 +111,7 @@ impl DesiredPool {
             .iter()
             .map(|backend| Member {
                 id: backend.id,
-                identity: identity(backend.address),
+                identity: identity(backend.address, backend.port),
                 weight: backend.weight,
             })
             .collect()
@@ -115,9 +119,13 @@ impl DesiredPool {
 }
 
 /// A backend's identity in Maglev tables; no secret, the table's key is.
-fn identity(address: IpAddr) -> u64 {
+fn identity(address: IpAddr, port: Option<u16>) -> u64 {
     let bits = u128::from_be_bytes(mapped(address));
-    sip13([0, 0], [bits as u64, (bits >> 64) as u64])
+    let (low, high) = (bits as u64, (bits >> 64) as u64);
+    match port {
+        None => sip13([0, 0], [low, high]),
+        Some(port) => sip13([0, 0], [low, high, u64::from(port)]),
+    }
 }
 
 /// A key of its own for every purpose, from the one secret of the config. Equal on every node that has it.
@@ -164,6 +172,11 @@ pub(super) fn vip_key(net: IpNet, port: VipPort) -> VipKey {
     VipKey { port: Be16::new(port.port), protocol: protocol | range, ..echo_key(net) }
 }
 
+/// What stands in `BACKENDS` of a backend: its address, and its port or 0.
+pub(super) fn ends(backend: &DesiredBackend) -> (IpAddr, Be16) {
+    (backend.address, Be16::new(backend.port.unwrap_or(0)))
+}
+
 /// Number of a transport.
 const fn vip_protocol(transport: Transport) -> u8 {
     match transport {
@@ -200,10 +213,12 @@ pub(super) struct Checked<'a> {
     pub(super) keys: BTreeMap<VipKey, &'a DesiredVip>,
     /// Keys that only answer echo, each with a VIP of that address.
     pub(super) echo: BTreeMap<VipKey, &'a DesiredVip>,
+    /// Keys of addresses that sources are translated to.
+    pub(super) sources: BTreeMap<VipKey, &'a DesiredVip>,
     /// Pools that a VIP names.
     pub(super) pools: BTreeMap<&'a str, &'a DesiredPool>,
     /// Backends of those pools.
-    pub(super) backends: BTreeMap<BackendId, IpAddr>,
+    pub(super) backends: BTreeMap<BackendId, (IpAddr, Be16)>,
 }
 
 impl Desired {
@@ -214,6 +229,7 @@ impl Desired {
         let mut checked = Checked {
             keys: BTreeMap::new(),
             echo: BTreeMap::new(),
+            sources: BTreeMap::new(),
             pools: BTreeMap::new(),
             backends: BTreeMap::new(),
         };
@@ -228,7 +244,8 @@ impl Desired {
         let pools: Vec<&DesiredPool> = checked.pools.values().copied().collect();
         pools.into_iter().try_for_each(|pool| checked.add_backends(pool))?;
         bound("vips", self.vips.len(), VIPS_MAX)?;
-        bound("vip addresses and ports", checked.keys.len() + checked.echo.len(), VIP_KEYS_MAX)?;
+        let keys = checked.keys.len() + checked.echo.len() + checked.sources.len();
+        bound("vip addresses and ports", keys, VIP_KEYS_MAX)?;
         bound("denied and allowed prefixes", self.deny.len() + self.allow.len(), DENY_MAX)?;
         let v6 = self.deny.iter().chain(&*self.allow).filter(|net| net.addr().is_ipv6());
         let lengths: BTreeSet<u8> = v6.map(IpNet::prefix_len).collect();
@@ -239,6 +256,7 @@ impl Desired {
 
 impl<'a> Checked<'a> {
     fn add_keys(&mut self, vip: &'a DesiredVip) -> Result<()> {
+        self.sources.extend(vip.nat_source.iter().map(|&source| (echo_key(source.into()), vip)));
         for net in vip.nets() {
             self.echo.entry(echo_key(net)).or_insert(vip);
             for &port in &vip.ports {
@@ -279,9 +297,10 @@ impl<'a> Checked<'a> {
                     max: BACKENDS_MAX as usize - 1,
                 });
             }
-            let one = *self.backends.entry(id).or_insert(backend.address);
-            if one != backend.address {
-                return Err(Error::BackendTwice { id, one, two: backend.address });
+            let ends = ends(backend);
+            let one = *self.backends.entry(id).or_insert(ends);
+            if one != ends {
+                return Err(Error::BackendTwice { id, one: one.0, two: backend.address });
             }
         }
         Ok(())
@@ -324,12 +343,17 @@ mod tests {
             ports: vec![port],
             forward: Forward::Ipip,
             pool: "dns".into(),
+            nat_source: vec![],
             flows_none: false,
             flow_idle: Duration::from_secs(1),
             hash_key: [0, 0],
         };
-        let backend =
-            |id, last| DesiredBackend { id: BackendId(id), address: [10, 0, 0, last].into(), weight: 1 };
+        let backend = |id, last| DesiredBackend {
+            id: BackendId(id),
+            address: [10, 0, 0, last].into(),
+            port: None,
+            weight: 1,
+        };
         let pool = |backends| DesiredPool { name: "dns".into(), table_key: [0, 0], backends, lineage: None };
         let with = |vips, pools| Desired { vips, pools, ..Desired::default() };
         let error = |desired: Desired| desired.check().err().unwrap().to_string();

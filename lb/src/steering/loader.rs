@@ -29,6 +29,8 @@ const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 pub(super) const OF_INGRESS: &[&str] = &[
     names::MAP_SLOTS,
     names::MAP_FLOWS,
+    names::MAP_NAT_OPENING,
+    names::MAP_NAT_FLOWS,
     names::MAP_GATES,
     names::MAP_GUARD,
     names::MAP_PROBE_PORTS,
@@ -71,8 +73,14 @@ pub(super) fn load(bytes: &[u8], pins: Option<&Path>) -> Result<Ebpf> {
 /// Refuses an object whose map has another shape than the contract this daemon was compiled with.
 fn check_made(object: &Ebpf, shape: &Shape) -> Result<()> {
     // The kinds of map that the contract has; another kind is another contract.
-    let Some(Map::Array(map) | Map::HashMap(map) | Map::PerCpuArray(map) | Map::ReusePortSockArray(map)) =
-        object.map(shape.name)
+    let Some(
+        Map::Array(map)
+        | Map::HashMap(map)
+        | Map::LruHashMap(map)
+        | Map::PerCpuArray(map)
+        | Map::ProgramArray(map)
+        | Map::ReusePortSockArray(map),
+    ) = object.map(shape.name)
     else {
         return Err(Error::Missing { kind: "map", name: shape.name });
     };

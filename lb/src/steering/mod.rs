@@ -53,6 +53,7 @@ mod links;
 mod loader;
 mod lookup;
 pub mod maps;
+mod nat;
 mod netlink;
 mod object;
 mod patience;
@@ -94,7 +95,8 @@ pub use facts::gather as gather_steer_facts;
 pub use flows::{Flow, FlowState};
 pub use interfaces::InterfaceDrops;
 pub use lookup::{LookupGroup, parking};
-pub use maps::{Lists, SlotArray};
+pub use maps::{Lists, NatPlace, SlotArray};
+pub use nat::{NatFlow, NatState, NatStats, NatStore};
 pub use object::embedded as embedded_object;
 pub use presence::Presence;
 pub use probes::{ProbePorts, ProbeWay};
@@ -234,6 +236,7 @@ impl Plane {
     /// # Errors
     /// The verifier's log, a mode that cannot be had, an interface that is taken or not there.
     pub fn attach(&mut self, interface: &str, mode: Option<XdpMode>) -> Result<Attached> {
+        self.place_nat()?;
         let program = loader::xdp(&mut self.object, names::PROGRAM_INGRESS)?;
         self.interfaces.number(&mut self.maps, interface, netlink::interface_index(interface)?)?;
         let (attached, link) = attach::attach(program, interface, mode, self.options.pins.as_deref())?;
@@ -244,6 +247,18 @@ impl Plane {
             probes::attach(&mut self.object, interface)?;
         }
         Ok(attached)
+    }
+
+    /// Puts `lb_nat` where `lb_ingress` calls it. An earlier process's one is replaced without a gap; the pinned map
+    /// keeps it when this process ends.
+    fn place_nat(&mut self) -> Result<()> {
+        let failed = |source| Error::Program {
+            action: format!("place {}", names::PROGRAM_NAT),
+            source: Box::new(source),
+        };
+        let program = loader::xdp(&mut self.object, names::PROGRAM_NAT)?;
+        let fd = program.fd().map_err(failed)?;
+        self.maps.nat.programs.set(names::CALL_NAT, fd, 0).map_err(Error::map(names::MAP_PROGRAMS))
     }
 
     /// Takes `lb_ingress` off every interface that an earlier process put it on and this one did not; gives their
@@ -405,6 +420,22 @@ impl Plane {
     /// The map that refused.
     pub fn flows(&self, max: usize, now_ticks: u32) -> Result<(Vec<Flow>, usize)> {
         flows::read(&self.sync, &self.maps, max, now_ticks)
+    }
+
+    /// Translated flows: at most `max`, and how many more there are. A full table takes a second.
+    ///
+    /// # Errors
+    /// The map that refused.
+    pub fn nat_flows(&self, max: usize) -> Result<(Vec<NatFlow>, usize)> {
+        nat::flows(&self.maps, max)
+    }
+
+    /// Counts of translated flows.
+    ///
+    /// # Errors
+    /// The map that refused.
+    pub fn nat_stats(&self) -> Result<NatStats> {
+        Ok(NatStats { events: stats::nat_events(&self.maps)?, ..self.sync.nat_stats() })
     }
 
     /// What the plane does now. Reads every slot in use.

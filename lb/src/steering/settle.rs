@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lb_abi::{
     backend::{BackendEntry, PRESENT},
+    be::Be16,
     flow::{FlowKey, FlowRecord},
     hash,
     meta::{FLAG_MOVING, Meta},
@@ -86,6 +87,7 @@ impl Sync {
     /// # Errors
     /// The map that refused.
     pub fn tick(&mut self, store: &mut impl Store, now: u32) -> Result<()> {
+        self.expire_nat(store, now)?;
         if self.meta.flags & FLAG_MOVING == 0 {
             return self.remove_lingering(store);
         }
@@ -273,7 +275,7 @@ impl Sync {
             .filter(|(id, entry)| entry.flags & PRESENT != 0 && !self.wanted.contains(id));
         for (id, entry) in lingering.map(|(id, entry)| (*id, *entry)).collect::<Vec<_>>() {
             // The generation stays, so that the id's next backend has another one.
-            self.put_backend(store, id, BackendEntry { address: [0; 16], flags: 0, ..entry })?;
+            self.put_backend(store, id, BackendEntry { address: [0; 16], flags: 0, port: Be16(0), ..entry })?;
         }
         Ok(())
     }

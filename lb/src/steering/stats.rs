@@ -7,6 +7,7 @@ use lb_abi::{
     counter::{FlowEvent, Traffic},
     interface::InterfaceEntry,
     names,
+    nat::NatEvent,
     reason::Reason,
     steer::SteerCounters,
 };
@@ -93,6 +94,16 @@ impl Counters for Maps {
             .and_then(|zeros| self.drops.set(counter, zeros, 0))
             .map_err(Error::map(names::MAP_DROPS))
     }
+}
+
+/// Events of translated flows.
+pub(super) fn nat_events(maps: &Maps) -> Result<[u64; NatEvent::ALL.len()]> {
+    let mut events = [0; NatEvent::ALL.len()];
+    for (event, count) in NatEvent::ALL.iter().zip(&mut events) {
+        let values = maps.nat.events.get(&(*event as u32), 0).map_err(Error::map(names::MAP_NAT_EVENTS))?;
+        *count = values.iter().sum();
+    }
+    Ok(events)
 }
 
 /// Verdicts alone, for a host that only decapsulates.

@@ -15,11 +15,12 @@ use lb_abi::{
 use super::{
     error::{Error, Result},
     maps::{Lists, Maps, SlotArray},
+    nat::NatStore,
 };
 use crate::model::BackendId;
 
 /// What [`super::Sync`] reads and writes. Every write is visible to packets when the call returns.
-pub trait Store {
+pub trait Store: NatStore {
     /// Every entry of `VIPS`.
     fn vips(&self) -> Result<BTreeMap<VipKey, VipEntry>>;
     /// Writes one, over what is there.

@@ -16,11 +16,14 @@ use ipnet::IpNet;
 use lb_abi::{
     ABI_VERSION,
     backend::{BackendEntry, DOWN, LOCAL, PRESENT},
+    be::Be16,
     bounds::{TABLE_LEN, VIPS_MAX},
     lengths::{DENY_V4, DENY_V6, LISTS, Lengths, VIP_V4, VIP_V6},
     meta::{FLAG_DENY_V4, FLAG_DENY_V6, FLAG_MOVING, FLAG_WIDE_VIPS, Meta},
     slot::{Phase, Slot},
-    vip::{ECHO, FLOWS_NONE, FORWARD_GUE, FORWARD_IPIP, FORWARD_L2DSR, VipEntry, VipKey},
+    vip::{
+        ECHO, FLOWS_NONE, FORWARD_GUE, FORWARD_IPIP, FORWARD_L2DSR, FORWARD_NAT, NAT_SOURCE, VipEntry, VipKey,
+    },
 };
 
 use super::{
@@ -28,6 +31,7 @@ use super::{
     desired::{Checked, Desired, DesiredVip, mapped, ticks},
     error::{Error, Result},
     maps::{Lists, SlotArray},
+    nat::Nat,
     patience::Patience,
     regions::{self, Plan, Region},
     store::Store,
@@ -62,6 +66,7 @@ pub struct Sync {
     is_behind: bool,
     pub(super) patience: Patience,
     pub(super) causes: Causes,
+    pub(super) nat: Nat,
 }
 
 /// Deny and allow list, and the key under which they stand in the maps.
@@ -114,6 +119,7 @@ impl Sync {
             is_behind: false,
             patience: Patience::new(store.inserts_refused()?),
             causes: Causes::default(),
+            nat: Nat::adopt(store)?,
             backends,
         })
     }
@@ -146,6 +152,8 @@ impl Sync {
                 store.reset_vip_traffic(index)?;
             }
         }
+        let index_of: BTreeMap<&str, u32> = indexes.iter().map(|(index, name)| (&**name, *index)).collect();
+        self.put_nat(store, &checked, |vip| index_of.get(&*vip.name).copied().unwrap_or(0))?;
         let wanted = entries(&checked, &plan, &indexes);
         if self.meta.flags & FLAG_MOVING != 0 && !self.vips.keys().eq(wanted.keys()) {
             self.forget_flows(store, &wanted)?;
@@ -256,21 +264,22 @@ impl Sync {
     fn put_backends(
         &mut self,
         store: &mut impl Store,
-        wanted: &BTreeMap<BackendId, IpAddr>,
+        wanted: &BTreeMap<BackendId, (IpAddr, Be16)>,
         local: &BTreeSet<IpAddr>,
     ) -> Result<BTreeSet<BackendId>> {
         let mut renamed = BTreeSet::new();
-        for (&id, &address) in wanted {
+        for (&id, &(address, port)) in wanted {
             let local = if local.contains(&address) { LOCAL } else { 0 };
             let address = mapped(address);
             let down = if self.down.contains(&id) { DOWN } else { 0 };
             let old = self.backends.get(&id).copied();
-            let same = old.is_none_or(|entry| entry.address == address);
+            let same = old.is_none_or(|entry| entry.address == address && entry.port == port);
             if !same {
                 renamed.insert(id);
             }
             let generation = old.map_or(0, |entry| entry.generation.wrapping_add(u32::from(!same)));
-            self.put_backend(store, id, BackendEntry { address, flags: PRESENT | down | local, generation })?;
+            let flags = PRESENT | down | local;
+            self.put_backend(store, id, BackendEntry { address, flags, generation, port, pad: 0 })?;
         }
         Ok(renamed)
     }
@@ -503,6 +512,7 @@ fn entries(
             Forward::Ipip => FORWARD_IPIP,
             Forward::Gue => FORWARD_GUE,
             Forward::L2dsr => FORWARD_L2DSR,
+            Forward::Nat => FORWARD_NAT,
         };
         let entry = VipEntry {
             vip: index(vip),
@@ -517,6 +527,8 @@ fn entries(
         entries.insert(*key, entry);
     }
     let echo = |vip: &DesiredVip| VipEntry { vip: index(vip), flags: ECHO, ..VipEntry::default() };
+    let source = |vip: &DesiredVip| VipEntry { vip: index(vip), flags: NAT_SOURCE, ..VipEntry::default() };
+    entries.extend(checked.sources.iter().map(|(key, vip)| (*key, source(vip))));
     entries.extend(checked.echo.iter().map(|(key, vip)| (*key, echo(vip))));
     entries
 }

@@ -8,6 +8,7 @@ use std::{
 
 use lb_abi::{
     backend::BackendEntry,
+    be::Be16,
     counter::FlowEvent,
     directory::{Bucket, PortRanges, VipSlot},
     flow::{FlowKey, FlowRecord, Inserts},
@@ -15,6 +16,7 @@ use lb_abi::{
     lengths::{LENGTHS_MAX, Length, Lengths},
     link::LinkEntry,
     meta::Meta,
+    nat::{NatEntry, NatEvent, NatPool},
     reason::Reason,
     slot::Slot,
     trace::Trace,
@@ -24,6 +26,7 @@ use lb_ebpf::{
     decap,
     env::{Env, FlowCell, NextHop, Route, Unroutable, Words},
     ingress,
+    nat::{self, NatEnv, Refusal, Table},
     packet::Frame,
     verdict::Verdict,
     witness::{self, Kind, Notes, Witness},
@@ -32,6 +35,7 @@ use lb_ebpf::{
 use crate::xdp::{
     directory::Directory,
     guard::Guard,
+    nat::{Book, HostCell},
     row::{Left, Moved, Program, Result, Row},
     world::{BACKENDS, FLOWS_LEN, LB0, LB0_MAC, LB1, LB1_MAC, MTU, World, address},
 };
@@ -39,7 +43,7 @@ use crate::xdp::{
 /// Runs a row.
 pub fn run(row: &Row) -> Result {
     run_with(row, |packet, mock| match row.program {
-        Program::Ingress => ingress::ingress(packet, mock),
+        Program::Ingress => through(packet, mock),
         Program::Decap => decap::decap(packet, mock),
     })
 }
@@ -51,7 +55,10 @@ pub fn witnessed<K: Kind>(row: &Row) -> (Result, Trace) {
         let verdict = ingress::ingress(packet, &Witness::<_, _, K>::new(mock, &notes));
         assert!(K::LIVE || mock.hops.borrow().is_empty(), "a next hop was kept");
         notes.change(|trace| witness::end(trace, verdict, LB0));
-        verdict
+        match verdict {
+            Verdict::Translate if K::LIVE => nat::nat(packet, mock, &mut nat::Passage::default()),
+            verdict => verdict,
+        }
     });
     (result, notes.0.into_inner())
 }
@@ -81,6 +88,7 @@ fn run_with(row: &Row, program: impl FnOnce(&mut Frame<'_>, &Mock<'_>) -> Verdic
         Left { key, backend, epoch, state, fresh: seen >= now }
     });
     let records = records.collect();
+    let nat = mock.nat.left().normal(now);
     Result {
         verdict,
         frame,
@@ -88,7 +96,44 @@ fn run_with(row: &Row, program: impl FnOnce(&mut Frame<'_>, &Mock<'_>) -> Verdic
         events,
         moved: mock.moved.into_inner(),
         records,
+        nat,
     }
+}
+
+/// `lb_ingress`, and what it calls.
+fn through(packet: &mut Frame<'_>, mock: &Mock<'_>) -> Verdict {
+    match ingress::ingress(packet, mock) {
+        Verdict::Translate => nat::nat(packet, mock, &mut nat::Passage::default()),
+        verdict => verdict,
+    }
+}
+
+/// What one packet came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Passed {
+    /// Told to the kernel.
+    pub verdict: Verdict,
+    /// The frame afterwards.
+    pub frame: Vec<u8>,
+    /// Counted.
+    pub reason: Reason,
+}
+
+/// Runs one frame through `lb_ingress` on a core, in a world with translated flows that last.
+///
+/// # Panics
+/// Not exactly one reason was counted.
+pub fn pass(world: &World, nat: &Rc<Book>, core: u32, frame: &[u8]) -> Passed {
+    const HEADROOM: usize = 64;
+    let mut buffer = vec![0; HEADROOM];
+    buffer.extend(frame);
+    let mut packet = Frame::new(&mut buffer, HEADROOM, LB0);
+    let mock = Mock { nat: nat.clone(), core, ..Mock::new(world) };
+    let verdict = through(&mut packet, &mock);
+    let frame = packet.bytes().to_vec();
+    let reasons = mock.reasons.into_inner();
+    assert_eq!(reasons.len(), 1, "{reasons:?}");
+    Passed { verdict, frame, reason: reasons[0] }
 }
 
 /// A world that can be asked what the kernel is asked.
@@ -103,6 +148,8 @@ struct Mock<'a> {
     events: RefCell<Vec<FlowEvent>>,
     moved: RefCell<Vec<Moved>>,
     hops: RefCell<HashMap<u16, HopEntry>>,
+    nat: Rc<Book>,
+    core: u32,
     answers_left: Cell<u32>,
 }
 
@@ -120,6 +167,8 @@ impl<'a> Mock<'a> {
             events: RefCell::default(),
             moved: RefCell::default(),
             hops: RefCell::default(),
+            nat: Rc::new(Book::new(&world.nat)),
+            core: 0,
             answers_left: Cell::new(world.answers_left),
         }
     }
@@ -179,7 +228,8 @@ impl Env for Mock<'_> {
 
     fn backend(&self, id: u16) -> Option<&BackendEntry> {
         // As in an array map: who is not written is there, and zero.
-        const NONE: BackendEntry = BackendEntry { address: [0; 16], flags: 0, generation: 0 };
+        const NONE: BackendEntry =
+            BackendEntry { address: [0; 16], flags: 0, generation: 0, port: Be16(0), pad: 0 };
         Some(self.world.backends.iter().find(|(other, _)| *other == id).map_or(&NONE, |(_, entry)| entry))
     }
 
@@ -270,5 +320,38 @@ impl Env for Mock<'_> {
 
     fn count_traffic(&self, vip: u32, backend: u16, bytes: u64, new_flow: bool) {
         self.moved.borrow_mut().push(Moved { vip, backend, bytes, new_flows: u64::from(new_flow) });
+    }
+}
+
+impl NatEnv for Mock<'_> {
+    type Cell = HostCell;
+
+    fn nat(&self, table: Table, key: &FlowKey) -> Option<HostCell> {
+        self.nat.get(table, key)
+    }
+
+    fn nat_insert(&self, table: Table, key: &FlowKey, entry: &NatEntry) -> std::result::Result<(), Refusal> {
+        self.nat.insert(table, key, entry)
+    }
+
+    fn nat_remove(&self, table: Table, key: &FlowKey) {
+        self.nat.remove(table, key);
+    }
+
+    fn nat_pool(&self, _: u32) -> Option<NatPool> {
+        Some(self.world.nat.pool)
+    }
+
+    fn nat_source(&self, index: u32) -> Option<[u8; 16]> {
+        // As in an array map: who is not written is there, and zero.
+        Some(self.world.nat.sources.get(index as usize).copied().unwrap_or_default())
+    }
+
+    fn nat_position(&self) -> (u32, u32) {
+        (self.core, self.nat.position(self.core))
+    }
+
+    fn count_nat(&self, event: NatEvent) {
+        self.nat.count(event);
     }
 }

@@ -8,6 +8,7 @@ pub mod guard;
 pub mod host;
 pub mod kernel;
 pub mod namespace;
+pub mod nat;
 pub mod row;
 pub mod rows;
 pub mod tap;

@@ -1,6 +1,11 @@
 //! One case, and how it is judged.
 
-use lb_abi::{counter::FlowEvent, flow::FlowKey, reason::Reason};
+use lb_abi::{
+    counter::FlowEvent,
+    flow::FlowKey,
+    nat::{NatEntry, NatEvent},
+    reason::Reason,
+};
 use lb_ebpf::verdict::Verdict;
 
 use crate::{packet::Packet, xdp::world::World};
@@ -66,6 +71,36 @@ pub struct Result {
     pub moved: Vec<Moved>,
     /// Records, in key order.
     pub records: Vec<Left>,
+    /// Translated flows.
+    pub nat: NatLeft,
+}
+
+/// Translated flows as left behind, and what was counted of them. Ticks are only told as fresh (1: the row's tick or
+/// after) or not (0).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NatLeft {
+    /// Of `NAT_OPENING`.
+    pub opening: Vec<(FlowKey, NatEntry)>,
+    /// Of `NAT_FLOWS`.
+    pub flows: Vec<(FlowKey, NatEntry)>,
+    /// Events, in index order.
+    pub events: Vec<NatEvent>,
+}
+
+impl NatLeft {
+    /// In key order, and with ticks told as fresh or not at `now`.
+    pub fn normal(mut self, now: u32) -> Self {
+        for (_, entry) in self.opening.iter_mut().chain(&mut self.flows) {
+            entry.seen = u32::from(entry.seen.wrapping_sub(now) <= u32::MAX / 2);
+        }
+        let order = |(key, _): &(FlowKey, NatEntry)| {
+            (key.source, key.source_port, key.destination, key.destination_port)
+        };
+        self.opening.sort_by_key(order);
+        self.flows.sort_by_key(order);
+        self.events.sort_by_key(|event| *event as u32);
+        self
+    }
 }
 
 /// A case.
@@ -108,8 +143,15 @@ impl Row {
 }
 
 fn show(result: &Result) -> String {
-    let Result { verdict, frame, reasons, events, moved, records } = result;
-    format!("{verdict:?} {reasons:?} {events:?} {moved:?} {records:?}\n            {}", hex(frame))
+    let Result { verdict, frame, reasons, events, moved, records, nat } = result;
+    let mut text =
+        format!("{verdict:?} {reasons:?} {events:?} {moved:?} {records:?}\n            {}", hex(frame));
+    for (table, (key, entry)) in
+        nat.opening.iter().map(|pair| ("opening", pair)).chain(nat.flows.iter().map(|pair| ("flows", pair)))
+    {
+        text += &format!("\n            {table} {key:?}\n                -> {entry:?}");
+    }
+    text + &format!("\n            {:?}", nat.events)
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -19,9 +19,10 @@ use lb_abi::{
     flow::{FlowKey, FlowRecord},
     lengths::{Lengths, VIP_V4, VIP_V6, index},
     link::LinkEntry,
-    meta::{FLAG_WIDE_VIPS, Meta},
+    meta::{FLAG_NAT, FLAG_WIDE_VIPS, Meta},
+    nat::{NatEntry, NatPool},
     slot::{GRACE_TICKS, Phase, Slot},
-    vip::{ECHO, RANGE, VipEntry, VipKey},
+    vip::{ECHO, FLOWS_NONE, FORWARD_NAT, NAT_SOURCE, RANGE, VipEntry, VipKey},
 };
 
 use crate::packet::{Mac, Packet};
@@ -52,6 +53,10 @@ pub const OVER: u32 = IDLE + GRACE_TICKS + 100;
 pub const TABLE_LEN: u32 = 7;
 /// Entries of map `FLOWS`, on both sides: one more is refused.
 pub const FLOWS_LEN: usize = 1;
+/// Entries of map `NAT_FLOWS`, on both sides: two flows.
+pub const NAT_FLOWS_LEN: usize = 4;
+/// Cores that ports are dealt out to; rows run on the first.
+pub const NAT_CORES: u32 = 2;
 /// Counter index of every VIP.
 pub const VIP: u32 = 3;
 /// Key of every VIP's flow hash.
@@ -174,6 +179,23 @@ pub struct World {
     pub links: Vec<(u32, LinkEntry)>,
     /// ICMP errors that may still be sent; on the host only, as the kernel counts them by tick.
     pub answers_left: u32,
+    /// Maps of translated flows.
+    pub nat: Nat,
+}
+
+/// Content of the maps of translated flows.
+#[derive(Clone, Debug, Default)]
+pub struct Nat {
+    /// The VIPs' entry of `NAT_POOLS`.
+    pub pool: NatPool,
+    /// `NAT_SOURCES`, from index 0 on.
+    pub sources: Vec<[u8; 16]>,
+    /// The first core's entry of `NAT_POSITION`.
+    pub position: u32,
+    /// `NAT_OPENING`, the oldest first.
+    pub opening: Vec<(FlowKey, NatEntry)>,
+    /// `NAT_FLOWS`.
+    pub flows: Vec<(FlowKey, NatEntry)>,
 }
 
 impl World {
@@ -192,8 +214,12 @@ impl World {
             ..Meta::default()
         };
         let backends = BACKENDS.iter().map(|backend| {
-            let entry =
-                BackendEntry { address: address(backend.address), flags: backend.flags, generation: 1 };
+            let entry = BackendEntry {
+                address: address(backend.address),
+                flags: backend.flags,
+                generation: 1,
+                ..BackendEntry::default()
+            };
             (backend.id, entry)
         });
         let refused_at = now.wrapping_sub(OVER);
@@ -242,6 +268,24 @@ impl World {
             .vip("192.0.2.1", 53, 17, flags)
             .vip("2001:db8::1", 80, 6, flags)
             .vip("2001:db8::1", 53, 17, flags)
+    }
+
+    /// VIPs that translate, with these sources.
+    pub fn nat(self, sources: &[&str]) -> Self {
+        let mut world = self.forward(FORWARD_NAT | FLOWS_NONE);
+        world.meta.flags |= FLAG_NAT;
+        world.nat.pool = NatPool { first: 0, count: sources.len() as u32, cores: NAT_CORES, pad: 0 };
+        world.nat.sources = sources.iter().map(|source| address(source)).collect();
+        sources.iter().fold(world, |world, source| {
+            world.vip(source, 0, if source.contains(':') { 58 } else { 1 }, NAT_SOURCE)
+        })
+    }
+
+    /// The port of a backend, for VIPs that translate.
+    pub fn port(mut self, id: u16, port: u16) -> Self {
+        let of = self.backends.iter_mut().filter(|(other, _)| *other == id);
+        of.for_each(|(_, entry)| entry.port = Be16::new(port));
+        self
     }
 
     /// All slots alike.

@@ -51,7 +51,7 @@ pub(super) struct EnhancedPacket<'a> {
     pub(super) frame: &'a [u8],
     pub(super) comment: &'a str,
     /// Return code of the XDP program.
-    pub(super) verdict: u64,
+    pub(super) verdict: Option<u64>,
 }
 
 impl Writer {
@@ -97,7 +97,9 @@ impl Writer {
             pad(body);
             option(body, OPTION_COMMENT, comment.as_bytes());
             option(body, PACKET_FLAGS, &INBOUND.to_le_bytes());
-            option(body, PACKET_VERDICT, &[&[VERDICT_XDP][..], &verdict.to_le_bytes()].concat());
+            if let Some(verdict) = verdict {
+                option(body, PACKET_VERDICT, &[&[VERDICT_XDP][..], &verdict.to_le_bytes()].concat());
+            }
             option(body, OPTION_END, &[]);
         });
     }
@@ -217,7 +219,7 @@ mod tests {
             length: 1500,
             frame: &[1, 2, 3, 4, 5],
             comment: "dropped",
-            verdict: 1,
+            verdict: Some(1),
         });
         writer.statistics(0, Duration::from_secs(1), &TALLY);
         writer.take()

@@ -10,7 +10,7 @@ use lb_abi::{
     slot::{Phase, Slot},
     trace::{
         STEP_BACKEND, STEP_NEW_FLOW, STEP_RECORD_FOUND, STEP_SLOT, STEP_VIP_FOUND, Trace, VERDICT_DROP,
-        VERDICT_PASS, VERDICT_TRANSMIT,
+        VERDICT_PASS, VERDICT_TRANSLATE, VERDICT_TRANSMIT,
     },
     vip::{FORWARD_GUE, FORWARD_IPIP, FORWARD_L2DSR},
 };
@@ -100,12 +100,14 @@ impl Scribe {
 }
 
 /// `enum xdp_action` of the kernel.
-const fn xdp_action(verdict: u32) -> u64 {
+const fn xdp_action(verdict: u32) -> Option<u64> {
     match verdict {
-        VERDICT_DROP => 1,
-        VERDICT_PASS => 2,
-        VERDICT_TRANSMIT => 3,
-        _ => 4,
+        VERDICT_DROP => Some(1),
+        VERDICT_PASS => Some(2),
+        VERDICT_TRANSMIT => Some(3),
+        // Not known yet.
+        VERDICT_TRANSLATE => None,
+        _ => Some(4),
     }
 }
 
@@ -114,6 +116,7 @@ fn comment(view: &View, feed: &Feed, trace: &Trace) -> String {
     let has = |step| trace.steps & step != 0;
     let reason = Reason::ALL.get(trace.reason as usize).copied().unwrap_or(Reason::Abi);
     let mut parts = vec![match reason.fate() {
+        _ if trace.verdict == VERDICT_TRANSLATE => "on to translation".to_owned(),
         Fate::Forward => format!("{}{}", reason.name(), by(trace)),
         Fate::Answer => format!("answered: {}", reason.name()),
         Fate::Drop => format!("dropped: {}", reason.name()),

@@ -1,7 +1,8 @@
 //! `GET /v1/why?flow=...`: what would become of a packet, asked of the loaded program and the live tables.
 //!
 //! The packet of the question (see [`crate::model::Question`]) is run through `lb_why`: it reads what `lb_ingress`
-//! reads, and counts, records and sends nothing. What it cannot know is whether the flow table has room.
+//! reads, and counts, records and sends nothing. What it cannot know is whether the flow table has room, and whether a core
+//! has told as many senders as it may that packets do not fit.
 
 mod kernel;
 mod steps;
@@ -10,7 +11,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use lb_abi::{
     reason::{Fate, Reason},
-    trace::Trace,
+    trace::{Trace, VERDICT_TRANSLATE},
 };
 use serde_json::{Value, json};
 
@@ -61,7 +62,8 @@ pub struct Asked<'a> {
 
 /// `{ "question", "outcome", "reason", "text", "steps": [{ "step", "text", ... }, ...] }`.
 ///
-/// `outcome` is forwarded, answered, dropped or passed (to the kernel); `text` says all of it in one line, and each
+/// `outcome` is forwarded, translated (on to `lb_nat`, which is not asked), answered, dropped or passed (to the kernel);
+/// `text` says all of it in one line, and each
 /// step what it found. `reason` is null where XDP does not see the packet.
 pub fn render(view: &View, asked: Asked<'_>) -> Value {
     let mut steps = Vec::new();
@@ -70,7 +72,9 @@ pub fn render(view: &View, asked: Asked<'_>) -> Value {
         Teller { view, question: asked.question, reading, reason }.tell(&mut steps);
         reason
     });
+    let translated = asked.reading.is_some_and(|reading| reading.trace.verdict == VERDICT_TRANSLATE);
     let outcome = match reason.map(Reason::fate) {
+        _ if translated => "translated",
         Some(Fate::Forward) => "forwarded",
         Some(Fate::Answer) => "answered",
         Some(Fate::Drop) => "dropped",

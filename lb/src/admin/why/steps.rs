@@ -13,7 +13,7 @@ use lb_abi::{
     trace::{
         STEP_ALLOWED, STEP_BACKEND, STEP_CLOCK, STEP_DENY_ASKED, STEP_RECORD_ASKED, STEP_RECORD_FOUND,
         STEP_RECORD_LEFT, STEP_ROUTE_ASKED, STEP_ROUTE_FOUND, STEP_SLOT, STEP_VIP_ASKED, STEP_VIP_FOUND,
-        Trace,
+        Trace, VERDICT_TRANSLATE,
     },
     vip::{FLOWS_NONE, FORWARD_GUE, FORWARD_IPIP, FORWARD_L2DSR},
 };
@@ -48,6 +48,14 @@ impl Teller<'_> {
 
     /// The end, in one line.
     pub(super) fn conclusion(&self) -> String {
+        if self.trace().verdict == VERDICT_TRANSLATE {
+            let text = if self.has(STEP_VIP_FOUND) {
+                "goes on to lb_nat: the vip translates addresses; `lb show flows` has its flows"
+            } else {
+                "goes on to lb_nat: a reply of a translated flow, or else for the kernel"
+            };
+            return text.to_owned();
+        }
         match self.reason.fate() {
             Fate::Forward => {
                 let (by, to, trace) = (self.forward(), self.backend_name(), self.trace());

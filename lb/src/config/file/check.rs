@@ -12,12 +12,13 @@ use lb_abi::bounds;
 
 use super::{
     listener::{ListenerDraft, RouteDraft},
+    nat,
     pool::PoolDraft,
     reader::{At, Fault, Findings, Show},
     vip::VipDraft,
     vip_keys,
 };
-use crate::config::{Backend, Balance, BindRange, HostPattern, PathPattern, Protocol, Severity};
+use crate::config::{Backend, Balance, BindRange, Forward, HostPattern, PathPattern, Protocol, Severity};
 
 /// Most routes, each counted once per host: a `RouteId` is a u16.
 const ROUTES_MAX: usize = u16::MAX as usize;
@@ -47,6 +48,7 @@ pub(super) fn check(drafts: &Drafts, findings: &Findings<'_>) {
         checker.vip(vip);
     }
     vip_keys::check(&drafts.vips, &drafts.listeners, findings);
+    nat::check_all(drafts, findings);
     let routed: HashSet<&str> = routed_listeners(drafts).collect();
     for listener in &drafts.listeners {
         checker.listener(listener, &routed);
@@ -94,10 +96,16 @@ impl<'d> Checker<'d, '_> {
     }
 
     fn vip(&self, vip: &VipDraft) {
-        let Some(pool) = self.find_pool(&vip.pool) else { return };
+        let pool = self.find_pool(&vip.pool);
+        nat::check(vip, pool, self.findings);
+        let Some(pool) = pool else { return };
+        let translates = vip.forward.as_ref().is_some_and(|at| at.value == Forward::Nat);
         for backend in &pool.backends {
-            if let Some(other) =
-                vip.ports.iter().find(|at| backend.value.port.is_some_and(|p| at.value.single() != Some(p)))
+            if !translates
+                && let Some(other) = vip
+                    .ports
+                    .iter()
+                    .find(|at| backend.value.port.is_some_and(|p| at.value.single() != Some(p)))
             {
                 let message = format!(
                     "vip.{} forwards to its own port {} and cannot change it; leave the port out",

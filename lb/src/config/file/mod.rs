@@ -8,6 +8,7 @@ mod address;
 mod check;
 mod findings;
 mod listener;
+mod nat;
 mod pattern;
 mod pool;
 mod process;

@@ -109,7 +109,8 @@ impl<'t> Value<'t> {
         self.findings.report(&self.path, &self.node.span(), Show::Value, Severity::Error, fault);
     }
 
-    fn at<T>(&self, value: T) -> At<T> {
+    /// A value in its place.
+    pub(super) fn at<T>(&self, value: T) -> At<T> {
         At { value, key: self.path.clone(), span: self.node.span() }
     }
 

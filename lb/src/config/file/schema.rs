@@ -80,8 +80,8 @@ pub(super) const STATE: Keys = Keys { supported: &["dir"], later: &[] };
 
 /// `[vip.NAME]`.
 pub(super) const VIP: Keys = Keys {
-    supported: &["address", "ports", "forward", "pool", "flows"],
-    later: &["hash", "nat_source", "quic", "sources", "on_down"],
+    supported: &["address", "ports", "forward", "pool", "flows", "nat_source"],
+    later: &["hash", "quic", "sources", "on_down"],
 };
 
 /// `[listener.NAME]`.
@@ -128,8 +128,13 @@ pub(super) const XDP_MODES: Choices<XdpMode> =
 
 /// `vip.forward`.
 pub(super) const FORWARDS: Choices<Forward> = Choices {
-    supported: &[("ipip", Forward::Ipip), ("gue", Forward::Gue), ("l2dsr", Forward::L2dsr)],
-    later: &["nat"],
+    supported: &[
+        ("ipip", Forward::Ipip),
+        ("gue", Forward::Gue),
+        ("l2dsr", Forward::L2dsr),
+        ("nat", Forward::Nat),
+    ],
+    later: &[],
 };
 
 /// `vip.flows`.

@@ -5,7 +5,7 @@ use std::{ops::Range, sync::Arc};
 use ipnet::IpNet;
 
 use super::{
-    address,
+    address, nat,
     pool::reference,
     reader::{At, Fault, Table, choose},
     schema,
@@ -23,6 +23,8 @@ pub(super) struct VipDraft {
     pub(super) forward: Option<At<Forward>>,
     pub(super) pool: Option<At<Arc<str>>>,
     flows_none: bool,
+    /// As a whole, where it is given.
+    pub(super) nat_source: Option<At<Vec<At<IpNet>>>>,
 }
 
 impl VipDraft {
@@ -32,7 +34,7 @@ impl VipDraft {
             table.required("address", addresses_rule).and_then(|value| value.items(addresses_rule));
         let ports_rule = "must be an array of ports, such as [\"53/udp\", \"53/tcp\"]";
         let ports = table.required("ports", ports_rule).and_then(|value| value.items(ports_rule));
-        let forward = table.required("forward", "must be \"ipip\", \"gue\" or \"l2dsr\"");
+        let forward = table.required("forward", "must be \"ipip\", \"gue\", \"l2dsr\" or \"nat\"");
         let flows = table.value("flows").and_then(|value| value.choice(&schema::FLOWS));
         Self {
             name,
@@ -52,6 +54,7 @@ impl VipDraft {
             forward: forward.and_then(|value| value.choice(&schema::FORWARDS)),
             pool: reference(table.required("pool", "must be the name of a pool"), "pool"),
             flows_none: flows.is_some(),
+            nat_source: table.value("nat_source").map(|value| nat::sources(&value)),
         }
     }
 
@@ -67,6 +70,7 @@ impl VipDraft {
             forward: self.forward?.value,
             pool: self.pool?.value,
             flows_none: self.flows_none,
+            nat_source: self.nat_source.into_iter().flat_map(|at| at.value).map(|at| at.value).collect(),
         })
     }
 }

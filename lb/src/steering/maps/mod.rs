@@ -4,6 +4,7 @@ mod directory;
 mod grace;
 mod guard;
 mod lengths;
+mod nat;
 mod slots;
 mod words;
 
@@ -22,7 +23,9 @@ use lb_abi::{
     lengths::{LISTS, Lengths},
     link::LinkEntry,
     lookup::LookupEntry,
-    names, reason,
+    names,
+    nat::{NatEntry, NatEvent, NatPool},
+    reason,
     steer::{SteerCounters, SteerEntry, SteerKey},
     vip::{VipEntry, VipKey},
 };
@@ -31,6 +34,7 @@ pub use directory::{Directory, Mapped};
 pub(super) use guard::host_bits_of;
 pub use guard::{Guard, Lists};
 pub use lengths::PrefixLengths;
+pub use nat::{NatMaps, NatPlace};
 pub use slots::{SlotArray, Slots};
 
 use self::words::Words;
@@ -97,6 +101,8 @@ pub struct Maps {
     pub refused_at: RefusedAt,
     /// What is known of interfaces.
     pub links: Links,
+    /// Translated flows.
+    pub nat: NatMaps,
     /// Denied and allowed sources.
     pub guard: Guard,
     /// Prefix lengths of these and of VIP addresses.
@@ -158,6 +164,7 @@ impl Maps {
             flows: typed(object, names::MAP_FLOWS)?,
             refused_at: typed(object, names::MAP_REFUSED_AT)?,
             links: typed(object, names::MAP_LINKS)?,
+            nat: NatMaps::take(object)?,
             guard: Guard::new(gates, table),
             lengths: PrefixLengths(typed(object, names::MAP_LENGTHS)?),
             reasons: typed(object, names::MAP_REASONS)?,
@@ -198,7 +205,7 @@ pub(super) struct Shape {
 }
 
 /// The shape of every map that is pinned. A pin of another shape is another version's.
-pub(super) const SHAPES: [Shape; 23] = [
+pub(super) const SHAPES: [Shape; 30] = [
     shape::<u32, lb_abi::meta::Meta>(names::MAP_META, 1),
     shape::<VipKey, VipEntry>(names::MAP_VIPS, bounds::VIP_KEYS_MAX),
     shape::<u32, u64>(names::MAP_VIP_BUCKETS, bounds::VIP_BUCKETS),
@@ -209,6 +216,13 @@ pub(super) const SHAPES: [Shape; 23] = [
     shape::<FlowKey, FlowRecord>(names::MAP_FLOWS, bounds::FLOWS_MAX),
     shape::<u32, Inserts>(names::MAP_INSERTS, 1),
     shape::<u32, u32>(names::MAP_REFUSED_AT, 1),
+    shape::<u32, u32>(names::MAP_PROGRAMS, 1),
+    shape::<FlowKey, NatEntry>(names::MAP_NAT_OPENING, bounds::NAT_OPENING_MAX),
+    shape::<FlowKey, NatEntry>(names::MAP_NAT_FLOWS, bounds::NAT_FLOWS_MAX),
+    shape::<u32, NatPool>(names::MAP_NAT_POOLS, bounds::VIPS_MAX),
+    shape::<u32, [u8; 16]>(names::MAP_NAT_SOURCES, bounds::NAT_SOURCES_MAX),
+    shape::<u32, u32>(names::MAP_NAT_POSITION, 1),
+    shape::<u32, u64>(names::MAP_NAT_EVENTS, NatEvent::ALL.len() as u32),
     shape::<u32, u64>(names::MAP_GATES, GATE_WORDS),
     shape::<u32, GuardBucket>(names::MAP_GUARD, bounds::GUARD_BUCKETS),
     shape::<u32, Lengths>(names::MAP_LENGTHS, 2 * LISTS as u32),

@@ -19,6 +19,8 @@ const IDLE: u32 = 101;
 /// From the opening of a slot until it may close.
 const WINDOW: u32 = IDLE + GRACE_TICKS;
 
+mod nat;
+
 /// Maps in memory, that check at every write what a packet could meet.
 struct Fake {
     vips: BTreeMap<VipKey, VipEntry>,
@@ -32,6 +34,7 @@ struct Fake {
     refused: u64,
     refused_at: u32,
     resets: Vec<u32>,
+    nat: nat::Maps,
 }
 
 impl Default for Fake {
@@ -47,6 +50,7 @@ impl Default for Fake {
             refused: 0,
             refused_at: 0,
             resets: Vec::new(),
+            nat: nat::Maps::default(),
         }
     }
 }
@@ -151,6 +155,7 @@ fn vip(name: &str, last: u8, pool: &str) -> DesiredVip {
         ports: vec![VipPort::one(80, Transport::Tcp)],
         forward: Forward::Ipip,
         pool: pool.into(),
+        nat_source: vec![],
         flows_none: false,
         flow_idle: std::time::Duration::from_nanos(u64::from(IDLE - 1) << lb_abi::slot::TICK_SHIFT),
         hash_key: [u64::from(last), 2],
@@ -158,8 +163,8 @@ fn vip(name: &str, last: u8, pool: &str) -> DesiredVip {
 }
 
 fn pool(name: &str, ids: impl IntoIterator<Item = u16>) -> DesiredPool {
-    let backend =
-        |id: u16| DesiredBackend { id: BackendId(id), address: [10, 0, 0, id as u8].into(), weight: 1 };
+    let address = |id: u16| [10, 0, 0, id as u8].into();
+    let backend = |id| DesiredBackend { id: BackendId(id), address: address(id), port: None, weight: 1 };
     DesiredPool {
         name: name.into(),
         table_key: [3, 4],

@@ -24,11 +24,13 @@ fn a_link_is_native_outlives_us_and_is_replaced_without_a_gap() {
         let first = xdp_on("lb0").unwrap();
         assert_eq!(first.mode, XdpMode::Native);
         let link = link_id(&bench.pins().join("link-lb0"));
-        // Both ends are up, so neighbour discovery of the peer comes in; none of it is ours.
+        // The peer asks for a neighbour, and that comes in; it is not ours.
         command("ip addr add 192.0.2.200/24 dev peer");
+        let socket = std::net::UdpSocket::bind("192.0.2.200:0").unwrap();
         let start = Instant::now();
         while plane.stats().unwrap().reason(Reason::NotOurs) == 0 {
             plane.sync(&desired(3), 1000).unwrap();
+            socket.send_to(b"who has it", "192.0.2.77:9").unwrap();
             assert!(start.elapsed() < Duration::from_secs(10), "no packet was counted");
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -69,6 +71,12 @@ fn modes_are_honoured_or_refused() {
         assert_eq!(lo.mode, XdpMode::Generic);
         assert!(lo.fallback.is_some_and(|why| !why.is_empty()));
         command(&format!("rm {}", bench.pins().join("link-lo").display()));
+        // The kernel lets go of a link a moment after its last name.
+        let since = Instant::now();
+        while xdp_on("lo").is_some() {
+            assert!(since.elapsed() < Duration::from_secs(5), "the link outlives its pin");
+            std::thread::yield_now();
+        }
         assert!(matches!(plane.attach("lo", Some(XdpMode::Native)), Err(Error::Mode { .. })));
         assert!(plane.attach("not-there", None).is_err());
 

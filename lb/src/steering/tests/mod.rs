@@ -100,6 +100,7 @@ fn desired(backends: u16) -> Desired {
         } else {
             [0xfd00, 0, 0, 0, 0, 0, 0, id].into()
         },
+        port: None,
         weight: 1,
     };
     Desired {
@@ -111,6 +112,7 @@ fn desired(backends: u16) -> Desired {
             ports: vec![VipPort::one(53, Transport::Udp), VipPort::one(53, Transport::Tcp)],
             forward: Forward::Ipip,
             pool: "dns".into(),
+            nat_source: vec![],
             flows_none: false,
             flow_idle: Duration::from_secs(1),
             hash_key: [1, 2],

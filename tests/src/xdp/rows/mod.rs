@@ -13,7 +13,7 @@ use lb_ebpf::verdict::Verdict;
 use crate::{
     packet::{Packet, SYN},
     xdp::{
-        row::{Left, Moved, Place, Program, Result, Row},
+        row::{Left, Moved, NatLeft, Place, Program, Result, Row},
         world::{
             BACKENDS, Backend, FAR, FAR_V6, HASH_KEY, LB0, LB0_MAC, LB1, LB1_MAC, NEAR, NEAR_V6, OUTER_V4,
             OUTER_V6, ROUTER_MAC, VIP, World, flow,
@@ -29,6 +29,7 @@ mod forward;
 mod guard;
 mod links;
 mod moving;
+mod nat;
 mod refuse;
 mod vips;
 
@@ -45,6 +46,7 @@ pub fn all(now: u32) -> Vec<Row> {
         big::rows(now),
         links::rows(now),
         decap::rows(now),
+        nat::rows(now),
     ]
     .concat()
 }
@@ -85,12 +87,13 @@ pub fn jumbo(now: u32) -> Vec<Row> {
         frame.truncate(frame.len() - bytes);
         frame
     };
-    vec![
+    let rows = vec![
         row("jumbo: GUE, just fits", &v6, &long).forwarded(&long, &NEAR_V6, Way::Gue),
         row("jumbo: IPIP", &ipip(now), &long).forwarded(&long, &NEAR, Way::Ipip),
         row("jumbo: too big", &v6, &longer).transmitted(Reason::TooBig, big::error(&longer, 8952).build()),
         frame("jumbo: a byte short", &v6, cut(&long, 1)).dropped(Reason::MalformedIp),
-    ]
+    ];
+    [rows, nat::jumbo(now)].concat()
 }
 
 /// How a packet gets to its backend.
@@ -119,6 +122,12 @@ fn frame(name: &'static str, world: &World, frame: Vec<u8>) -> Row {
         events: Vec::new(),
         moved: Vec::new(),
         records: records.collect(),
+        nat: NatLeft {
+            opening: world.nat.opening.clone(),
+            flows: world.nat.flows.clone(),
+            events: Vec::new(),
+        }
+        .normal(world.now),
     };
     Row {
         name,

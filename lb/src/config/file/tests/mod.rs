@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 mod hostile;
+mod nat;
 mod readme;
 mod robust;
 mod rules;
@@ -154,7 +155,7 @@ fn five_mistakes_are_five_problems() {
         [
             "edge.toml:25:16: limits.idle_timeout = \"60\": a duration needs a unit, such as \"60s\" or \"5m\"",
             "edge.toml:31:1: vip.dns.forwrd: unknown key; did you mean `forward`?",
-            "edge.toml:32:11: vip.dns.forward = \"ippi\": must be one of \"ipip\", \"gue\", \"l2dsr\"; did you mean `ipip`?",
+            "edge.toml:32:11: vip.dns.forward = \"ippi\": must be one of \"ipip\", \"gue\", \"l2dsr\", \"nat\"; did you mean `ipip`?",
             "edge.toml:45:8: listener.db.pool = \"dbb\": there is no pool of this name; did you mean `db`?",
             "edge.toml:51:8: route.api-v1.path = \"v1\": must begin with \"/\"",
         ]

@@ -257,7 +257,6 @@ fn vips() {
             "\"53/tcp\", ^\"53/tcp\"",
             "vip.dns.ports[1] = \"53/tcp\": this port is listed already",
         ),
-        ("\"ipip\"", "^\"nat\"", "vip.dns.forward = \"nat\": not supported yet"),
         (
             "flows = \"none\"",
             "flows = ^\"nnoe\"",
