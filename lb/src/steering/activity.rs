@@ -1,9 +1,14 @@
 //! An estimate of the flows that are alive, by VIP and by backend: those of which a packet came within the last
 //! [`WINDOW_TICKS`] to twice that (15 to 30 seconds). How it is told from slots stands in [`lb_abi::activity`].
 //!
+//! Translated flows have entries: those are counted (see [`super::nat`]), and their packets read no slots.
+//!
 //! Within some percent where there are thousands, near exact for a few; blind beyond some ten flows per slot.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use aya::maps::{Array, MapData};
 use lb_abi::{
@@ -11,6 +16,7 @@ use lb_abi::{
     bounds::TABLE_LEN,
     meta::Meta,
     names,
+    vip::VipEntry,
 };
 
 use super::{
@@ -23,7 +29,7 @@ use super::{
 use crate::model::BackendId;
 
 /// Length of a window: 15 seconds.
-const WINDOW_TICKS: u32 = 112;
+pub(super) const WINDOW_TICKS: u32 = 112;
 /// Flows of one table above which one slot in eight is looked at.
 const MANY: f64 = 4096.0;
 /// What stands in a cell that no packet ever wrote, and in the word before the first window: no window has this number.
@@ -41,7 +47,8 @@ pub(super) struct Activity {
 /// Flows that are alive, about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ActiveFlows {
-    /// By VIP; those that share a pool's table with another are absent, as their flows cannot be told apart.
+    /// By VIP, over all pools that it leads to; those that share a pool's table with another are absent, as their flows
+    /// cannot be told apart.
     pub vips: BTreeMap<Arc<str>, u64>,
     /// By backend.
     pub backends: BTreeMap<BackendId, u64>,
@@ -140,13 +147,15 @@ impl Plane {
     /// # Errors
     /// The map that refused.
     pub fn active_flows(&self) -> Result<ActiveFlows> {
-        let mut vips: BTreeMap<Region, Vec<u32>> = BTreeMap::new();
-        for entry in self.sync.vips.values().filter(|entry| entry.table_len > 0) {
-            let known = vips.entry(Region::of_slot(entry.table)).or_default();
-            if !known.contains(&entry.vip) {
-                known.push(entry.vip);
+        let mut vips: BTreeMap<Region, BTreeSet<u32>> = BTreeMap::new();
+        // What holds a table for some clients' pool has no name: the VIPs that lead them there count instead.
+        let is_vip = |entry: &&VipEntry| entry.table_len > 0 && self.sync.vip_names.contains_key(&entry.vip);
+        for entry in self.sync.vips.values().filter(is_vip) {
+            for table in self.sync.sources.tables(entry.vip).into_iter().chain([entry.table]) {
+                vips.entry(Region::of_slot(table)).or_default().insert(entry.vip);
             }
         }
+        let shared: BTreeSet<u32> = vips.values().filter(|vips| vips.len() > 1).flatten().copied().collect();
         let mut active = ActiveFlows::default();
         let mut by_backend: BTreeMap<BackendId, f64> = BTreeMap::new();
         for region in self.sync.regions.keys() {
@@ -157,11 +166,17 @@ impl Plane {
                 sum += flows;
                 *by_backend.entry(id).or_default() += flows;
             }
-            if let Some([one]) = vips.get(region).map(Vec::as_slice)
-                && let Some(name) = self.sync.vip_names.get(one)
-            {
-                // A VIP that takes its table along to another pool has two for a while.
-                *active.vips.entry(name.clone()).or_default() += sum.round() as u64;
+            for vip in vips.get(region).into_iter().flatten().filter(|vip| !shared.contains(vip)) {
+                if let Some(name) = self.sync.vip_names.get(vip) {
+                    // A VIP that takes its table along to another pool has two for a while.
+                    *active.vips.entry(name.clone()).or_default() += sum.round() as u64;
+                }
+            }
+        }
+        for (vip, backend, flows) in self.sync.nat_active() {
+            *by_backend.entry(backend).or_default() += flows as f64;
+            if let Some(name) = self.sync.vip_names.get(&vip) {
+                *active.vips.entry(name.clone()).or_default() += flows;
             }
         }
         active.backends = by_backend.into_iter().map(|(id, flows)| (id, flows.round() as u64)).collect();

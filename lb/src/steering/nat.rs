@@ -22,6 +22,7 @@ use lb_abi::{
 };
 
 use super::{
+    activity::WINDOW_TICKS,
     desired::{Checked, DesiredVip, mapped},
     error::{Error, Result},
     maps::NatPlace,
@@ -32,6 +33,8 @@ use crate::model::BackendId;
 
 /// Entries looked at in one tick: a full map is looked through in 16 ticks, some 20 ms of each.
 const ENTRIES_PER_TICK: usize = 65_536;
+/// A flow counts as active for so long after its last packet: as others do at most.
+const ACTIVE_TICKS: u32 = 2 * WINDOW_TICKS;
 /// Entries of one reading.
 const BATCH: usize = 4096;
 
@@ -68,10 +71,27 @@ pub(super) struct Nat {
     sources: Vec<[u8; 16]>,
     place: NatPlace,
     /// Flows met since the reading began anew.
-    met: u64,
+    met: Met,
     /// Flows met in the last whole reading.
-    flows: u64,
+    last: Met,
     expired: u64,
+}
+
+/// Established flows.
+#[derive(Debug, Default)]
+struct Met {
+    all: u64,
+    /// Those whose client sent something lately, by VIP index and backend.
+    active: BTreeMap<(u32, BackendId), u64>,
+}
+
+impl Met {
+    fn add(&mut self, entry: &NatEntry, now: u32) {
+        self.all += 1;
+        if !is_idle(entry.seen, now, ACTIVE_TICKS) {
+            *self.active.entry((u32::from(entry.vip), BackendId(entry.backend))).or_default() += 1;
+        }
+    }
 }
 
 /// Counts of translated flows.
@@ -215,13 +235,14 @@ impl Sync {
                     false => Fate::Lives,
                 };
                 match fate {
-                    Fate::Lives => self.nat.met += u64::from(entry.flags & FORWARD != 0),
+                    Fate::Lives if entry.flags & FORWARD != 0 => self.nat.met.add(&entry, now),
+                    Fate::Lives => {}
                     Fate::Ended => self.nat.expired += 1,
                     Fate::Gone => {}
                 }
             }
             if is_last {
-                self.nat.flows = std::mem::take(&mut self.nat.met);
+                self.nat.last = std::mem::take(&mut self.nat.met);
                 return self.forget_nat(store);
             }
         }
@@ -231,7 +252,7 @@ impl Sync {
     /// The last VIP that translates has gone, and the last flow after it: replies are not looked for any more.
     fn forget_nat(&mut self, store: &mut impl Store) -> Result<()> {
         let is_used = self.vips.values().any(|entry| entry.flags & FORWARD_NAT != 0);
-        if self.nat.flows > 0 || is_used {
+        if self.nat.last.all > 0 || is_used {
             return Ok(());
         }
         self.put_meta(store, Meta { flags: self.meta.flags & !FLAG_NAT, ..self.meta })
@@ -239,7 +260,12 @@ impl Sync {
 
     /// Counts, without events.
     pub(super) fn nat_stats(&self) -> NatStats {
-        NatStats { flows: self.nat.flows, expired: self.nat.expired, ..NatStats::default() }
+        NatStats { flows: self.nat.last.all, expired: self.nat.expired, ..NatStats::default() }
+    }
+
+    /// Established flows whose client sent something lately, by VIP index and backend.
+    pub(super) fn nat_active(&self) -> impl Iterator<Item = (u32, BackendId, u64)> + '_ {
+        self.nat.last.active.iter().map(|((vip, backend), flows)| (*vip, *backend, *flows))
     }
 }
 
