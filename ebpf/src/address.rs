@@ -74,6 +74,12 @@ impl Address {
         (self.high, self.low)
     }
 
+    /// The first half, and zero: of an IPv6 address its network.
+    #[inline(always)]
+    pub const fn network(self) -> Self {
+        Self { high: self.high, low: 0 }
+    }
+
     /// With so many bits at its end, at most 128, cleared.
     #[inline(always)]
     pub const fn without(self, host_bits: u8) -> Self {

@@ -1,5 +1,7 @@
 //! The kernel behind the library's traits. Raw pointers are here and below alone.
 
+mod cells;
+pub(crate) mod choose;
 pub(crate) mod frame;
 pub(crate) mod kernel;
 pub(crate) mod lookup;
@@ -10,7 +12,7 @@ pub(crate) mod steer;
 use aya_ebpf::{
     bindings::xdp_action, helpers::generated as helpers, maps::PerCpuArray, programs::XdpContext,
 };
-use lb_abi::{names::CALL_NAT, reason::Reason};
+use lb_abi::{counter::Traffic, interface, names::CALL_NAT, reason::Reason};
 use lb_ebpf::verdict::Verdict;
 
 use crate::maps;
@@ -55,5 +57,28 @@ fn add_one(counters: &PerCpuArray<u64>, index: u32) {
     if let Some(counter) = counters.get_ptr_mut(index) {
         // SAFETY: this core's own counter; XDP programs are not interrupted by one another on a core.
         unsafe { *counter += 1 };
+    }
+}
+
+/// Counts a dropped packet for the interface it came in by.
+#[inline(always)]
+fn count_drop(ingress: u32, reason: Reason) {
+    let number = match maps::INTERFACES.get(interface::place(ingress)) {
+        // The bound is for the verifier: the map is ours, and holds no greater one.
+        Some(entry) if entry.index == ingress => entry.number & (interface::NUMBERS_MAX - 1),
+        _ => interface::OTHERS,
+    };
+    add_one(&maps::DROPS, interface::counter(number, reason as u32));
+}
+
+#[inline(always)]
+fn add_traffic(counters: &PerCpuArray<Traffic>, index: u32, bytes: u64, new_flow: bool) {
+    if let Some(traffic) = counters.get_ptr_mut(index) {
+        // SAFETY: as in `add_one`.
+        unsafe {
+            (*traffic).packets += 1;
+            (*traffic).bytes += bytes;
+            (*traffic).new_flows += new_flow as u64;
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! What the packet path may ask of its surroundings.
 
+use core::convert::Infallible;
+
 use lb_abi::{
     backend::BackendEntry,
     counter::FlowEvent,
@@ -8,10 +10,13 @@ use lb_abi::{
     guard::GuardBucket,
     hop::HopEntry,
     lengths::Lengths,
+    limit::{Allowance, Limits, Meter},
     link::LinkEntry,
     meta::Meta,
+    quic::{QuicEntry, QuicEvent, Server},
     reason::Reason,
     slot::Slot,
+    source::{SourceKey, SourceTree},
     vip::{VipEntry, VipKey},
 };
 
@@ -19,10 +24,12 @@ use crate::{
     address::Address,
     directory::{self, NO_DIRECTORY, Place, VipFlags, Wanted},
     flow::Flow,
-    guard, hop, icmp,
+    guard, hop, icmp, limit,
     numbers::Family,
     packet::Packet,
+    quic::{self, Named},
     select::{self, Pick, Stage},
+    source,
 };
 
 /// Maps, routes, clock and counters.
@@ -103,6 +110,79 @@ pub trait Env {
     fn touch(&self, _word: u32, _index: u32) {}
     /// The backend with an id, whether it is present or not.
     fn backend(&self, id: u16) -> Option<&BackendEntry>;
+    /// What leads QUIC datagrams to the VIP with a counter index. Surroundings without QUIC have none.
+    #[inline(always)]
+    fn quic(&self, _vip: u32) -> Option<&QuicEntry> {
+        None
+    }
+    /// Who has a server id, read as one word.
+    #[inline(always)]
+    fn server(&self, _id: u16) -> Option<Server> {
+        None
+    }
+    /// Counts what led a datagram.
+    #[inline(always)]
+    fn count_quic(&self, _event: QuicEvent) {}
+    /// As [`quic::server`]: in the kernel a function of its own, as [`Env::locate`].
+    #[inline(always)]
+    fn quic_server<P: Packet>(&self, packet: &P, at: usize, vip: u32) -> Named
+    where
+        Self: Sized,
+    {
+        quic::server(packet, self, at, vip)
+    }
+    /// How fast one source may open flows. Surroundings without limits have none of this.
+    #[inline(always)]
+    fn limits(&self) -> Option<&Limits> {
+        None
+    }
+    /// SYNs on this core, as [`Env::keep_meter`] last kept them.
+    #[inline(always)]
+    fn meter(&self) -> Meter {
+        Meter::default()
+    }
+    /// Keeps this core's count.
+    #[inline(always)]
+    fn keep_meter(&self, _meter: Meter) {}
+    /// A source's allowance, if it was seen lately.
+    #[inline(always)]
+    fn allowance(&self, _source: &[u8; 16]) -> Option<impl AllowanceCell> {
+        None::<Infallible>
+    }
+    /// Keeps the allowance of a source that has none.
+    #[inline(always)]
+    fn keep_allowance(&self, _source: &[u8; 16], _allowance: Allowance) {}
+    /// As [`limit::exceeds`], the same.
+    #[inline(always)]
+    fn exceeds(&self, source: Address) -> bool
+    where
+        Self: Sized,
+    {
+        limit::exceeds(self, source)
+    }
+    /// The set of prefixes of the VIP with a counter index. Surroundings without prefixes have none of this.
+    #[inline(always)]
+    fn source_set(&self, _vip: u32) -> Option<u32> {
+        None
+    }
+    /// In which order the lengths of a set are tried.
+    #[inline(always)]
+    fn source_tree(&self, _set: u32) -> Option<&SourceTree> {
+        None
+    }
+    /// What a prefix or marker says, if there is one.
+    #[inline(always)]
+    fn source(&self, _key: &SourceKey) -> Option<u32> {
+        None
+    }
+    /// As [`source::table`], the same.
+    #[inline(always)]
+    fn source_table(&self, source: Address, vip: u32) -> u32
+    where
+        Self: Sized,
+    {
+        source::table(self, source, vip)
+    }
     /// As [`select::pick_moving`]: in the kernel a function of its own, as [`Env::locate`].
     #[inline(always)]
     fn pick_moving(&self, flow: &Flow, idle: u32, stage: Stage, slot: Slot) -> Pick
@@ -197,6 +277,27 @@ pub trait FlowCell {
     /// Overwrites its state with [`CLOSING`] alone. As for [`FlowCell::touch`].
     fn close(&self) {
         self.store(FlowRecord { state: CLOSING, ..self.load() });
+    }
+}
+
+/// An allowance in its place. Loads and stores are whole words, as with [`FlowCell`].
+pub trait AllowanceCell {
+    /// Reads it.
+    fn load(&self) -> Allowance;
+    /// Overwrites it.
+    fn store(&self, allowance: Allowance);
+}
+
+/// Where there are no allowances.
+impl AllowanceCell for Infallible {
+    #[inline(always)]
+    fn load(&self) -> Allowance {
+        match *self {}
+    }
+
+    #[inline(always)]
+    fn store(&self, _: Allowance) {
+        match *self {}
     }
 }
 

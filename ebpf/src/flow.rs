@@ -1,6 +1,12 @@
 //! A packet's flow: what its slot and its record are found by.
 
-use lb_abi::{flow::FlowKey, hash};
+use lb_abi::{
+    be::Be16,
+    flow::FlowKey,
+    hash,
+    subject::{GROUPS, PORT, SOURCE},
+    vip::{HASH_SOURCE, VipEntry},
+};
 
 use crate::{
     address::Address,
@@ -35,6 +41,35 @@ impl Flow {
         hash::spread(key, source.into(), destination.into(), ports, self.protocol)
     }
 
+    /// What a VIP remembers it as: as [`lb_abi::subject::of`] has it of its key.
+    #[inline(always)]
+    pub fn subject(&self, vip: &VipEntry) -> Self {
+        if vip.flags & GROUPS == 0 {
+            return *self;
+        }
+        let group = self.group(vip);
+        let ports = Ports { destination: Be16::new(vip.vip as u16), ..group.ports };
+        Self { ports, ..group }
+    }
+
+    /// Hash of that, of a VIP with one of [`GROUPS`]: as [`lb_abi::subject::hash`].
+    #[inline(always)]
+    pub fn group_hash(&self, vip: &VipEntry) -> u32 {
+        self.group(vip).hash(vip.hash_key)
+    }
+
+    /// What is hashed of a group's: all flows to a port, if not of a source.
+    #[inline(always)]
+    fn group(&self, vip: &VipEntry) -> Self {
+        let (nobody, none) = (Address::default(), Be16(0));
+        let (source, port, protocol) = if vip.flags & HASH_SOURCE != 0 {
+            (self.source, none, SOURCE)
+        } else {
+            (nobody, self.ports.destination, PORT)
+        };
+        Self { source, destination: nobody, ports: Ports { source: port, destination: none }, protocol }
+    }
+
     /// Key of its record.
     #[inline(always)]
     pub fn key(&self) -> FlowKey {
@@ -45,6 +80,43 @@ impl Flow {
             destination_port: self.ports.destination,
             protocol: self.protocol,
             pad: [0; 3],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_abi::{subject, vip::HASH_PORT};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Both halves find a record's slot alike.
+        #[test]
+        fn a_subject_is_the_contracts(
+            source in any::<[u8; 16]>(),
+            ports in any::<[u16; 2]>(),
+            is_v4 in any::<bool>(),
+            vip in 0u32..512,
+            hash_key in any::<[u64; 2]>(),
+            flags in prop::sample::select(&[0, HASH_SOURCE, HASH_PORT][..]),
+        ) {
+            let address = |bytes: [u8; 16]| match bytes {
+                [a, b, c, d, ..] if is_v4 => [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d],
+                bytes => bytes,
+            };
+            let flow = Flow {
+                source: Address::new(address(source)),
+                destination: Address::new(address([7; 16])),
+                ports: Ports { source: Be16(ports[0]), destination: Be16(ports[1]) },
+                protocol: 17,
+            };
+            let vip = VipEntry { vip, flags, hash_key, ..VipEntry::default() };
+            let key = subject::of(&vip, &flow.key());
+            prop_assert_eq!(flow.subject(&vip).key(), key);
+            let hash = if flags == 0 { flow.hash(hash_key) } else { flow.group_hash(&vip) };
+            prop_assert_eq!(hash, subject::hash(hash_key, &key));
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! What is ours is decided by the VIPs alone: destination address, port, protocol (see [`crate::directory`]). What
 //! cannot have a port, because it is a fragment, carries options or is cut short, is ours if its address has an
-//! entry for ICMP (port 0), which control writes for every VIP address. Everything else passes untouched, but
+//! entry for ICMP (port 0), which control writes for every VIP address. (Of fragments see [`crate::fragment`].)
+//! Everything else passes untouched, but
 //! for what no receiver could read either (malformed Ethernet and IP headers) and for denied sources, which are
 //! dropped whomever they are for.
 //!
@@ -11,21 +12,22 @@
 
 use lb_abi::{
     ABI_VERSION,
-    meta::Meta,
+    meta::{FLAG_LIMITED, Meta},
     reason::Reason,
-    vip::{ECHO, FORWARD_GUE, FORWARD_IPIP, FORWARD_L2DSR, VipEntry},
+    vip::{ECHO, FORWARD_GUE, FORWARD_IPIP, FORWARD_L2DSR, HASH_SOURCE, VipEntry},
 };
 
 use crate::{
     address::Address,
+    choose,
     directory::Wanted,
     encap::{self, Outer, Tags, Tunnel},
     env::{Env, Route, Unroutable},
     flow::Flow,
-    guard, gue, hop, icmp, nat,
+    fragment, guard, gue, hop, icmp, nat,
     numbers::Family,
     packet::Packet,
-    parse::{Ip, Link, Transport},
+    parse::{Ip, Link, Shape, Transport},
     select::{self, Stage},
     verdict::{Outcome, Verdict},
 };
@@ -58,26 +60,38 @@ fn walk<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<Outcome, Reason> {
     if guard::denies(env, meta, &ip) {
         return Err(Reason::Denied);
     }
-    // What is cut short, a fragment or has options is ours to judge if its address is.
-    let transport = Transport::parse(packet, &ip)
-        .map_err(|reason| env.vip_flags(ip.destination).map_or(Reason::NotOurs, |_| reason))?;
-    let (flow, stage) = match transport {
-        Transport::Tcp(ports, flags) => (Flow::new(&ip, ports), Stage::of(flags)),
-        Transport::Udp(ports) => (Flow::new(&ip, ports), Some(Stage::Datagram)),
-        Transport::EchoRequest => return echo(packet, env, &ip),
-        Transport::IcmpError => {
+    let (flow, stage) = match Transport::parse(packet, &ip) {
+        Ok(Transport::Tcp(ports, flags)) => (Flow::new(&ip, ports), Stage::of(flags)),
+        Ok(Transport::Udp(ports)) => (Flow::new(&ip, ports), Some(Stage::Datagram)),
+        Ok(Transport::EchoRequest) => return echo(packet, env, &ip),
+        Ok(Transport::IcmpError) => {
             env.vip_flags(ip.destination).ok_or(Reason::NotOurs)?;
             (icmp::quoted(packet, &ip)?, Some(Stage::Reported))
         }
-        Transport::Other => return Err(Reason::NotOurs),
+        Ok(Transport::Other) => return Err(Reason::NotOurs),
+        Err(Reason::Fragment) => (fragment::flow(packet, &ip), Some(fragment::STAGE)),
+        Err(reason) => return Err(unreadable(env, &ip, reason)),
     };
-    let wanted = Wanted::new(flow.destination, flow.ports.destination, flow.protocol);
-    let vip = env.find_vip(meta, wanted).ok_or(Reason::NotOurs)?;
+    let wanted = match ip.shape {
+        Shape::Fragment => fragment::wanted(&flow),
+        _ => Wanted::new(flow.destination, flow.ports.destination, flow.protocol),
+    };
+    let vip = env.find_vip(meta, wanted);
+    if matches!(ip.shape, Shape::Fragment) && vip.is_none_or(|vip| vip.flags & HASH_SOURCE == 0) {
+        return Err(unreadable(env, &ip, Reason::Fragment));
+    }
+    let vip = vip.ok_or(Reason::NotOurs)?;
     if vip.flags & (FORWARD_IPIP | FORWARD_GUE | FORWARD_L2DSR) == 0 {
         return Err(Reason::NotOurs);
     }
     let stage = stage.ok_or(Reason::MalformedTcp)?;
     forward(packet, env, meta, &link, &ip, vip, &flow, stage)
+}
+
+/// What is cut short, a fragment or has options is ours to judge if its address is.
+#[inline(always)]
+fn unreadable<E: Env>(env: &E, ip: &Ip, reason: Reason) -> Reason {
+    env.vip_flags(ip.destination).map_or(Reason::NotOurs, |_| reason)
 }
 
 /// An echo request is answered if it is for a VIP that does so.
@@ -103,8 +117,12 @@ fn forward<P: Packet, E: Env>(
     flow: &Flow,
     stage: Stage,
 ) -> Result<Outcome, Reason> {
+    if meta.flags & FLAG_LIMITED != 0 && matches!(stage, Stage::Opening) && env.exceeds(flow.source) {
+        return Err(Reason::RateLimited);
+    }
     let hash = flow.hash(vip.hash_key);
-    let choice = select::select(env, Some(meta.activity), vip, flow, stage, hash)?;
+    let lead = choose::lead(packet, env, ip, vip, flow, stage, hash);
+    let choice = select::select(env, Some(meta.activity), vip, flow, stage, lead)?;
     let bytes = packet.len_of(ip.at + ip.length as usize) as u64;
     if choice.is_local {
         env.count_traffic(vip.vip, choice.id, bytes, choice.new_flow);

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! parse link, IP -> deny and allow lists -> parse transport -> echo | VIP (of the flow that an ICMP error quotes) ->
-//! slot -> flow record -> itself | ttl -> route -> too big | front -> out
+//! connection id | slot -> flow record -> itself | ttl -> route -> too big | front -> out
 //! ```
 //! Absent on purpose: allocation, panics, raw pointers, logging, and every look-up a packet does not need.
 #![no_std]
@@ -14,22 +14,27 @@
 pub mod address;
 pub mod capture;
 pub mod checksum;
+pub mod choose;
 pub mod decap;
 pub mod directory;
 pub mod encap;
 pub mod env;
 pub mod flow;
+pub mod fragment;
 pub mod guard;
 pub mod gue;
 pub mod hop;
 pub mod icmp;
 pub mod ingress;
+pub mod limit;
 pub mod nat;
 pub mod numbers;
 pub mod packet;
 pub mod parse;
 pub mod probe;
+pub mod quic;
 pub mod select;
+pub mod source;
 pub mod verdict;
 pub mod witness;
 

@@ -5,9 +5,11 @@ pub(crate) mod nat;
 use core::mem::MaybeUninit;
 
 use aya_ebpf::{
-    bindings::BPF_F_MMAPABLE,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
-    maps::{Array, HashMap, LpmTrie, PerCpuArray, ProgramArray, ReusePortSockArray, RingBuf, SockMap},
+    maps::{
+        Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, ReusePortSockArray, RingBuf, SockMap,
+    },
 };
 use lb_abi::{
     activity,
@@ -21,12 +23,15 @@ use lb_abi::{
     hop::HopEntry,
     interface::{self, InterfaceEntry},
     lengths::{LISTS, Lengths},
+    limit::{Limits, Meter},
     link::LinkEntry,
     lookup::LookupEntry,
     meta::Meta,
     names,
     probe::ProbeEntry,
+    quic::{QuicEntry, QuicEvent},
     reason,
+    source::{SourceKey, SourceTree},
     steer::{SteerCounters, SteerEntry, SteerKey},
     trace::Why,
     vip::{VipEntry, VipKey},
@@ -58,6 +63,28 @@ pub(crate) static SLOTS: Array<u64> = Array::with_max_entries(bounds::SLOTS_MAX,
 pub(crate) static BACKENDS: Array<BackendEntry> = Array::with_max_entries(bounds::BACKENDS_MAX, 0);
 #[map]
 pub(crate) static HOPS: PerCpuArray<HopEntry> = PerCpuArray::with_max_entries(bounds::BACKENDS_MAX, 0);
+#[map]
+pub(crate) static QUIC: Array<QuicEntry> = Array::with_max_entries(bounds::VIPS_MAX, 0);
+#[map]
+pub(crate) static QUIC_SERVERS: Array<u64> = Array::with_max_entries(bounds::QUIC_SERVERS_MAX, 0);
+#[map]
+pub(crate) static QUIC_EVENTS: PerCpuArray<u64> =
+    PerCpuArray::with_max_entries(QuicEvent::ALL.len() as u32, 0);
+/// Allocated as used: programs only read it.
+#[map]
+pub(crate) static SOURCES: HashMap<SourceKey, u32> =
+    HashMap::with_max_entries(bounds::SOURCES_MAX, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static SOURCE_TREES: Array<SourceTree> = Array::with_max_entries(2 * bounds::VIPS_MAX, 0);
+#[map]
+pub(crate) static SOURCE_SETS: Array<u32> = Array::with_max_entries(bounds::VIPS_MAX, 0);
+#[map]
+pub(crate) static LIMITS: Array<Limits> = Array::with_max_entries(1, 0);
+#[map]
+pub(crate) static METER: PerCpuArray<Meter> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static NEW_FLOWS: LruHashMap<[u8; 16], u64> =
+    LruHashMap::with_max_entries(bounds::NEW_FLOWS_MAX, 0);
 #[map]
 pub(crate) static LINKS: HashMap<u32, LinkEntry> = HashMap::with_max_entries(bounds::LINKS_MAX, 0);
 /// The route that is asked for.

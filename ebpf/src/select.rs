@@ -169,8 +169,29 @@ fn is_up<E: Env>(env: &E, id: u16) -> bool {
     standing(env.backend(id)) == Standing::Up
 }
 
-/// Picks the backend of a packet whose flow hashes to `hash`. `activity`: see [`Env::touch`]; none where flows are
-/// counted otherwise.
+/// What leads a packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Lead {
+    /// What the packet says about what its VIP remembers.
+    pub stage: Stage,
+    /// What its slot is found by.
+    pub hash: u32,
+    /// Index of the first slot of the table that it goes by.
+    pub table: u32,
+    /// Id of the backend that it names itself; 0: none.
+    pub backend: u16,
+}
+
+impl Lead {
+    /// Of a packet that nothing leads but its flow.
+    #[inline(always)]
+    pub const fn of(vip: &VipEntry, stage: Stage, hash: u32) -> Self {
+        Self { stage, hash, table: vip.table, backend: 0 }
+    }
+}
+
+/// Picks the backend of a packet. `stage` is what it says about its own flow. `activity`: see [`Env::touch`]; none
+/// where flows are counted otherwise.
 #[inline(always)]
 pub fn select<E: Env>(
     env: &E,
@@ -178,16 +199,24 @@ pub fn select<E: Env>(
     vip: &VipEntry,
     flow: &Flow,
     stage: Stage,
-    hash: u32,
+    lead: Lead,
 ) -> Result<Choice, Reason> {
-    let index = vip.table.wrapping_add(hash::slot(hash, vip.table_len));
-    let slot = env.slot(index).ok_or(Reason::NoBackend)?;
+    let index = lead.table.wrapping_add(hash::slot(lead.hash, vip.table_len));
+    // The flow of a packet that names its backend counts, too, where it would go by hash.
     if let Some(activity) = activity {
         env.touch(activity, index);
     }
-    let still = matches!(slot.phase(), Phase::Settled) || vip.flags & FLOWS_NONE != 0;
-    let Pick { id, recorded } =
-        if still { Pick::of(slot.owner()) } else { env.pick_moving(flow, vip.flow_idle_ticks, stage, slot) };
+    let Pick { id, recorded } = if lead.backend != 0 {
+        Pick::of(lead.backend)
+    } else {
+        let slot = env.slot(index).ok_or(Reason::NoBackend)?;
+        let still = matches!(slot.phase(), Phase::Settled) || vip.flags & FLOWS_NONE != 0;
+        if still {
+            Pick::of(slot.owner())
+        } else {
+            env.pick_moving(&flow.subject(vip), vip.flow_idle_ticks, lead.stage, slot)
+        }
+    };
     let entry = env.backend(id);
     match (standing(entry), entry) {
         (Standing::Up, Some(entry)) => Ok(Choice {

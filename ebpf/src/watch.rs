@@ -23,11 +23,12 @@ use lb_abi::{
     trace::Trace,
 };
 use lb_ebpf::{
+    address::Address,
     capture::{self, Sight},
     checksum::Sum,
     env::{Env, Route, Unroutable},
     flow::Flow,
-    ingress,
+    ingress, limit,
     packet::Packet,
     select::{Pick, Stage},
     verdict::Verdict,
@@ -37,6 +38,7 @@ use lb_ebpf::{
 use crate::{
     ctx::{
         self,
+        choose::lb_exceeds,
         frame::XdpPacket,
         kernel::{self, Kernel},
     },
@@ -122,6 +124,13 @@ impl<K: Traced> Notes for InMap<'_, K> {
     }
 
     #[inline(always)]
+    fn exceeds<E: Env>(&self, _: &E, source: Address) -> bool {
+        // Nothing of it is noted: only what is kept differs.
+        let (high, low) = source.halves();
+        (if K::LIVE { lb_exceeds(high, low) } else { lb_exceeds_dry(high, low) }) != 0
+    }
+
+    #[inline(always)]
     fn tell_too_big<P: Packet, E: Env>(&self, _: &E, _: &mut P, fits: u16) -> Result<(), Reason> {
         // Nothing of it is noted: only the budget differs.
         kernel::told_result(if K::LIVE {
@@ -177,6 +186,17 @@ fn find_hop<K: Traced>(ctx: *mut xdp_md, to: u64, from: u64) -> u64 {
     let Some(trace) = InMap::<K>::of(&ctx) else { return 2 };
     let kernel = Kernel::within(&ctx, K::ROOM);
     kernel::find_hop(&Witness::<_, _, K>::new(&kernel, &trace), K::ROOM, to, from)
+}
+
+/// `lb_exceeds`, dry.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn lb_exceeds_dry(high: u64, low: u64) -> u64 {
+    // Nothing but maps is asked.
+    let nothing = XdpContext::new(ptr::null_mut());
+    let Some(trace) = InMap::<Dry>::of(&nothing) else { return 0 };
+    let kernel = Kernel::new(&nothing);
+    limit::exceeds(&Witness::<_, _, Dry>::new(&kernel, &trace), Address::of_halves(high, low)) as u64
 }
 
 /// `lb_too_big`, dry.

@@ -13,15 +13,18 @@ use lb_abi::{
     flow::{CLOSING, FlowKey, FlowRecord, Inserts},
     hop::HopEntry,
     lengths::Lengths,
+    limit::{Allowance, Limits, Meter},
     link::LinkEntry,
     meta::Meta,
+    quic::{QuicEntry, QuicEvent, Server},
     reason::Reason,
     slot::Slot,
+    source::{SourceKey, SourceTree},
     trace::{
-        STEP_ALLOWED, STEP_BACKEND, STEP_CLOCK, STEP_COUNTED, STEP_DENY_ASKED, STEP_NEW_FLOW,
-        STEP_RECORD_ASKED, STEP_RECORD_FOUND, STEP_RECORD_LEFT, STEP_ROUTE_ASKED, STEP_ROUTE_FOUND,
-        STEP_SLOT, STEP_TRAFFIC, STEP_VIP_ASKED, STEP_VIP_FOUND, Trace, VERDICT_DROP, VERDICT_PASS,
-        VERDICT_REDIRECT, VERDICT_TRANSLATE, VERDICT_TRANSMIT,
+        STEP_ALLOWED, STEP_BACKEND, STEP_CLOCK, STEP_COUNTED, STEP_DENY_ASKED, STEP_LIMIT_ASKED,
+        STEP_NEW_FLOW, STEP_QUIC, STEP_RECORD_ASKED, STEP_RECORD_FOUND, STEP_RECORD_LEFT, STEP_ROUTE_ASKED,
+        STEP_ROUTE_FOUND, STEP_SLOT, STEP_SOURCE_ASKED, STEP_TRAFFIC, STEP_VIP_ASKED, STEP_VIP_FOUND, Trace,
+        VERDICT_DROP, VERDICT_PASS, VERDICT_REDIRECT, VERDICT_TRANSLATE, VERDICT_TRANSMIT,
     },
     vip::{VipEntry, VipKey},
 };
@@ -29,10 +32,11 @@ use lb_abi::{
 use crate::{
     address::Address,
     directory::{Place, VipFlags, Wanted},
-    env::{Env, FlowCell, NextHop, Route, Unroutable, Words},
+    env::{AllowanceCell, Env, FlowCell, NextHop, Route, Unroutable, Words},
     flow::Flow,
-    guard, hop, icmp,
+    guard, hop, icmp, limit,
     packet::Packet,
+    quic::Named,
     select::{self, Pick, Stage},
     verdict::Verdict,
 };
@@ -57,6 +61,11 @@ pub trait Notes {
         route: &Route,
     ) -> Result<(), Unroutable> {
         hop::find(witness, backend, wanted, route)
+    }
+    /// As [`Env::exceeds`].
+    #[inline(always)]
+    fn exceeds<E: Env>(&self, witness: &E, source: Address) -> bool {
+        limit::exceeds(witness, source)
     }
     /// As [`Env::tell_too_big`].
     #[inline(always)]
@@ -244,6 +253,92 @@ impl<E: Env, N: Notes, K: Kind> Env for Witness<'_, E, N, K> {
             }
         });
         entry
+    }
+
+    #[inline(always)]
+    fn quic(&self, vip: u32) -> Option<&QuicEntry> {
+        self.env.quic(vip)
+    }
+
+    #[inline(always)]
+    fn server(&self, id: u16) -> Option<Server> {
+        self.env.server(id)
+    }
+
+    #[inline(always)]
+    fn count_quic(&self, event: QuicEvent) {
+        self.notes.change(|trace| {
+            trace.steps |= STEP_QUIC;
+            trace.quic_event = event as u32;
+        });
+        if K::LIVE {
+            self.env.count_quic(event);
+        }
+    }
+
+    #[inline(always)]
+    fn quic_server<P: Packet>(&self, packet: &P, at: usize, vip: u32) -> Named {
+        self.env.quic_server(packet, at, vip)
+    }
+
+    #[inline(always)]
+    fn limits(&self) -> Option<&Limits> {
+        self.env.limits()
+    }
+
+    #[inline(always)]
+    fn meter(&self) -> Meter {
+        self.env.meter()
+    }
+
+    #[inline(always)]
+    fn keep_meter(&self, meter: Meter) {
+        if K::LIVE {
+            self.env.keep_meter(meter);
+        }
+    }
+
+    #[inline(always)]
+    fn allowance(&self, source: &[u8; 16]) -> Option<impl AllowanceCell> {
+        Some(Left::<_, K> { cell: self.env.allowance(source)?, kind: PhantomData })
+    }
+
+    #[inline(always)]
+    fn keep_allowance(&self, source: &[u8; 16], allowance: Allowance) {
+        if K::LIVE {
+            self.env.keep_allowance(source, allowance);
+        }
+    }
+
+    #[inline(always)]
+    fn exceeds(&self, source: Address) -> bool {
+        self.notes.change(|trace| trace.steps |= STEP_LIMIT_ASKED);
+        self.notes.exceeds(self, source)
+    }
+
+    #[inline(always)]
+    fn source_set(&self, vip: u32) -> Option<u32> {
+        self.env.source_set(vip)
+    }
+
+    #[inline(always)]
+    fn source_tree(&self, set: u32) -> Option<&SourceTree> {
+        self.env.source_tree(set)
+    }
+
+    #[inline(always)]
+    fn source(&self, key: &SourceKey) -> Option<u32> {
+        self.env.source(key)
+    }
+
+    #[inline(always)]
+    fn source_table(&self, source: Address, vip: u32) -> u32 {
+        let table = self.env.source_table(source, vip);
+        self.notes.change(|trace| {
+            trace.steps |= STEP_SOURCE_ASKED;
+            trace.source_table = table;
+        });
+        table
     }
 
     #[inline(always)]
@@ -443,6 +538,26 @@ impl<C: FlowCell, E: Env, N: Notes, K: Kind> FlowCell for Seen<'_, '_, C, E, N, 
             self.cell.close();
         }
         self.witness.left(FlowRecord { state: CLOSING, ..self.as_left() });
+    }
+}
+
+/// An allowance that is read as it is, and written only before a live witness.
+struct Left<C, K> {
+    cell: C,
+    kind: PhantomData<K>,
+}
+
+impl<C: AllowanceCell, K: Kind> AllowanceCell for Left<C, K> {
+    #[inline(always)]
+    fn load(&self) -> Allowance {
+        self.cell.load()
+    }
+
+    #[inline(always)]
+    fn store(&self, allowance: Allowance) {
+        if K::LIVE {
+            self.cell.store(allowance);
+        }
     }
 }
 

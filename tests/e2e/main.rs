@@ -4,6 +4,7 @@
 
 mod capture;
 mod check;
+mod choose;
 mod drain;
 mod harness;
 mod health;

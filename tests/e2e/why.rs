@@ -15,7 +15,7 @@ use lb_tests::{
 };
 use serde_json::Value;
 
-const PORT: u16 = 7;
+pub(crate) const PORT: u16 = 7;
 
 fn config(scene: &Scene) -> String {
     let topology = scene.topology();
@@ -114,7 +114,7 @@ fn flows_are_estimated(scene: &Scene, daemon: &Daemon<'_>) -> Result<()> {
 }
 
 /// Sends from one port until an answer says whose it is.
-fn answered_by(scene: &Scene, vip: IpAddr, port: u16) -> Result<String> {
+pub(crate) fn answered_by(scene: &Scene, vip: IpAddr, port: u16) -> Result<String> {
     let client = &scene.topology().client;
     let socket = client.netns.run(|| UdpSocket::bind((client.address(vip), port)))??;
     socket.set_read_timeout(Some(Duration::from_millis(500)))?;
@@ -127,7 +127,7 @@ fn answered_by(scene: &Scene, vip: IpAddr, port: u16) -> Result<String> {
     })
 }
 
-fn step<'a>(said: &'a Value, name: &str) -> Result<&'a Value> {
+pub(crate) fn step<'a>(said: &'a Value, name: &str) -> Result<&'a Value> {
     let mut steps = said["steps"].as_array().into_iter().flatten();
     steps.find(|step| step["step"] == name).with_context(|| format!("no step {name} in {said}"))
 }

@@ -19,7 +19,7 @@ use lb_ebpf::{
     env::{Env, FlowCell, NextHop, Route, Unroutable},
     flow::Flow,
     parse::Ports,
-    select::{self, Choice, Stage},
+    select::{self, Choice, Lead, Stage},
 };
 
 use crate::{
@@ -61,7 +61,8 @@ pub(crate) fn forward(run: &Run, at: usize, key: &FlowKey, stage: Stage) -> Fate
         ports: Ports { source: key.source_port, destination: key.destination_port },
         protocol: key.protocol,
     };
-    match select::select(&core, None, vip, &flow, stage, flow.hash(vip.hash_key)) {
+    let lead = Lead::of(vip, stage, flow.hash(vip.hash_key));
+    match select::select(&core, None, vip, &flow, stage, lead) {
         Ok(choice) => Fate::Sent(choice),
         Err(reason) => Fate::Dropped(reason),
     }

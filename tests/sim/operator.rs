@@ -9,7 +9,7 @@ use std::{
 
 use lb::{
     balance::maglev::Table,
-    config::{Forward, Transport, VipPort},
+    config::{Forward, HashBy, Transport, VipPort},
     model::{BackendId, Generation},
     steering::{self, Desired, DesiredBackend, DesiredPool, DesiredVip, Sync},
 };
@@ -263,6 +263,7 @@ impl Operator {
             pool: POOLS[pool].into(),
             nat_source: vec![],
             flows_none: last == FLOWLESS,
+            hash: HashBy::Flow,
             flow_idle: Duration::from_millis(idle_ms),
             hash_key: [u64::from(last), 9],
         };

@@ -11,8 +11,11 @@ use lb_abi::{
     counter::FlowEvent,
     flow::{FlowKey, FlowRecord},
     lengths::Lengths,
+    limit::Limits,
     meta::Meta,
     nat::{NatEntry, NatPool},
+    quic::{QuicEntry, Server},
+    source::{SourceKey, SourceTree},
     vip::{VipEntry, VipKey},
 };
 
@@ -140,6 +143,48 @@ impl Store for Hand<'_> {
 
     fn put_lengths(&mut self, _: usize, copy: u8, _: &Lengths) -> Result<u8> {
         Ok(copy)
+    }
+
+    // What leads packets beside slots is no operator's here: nothing of it is ever desired.
+
+    fn quic_servers(&self) -> Result<BTreeMap<u16, Server>> {
+        Ok(BTreeMap::new())
+    }
+
+    fn put_quic_server(&mut self, id: u16, _: Server) -> Result<()> {
+        panic!("server id {id} is not desired")
+    }
+
+    fn put_quic_vip(&mut self, index: u32, _: &QuicEntry) -> Result<()> {
+        panic!("keys of VIP {index} are not desired")
+    }
+
+    fn put_limits(&mut self, limits: &Limits) -> Result<()> {
+        panic!("{limits:?} are not desired")
+    }
+
+    fn sources(&self) -> Result<Vec<(SourceKey, u32)>> {
+        Ok(Vec::new())
+    }
+
+    fn put_source(&mut self, key: &SourceKey, _: u32) -> Result<()> {
+        panic!("{key:?} is not desired")
+    }
+
+    fn remove_source(&mut self, key: &SourceKey) -> Result<()> {
+        panic!("{key:?} was never there")
+    }
+
+    fn put_source_tree(&mut self, set: u32, _: &SourceTree) -> Result<()> {
+        panic!("set {set} is not desired")
+    }
+
+    fn source_set(&self, _: u32) -> Result<u32> {
+        Ok(0)
+    }
+
+    fn put_source_set(&mut self, _: u32, set: u32) -> Result<()> {
+        panic!("set {set} is not desired")
     }
 
     fn for_each_flow(&self, each: &mut dyn FnMut(&FlowKey, &FlowRecord)) -> Result<()> {

@@ -61,7 +61,18 @@ pub struct Packet {
     ttl: u8,
     class: u8,
     dont_fragment: bool,
+    fragment: Option<Fragment>,
     payload: usize,
+    /// What the payload begins with.
+    content: Vec<u8>,
+}
+
+/// Which piece of a packet a frame is.
+#[derive(Clone, Copy, Debug)]
+struct Fragment {
+    /// Bytes before it, a multiple of 8.
+    offset: u16,
+    more: bool,
 }
 
 impl Packet {
@@ -77,7 +88,9 @@ impl Packet {
             ttl: 61,
             class: 0,
             dont_fragment: false,
+            fragment: None,
             payload: 32,
+            content: Vec::new(),
         }
     }
 
@@ -222,6 +235,19 @@ impl Packet {
         self
     }
 
+    /// What the bytes above the transport header begin with; they are at least as many.
+    pub fn content(mut self, content: &[u8]) -> Self {
+        self.content = content.to_vec();
+        self.payload = self.payload.max(content.len());
+        self
+    }
+
+    /// A fragment: bytes before it, and whether more follow. What it carries is what the whole packet would.
+    pub fn fragment(mut self, offset: u16, more: bool) -> Self {
+        self.fragment = Some(Fragment { offset, more });
+        self
+    }
+
     /// A packet the other way; that to an echo request is its reply.
     pub fn answered(mut self) -> Self {
         std::mem::swap(&mut self.source, &mut self.destination);
@@ -247,7 +273,7 @@ impl Packet {
 
     /// The frame.
     pub fn build(&self) -> Vec<u8> {
-        let (protocol, transport) = (self.protocol(), self.transport());
+        let (protocol, transport) = self.above_ip();
         let mut inner = header(
             self.source.ip(),
             self.destination.ip(),
@@ -259,7 +285,8 @@ impl Packet {
         );
         // An inner header is any host's: it has no reason to set a flow label.
         if inner[0] == 0x45 && !self.dont_fragment {
-            inner[6] = 0;
+            let fragment = self.fragment.map_or(0, |part| (u16::from(part.more) << 13) | (part.offset / 8));
+            inner[6..8].copy_from_slice(&fragment.to_be_bytes());
             seal(&mut inner);
         }
         inner.extend(transport);
@@ -285,6 +312,21 @@ impl Packet {
         frame.extend(kind.to_be_bytes());
         frame.extend(packet);
         frame
+    }
+
+    /// What follows the IP header: its number, its bytes.
+    fn above_ip(&self) -> (u8, Vec<u8>) {
+        match self.fragment {
+            // RFC 8200, 4.5.
+            Some(Fragment { offset, more }) if self.source.is_ipv6() => {
+                let mut bytes = vec![self.protocol(), 0];
+                bytes.extend((offset | u16::from(more)).to_be_bytes());
+                bytes.extend([0, 0, 0x12, 0x34]);
+                bytes.extend(self.transport());
+                (44, bytes)
+            }
+            _ => (self.protocol(), self.transport()),
+        }
     }
 
     fn transport(&self) -> Vec<u8> {
@@ -321,7 +363,8 @@ impl Packet {
                 2
             }
         };
-        bytes.extend((0..self.payload).map(|at| at as u8));
+        bytes.extend(&self.content);
+        bytes.extend((self.content.len()..self.payload).map(|at| at as u8));
         let check = match self.protocol() {
             1 => checksum(&bytes),
             protocol => checksum(&with_pseudo(self.source.ip(), self.destination.ip(), protocol, &bytes)),

@@ -74,7 +74,7 @@ fn names_are_unique_and_every_reason_that_can_occur_does() {
         assert!(rows[..at].iter().all(|other| other.name != row.name), "twice: {}", row.name);
     }
     // Their features are not built yet.
-    let later = [Reason::RateLimited, Reason::FlowTableFull, Reason::SynCookieBad];
+    let later = [Reason::FlowTableFull, Reason::SynCookieBad];
     for reason in Reason::ALL {
         let occurs = rows.iter().any(|row| row.expected.reasons.contains(&reason));
         assert_eq!(occurs, !later.contains(&reason), "{}", reason.name());

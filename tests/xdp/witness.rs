@@ -3,11 +3,13 @@
 use lb_abi::{
     counter::FlowEvent,
     meta::FLAG_NAT,
+    quic::QuicEvent,
     reason::Reason,
     trace::{
-        STEP_ALLOWED, STEP_BACKEND, STEP_COUNTED, STEP_NEW_FLOW, STEP_RECORD_FOUND, STEP_RECORD_LEFT,
-        STEP_ROUTE_ASKED, STEP_ROUTE_FOUND, STEP_SLOT, STEP_TRAFFIC, STEP_VIP_ASKED, STEP_VIP_FOUND, Trace,
-        VERDICT_DROP, VERDICT_PASS, VERDICT_REDIRECT, VERDICT_TRANSLATE, VERDICT_TRANSMIT,
+        STEP_ALLOWED, STEP_BACKEND, STEP_COUNTED, STEP_LIMIT_ASKED, STEP_NEW_FLOW, STEP_QUIC,
+        STEP_RECORD_FOUND, STEP_RECORD_LEFT, STEP_ROUTE_ASKED, STEP_ROUTE_FOUND, STEP_SLOT,
+        STEP_SOURCE_ASKED, STEP_TRAFFIC, STEP_VIP_ASKED, STEP_VIP_FOUND, Trace, VERDICT_DROP, VERDICT_PASS,
+        VERDICT_REDIRECT, VERDICT_TRANSLATE, VERDICT_TRANSMIT,
     },
 };
 use lb_ebpf::{
@@ -53,14 +55,18 @@ fn check(row: &Row, trace: &Trace) -> Result<(), String> {
     let events: Vec<FlowEvent> =
         FlowEvent::ALL.into_iter().filter(|event| trace.events & (1 << *event as u32) != 0).collect();
     let moved = expected.moved.first();
+    let quic: Vec<QuicEvent> =
+        has(STEP_QUIC).then(|| QuicEvent::of_number(trace.quic_event)).into_iter().collect();
+    let is_led_by_id = quic == [QuicEvent::ById];
     let is_true = has(STEP_COUNTED)
         && expected.reasons == [Reason::ALL[trace.reason as usize]]
         && (trace.verdict, trace.interface) == verdict
         && events == expected.events
+        && quic == expected.quic
         && has(STEP_TRAFFIC) == moved.is_some()
         && moved.is_none_or(|moved| {
             has(STEP_VIP_FOUND)
-                && has(STEP_SLOT)
+                && has(STEP_SLOT) != is_led_by_id
                 && has(STEP_BACKEND)
                 && u32::from(moved.backend) == trace.backend
                 && moved.vip == trace.vip.vip
@@ -75,6 +81,11 @@ fn check(row: &Row, trace: &Trace) -> Result<(), String> {
         true => Ok(()),
         false => Err(format!("{}: expected {expected:?}, noted {trace:?}", row.name)),
     }
+}
+
+/// What is left in allowances before a row runs.
+fn allowances(row: &Row) -> impl Iterator<Item = ([u8; 16], u32)> {
+    row.world.allowances.iter().map(|(source, allowance)| (*source, allowance.level))
 }
 
 fn all_of(rows: &[Row], run: impl FnMut(&Row) -> Result<(), String>) {
@@ -97,6 +108,8 @@ fn a_dry_witness_leaves_nothing_behind() {
         let (result, trace) = host::witnessed::<Dry>(row);
         let untouched = result.reasons.is_empty()
             && result.events.is_empty()
+            && result.quic.is_empty()
+            && allowances(row).eq(result.allowances.iter().copied())
             && result.moved.is_empty()
             && result.records.len() == row.world.flows.len()
             && result.records.iter().all(|left| {
@@ -116,7 +129,8 @@ fn a_dry_witness_leaves_nothing_behind() {
 fn rows_reach_every_step() {
     let traces: Vec<Trace> = of_ingress(NOW).iter().map(|row| host::witnessed::<Dry>(row).1).collect();
     let all = traces.iter().fold(0, |all, trace| all | trace.steps);
-    assert_eq!(all, (STEP_ALLOWED << 1) - 1, "{all:#x}");
+    let choices = STEP_QUIC | STEP_SOURCE_ASKED | STEP_LIMIT_ASKED;
+    assert_eq!(all, ((STEP_ALLOWED << 1) - 1) | choices, "{all:#x}");
     for (step, without) in [
         (STEP_VIP_ASKED, STEP_VIP_FOUND),
         (STEP_ROUTE_ASKED, STEP_ROUTE_FOUND),

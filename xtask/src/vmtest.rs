@@ -32,7 +32,7 @@ use crate::{
 const KERNELS: [Series; 2] = [Series { name: "6.1" }, Series { name: "6.12" }];
 
 /// One guest, from power to its last word; many times what it takes.
-const LIMIT: Duration = Duration::from_secs(900);
+const LIMIT: Duration = Duration::from_secs(420);
 
 /// What runs there: every program loaded, the rows, real frames, links and listener groups, and the daemon where
 /// its way into the kernel depends on the version (clsact or tcx, sk_lookup, pinned links).

@@ -11,7 +11,7 @@ use lb_abi::{
     bounds::INSERTS_PER_TICK,
     counter::FlowEvent,
     reason::Reason,
-    vip::{FORWARD_GUE, FORWARD_IPIP, FORWARD_L2DSR, FORWARD_NAT},
+    vip::{FORWARD_GUE, FORWARD_IPIP, FORWARD_L2DSR, FORWARD_NAT, HASH_SOURCE, QUIC, SOURCES},
 };
 use lb_tests::{
     packet::{ACK, FIN, Packet, SYN},
@@ -20,7 +20,9 @@ use lb_tests::{
 
 use super::{
     Scenario,
-    program_object::{BESIDE_DENIED_V4, Bench, DENIED_V4, Maps, NAT_SOURCE, Program, Slots, Way, directory},
+    program_object::{
+        BESIDE_DENIED_V4, Bench, DENIED_V4, Maps, NAT_SOURCE, Program, Slots, Way, directory, short_header,
+    },
 };
 use crate::{
     budget::Depth,
@@ -138,7 +140,7 @@ fn measure(context: &mut Context<'_>) -> Result<()> {
          that three buckets are read per packet (384 of them in turn, 24 KiB)",
     );
     context.samples.note(
-        "QUIC: forwarded by hash like any other datagram to 443/udp, since the program reads no connection ids",
+        "QUIC: a VIP without `quic` forwards by hash like any other datagram to 443/udp; only \"known id\" has it",
     );
     context.rounds(&cases(), |case| {
         let empty_ns = once(&mut bench, &empty, repeat)?;
@@ -204,6 +206,11 @@ fn tcp_v6(flags: u8) -> Packet {
     Packet::tcp("[2001:db8:ffff::]:40000", "[2001:db8::1]:80", flags).macs(LB0_MAC, ROUTER_MAC)
 }
 
+/// A short header with an id that names a server.
+fn known_id() -> Packet {
+    Packet::udp("198.51.100.0:40000", "192.0.2.1:53").macs(LB0_MAC, ROUTER_MAC).content(&short_header())
+}
+
 fn cases() -> Vec<Case> {
     let udp = Packet::udp("198.51.100.0:40000", "192.0.2.1:53").macs(LB0_MAC, ROUTER_MAC);
     let other = Packet::tcp("198.51.100.0:40000", "192.0.2.7:80", ACK).macs(LB0_MAC, ROUTER_MAC);
@@ -224,6 +231,11 @@ fn cases() -> Vec<Case> {
         quic("4in4, QUIC Initial", QUIC_INITIAL_LEN, &QUIC_INITIAL),
         forwarded("4in4, TCP, 1M denied elsewhere", tcp(ACK)).deny(),
         forwarded("4in4, TCP, 1M denied, one beside", beside).flows(128).deny(),
+        forwarded("4in4, TCP, by source", tcp(ACK)).by(FORWARD_IPIP | HASH_SOURCE),
+        // Each to the one table there is, after a look.
+        forwarded("4in4, TCP, by prefix of 131k", tcp(ACK)).by(FORWARD_IPIP | SOURCES),
+        // No slot leads anywhere: only the id does.
+        forwarded("4in4, QUIC, known id", known_id()).by(FORWARD_IPIP | QUIC).to(0),
         forwarded("6in4, TCP", tcp_v6(ACK)),
         forwarded("6in6, TCP", tcp_v6(ACK)).to(NEAR_V6.id),
         Case {

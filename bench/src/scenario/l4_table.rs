@@ -13,7 +13,7 @@ use std::{hint::black_box, net::Ipv4Addr, sync::Arc, time::Duration, time::Insta
 use anyhow::{Context as _, Result, ensure};
 use lb::{
     balance::maglev::{Member, Table},
-    config::{Forward, Transport, VipPort},
+    config::{Forward, HashBy, Transport, VipPort},
     model::{BackendId, Generation},
     steering::{Desired, DesiredBackend, DesiredPool, DesiredVip, Options, Plane},
 };
@@ -127,6 +127,7 @@ fn desired(generation: u64, ids: impl Iterator<Item = u16>) -> Desired {
         pool: "p".into(),
         nat_source: vec![],
         flows_none: false,
+        hash: HashBy::Flow,
         flow_idle: Duration::from_secs(900),
         hash_key: [1, 2],
     };

@@ -32,8 +32,10 @@ use lb_abi::{
     meta::{FLAG_DENY_V4, FLAG_DENY_V6, FLAG_NAT, Meta},
     names,
     nat::{ANSWERED, FORWARD, HEARD, NatEntry, NatPool},
+    quic::{Id, QuicEntry, Server},
     reason::Reason,
     slot::{Phase, Slot, ticks},
+    source::{SourceKey, SourceTree, first_set},
     vip::{ECHO, FORWARD_NAT, VipEntry, VipKey},
 };
 use lb_tests::{
@@ -175,6 +177,7 @@ impl Bench {
         array::<NatPool>(&mut self.object, names::MAP_NAT_POOLS)?.set(VIP, pool, 0)?;
         let source = world::address(NAT_SOURCE);
         array::<[u8; 16]>(&mut self.object, names::MAP_NAT_SOURCES)?.set(0, source, 0)?;
+        self.write_choices()?;
         self.write_guard()
     }
 
@@ -182,6 +185,26 @@ impl Bench {
     fn cores(&mut self) -> Result<u32> {
         let counters = PerCpuArray::<_, u64>::try_from(map(&mut self.object, names::MAP_REASONS)?)?;
         Ok(counters.get(&0, 0)?.len() as u32)
+    }
+
+    /// What leads packets beside slots, for VIPs that have the flags.
+    fn write_choices(&mut self) -> Result<()> {
+        let mut entry = QuicEntry { configs: 1, ..QuicEntry::default() };
+        (entry.keys[0], entry.pools[0]) = (world::HASH_KEY, 1);
+        array::<QuicEntry>(&mut self.object, names::MAP_QUIC)?.set(VIP, entry, 0)?;
+        let server = Server { backend: world::NEAR.id, generation: 0, pool: 1 };
+        array::<u64>(&mut self.object, names::MAP_QUIC_SERVERS)?.set(SERVER.into(), server.to_word(), 0)?;
+        let mut tree = SourceTree::default();
+        tree.v4[0] = 96 + 24;
+        let set = first_set(VIP);
+        array::<SourceTree>(&mut self.object, names::MAP_SOURCE_TREES)?.set(set, tree, 0)?;
+        array::<u32>(&mut self.object, names::MAP_SOURCE_SETS)?.set(VIP, set, 0)?;
+        let mut sources = HashMap::<_, SourceKey, u32>::try_from(map(&mut self.object, names::MAP_SOURCES)?)?;
+        for network in 0..PREFIXES {
+            let prefix = Ipv4Addr::from((network << 8).wrapping_add(PREFIXES_FROM)).to_ipv6_mapped().octets();
+            sources.insert(SourceKey { set, length: 96 + 24, prefix }, 0, 0)?;
+        }
+        Ok(())
     }
 
     /// A deny list as long as there may be.
@@ -424,6 +447,19 @@ impl Bench {
         let counters = PerCpuArray::<_, u64>::try_from(map(&mut self.object, names::MAP_FLOW_EVENTS)?)?;
         Ok(counters.get(&(event as u32), 0)?.iter().sum())
     }
+}
+
+/// Prefixes of 24 bits that lead to the only table, from 198.0.0.0 on.
+const PREFIXES: u32 = 1 << 17;
+const PREFIXES_FROM: u32 = 198 << 24;
+
+/// Server id of the nearest backend.
+const SERVER: u16 = 7;
+
+/// What a QUIC datagram begins with whose id names that server.
+pub(crate) fn short_header() -> Vec<u8> {
+    let id = Id::new(world::HASH_KEY, 0, SERVER, [1, 2, 3, 4, 5]).to_bytes();
+    [&[0x40][..], &id].concat()
 }
 
 /// Where `cargo xtask build-ebpf` puts the objects.

@@ -137,8 +137,8 @@ pub const fn spend(word: u64, tick: u32, bytes: u32, max: u32) -> Option<u64> {
 }
 
 const _: () = assert!(size_of::<CaptureFilter>() == 104);
-const _: () = assert!(size_of::<CaptureRecord>() == 248);
-const _: () = assert!(size_of::<CaptureScratch>() == 248 + SNAP_MAX + 8);
+const _: () = assert!(size_of::<CaptureRecord>() == 256);
+const _: () = assert!(size_of::<CaptureScratch>() == 256 + SNAP_MAX + 8);
 const _: () = assert!(size_of::<CaptureCounters>() == 40);
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ pub mod hash;
 pub mod hop;
 pub mod interface;
 pub mod lengths;
+pub mod limit;
 pub mod link;
 pub mod lookup;
 pub mod meta;
@@ -28,9 +29,12 @@ pub mod nat;
 #[cfg(feature = "user")]
 pub mod pod;
 pub mod probe;
+pub mod quic;
 pub mod reason;
 pub mod slot;
+pub mod source;
 pub mod steer;
+pub mod subject;
 pub mod trace;
 pub mod vip;
 

@@ -36,10 +36,11 @@ pub const FLAG_DENY_V4: u32 = 1 << 0;
 pub const FLAG_DENY_V6: u32 = 1 << 1;
 /// Some slot is moving: flow records may exist.
 pub const FLAG_MOVING: u32 = 1 << 2;
-/// Addresses are translated: what is for no VIP may be a reply.
-pub const FLAG_NAT: u32 = 1 << 16;
-
 /// Some VIP has a range of ports, any port, or a prefix for its address.
 pub const FLAG_WIDE_VIPS: u32 = 1 << 8;
+/// Addresses are translated: what is for no VIP may be a reply.
+pub const FLAG_NAT: u32 = 1 << 16;
+/// New flows of one source are limited while there is a flood of them (see [`crate::limit`]).
+pub const FLAG_LIMITED: u32 = 1 << 17;
 
 const _: () = assert!(size_of::<Meta>() == 72);

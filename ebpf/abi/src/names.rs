@@ -44,6 +44,24 @@ pub const MAP_HOPS: &str = "HOPS";
 pub const MAP_LINKS: &str = "LINKS";
 /// `PerCpuArray<Budget>`, one entry: ICMP errors of our own.
 pub const MAP_ANSWERS: &str = "ANSWERS";
+/// `Array<QuicEntry>` by VIP index.
+pub const MAP_QUIC: &str = "QUIC";
+/// `Array<u64>` of [`crate::quic::Server`], by server id.
+pub const MAP_QUIC_SERVERS: &str = "QUIC_SERVERS";
+/// `PerCpuArray<u64>` by [`crate::quic::QuicEvent`].
+pub const MAP_QUIC_EVENTS: &str = "QUIC_EVENTS";
+/// `HashMap<SourceKey, u32>`: first slot of the table, or [`crate::source::OWN`].
+pub const MAP_SOURCES: &str = "SOURCES";
+/// `Array<SourceTree>` by set.
+pub const MAP_SOURCE_TREES: &str = "SOURCE_TREES";
+/// `Array<u32>` by VIP index: the set that packets read.
+pub const MAP_SOURCE_SETS: &str = "SOURCE_SETS";
+/// `Array<Limits>`, one entry.
+pub const MAP_LIMITS: &str = "LIMITS";
+/// `PerCpuArray<Meter>`, one entry.
+pub const MAP_METER: &str = "METER";
+/// `LruHashMap<[u8; 16], u64>` of [`crate::limit::Allowance`], by source: the address in IPv4, the first half in IPv6.
+pub const MAP_NEW_FLOWS: &str = "NEW_FLOWS";
 /// `HashMap<FlowKey, FlowRecord>`.
 pub const MAP_FLOWS: &str = "FLOWS";
 /// `PerCpuArray<Inserts>`, one entry.

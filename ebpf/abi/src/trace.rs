@@ -52,6 +52,11 @@ pub struct Trace {
     pub route_destination: [u8; 16],
     /// The way that was found, with [`STEP_ROUTE_FOUND`].
     pub hop: HopEntry,
+    /// [`crate::quic::QuicEvent`] as a number, with [`STEP_QUIC`].
+    pub quic_event: u32,
+    /// Index of the first slot of the table that the source's prefix has, or [`crate::source::OWN`], with
+    /// [`STEP_SOURCE_ASKED`].
+    pub source_table: u32,
 }
 
 /// The deny list was looked through.
@@ -85,6 +90,13 @@ pub const STEP_TRAFFIC: u32 = 1 << 13;
 /// The allow list lets its source in.
 pub const STEP_ALLOWED: u32 = 1 << 14;
 
+/// It was looked for a connection id that names a server.
+pub const STEP_QUIC: u32 = 1 << 20;
+/// It was looked for the pool of the source's prefix.
+pub const STEP_SOURCE_ASKED: u32 = 1 << 21;
+/// It was looked at how many flows the source has opened.
+pub const STEP_LIMIT_ASKED: u32 = 1 << 22;
+
 /// To the local stack.
 pub const VERDICT_PASS: u32 = 1;
 /// Gone.
@@ -108,5 +120,5 @@ pub struct Why {
     pub trace: Trace,
 }
 
-const _: () = assert!(size_of::<Trace>() == 224);
-const _: () = assert!(size_of::<Why>() == 232);
+const _: () = assert!(size_of::<Trace>() == 232);
+const _: () = assert!(size_of::<Why>() == 240);

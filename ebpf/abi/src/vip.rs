@@ -64,9 +64,30 @@ pub const FORWARD_NAT: u32 = 1 << 16;
 /// On the entry of an address for ICMP: it is one that sources are translated to. What comes for it and belongs
 /// to no flow is dropped; echo requests pass.
 pub const NAT_SOURCE: u32 = 1 << 17;
+/// The slot is chosen by the source address alone (see [`crate::subject`]), and fragments are forwarded.
+pub const HASH_SOURCE: u32 = 1 << 20;
+/// The slot is chosen by the destination port alone.
+pub const HASH_PORT: u32 = 1 << 21;
+/// Datagrams are led by their connection id first (see [`crate::quic`]).
+pub const QUIC: u32 = 1 << 22;
+/// Some clients go to pools of their own (see [`crate::source`]).
+pub const SOURCES: u32 = 1 << 23;
+/// Something beside the slot of its flow leads a packet: one of the four above.
+pub const LED: u32 = HASH_SOURCE | HASH_PORT | QUIC | SOURCES;
 
 /// In [`VipKey::protocol`]: the entry is of a range of ports that begins at [`VipKey::port`].
 pub const RANGE: u8 = 0x80;
+
+/// [`VipKey::protocol`] of the VIP that takes an address's fragments, under the transport protocol as port.
+/// The number is IPv6's fragment header's (IANA), which no transport has.
+pub const FRAGMENTS: u8 = 44;
+
+impl VipKey {
+    /// Where the VIP stands that takes fragments of a transport protocol to an address or prefix, if one does.
+    pub const fn fragments(address: [u8; 16], host_bits: u8, protocol: u8) -> Self {
+        Self { address, port: Be16::new(protocol as u16), protocol: FRAGMENTS, host_bits }
+    }
+}
 
 const _: () = assert!(size_of::<VipKey>() == 20);
 const _: () = assert!(size_of::<VipEntry>() == 40);

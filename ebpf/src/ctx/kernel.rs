@@ -1,9 +1,6 @@
 //! Maps, routes and clock of the kernel.
 
-use core::{
-    mem::{offset_of, size_of},
-    ptr,
-};
+use core::{mem::size_of, ptr};
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -12,7 +9,6 @@ use aya_ebpf::{
         xdp_md,
     },
     helpers::generated as helpers,
-    maps::PerCpuArray,
     programs::XdpContext,
 };
 use lb_abi::{
@@ -20,31 +16,39 @@ use lb_abi::{
     backend::BackendEntry,
     be::Be16,
     bounds::ANSWERS_PER_TICK,
-    counter::{FlowEvent, Traffic},
+    counter::FlowEvent,
     directory::{Bucket, PortRanges, VipSlot},
-    flow::{CLOSING, FlowKey, FlowRecord, Inserts},
-    guard::{BUCKET_LEN, GuardBucket},
+    flow::{FlowKey, FlowRecord, Inserts},
     hop::{HOP_TICK_SHIFT, HopEntry},
-    interface,
     lengths::{DENY_V4, DENY_V6, Lengths},
+    limit::{Allowance, Limits, Meter},
     link::LinkEntry,
     meta::Meta,
+    quic::{QuicEntry, QuicEvent, Server},
     reason::Reason,
     slot::{Slot, TICK_SHIFT},
+    source::{SourceKey, SourceTree},
     vip::{VipEntry, VipKey},
 };
 use lb_ebpf::{
     address::Address,
     directory::{self, Place, VipFlags, Wanted},
-    env::{Env, FlowCell, NextHop, Route, Unroutable, Words},
+    env::{AllowanceCell, Env, FlowCell, NextHop, Route, Unroutable, Words},
     flow::Flow,
     guard, hop, icmp,
     numbers::Family,
     packet::Packet,
+    quic::Named,
     select::{self, Pick, Stage},
 };
 
-use super::{AF_INET, AF_INET6, add_one, frame::XdpPacket};
+use super::{
+    AF_INET, AF_INET6, add_one, add_traffic,
+    cells::{Left, Listed, Record},
+    choose::{lb_exceeds, lb_quic_server, lb_source_table},
+    count_drop,
+    frame::XdpPacket,
+};
 use crate::maps;
 
 /// Maps, routes and clock.
@@ -163,6 +167,87 @@ impl Env for Kernel<'_> {
     #[inline(always)]
     fn backend(&self, id: u16) -> Option<&BackendEntry> {
         maps::BACKENDS.get(id as u32)
+    }
+
+    #[inline(always)]
+    fn quic(&self, vip: u32) -> Option<&QuicEntry> {
+        maps::QUIC.get(vip)
+    }
+
+    #[inline(always)]
+    fn server(&self, id: u16) -> Option<Server> {
+        let word = maps::QUIC_SERVERS.get_ptr_mut(id as u32)?;
+        // SAFETY: as in `slot`; control writes the word by a syscall that copies it whole.
+        Some(Server::from_word(unsafe { word.read_volatile() }))
+    }
+
+    #[inline(always)]
+    fn count_quic(&self, event: QuicEvent) {
+        add_one(&maps::QUIC_EVENTS, event as u32);
+    }
+
+    #[inline(always)]
+    fn quic_server<P: Packet>(&self, _: &P, at: usize, vip: u32) -> Named {
+        Named::from_word(lb_quic_server(self.ctx.ctx, at as u64, vip as u64))
+    }
+
+    #[inline(always)]
+    fn limits(&self) -> Option<&Limits> {
+        maps::LIMITS.get(0)
+    }
+
+    #[inline(always)]
+    fn meter(&self) -> Meter {
+        maps::METER.get(0).copied().unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn keep_meter(&self, meter: Meter) {
+        if let Some(kept) = maps::METER.get_ptr_mut(0) {
+            // SAFETY: this core's own entry; XDP programs are not interrupted by one another on a core.
+            unsafe { *kept = meter };
+        }
+    }
+
+    #[inline(always)]
+    fn allowance(&self, source: &[u8; 16]) -> Option<impl AllowanceCell> {
+        maps::NEW_FLOWS.get_ptr_mut(source).map(Left)
+    }
+
+    #[inline(always)]
+    fn keep_allowance(&self, source: &[u8; 16], allowance: Allowance) {
+        // An LRU map makes room; where it cannot, the source is as if it had not been seen.
+        let _ = maps::NEW_FLOWS.insert(source, allowance.to_word(), 0);
+    }
+
+    #[inline(always)]
+    fn exceeds(&self, source: Address) -> bool {
+        let (high, low) = source.halves();
+        lb_exceeds(high, low) != 0
+    }
+
+    #[inline(always)]
+    fn source_set(&self, vip: u32) -> Option<u32> {
+        let set = maps::SOURCE_SETS.get_ptr_mut(vip)?;
+        // SAFETY: as in `slot`, of four bytes.
+        Some(unsafe { set.read_volatile() })
+    }
+
+    #[inline(always)]
+    fn source_tree(&self, set: u32) -> Option<&SourceTree> {
+        maps::SOURCE_TREES.get(set)
+    }
+
+    #[inline(always)]
+    fn source(&self, key: &SourceKey) -> Option<u32> {
+        // SAFETY: as in `vip`.
+        unsafe { maps::SOURCES.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn source_table(&self, source: Address, vip: u32) -> u32 {
+        let (high, low) = source.halves();
+        lb_source_table(high, low, vip as u64) as u32
     }
 
     #[inline(always)]
@@ -479,52 +564,6 @@ pub(crate) fn with_maps(ask: impl FnOnce(&Kernel<'_>) -> u64) -> u64 {
     ask(&Kernel::new(&nothing))
 }
 
-/// A value of map `GUARD`.
-struct Listed(*mut GuardBucket);
-
-impl Words for Listed {
-    #[inline(always)]
-    fn word(&self, at: usize) -> u64 {
-        if at >= BUCKET_LEN {
-            return 0;
-        }
-        // SAFETY: one of the value's words, as just checked; control stores them whole. Volatile as in `slot`.
-        unsafe { self.0.cast::<u64>().add(at).read_volatile() }
-    }
-}
-
-/// A value of map `FLOWS` as one word: hash map values lie on eight-byte addresses.
-struct Record(*mut u64);
-
-impl FlowCell for Record {
-    #[inline(always)]
-    fn load(&self) -> FlowRecord {
-        // SAFETY: a value of the map, which the kernel keeps mapped while the program runs. Preallocated
-        // elements may be given to another flow once they are deleted (Documentation/bpf/map_hash.rst, v6.18):
-        // nothing is ever replaced by an update, and control deletes only what no running program stores to
-        // (`lb::steering::settle`).
-        FlowRecord::from_word(unsafe { self.0.read_volatile() })
-    }
-
-    #[inline(always)]
-    fn store(&self, record: FlowRecord) {
-        // SAFETY: as in `load`.
-        unsafe { self.0.write_volatile(record.to_word()) };
-    }
-
-    #[inline(always)]
-    fn touch(&self, seen: u32) {
-        // SAFETY: as in `load`; four aligned bytes of the value.
-        unsafe { self.0.byte_add(offset_of!(FlowRecord, seen)).cast::<u32>().write_volatile(seen) };
-    }
-
-    #[inline(always)]
-    fn close(&self) {
-        // SAFETY: as in `load`; a byte of the value.
-        unsafe { self.0.byte_add(offset_of!(FlowRecord, state)).cast::<u8>().write_volatile(CLOSING) };
-    }
-}
-
 #[inline(always)]
 fn double_words(address: Address) -> [u32; 4] {
     let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address.bytes();
@@ -542,28 +581,4 @@ const fn mac_words(address: [u8; 6]) -> [u16; 3] {
     [u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d]), u16::from_ne_bytes([e, f])]
 }
 
-/// Counts a dropped packet for the interface it came in by.
-#[inline(always)]
-fn count_drop(ingress: u32, reason: Reason) {
-    let number = match maps::INTERFACES.get(interface::place(ingress)) {
-        // The bound is for the verifier: the map is ours, and holds no greater one.
-        Some(entry) if entry.index == ingress => entry.number & (interface::NUMBERS_MAX - 1),
-        _ => interface::OTHERS,
-    };
-    add_one(&maps::DROPS, interface::counter(number, reason as u32));
-}
-
-#[inline(always)]
-fn add_traffic(counters: &PerCpuArray<Traffic>, index: u32, bytes: u64, new_flow: bool) {
-    if let Some(traffic) = counters.get_ptr_mut(index) {
-        // SAFETY: as in `add_one`.
-        unsafe {
-            (*traffic).packets += 1;
-            (*traffic).bytes += bytes;
-            (*traffic).new_flows += new_flow as u64;
-        }
-    }
-}
-
 const _: () = assert!(size_of::<bpf_fib_lookup>() == size_of::<[u64; 8]>());
-const _: () = assert!(size_of::<FlowRecord>() == size_of::<u64>());

@@ -62,7 +62,7 @@ mod way;
 use lb_abi::{
     backend::{DOWN, PRESENT},
     flow::FlowKey,
-    meta::{FLAG_NAT, FLAG_WIDE_VIPS},
+    meta::{FLAG_LIMITED, FLAG_NAT, FLAG_WIDE_VIPS},
     nat::{
         ANSWERED, FIN, GRACE_TICKS, HEARD, NatEntry, NatEvent, NatPool, OPENING_REUSE_TICKS, OPENING_TICKS,
         RST, TCP_TICKS, UDP_TICKS, idle_ticks, is_idle, later,
@@ -240,7 +240,7 @@ fn walk<P: Packet, E: NatEnv>(packet: &mut P, env: &E, passage: &mut Passage) ->
     }
     let bytes = packet.len_of(ip.at + ip.length as usize) as u64;
     match vip {
-        Some(vip) if addressed(env, vip, &ip, passage)? == Chosen::Here => {
+        Some(vip) if addressed(packet, env, vip, &ip, passage)? == Chosen::Here => {
             env.count_traffic(vip.vip, passage.peer.backend, bytes, passage.begins());
             return Ok(Outcome { reason: Reason::Local, verdict: Verdict::Pass });
         }
@@ -291,17 +291,34 @@ fn reported<P: Packet, E: NatEnv>(
 
 /// A packet for a VIP: finds its flow, or opens one.
 #[inline(always)]
-fn addressed<E: NatEnv>(env: &E, vip: &VipEntry, ip: &Ip, passage: &mut Passage) -> Result<Chosen, Reason> {
+fn addressed<P: Packet, E: NatEnv>(
+    packet: &P,
+    env: &E,
+    vip: &VipEntry,
+    ip: &Ip,
+    passage: &mut Passage,
+) -> Result<Chosen, Reason> {
+    if exceeds(env, ip, passage) {
+        return Err(Reason::RateLimited);
+    }
     let found = if ip.ttl <= 1 { Err(Reason::Ttl) } else { known(env, passage) };
     if passage.is_new || matches!(found, Err(Reason::Ttl | Reason::NatUnknown)) {
         // Nothing is known of flows to this box itself.
-        if open::choose(env, vip, passage)? == Chosen::Here {
+        if open::choose(packet, env, vip, ip, passage)? == Chosen::Here {
             return Ok(Chosen::Here);
         }
         found?;
         open::open(env, vip, passage)?;
     }
     found.map(|()| Chosen::There)
+}
+
+/// As in [`crate::ingress`]: whether the source of a SYN opened more flows than it may.
+#[inline(always)]
+fn exceeds<E: Env>(env: &E, ip: &Ip, passage: &Passage) -> bool {
+    matches!(passage.stage, Stage::Opening)
+        && env.meta().is_some_and(|meta| meta.flags & FLAG_LIMITED != 0)
+        && env.exceeds(ip.source)
 }
 
 /// The VIP that a packet is for, if it is one that translates: as [`directory::find`], in parts.

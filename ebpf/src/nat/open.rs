@@ -9,7 +9,14 @@ use lb_abi::{
 };
 
 use super::{NatCell as _, NatEnv, Passage, Refusal, Table, is_reusable, is_reusable_established};
-use crate::{address::Address, flow::Flow, parse::Ports, select};
+use crate::{
+    address::Address,
+    choose,
+    flow::Flow,
+    packet::Packet,
+    parse::{Ip, Ports},
+    select,
+};
 
 /// Ports that one packet tries. The walk goes on where it stopped, so a repeated SYN tries others.
 const TRIES: u32 = 8;
@@ -25,14 +32,21 @@ pub(super) enum Chosen {
 
 /// Chooses a backend: writes the reverse entry into `passage`, and its key as far as that does not need a source.
 #[inline(never)]
-pub(super) fn choose<E: NatEnv>(env: &E, vip: &VipEntry, passage: &mut Passage) -> Result<Chosen, Reason> {
+pub(super) fn choose<P: Packet, E: NatEnv>(
+    packet: &P,
+    env: &E,
+    vip: &VipEntry,
+    ip: &Ip,
+    passage: &mut Passage,
+) -> Result<Chosen, Reason> {
     let FlowKey { source, destination, source_port, destination_port, protocol, .. } = passage.key;
     let ports = Ports { source: source_port, destination: destination_port };
     let flow = Flow { source: Address::new(source), destination: Address::new(destination), ports, protocol };
     // Entries are the memory of translated flows: no other record is looked for.
     let vip = &VipEntry { flags: vip.flags | FLOWS_NONE, ..*vip };
     // Control counts entries.
-    let choice = select::select(env, None, vip, &flow, passage.stage, flow.hash(vip.hash_key))?;
+    let lead = choose::lead(packet, env, ip, vip, &flow, passage.stage, flow.hash(vip.hash_key));
+    let choice = select::select(env, None, vip, &flow, passage.stage, lead)?;
     if choice.is_local {
         passage.peer.backend = choice.id;
         return Ok(Chosen::Here);

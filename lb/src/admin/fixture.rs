@@ -50,7 +50,8 @@ fn address(port: u16) -> SocketAddr {
 }
 
 fn config() -> Config {
-    let backend = |port| Backend { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), port: Some(port), weight: 1 };
+    let backend =
+        |port| Backend { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), port: Some(port), weight: 1, server_id: None };
     let health = Health {
         tcp_port: None,
         every: Duration::from_secs(2),
@@ -59,7 +60,7 @@ fn config() -> Config {
         rise: 2,
     };
     let pool = |backends, health| Pool { balance: None, backends, health, keepalive: Keepalive::default() };
-    let dns = Backend { ip: IpAddr::V4(Ipv4Addr::new(10, 0, 1, 53)), port: None, weight: 1 };
+    let dns = Backend { ip: IpAddr::V4(Ipv4Addr::new(10, 0, 1, 53)), port: None, weight: 1, server_id: None };
     Config {
         runtime: Runtime { workers: Workers::Count(2) },
         xdp: None,
@@ -76,6 +77,9 @@ fn config() -> Config {
                 pool: "dns".into(),
                 flows_none: true,
                 nat_source: vec![],
+                hash: HashBy::Flow,
+                quic: None,
+                sources: Default::default(),
             },
         )]),
         listeners: BTreeMap::from([(
@@ -167,6 +171,7 @@ pub(crate) fn view() -> View {
 /// Two flows, to the VIP of [`view`].
 pub(crate) fn flows() -> FlowList {
     let flow = Flow {
+        group_of: None,
         source: ([198, 51, 100, 7], 40_000).into(),
         destination: ([192, 0, 2, 53], 53).into(),
         protocol: 17,
@@ -175,7 +180,8 @@ pub(crate) fn flows() -> FlowList {
         state: "closing",
         translated: None,
     };
-    let translated = Flow { state: "half-open", translated: Some(([10, 0, 9, 1], 1024).into()), ..flow };
+    let translated =
+        Flow { state: "half-open", translated: Some(([10, 0, 9, 1], 1024).into()), ..flow.clone() };
     FlowList { flows: vec![flow, translated], omitted: 0 }
 }
 

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use lb_abi::subject;
 use serde_json::{Value, json};
 
 use super::{
@@ -23,10 +24,16 @@ pub fn render(view: &View, list: Option<&FlowList>) -> Value {
     let row = |flow: &Flow| {
         let backend = backend(flow.backend);
         json!({
-            "vip": vip_of(flow.destination, flow.protocol),
+            "vip": flow.group_of.as_ref().or_else(|| vip_of(flow.destination, flow.protocol)),
             "source": flow.source,
             "destination": flow.destination,
-            "protocol": match flow.protocol { 6 => "tcp", 17 => "udp", _ => "other" },
+            "protocol": match flow.protocol {
+                6 => "tcp",
+                17 => "udp",
+                subject::SOURCE => "all of the source",
+                subject::PORT => "all to the port",
+                _ => "other",
+            },
             "backend_id": flow.backend,
             "backend": backend.map(|(pool, backend)| format!("{pool}/{}", backend.name)),
             "age_seconds": flow.age.as_secs(),

@@ -8,6 +8,7 @@ use std::fmt::Display;
 use lb_abi::{
     counter::{FlowEvent, Traffic},
     nat::NatEvent,
+    quic::QuicEvent,
     reason::Reason,
 };
 
@@ -243,6 +244,14 @@ fn xdp(encoder: &mut Encoder, packets: &Packets) {
     encoder
         .family("lb_xdp_nat_flows", Kind::Gauge, "Translated flows that are established.")
         .sample(&[], packets.nat.flows);
+    let mut family = encoder.family(
+        "lb_xdp_quic_datagrams_total",
+        Kind::Counter,
+        "Datagrams to QUIC VIPs by what led them: the connection id, or the hash and why.",
+    );
+    for (event, count) in QuicEvent::ALL.iter().zip(packets.quic_events) {
+        family.sample(&[("reason", &event.name())], count);
+    }
     encoder
         .family("lb_xdp_open_slots", Kind::Gauge, "Slots that just changed owner.")
         .sample(&[], packets.slots_open);

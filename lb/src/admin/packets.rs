@@ -5,6 +5,7 @@ use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 use lb_abi::{
     counter::{FlowEvent, Traffic},
     nat::NatEvent,
+    quic::QuicEvent,
     reason::Reason,
 };
 use serde::Serialize;
@@ -29,6 +30,8 @@ pub struct Packets {
     pub drops: Vec<InterfaceDrops>,
     /// By [`FlowEvent`], in its order.
     pub flow_events: [u64; FlowEvent::ALL.len()],
+    /// By [`QuicEvent`], in its order.
+    pub quic_events: [u64; QuicEvent::ALL.len()],
     /// By VIP's name.
     pub vips: Vec<(Arc<str>, Traffic)>,
     /// By backend.
@@ -163,8 +166,10 @@ pub struct FlowList {
 }
 
 /// One flow; remembered while its slot of a table is moving, or as it is translated.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Flow {
+    /// VIP that remembers a client's flows, or those to a port, as one.
+    pub group_of: Option<Arc<str>>,
     /// Client.
     pub source: SocketAddr,
     /// VIP.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser};
 
-use crate::admin::What;
+use crate::{admin::What, control::quic_id};
 
 /// A load balancer for bare-metal edge machines: XDP for packets, io_uring for connections.
 #[derive(Debug, Parser)]
@@ -34,6 +34,8 @@ pub(super) enum Command {
     Detach(Detach),
     /// On a backend without tunnel devices: take outer headers off, until interrupted.
     Decap(Decap),
+    /// Make or read a QUIC connection id that names a server (lb/docs/quic-ids.md).
+    QuicId(QuicId),
 }
 
 #[derive(Debug, Args)]
@@ -211,6 +213,29 @@ pub(super) struct Decap {
     pub(super) log: Log,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct QuicId {
+    /// The key of the check bits: 16 bytes, or 32 hexadecimal digits.
+    #[arg(long, value_name = "FILE")]
+    pub(super) key: PathBuf,
+    /// Say what this id says, instead of making one.
+    #[arg(long, value_name = "ID", conflicts_with_all = ["server", "first", "nonce"])]
+    pub(super) read: Option<String>,
+    /// The server that it names.
+    #[arg(long, value_name = "NUMBER", required_unless_present = "read")]
+    pub(super) server: Option<u16>,
+    /// Octet 0 in hexadecimal: the config id in its upper three bits.
+    #[arg(long, value_name = "HEX", default_value = "0b", value_parser = octets::<1>)]
+    pub(super) first: [u8; 1],
+    /// The nonce in hexadecimal; random unless given.
+    #[arg(long, value_name = "HEX", value_parser = octets::<5>)]
+    pub(super) nonce: Option<[u8; 5]>,
+}
+
+fn octets<const N: usize>(text: &str) -> Result<[u8; N], String> {
+    quic_id::bytes(text).ok_or_else(|| format!("must be {} hexadecimal digits", 2 * N))
+}
+
 #[cfg(test)]
 mod tests {
     use clap::{CommandFactory, error::ErrorKind};
@@ -239,6 +264,11 @@ mod tests {
             &["lb", "runn"],
             &["lb", "run", "--nope"],
             &["lb", "run", "x"],
+            &["lb", "quic-id", "--key", "x"],
+            &["lb", "quic-id", "--server", "7"],
+            &["lb", "quic-id", "--key", "x", "--server", "7", "--read", "00"],
+            &["lb", "quic-id", "--key", "x", "--server", "7", "--nonce", "00"],
+            &["lb", "quic-id", "--key", "x", "--server", "65536"],
         ] {
             let error = Cli::try_parse_from(words).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{words:?}");

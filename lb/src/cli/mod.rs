@@ -16,11 +16,11 @@ use std::{
 use clap::Parser;
 use serde_json::{Value, json};
 
-use self::args::{Asking, Check, Cli, Command, Decap, Detach, Run, Show, Why};
+use self::args::{Asking, Check, Cli, Command, Decap, Detach, QuicId, Run, Show, Why};
 use crate::{
     admin::{self, What},
     config,
-    control::{self, Options, Paths},
+    control::{self, Options, Paths, quic_id},
     model::QuestionError,
 };
 
@@ -39,6 +39,7 @@ pub fn main() -> ExitCode {
         Command::Capture(wanted) => capture::run(&wanted),
         Command::Detach(detach) => detach_all(&detach),
         Command::Decap(decap) => decapsulate(&decap),
+        Command::QuicId(id) => connection_id(&id),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -125,6 +126,16 @@ fn detach_all(detach: &Detach) -> Result<(), String> {
 fn decapsulate(decap: &Decap) -> Result<(), String> {
     logging::start(&decap.log)?;
     control::decap(&decap.interface).map_err(whole)
+}
+
+fn connection_id(id: &QuicId) -> Result<(), String> {
+    let QuicId { key, read, server, first: [first], nonce } = id;
+    let said = match read {
+        Some(read) => quic_id::read(key, read),
+        None => quic_id::make(key, *first, server.unwrap_or(0), *nonce),
+    };
+    print(format_args!("{}\n", said.map_err(whole)?));
+    Ok(())
 }
 
 fn socket(asking: &Asking) -> PathBuf {

@@ -76,7 +76,7 @@ impl BackendIds {
         next.assign_by(config, |ids, pool, backend| Ok(ids.kept(pool, backend.ip)))?;
         // Only packets outlive a process: what no VIP uses needs no id of an earlier run.
         next.assign_by(config, |ids, pool, backend| {
-            let is_behind_vip = config.vips.values().any(|vip| &*vip.pool == pool);
+            let is_behind_vip = config.vips.values().any(|vip| vip.pools().any(|name| &**name == pool));
             Ok(if is_behind_vip { ids.former(backend.ip) } else { None })
         })?;
         next.assign_by(config, |ids, _, _| ids.fresh().map(Some))?;
@@ -145,7 +145,7 @@ mod tests {
 
     fn id(ids: &BackendIds, port: u16) -> Option<BackendId> {
         let ip = [127, 0, 0, 1].into();
-        ids.id("demo", &Backend { ip, port: Some(port), weight: 9 })
+        ids.id("demo", &Backend { ip, port: Some(port), weight: 9, server_id: None })
     }
 
     #[test]

@@ -18,8 +18,12 @@ impl Config {
     pub fn quickstart(backends: &[SocketAddr], admin_socket: PathBuf) -> Self {
         assert!(!backends.is_empty(), "the quickstart has backends");
         let local = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
-        let backend =
-            |address: &SocketAddr| Backend { ip: address.ip(), port: Some(address.port()), weight: 1 };
+        let backend = |address: &SocketAddr| Backend {
+            ip: address.ip(),
+            port: Some(address.port()),
+            weight: 1,
+            server_id: None,
+        };
         let listener = Listener {
             bind: vec![local(8080)],
             ranges: Vec::new(),

@@ -1,12 +1,12 @@
 //! A [`Config`] as the JSON that means it: the schema of the file. Secrets stand in it by reference, as in the file.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use serde_json::{Map, Value, json};
 
 use super::{
-    Backend, Config, HostPattern, Interface, Listener, PathPattern, Pool, Route, Sources, Vip, Workers,
-    file::show_duration,
+    Backend, Config, HostPattern, Interface, Listener, NewFlows, PathPattern, Pool, Route, Sources, Vip,
+    Workers, file::show_duration,
 };
 
 impl Config {
@@ -42,7 +42,11 @@ impl Config {
                 "allow": sources(&xdp.allow),
             });
             put(&mut table, "outer_source", (!xdp.outer_source.is_empty()).then_some(&xdp.outer_source));
-            put(&mut table, "secret", xdp.secret.as_ref().map(|path| format!("file:{}", path.display())));
+            let new_flows = xdp.new_flows.map(|NewFlows { rate, burst, above }| {
+                json!({ "rate": format!("{rate}/s"), "burst": burst, "above": format!("{above}/s") })
+            });
+            put(&mut table, "new_flows_per_source", new_flows);
+            put(&mut table, "secret", xdp.secret.as_deref().map(file_reference));
             top["xdp"] = table;
         }
         top
@@ -58,6 +62,10 @@ fn put(table: &mut Value, key: &str, value: Option<impl serde::Serialize>) {
     if let Some(value) = value {
         table[key] = json!(value);
     }
+}
+
+fn file_reference(path: &Path) -> String {
+    format!("file:{}", path.display())
 }
 
 fn workers(workers: &Workers) -> Value {
@@ -87,8 +95,17 @@ fn vip(vip: &Vip) -> Value {
         "forward": vip.forward.name(),
         "pool": vip.pool,
     });
-    let sources: Vec<String> = vip.nat_source.iter().map(ToString::to_string).collect();
-    put(&mut table, "nat_source", (!sources.is_empty()).then_some(sources));
+    let translated: Vec<String> = vip.nat_source.iter().map(ToString::to_string).collect();
+    put(&mut table, "nat_source", (!translated.is_empty()).then_some(translated));
+    put(&mut table, "hash", Some(vip.hash));
+    let source = |(prefix, pool)| json!({ "prefix": prefix, "pool": pool });
+    let sources: Vec<Value> = vip.sources.iter().map(source).collect();
+    put(&mut table, "sources", (!sources.is_empty()).then_some(sources));
+    let quic = vip.quic.as_ref().map(|quic| {
+        let keys = quic.keys.iter().map(|(config, file)| (config.to_string(), file_reference(file)));
+        json!({ "keys": keys.collect::<BTreeMap<_, _>>() })
+    });
+    put(&mut table, "quic", quic);
     put(&mut table, "flows", vip.flows_none.then_some("none"));
     table
 }
@@ -123,7 +140,11 @@ fn route(route: &Route) -> Value {
 }
 
 fn pool(pool: &Pool) -> Value {
-    let backend = |backend: &Backend| json!({ "address": backend.to_string(), "weight": backend.weight });
+    let backend = |backend: &Backend| {
+        let mut table = json!({ "address": backend.to_string(), "weight": backend.weight });
+        put(&mut table, "server_id", backend.server_id);
+        table
+    };
     let mut table = json!({
         "backends": pool.backends.iter().map(backend).collect::<Vec<_>>(),
         "keepalive": {
@@ -164,6 +185,7 @@ mod tests {
         allow = ["203.0.113.7/32"]
         outer_source = ["198.18.0.0/24", "2001:db8:9::/64"]
         secret = "file:keys/hash"
+        new_flows_per_source = { rate = "50/s", burst = 70, above = "3/s" }
         [admin]
         socket = "/run/x.sock"
         http = ""
@@ -179,6 +201,12 @@ mod tests {
         forward = "gue"
         pool = "dns"
         flows = "none"
+        hash = "source"
+        sources = [
+            { prefix = "198.51.100.0/24", pool = "blue" },
+            { prefix = "2001:db8:b::/48", pool = "blue" },
+        ]
+        quic = { keys = { 0 = "file:keys/quic-0", 6 = "file:keys/quic-6" } }
         [listener.web]
         bind = ["0.0.0.0:80", "[::]:80"]
         protocol = "http"
@@ -195,8 +223,10 @@ mod tests {
         pool = "api"
         [pool.dns]
         balance = "maglev"
-        backends = ["10.0.1.53"]
+        backends = [{ address = "10.0.1.53", server_id = 4095 }]
         health = { tcp = "53", every = "500ms" }
+        [pool.blue]
+        backends = ["10.0.1.54"]
         [pool.api]
         backends = ["10.0.0.1:80", { address = "[2001:db8::1]:80", weight = 9 }]
         health = { tcp = "auto", fall = 5 }

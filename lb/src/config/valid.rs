@@ -63,6 +63,8 @@ pub struct Xdp {
     pub allow: Sources,
     /// Prefixes that tunnels are sent from, at most one of each family; none: an address of an interface.
     pub outer_source: Vec<IpNet>,
+    /// `new_flows_per_source`; `None`: as many as they like.
+    pub new_flows: Option<NewFlows>,
     /// `secret = "file:PATH"`; `None`: made in the state directory.
     pub secret: Option<PathBuf>,
 }
@@ -74,6 +76,17 @@ pub struct Sources {
     pub nets: Vec<IpNet>,
     /// `file:PATH`: files beneath the config's directory with more of them.
     pub files: Vec<PathBuf>,
+}
+
+/// `xdp.new_flows_per_source`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewFlows {
+    /// SYNs of one source per second, in the long run.
+    pub rate: u32,
+    /// SYNs of one source at once.
+    pub burst: u32,
+    /// SYNs per second on one core up to which no source is looked at.
+    pub above: u32,
 }
 
 /// One of `xdp.interfaces`.
@@ -183,6 +196,12 @@ pub struct Vip {
     pub flows_none: bool,
     /// With [`Forward::Nat`]: addresses that sources are translated to, of the family of `addresses`. Else empty.
     pub nat_source: Vec<IpNet>,
+    /// What packets are told apart by.
+    pub hash: HashBy,
+    /// Datagrams are QUIC's, and led by connection id where that names a server.
+    pub quic: Option<Quic>,
+    /// Pools of some clients' own, by prefix; the longest one says.
+    pub sources: BTreeMap<IpNet, Arc<str>>,
 }
 
 impl Forward {
@@ -197,7 +216,20 @@ impl Forward {
     }
 }
 
+/// `vip.quic`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Quic {
+    /// `keys`: files of the keys that ids are checked by, by config id (0 to 6); never empty.
+    pub keys: BTreeMap<u8, PathBuf>,
+}
+
 impl Vip {
+    /// Names of every pool that it leads to, its own first; each once.
+    pub fn pools(&self) -> impl Iterator<Item = &Arc<str>> {
+        let mut seen = std::collections::HashSet::new();
+        std::iter::once(&self.pool).chain(self.sources.values()).filter(move |pool| seen.insert(&***pool))
+    }
+
     /// Whether flows to this port are never remembered: `flows = "none"`, and always so for `53/udp`.
     pub fn is_flowless(&self, port: VipPort) -> bool {
         self.flows_none || port == VipPort::one(53, Transport::Udp)
@@ -277,6 +309,20 @@ pub enum Transport {
     Tcp,
     /// 17.
     Udp,
+}
+
+/// `vip.hash`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HashBy {
+    /// Addresses, ports and protocol: each flow by itself.
+    #[default]
+    #[serde(rename = "5-tuple")]
+    Flow,
+    /// Source address: all flows of a client together, its fragments too.
+    Source,
+    /// Destination port: all flows to it together.
+    DestinationPort,
 }
 
 /// `vip.forward`.
@@ -441,6 +487,8 @@ pub struct Backend {
     pub port: Option<u16>,
     /// Share of new work, 1 ..= 1000.
     pub weight: u16,
+    /// What QUIC connection ids call it, 1 ..= 4095; no two backends have the same.
+    pub server_id: Option<u16>,
 }
 
 impl std::fmt::Display for Backend {

@@ -10,10 +10,11 @@ use std::{
 };
 
 use ipnet::{IpAddrRange, IpNet, Ipv4AddrRange, Ipv4Net, Ipv6AddrRange, Ipv6Net};
+use lb_abi::limit::Limits;
 
 use super::lineage;
 use crate::{
-    config::{Config, Forward, Gateway, PoolSnapshot, Snapshot, Transport, Vip, VipPort, Xdp},
+    config::{Config, Forward, Gateway, NewFlows, PoolSnapshot, Snapshot, Transport, Vip, VipPort, Xdp},
     steering::{Desired, DesiredBackend, DesiredPool, DesiredVip, derive_key},
     sys::interfaces,
 };
@@ -100,7 +101,8 @@ impl Outer {
         for (name, vip) in
             config.vips.iter().filter(|(_, vip)| matches!(vip.forward, Forward::Ipip | Forward::Gue))
         {
-            let backends = config.pools.get(&vip.pool).map_or(&[][..], |pool| &pool.backends);
+            let pools = vip.pools().filter_map(|pool| config.pools.get(pool));
+            let backends: Vec<_> = pools.flat_map(|pool| &pool.backends).collect();
             let lacks = |is_lost: bool, family: &str, wants: fn(&IpAddr) -> bool| {
                 let is_wanted = backends.iter().any(|backend| wants(&backend.ip));
                 (is_lost && is_wanted).then(|| {
@@ -126,9 +128,10 @@ pub(super) fn desired(
     outer: Outer,
     state_dir: &Path,
 ) -> Desired {
-    let used = |pool: &&PoolSnapshot| config.vips.values().any(|vip| vip.pool == pool.name);
+    let names = |vip: &Vip, pool: &Arc<str>| vip.pools().any(|name| name == pool);
+    let used = |pool: &&PoolSnapshot| config.vips.values().any(|vip| names(vip, &pool.name));
     let translated =
-        |pool: &Arc<str>| config.vips.values().any(|vip| vip.forward == Forward::Nat && vip.pool == *pool);
+        |pool: &Arc<str>| config.vips.values().any(|vip| vip.forward == Forward::Nat && names(vip, pool));
     let pool = |pool: &PoolSnapshot| DesiredPool {
         name: pool.name.clone(),
         table_key: derive_key(secret, "table", &pool.name),
@@ -157,6 +160,9 @@ pub(super) fn desired(
         outer_v4: outer.v4,
         outer_v6: outer.v6,
         gateways: gateways(config),
+        sources: sources(config),
+        limits: config.xdp.as_ref().and_then(|xdp| xdp.new_flows).map(limits),
+        quic: <_>::default(),
     }
 }
 
@@ -173,6 +179,15 @@ pub(super) fn local(pools: &[DesiredPool]) -> io::Result<BTreeSet<IpAddr>> {
 fn gateways(config: &Config) -> BTreeMap<Arc<str>, Gateway> {
     let interfaces = config.xdp.iter().flat_map(|xdp| &xdp.interfaces);
     interfaces.filter_map(|interface| Some((interface.name.clone(), interface.gateway?))).collect()
+}
+
+fn limits(new_flows: NewFlows) -> Limits {
+    Limits::new(new_flows.above, new_flows.rate, new_flows.burst)
+}
+
+fn sources(config: &Config) -> BTreeMap<Arc<str>, BTreeMap<IpNet, Arc<str>>> {
+    let some = config.vips.iter().filter(|(_, vip)| !vip.sources.is_empty());
+    some.map(|(name, vip)| (name.clone(), vip.sources.clone())).collect()
 }
 
 /// A VIP's ports, once for each way of remembering; all under its name, so that they count together.
@@ -196,6 +211,7 @@ fn vips(name: &Arc<str>, vip: &Vip, secret: [u64; 2]) -> Vec<DesiredVip> {
         pool: vip.pool.clone(),
         nat_source: vip.nat_source.iter().flat_map(|net| addresses(*net)).collect(),
         flows_none,
+        hash: vip.hash,
         flow_idle,
         hash_key: derive_key(secret, "flow", name),
     };
@@ -272,7 +288,8 @@ mod tests {
         assert!(outer.shortages(&view.config).is_empty());
         let lo = Interface { name: "lo".into(), mode: None, gateway: None };
         let (deny, allow) = <_>::default();
-        let mut xdp = Xdp { interfaces: vec![lo], deny, allow, outer_source: vec![], secret: None };
+        let mut xdp =
+            Xdp { interfaces: vec![lo], deny, allow, outer_source: vec![], new_flows: None, secret: None };
         assert_eq!(Outer::of(&xdp).unwrap().v4, "127.0.0.1/32".parse().ok());
         xdp.outer_source = vec!["198.18.0.0/24".parse().unwrap()];
         assert_eq!(Outer::of(&xdp).unwrap().v4, "198.18.0.0/24".parse().ok(), "a prefix comes first");

@@ -18,6 +18,8 @@ mod plan;
 mod plane;
 mod probe_socket;
 mod prober;
+mod quic;
+pub mod quic_id;
 mod ranges;
 #[cfg(test)]
 mod routing;

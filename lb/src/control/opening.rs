@@ -11,12 +11,13 @@ use super::{
     lineage, lock,
     packet_path::{KernelPath, LOST_STEER, now_ticks},
     plan::Plan,
+    quic,
     secret::Secret,
     sources,
     ways::ways,
 };
 use crate::{
-    config::{BackendIds, Config, Snapshot, Xdp},
+    config::{BackendIds, Config, Snapshot, Vip, Xdp},
     model::BackendId,
     steering::{self, Desired, Plane, Presence, ProbePorts},
 };
@@ -90,7 +91,7 @@ impl Loaded {
     pub(super) fn backend_ids(&self, config: &Config) -> BackendIds {
         let mut ids = BackendIds::new();
         let Some(plane) = &self.plane else { return ids };
-        let pools: BTreeSet<&Arc<str>> = config.vips.values().map(|vip| &vip.pool).collect();
+        let pools: BTreeSet<&Arc<str>> = config.vips.values().flat_map(Vip::pools).collect();
         let named = |pool: &&Arc<str>| {
             let table = lineage::load(&config.state.dir, pool)?;
             Some((Arc::clone(pool), table.members().iter().map(|member| member.id).collect()))
@@ -141,6 +142,7 @@ fn forward(
         deny: list("deny", &xdp.deny)?,
         allow: list("allow", &xdp.allow)?,
         local: local(&desired.pools).context("getifaddrs")?,
+        quic: quic::desired(&plan.config, snapshot, &plan.directory)?,
         ..desired
     };
     let down = still_down(&plane, snapshot, checked);

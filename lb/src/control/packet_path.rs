@@ -219,6 +219,7 @@ impl KernelPath {
             reasons: std::array::from_fn(|at| stats.reasons.get(at).map_or(0, |(_, count)| *count)),
             flow_events: std::array::from_fn(|at| stats.flow_events.get(at).map_or(0, |(_, count)| *count)),
             drops: self.plane.drops()?.into_iter().map(drops).collect(),
+            quic_events: std::array::from_fn(|at| stats.quic_events.get(at).map_or(0, |(_, count)| *count)),
             vips: stats.vips.into_iter().collect(),
             backends: stats.backends.into_iter().collect(),
             active_vips: active.vips.into_iter().collect(),
@@ -292,6 +293,7 @@ impl PacketPath for KernelPath {
         // Another core's clock may be a tick ahead of ours.
         let age = |seen: u32| steering::duration(u32::try_from(now.wrapping_sub(seen) as i32).unwrap_or(0));
         let flow = |flow: steering::Flow| Flow {
+            group_of: flow.group_of,
             source: flow.source,
             destination: flow.destination,
             protocol: flow.protocol,
@@ -301,6 +303,7 @@ impl PacketPath for KernelPath {
             translated: None,
         };
         let nat_flow = |flow: steering::NatFlow| Flow {
+            group_of: None,
             source: flow.client,
             destination: flow.vip,
             protocol: flow.protocol,

@@ -40,17 +40,11 @@ impl Secret {
     /// # Errors
     /// The file cannot be opened or read, or holds something else. Errors never quote the content.
     pub(super) fn load(directory: &Path, path: &Path) -> io::Result<Self> {
-        let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
-        let beneath = fs::File::open(directory)?;
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        Self::read(openat2(&beneath, path, flags, Mode::empty(), ResolveFlags::BENEATH)?.into())
+        Self::read(open_beneath(directory, path)?)
     }
 
     fn read(file: fs::File) -> io::Result<Self> {
-        let mut content = Vec::with_capacity(128);
-        file.take(128).read_to_end(&mut content)?;
-        let secret = parse(&content);
-        wipe(&mut content);
+        let secret = read_bytes(file)?.map(Secret);
         secret.ok_or_else(|| io::Error::other("a secret is 32 bytes, or 64 hexadecimal digits"))
     }
 
@@ -108,21 +102,39 @@ fn make(state_dir: &Path, path: &Path) -> io::Result<()> {
     linked
 }
 
-fn parse(content: &[u8]) -> Option<Secret> {
+/// Opens a file that no link leads out of the config's directory for.
+pub(super) fn open_beneath(directory: &Path, path: &Path) -> io::Result<fs::File> {
+    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+    let beneath = fs::File::open(directory)?;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    Ok(openat2(&beneath, path, flags, Mode::empty(), ResolveFlags::BENEATH)?.into())
+}
+
+/// The `N` bytes that a file holds, as they are or as hexadecimal digits with at most one line end; `None` where it
+/// holds something else.
+pub(super) fn read_bytes<const N: usize>(file: fs::File) -> io::Result<Option<[u8; N]>> {
+    let mut content = Vec::with_capacity(128);
+    file.take(128).read_to_end(&mut content)?;
+    let bytes = parse(&content);
+    wipe(&mut content);
+    Ok(bytes)
+}
+
+fn parse<const N: usize>(content: &[u8]) -> Option<[u8; N]> {
     if let Ok(bytes) = content.try_into() {
-        return Some(Secret(bytes));
+        return Some(bytes);
     }
     let digits = content.strip_suffix(b"\n").unwrap_or(content);
     let digits = digits.strip_suffix(b"\r").unwrap_or(digits);
-    if digits.len() != 2 * LEN {
+    if digits.len() != 2 * N {
         return None;
     }
-    let mut secret = Secret([0; LEN]);
-    for (byte, pair) in secret.0.iter_mut().zip(digits.chunks_exact(2)) {
+    let mut bytes = [0; N];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
         let digit = |at: usize| char::from(pair[at]).to_digit(16);
         *byte = u8::try_from(digit(0)? << 4 | digit(1)?).ok()?;
     }
-    Some(secret)
+    Some(bytes)
 }
 
 #[cfg(test)]
@@ -155,6 +167,7 @@ mod tests {
     fn hexadecimal_and_raw_are_the_same_secret() {
         let raw: Vec<u8> = (0..32).collect();
         let hex: String = raw.iter().map(|byte| format!("{byte:02x}")).collect();
+        let parse = |content: &[u8]| parse(content).map(Secret);
         let key = parse(&raw).unwrap().key();
         for text in [hex.clone(), format!("{hex}\n"), format!("{}\r\n", hex.to_uppercase())] {
             assert_eq!(parse(text.as_bytes()).unwrap().key(), key);
@@ -178,11 +191,11 @@ mod tests {
 
     #[test]
     fn every_byte_counts() {
-        let base = parse(&[7; LEN]).unwrap().key();
+        let base = Secret([7; LEN]).key();
         for at in 0..LEN {
             let mut bytes = [7; LEN];
             bytes[at] ^= 1;
-            assert_ne!(parse(&bytes).unwrap().key(), base, "byte {at}");
+            assert_ne!(Secret(bytes).key(), base, "byte {at}");
         }
     }
 }

@@ -27,7 +27,8 @@ pub(super) fn ways(
         for backend in pool.backends.iter().filter(|backend| !local.contains(&backend.address.ip())) {
             let ip = backend.address.ip();
             let port = health.tcp_port.unwrap_or(backend.address.port());
-            let mut vips = config.vips.values().filter(|vip| vip.pool == pool.name);
+            let leads_to = |vip: &&Vip| vip.pools().any(|name| *name == pool.name);
+            let mut vips = config.vips.values().filter(leads_to);
             ways.extend(vips.find_map(|vip| {
                 let (vip, outer) = (address(vip, ip, port)?, outer_of(vip.forward, ip, outer)?);
                 Some(ProbeWay { number: backend.id.0, vip, backend: ip, outer })
@@ -103,6 +104,19 @@ mod tests {
             let wide = ways_with(|config| config.vips.get_mut("dns").unwrap().ports = vec![port]);
             assert_eq!(wide, [way], "the VIP has it by {port}");
         }
+    }
+
+    #[test]
+    fn a_pool_of_some_clients_is_behind_the_vip_too() {
+        let whole = ways_with(|_| ());
+        let some = ways_with(|config| {
+            let db = config.pools.keys().find(|name| **name != config.vips["dns"].pool).unwrap().clone();
+            let vip = config.vips.get_mut("dns").unwrap();
+            let own = std::mem::replace(&mut vip.pool, db);
+            vip.sources = [("198.51.100.0/24".parse().unwrap(), own)].into();
+        });
+        let of = |ways: &[ProbeWay]| ways.iter().filter(|way| way.backend == whole[0].backend).count();
+        assert_eq!((of(&whole), of(&some)), (1, 1));
     }
 
     #[test]

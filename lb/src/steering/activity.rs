@@ -5,7 +5,10 @@
 //!
 //! Within some percent where there are thousands, near exact for a few; blind beyond some ten flows per slot.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use aya::maps::{Array, MapData};
 use lb_abi::{
@@ -13,6 +16,7 @@ use lb_abi::{
     bounds::TABLE_LEN,
     meta::Meta,
     names,
+    vip::VipEntry,
 };
 
 use super::{
@@ -43,7 +47,8 @@ pub(super) struct Activity {
 /// Flows that are alive, about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ActiveFlows {
-    /// By VIP; those that share a pool's table with another are absent, as their flows cannot be told apart.
+    /// By VIP, over all pools that it leads to; those that share a pool's table with another are absent, as their flows
+    /// cannot be told apart.
     pub vips: BTreeMap<Arc<str>, u64>,
     /// By backend.
     pub backends: BTreeMap<BackendId, u64>,
@@ -142,13 +147,15 @@ impl Plane {
     /// # Errors
     /// The map that refused.
     pub fn active_flows(&self) -> Result<ActiveFlows> {
-        let mut vips: BTreeMap<Region, Vec<u32>> = BTreeMap::new();
-        for entry in self.sync.vips.values().filter(|entry| entry.table_len > 0) {
-            let known = vips.entry(Region::of_slot(entry.table)).or_default();
-            if !known.contains(&entry.vip) {
-                known.push(entry.vip);
+        let mut vips: BTreeMap<Region, BTreeSet<u32>> = BTreeMap::new();
+        // What holds a table for some clients' pool has no name: the VIPs that lead them there count instead.
+        let is_vip = |entry: &&VipEntry| entry.table_len > 0 && self.sync.vip_names.contains_key(&entry.vip);
+        for entry in self.sync.vips.values().filter(is_vip) {
+            for table in self.sync.sources.tables(entry.vip).into_iter().chain([entry.table]) {
+                vips.entry(Region::of_slot(table)).or_default().insert(entry.vip);
             }
         }
+        let shared: BTreeSet<u32> = vips.values().filter(|vips| vips.len() > 1).flatten().copied().collect();
         let mut active = ActiveFlows::default();
         let mut by_backend: BTreeMap<BackendId, f64> = BTreeMap::new();
         for region in self.sync.regions.keys() {
@@ -159,11 +166,17 @@ impl Plane {
                 sum += flows;
                 *by_backend.entry(id).or_default() += flows;
             }
-            if let Some([one]) = vips.get(region).map(Vec::as_slice)
-                && let Some(name) = self.sync.vip_names.get(one)
-            {
-                // A VIP that takes its table along to another pool has two for a while.
-                *active.vips.entry(name.clone()).or_default() += sum.round() as u64;
+            for vip in vips.get(region).into_iter().flatten().filter(|vip| !shared.contains(vip)) {
+                if let Some(name) = self.sync.vip_names.get(vip) {
+                    // A VIP that takes its table along to another pool has two for a while.
+                    *active.vips.entry(name.clone()).or_default() += sum.round() as u64;
+                }
+            }
+        }
+        for (vip, backend, flows) in self.sync.nat_active() {
+            *by_backend.entry(backend).or_default() += flows as f64;
+            if let Some(name) = self.sync.vip_names.get(&vip) {
+                *active.vips.entry(name.clone()).or_default() += flows;
             }
         }
         for (vip, backend, flows) in self.sync.nat_active() {

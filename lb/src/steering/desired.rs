@@ -10,9 +10,10 @@ use std::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use lb_abi::{
     be::Be16,
-    bounds::{BACKENDS_MAX, DENY_MAX, VIP_KEYS_MAX, VIPS_MAX},
+    bounds::{BACKENDS_MAX, DENY_MAX, SOURCE_PREFIXES_MAX, VIP_KEYS_MAX, VIPS_MAX},
     hash::sip13,
     lengths::LENGTHS_MAX,
+    limit::Limits,
     slot::TICK_SHIFT,
     vip::{RANGE, VipKey},
 };
@@ -20,10 +21,13 @@ use lb_abi::{
 use super::{
     error::{Error, Result},
     maps::host_bits_of,
+    quic::DesiredQuic,
+    sources::anchor,
+    wide::masked,
 };
 use crate::{
     balance::maglev::{Member, Table},
-    config::{Forward, Gateway, Transport, VipPort},
+    config::{Forward, Gateway, HashBy, Transport, VipPort},
     model::{BackendId, Generation},
 };
 
@@ -51,6 +55,12 @@ pub struct Desired {
     pub outer_v6: Option<Ipv6Net>,
     /// By interface name: where tunnels go for which the routing table has no answer.
     pub gateways: BTreeMap<Arc<str>, Gateway>,
+    /// How fast one source may open flows; `None`: as fast as it likes.
+    pub limits: Option<Limits>,
+    /// Pools of some clients' own, by VIP name and prefix.
+    pub sources: BTreeMap<Arc<str>, BTreeMap<IpNet, Arc<str>>>,
+    /// QUIC connection ids.
+    pub quic: DesiredQuic,
 }
 
 /// One `[vip.NAME]`.
@@ -72,6 +82,8 @@ pub struct DesiredVip {
     pub nat_source: Vec<IpAddr>,
     /// Never remember flows.
     pub flows_none: bool,
+    /// What packets are told apart by.
+    pub hash: HashBy,
     /// How long a flow without packets is remembered.
     pub flow_idle: Duration,
     /// Keys the flow hash; must not change while the VIP lives. See [`derive_key`].
@@ -165,6 +177,9 @@ pub const fn duration(ticks: u32) -> Duration {
     Duration::from_nanos((ticks as u64) << TICK_SHIFT)
 }
 
+/// What IPv4 addresses begin with.
+const MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+
 /// Key of a VIP's port, range, or any port, at an address (a prefix of full length) or prefix.
 pub(super) fn vip_key(net: IpNet, port: VipPort) -> VipKey {
     let protocol = vip_protocol(port.transport);
@@ -211,10 +226,12 @@ impl DesiredVip {
 pub(super) struct Checked<'a> {
     /// Which VIP a key belongs to.
     pub(super) keys: BTreeMap<VipKey, &'a DesiredVip>,
-    /// Keys that only answer echo, each with a VIP of that address.
+    /// Keys without a table, each with a VIP of that address: of echo requests, and of fragments that are nobody's.
     pub(super) echo: BTreeMap<VipKey, &'a DesiredVip>,
     /// Keys of addresses that sources are translated to.
     pub(super) sources: BTreeMap<VipKey, &'a DesiredVip>,
+    /// Keys that hold the tables of pools for some clients, with how long flows through them are remembered.
+    pub(super) anchors: BTreeMap<VipKey, (Arc<str>, Duration)>,
     /// Pools that a VIP names.
     pub(super) pools: BTreeMap<&'a str, &'a DesiredPool>,
     /// Backends of those pools.
@@ -230,22 +247,25 @@ impl Desired {
             keys: BTreeMap::new(),
             echo: BTreeMap::new(),
             sources: BTreeMap::new(),
+            anchors: BTreeMap::new(),
             pools: BTreeMap::new(),
             backends: BTreeMap::new(),
         };
         for vip in &self.vips {
-            let pool = by_name.get(&*vip.pool).ok_or_else(|| Error::PoolUnknown {
-                vip: vip.name.to_string(),
-                pool: vip.pool.to_string(),
-            })?;
-            checked.pools.insert(&vip.pool, pool);
+            checked.add_pool(vip, &vip.pool, &by_name)?;
+            for pool in self.sources.get(&vip.name).into_iter().flat_map(BTreeMap::values) {
+                checked.add_pool(vip, pool, &by_name)?;
+                checked.add_anchor(vip, pool);
+            }
             checked.add_keys(vip)?;
         }
+        checked.add_fragments();
         let pools: Vec<&DesiredPool> = checked.pools.values().copied().collect();
         pools.into_iter().try_for_each(|pool| checked.add_backends(pool))?;
         bound("vips", self.vips.len(), VIPS_MAX)?;
-        let keys = checked.keys.len() + checked.echo.len() + checked.sources.len();
-        bound("vip addresses and ports", keys, VIP_KEYS_MAX)?;
+        bound("vip addresses and ports", checked.keys_len(), VIP_KEYS_MAX)?;
+        let prefixes = self.sources.values().map(BTreeMap::len).sum();
+        bound("prefixes of sources", prefixes, SOURCE_PREFIXES_MAX)?;
         bound("denied and allowed prefixes", self.deny.len() + self.allow.len(), DENY_MAX)?;
         let v6 = self.deny.iter().chain(&*self.allow).filter(|net| net.addr().is_ipv6());
         let lengths: BTreeSet<u8> = v6.map(IpNet::prefix_len).collect();
@@ -255,6 +275,29 @@ impl Desired {
 }
 
 impl<'a> Checked<'a> {
+    fn keys_len(&self) -> usize {
+        self.keys.len() + self.echo.len() + self.sources.len() + self.anchors.len()
+    }
+
+    fn add_pool(
+        &mut self,
+        vip: &DesiredVip,
+        name: &'a Arc<str>,
+        by_name: &BTreeMap<&str, &'a DesiredPool>,
+    ) -> Result<()> {
+        let pool = by_name
+            .get(&**name)
+            .ok_or_else(|| Error::PoolUnknown { vip: vip.name.to_string(), pool: name.to_string() })?;
+        self.pools.insert(name, pool);
+        Ok(())
+    }
+
+    fn add_anchor(&mut self, vip: &DesiredVip, pool: &Arc<str>) {
+        let memory = if vip.flows_none { Duration::ZERO } else { vip.flow_idle };
+        let (_, longest) = self.anchors.entry(anchor(pool)).or_insert((pool.clone(), memory));
+        *longest = memory.max(*longest);
+    }
+
     fn add_keys(&mut self, vip: &'a DesiredVip) -> Result<()> {
         self.sources.extend(vip.nat_source.iter().map(|&source| (echo_key(source.into()), vip)));
         for net in vip.nets() {
@@ -277,6 +320,33 @@ impl<'a> Checked<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Fragments go to a VIP that hashes by source, translates nothing (the ports that it would change are not seen),
+    /// and has all the ports there are of an address and protocol. What lies
+    /// in a wider prefix and is shared has an entry, too, by which its fragments are nobody's.
+    fn add_fragments(&mut self) {
+        let mut users: BTreeMap<VipKey, Vec<&'a DesiredVip>> = BTreeMap::new();
+        for (key, vip) in &self.keys {
+            let at = VipKey::fragments(key.address, key.host_bits, key.protocol & !RANGE);
+            users.entry(at).or_default().push(vip);
+        }
+        let widths: BTreeSet<u8> = users.keys().map(|key| key.host_bits).collect();
+        for (key, vips) in &users {
+            let Some(first) = vips.first() else { continue };
+            let bits = if key.address.starts_with(&MAPPED) { 32 } else { 128 };
+            let wider = widths.range(key.host_bits..=bits).skip(1).filter_map(|&host_bits| {
+                users.get(&VipKey { address: masked(key.address, host_bits), host_bits, ..*key })
+            });
+            let wider: Vec<_> = wider.flatten().collect();
+            let mut all = wider.iter().copied().chain(vips);
+            let takes = first.hash == HashBy::Source && first.forward != Forward::Nat;
+            if takes && all.all(|vip| vip.name == first.name) {
+                self.keys.insert(*key, first);
+            } else if !wider.is_empty() {
+                self.echo.insert(*key, first);
+            }
+        }
     }
 
     /// The VIP of a range that overlaps this one.
@@ -345,6 +415,7 @@ mod tests {
             pool: "dns".into(),
             nat_source: vec![],
             flows_none: false,
+            hash: HashBy::Flow,
             flow_idle: Duration::from_secs(1),
             hash_key: [0, 0],
         };

@@ -246,6 +246,25 @@ pub enum Error {
         /// Name of the VIP.
         vip: String,
     },
+    /// A live VIP would hash by something else: every flow of it would land on another slot.
+    #[error(
+        "vip {vip} is live and hashes otherwise, so every flow of it would move: keep `hash`, or `lb detach` first"
+    )]
+    HashChanged {
+        /// Name of the VIP.
+        vip: String,
+    },
+    /// A server id would name another backend while the one it names still takes packets.
+    #[error(
+        "server_id {id} names backend {by}, which still takes packets by it: give another id, or leave it out until \
+         that backend is gone or down"
+    )]
+    ServerIdTaken {
+        /// The server id.
+        id: u16,
+        /// Who has it.
+        by: BackendId,
+    },
     /// One id, two addresses in one desired state.
     #[error("backend id {id} names both {one} and {two}")]
     BackendTwice {

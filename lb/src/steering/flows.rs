@@ -1,26 +1,32 @@
 //! What is remembered of flows, for people.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
 
 use lb_abi::{
     flow::{CLOSING, FlowKey, FlowRecord},
-    hash,
     slot::{Phase, Slot},
-    vip::VipEntry,
+    subject,
 };
 
 use super::{
     error::Result,
-    regions::Region,
+    places::{Place, Places},
     store::Store,
     sync::{Sync, slots_of},
-    wide::Finder,
 };
 use crate::model::BackendId;
 
 /// One record of `FLOWS`. There are records only for flows through slots that are moving.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flow {
+    /// Name of the VIP, where all flows of a client, or all to a port, are remembered as one; of a single flow the
+    /// destination says it. In a group only the client is real (protocol [`subject::SOURCE`]), or only the
+    /// destination's port ([`subject::PORT`]).
+    pub group_of: Option<Arc<str>>,
     /// Client.
     pub source: SocketAddr,
     /// VIP.
@@ -66,9 +72,9 @@ impl FlowState {
 /// The first `max` records that the map gives, and how many more there are.
 pub(super) fn read(sync: &Sync, store: &impl Store, max: usize, now: u32) -> Result<(Vec<Flow>, usize)> {
     let (mut flows, mut omitted) = (Vec::new(), 0);
-    let finder = Finder::new(&sync.vips);
+    let places = Places::new(&sync.vips, &sync.sources);
     store.for_each_flow(&mut |key, record| match flows.len() < max {
-        true => flows.push(flow(key, record, state(sync, store, finder.vip_of(key), key, record, now))),
+        true => flows.push(flow(key, record, state(sync, store, &places, key, record, now), &sync.vip_names)),
         false => omitted += 1,
     })?;
     Ok((flows, omitted))
@@ -77,14 +83,13 @@ pub(super) fn read(sync: &Sync, store: &impl Store, max: usize, now: u32) -> Res
 fn state(
     sync: &Sync,
     store: &impl Store,
-    vip: Option<&VipEntry>,
+    places: &Places<'_>,
     key: &FlowKey,
     record: &FlowRecord,
     now: u32,
 ) -> FlowState {
-    let Some(entry) = vip else { return FlowState::Ended };
-    let at = hash::slot(hash::flow(entry.hash_key, key), entry.table_len) as usize;
-    let slot = slots_of(store, Region::of_slot(entry.table)).load(at);
+    let Some(Place { entry, region, at }) = places.of(key) else { return FlowState::Ended };
+    let slot = slots_of(store, region).load(at);
     let is_silent = now.wrapping_sub(record.seen) as i32 > entry.flow_idle_ticks as i32;
     of(slot, record, is_silent, sync.serves(BackendId(record.backend)))
 }
@@ -100,14 +105,20 @@ fn of(slot: Slot, record: &FlowRecord, is_silent: bool, serves: bool) -> FlowSta
     }
 }
 
-fn flow(key: &FlowKey, record: &FlowRecord, state: FlowState) -> Flow {
+fn flow(key: &FlowKey, record: &FlowRecord, state: FlowState, vip_names: &BTreeMap<u32, Arc<str>>) -> Flow {
     let address = |octets, port| {
         let ip: IpAddr = Ipv6Addr::from(octets).to_canonical();
         SocketAddr::new(ip, port)
     };
+    let (source_port, destination_port) = match key.protocol {
+        subject::SOURCE => (0, 0),
+        subject::PORT => (0, key.source_port.host()),
+        _ => (key.source_port.host(), key.destination_port.host()),
+    };
     Flow {
-        source: address(key.source, key.source_port.host()),
-        destination: address(key.destination, key.destination_port.host()),
+        group_of: subject::vip_of_group(key).and_then(|index| vip_names.get(&index).cloned()),
+        source: address(key.source, source_port),
+        destination: address(key.destination, destination_port),
         protocol: key.protocol,
         backend: BackendId(record.backend),
         seen: record.seen,
@@ -117,7 +128,10 @@ fn flow(key: &FlowKey, record: &FlowRecord, state: FlowState) -> Flow {
 
 #[cfg(test)]
 mod tests {
-    use lb_abi::be::Be16;
+    use lb_abi::{
+        be::Be16,
+        vip::{HASH_PORT, HASH_SOURCE, VipEntry},
+    };
 
     use super::*;
 
@@ -127,10 +141,28 @@ mod tests {
         key.source[10..].copy_from_slice(&[0xff, 0xff, 192, 0, 2, 1]);
         key.destination = "2001:db8::1".parse::<Ipv6Addr>().unwrap().octets();
         let record = FlowRecord { backend: 7, epoch: 1, state: CLOSING, seen: 9 };
-        let flow = flow(&key, &record, FlowState::Closing);
+        let flow = flow(&key, &record, FlowState::Closing, &BTreeMap::new());
         assert_eq!(flow.source.to_string(), "192.0.2.1:40000");
         assert_eq!(flow.destination.to_string(), "[2001:db8::1]:0");
         assert_eq!((flow.backend, flow.seen), (BackendId(7), 9));
+        assert_eq!(flow.group_of, None);
+    }
+
+    #[test]
+    fn a_group_names_its_vip_and_what_is_common_to_it() {
+        let names = BTreeMap::from([(3, Arc::from("web"))]);
+        let mut whole =
+            FlowKey { source_port: Be16::new(9), destination_port: Be16::new(5060), ..FlowKey::default() };
+        whole.source = Ipv6Addr::LOCALHOST.octets();
+        for (flags, source, destination) in
+            [(HASH_SOURCE, "[::1]:0", "[::]:0"), (HASH_PORT, "[::]:0", "[::]:5060")]
+        {
+            let vip = VipEntry { vip: 3, flags, ..VipEntry::default() };
+            let subject = subject::of(&vip, &whole);
+            let shown = flow(&subject, &FlowRecord::default(), FlowState::Owned, &names);
+            assert_eq!((&*shown.source.to_string(), &*shown.destination.to_string()), (source, destination));
+            assert_eq!(shown.group_of.as_deref(), Some("web"));
+        }
     }
 
     #[test]

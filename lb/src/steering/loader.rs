@@ -25,10 +25,11 @@ use crate::sys::lock::{self, LockError};
 /// `f_type` of a bpffs. Source: linux/magic.h.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
-/// Large maps that only `lb_ingress` needs whole: some 90 MiB.
+/// Large maps that only `lb_ingress` needs whole: some 100 MiB.
 pub(super) const OF_INGRESS: &[&str] = &[
     names::MAP_SLOTS,
     names::MAP_FLOWS,
+    names::MAP_NEW_FLOWS,
     names::MAP_NAT_OPENING,
     names::MAP_NAT_FLOWS,
     names::MAP_GATES,

@@ -18,15 +18,16 @@ use lb_abi::{
     backend::{BackendEntry, PRESENT},
     be::Be16,
     flow::{FlowKey, FlowRecord},
-    hash,
     meta::{FLAG_MOVING, Meta},
     slot::{GRACE_TICKS, Phase, Slot},
+    subject,
     vip::{FLOWS_NONE, VipEntry, VipKey},
 };
 
 use super::{
     causes::Move,
     error::Result,
+    places::{Place, Places, has_groups},
     regions::Region,
     store::Store,
     sync::{Sync, slots_of},
@@ -88,6 +89,7 @@ impl Sync {
     /// The map that refused.
     pub fn tick(&mut self, store: &mut impl Store, now: u32) -> Result<()> {
         self.expire_nat(store, now)?;
+        self.sources.empty_retired(store)?;
         if self.meta.flags & FLAG_MOVING == 0 {
             return self.remove_lingering(store);
         }
@@ -213,16 +215,14 @@ impl Sync {
     fn find(&self, store: &impl Store, now: u32) -> Result<Findings> {
         let vips_are_known = self.patience.vips_are_known(now);
         let mut found = Findings { is_early: !vips_are_known, ..Findings::default() };
-        let finder = Finder::new(&self.vips);
+        let places = Places::new(&self.vips, &self.sources);
         store.for_each_flow(&mut |key, record| {
-            let Some(entry) = finder.vip_of(key) else {
+            let Some(Place { entry, region, at }) = places.of(key) else {
                 if vips_are_known {
                     found.dead.push(*key);
                 }
                 return;
             };
-            let region = Region::of_slot(entry.table);
-            let at = hash::slot(hash::flow(entry.hash_key, key), entry.table_len) as usize;
             let slot = slots_of(store, region).load(at);
             let has_ended = slot.phase() == Phase::Settled
                 || record.epoch != slot.epoch()
@@ -251,7 +251,14 @@ impl Sync {
         wanted: &BTreeMap<VipKey, VipEntry>,
     ) -> Result<()> {
         let (before, after) = (Finder::new(&self.vips), Finder::new(wanted));
+        let groups = |vips: &BTreeMap<VipKey, VipEntry>| -> BTreeSet<u32> {
+            vips.values().filter(|entry| has_groups(entry)).map(|entry| entry.vip).collect()
+        };
+        let new_groups = &groups(wanted) - &groups(&self.vips);
         let is_strange = |flow: &FlowKey| {
+            if let Some(index) = subject::vip_of_group(flow) {
+                return new_groups.contains(&index);
+            }
             let Some((key, entry)) = after.key_of(flow) else { return false };
             // A key's own table changes only for a copy, in which its records hold.
             before.key_of(flow).is_none_or(|(old_key, old)| {

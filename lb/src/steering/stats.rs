@@ -8,6 +8,7 @@ use lb_abi::{
     interface::InterfaceEntry,
     names,
     nat::NatEvent,
+    quic::QuicEvent,
     reason::Reason,
     steer::SteerCounters,
 };
@@ -26,6 +27,8 @@ pub struct Stats {
     pub reasons: Vec<(Reason, u64)>,
     /// What became of flows, in the order of [`FlowEvent::ALL`].
     pub flow_events: Vec<(FlowEvent, u64)>,
+    /// What led datagrams of QUIC VIPs, in the order of [`QuicEvent::ALL`].
+    pub quic_events: Vec<(QuicEvent, u64)>,
     /// Traffic by VIP name.
     pub vips: BTreeMap<Arc<str>, Traffic>,
     /// Traffic by backend, of those that the maps know.
@@ -60,6 +63,9 @@ pub(super) fn read(
     let flow_events = FlowEvent::ALL
         .iter()
         .map(|&event| Ok((event, word(&maps.flow_events, names::MAP_FLOW_EVENTS, event as u32)?)));
+    let quic_events = QuicEvent::ALL
+        .iter()
+        .map(|&event| Ok((event, word(&maps.quic_events, names::MAP_QUIC_EVENTS, event as u32)?)));
     let vips = vips
         .iter()
         .map(|(&index, name)| Ok((name.clone(), traffic(&maps.vip_traffic, names::MAP_VIP_TRAFFIC, index)?)));
@@ -68,6 +74,7 @@ pub(super) fn read(
     Ok(Stats {
         reasons: reasons.collect::<Result<_>>()?,
         flow_events: flow_events.collect::<Result<_>>()?,
+        quic_events: quic_events.collect::<Result<_>>()?,
         vips: vips.collect::<Result<_>>()?,
         backends: backends.collect::<Result<_>>()?,
     })

@@ -7,8 +7,11 @@ use lb_abi::{
     counter::{FlowEvent, Traffic},
     flow::{FlowKey, FlowRecord},
     lengths::Lengths,
+    limit::Limits,
     meta::Meta,
     names,
+    quic::{QuicEntry, Server},
+    source::{SourceKey, SourceTree},
     vip::{VipEntry, VipKey},
 };
 
@@ -44,6 +47,26 @@ pub trait Store: NatStore {
     /// Writes the prefix lengths of a list into the copy that packets do not read, unless the one they do read,
     /// `copy`, has them. Gives back the copy that has.
     fn put_lengths(&mut self, list: usize, copy: u8, wanted: &Lengths) -> Result<u8>;
+    /// Server ids that name a backend.
+    fn quic_servers(&self) -> Result<BTreeMap<u16, Server>>;
+    /// Says whom a server id names; nobody, where it is zero.
+    fn put_quic_server(&mut self, id: u16, server: Server) -> Result<()>;
+    /// Says what ids of the VIP of an index are checked by.
+    fn put_quic_vip(&mut self, index: u32, entry: &QuicEntry) -> Result<()>;
+    /// Says how fast one source may open flows.
+    fn put_limits(&mut self, limits: &Limits) -> Result<()>;
+    /// Prefixes and markers of every set.
+    fn sources(&self) -> Result<Vec<(SourceKey, u32)>>;
+    /// Adds a prefix or marker, or changes it.
+    fn put_source(&mut self, key: &SourceKey, table: u32) -> Result<()>;
+    /// Takes one away that is there.
+    fn remove_source(&mut self, key: &SourceKey) -> Result<()>;
+    /// Says in which order the lengths of a set are tried.
+    fn put_source_tree(&mut self, set: u32, tree: &SourceTree) -> Result<()>;
+    /// The set that packets to the VIP of an index read.
+    fn source_set(&self, vip: u32) -> Result<u32>;
+    /// Has packets to the VIP of an index read a set.
+    fn put_source_set(&mut self, vip: u32, set: u32) -> Result<()>;
     /// Every record there is; ones written or removed meanwhile may be missed.
     fn for_each_flow(&self, each: &mut dyn FnMut(&FlowKey, &FlowRecord)) -> Result<()>;
     /// One that is gone already is no error.
@@ -109,6 +132,54 @@ impl Store for Maps {
 
     fn put_lengths(&mut self, list: usize, copy: u8, wanted: &Lengths) -> Result<u8> {
         self.lengths.put(list, copy, wanted)
+    }
+
+    fn quic_servers(&self) -> Result<BTreeMap<u16, Server>> {
+        let mut servers = BTreeMap::new();
+        for (id, word) in (0u16..).zip(self.quic_servers.iter()) {
+            let server = Server::from_word(word.map_err(Error::map(names::MAP_QUIC_SERVERS))?);
+            if server != Server::default() {
+                servers.insert(id, server);
+            }
+        }
+        Ok(servers)
+    }
+
+    fn put_quic_server(&mut self, id: u16, server: Server) -> Result<()> {
+        let failed = Error::map(names::MAP_QUIC_SERVERS);
+        self.quic_servers.set(u32::from(id), server.to_word(), 0).map_err(failed)
+    }
+
+    fn put_quic_vip(&mut self, index: u32, entry: &QuicEntry) -> Result<()> {
+        self.quic.set(index, entry, 0).map_err(Error::map(names::MAP_QUIC))
+    }
+
+    fn put_limits(&mut self, limits: &Limits) -> Result<()> {
+        self.limits.set(0, limits, 0).map_err(Error::map(names::MAP_LIMITS))
+    }
+
+    fn sources(&self) -> Result<Vec<(SourceKey, u32)>> {
+        self.sources.iter().collect::<std::result::Result<_, _>>().map_err(Error::map(names::MAP_SOURCES))
+    }
+
+    fn put_source(&mut self, key: &SourceKey, table: u32) -> Result<()> {
+        self.sources.insert(key, table, 0).map_err(Error::map(names::MAP_SOURCES))
+    }
+
+    fn remove_source(&mut self, key: &SourceKey) -> Result<()> {
+        self.sources.remove(key).map_err(Error::map(names::MAP_SOURCES))
+    }
+
+    fn put_source_tree(&mut self, set: u32, tree: &SourceTree) -> Result<()> {
+        self.source_trees.set(set, tree, 0).map_err(Error::map(names::MAP_SOURCE_TREES))
+    }
+
+    fn source_set(&self, vip: u32) -> Result<u32> {
+        self.source_sets.get(&vip, 0).map_err(Error::map(names::MAP_SOURCE_SETS))
+    }
+
+    fn put_source_set(&mut self, vip: u32, set: u32) -> Result<()> {
+        self.source_sets.set(vip, set, 0).map_err(Error::map(names::MAP_SOURCE_SETS))
     }
 
     fn for_each_flow(&self, each: &mut dyn FnMut(&FlowKey, &FlowRecord)) -> Result<()> {

@@ -19,10 +19,12 @@ use lb_abi::{
     be::Be16,
     bounds::{TABLE_LEN, VIPS_MAX},
     lengths::{DENY_V4, DENY_V6, LISTS, Lengths, VIP_V4, VIP_V6},
-    meta::{FLAG_DENY_V4, FLAG_DENY_V6, FLAG_MOVING, FLAG_WIDE_VIPS, Meta},
+    meta::{FLAG_DENY_V4, FLAG_DENY_V6, FLAG_LIMITED, FLAG_MOVING, FLAG_WIDE_VIPS, Meta},
     slot::{Phase, Slot},
+    subject::GROUPS,
     vip::{
-        ECHO, FLOWS_NONE, FORWARD_GUE, FORWARD_IPIP, FORWARD_L2DSR, FORWARD_NAT, NAT_SOURCE, VipEntry, VipKey,
+        ECHO, FLOWS_NONE, FORWARD_GUE, FORWARD_IPIP, FORWARD_L2DSR, FORWARD_NAT, FRAGMENTS, HASH_PORT,
+        HASH_SOURCE, NAT_SOURCE, QUIC, SOURCES, VipEntry, VipKey,
     },
 };
 
@@ -33,13 +35,15 @@ use super::{
     maps::{Lists, SlotArray},
     nat::Nat,
     patience::Patience,
+    quic::Quic,
     regions::{self, Plan, Region},
+    sources::{Sources, anchored},
     store::Store,
     transition, wide,
 };
 use crate::{
     balance::maglev::{DownSet, Table},
-    config::Forward,
+    config::{Forward, HashBy},
     model::BackendId,
 };
 
@@ -65,6 +69,8 @@ pub struct Sync {
     /// The last change of `down` was not carried through.
     is_behind: bool,
     pub(super) patience: Patience,
+    pub(super) quic: Quic,
+    pub(super) sources: Sources,
     pub(super) causes: Causes,
     pub(super) nat: Nat,
 }
@@ -118,6 +124,8 @@ impl Sync {
             down: with(DOWN).collect(),
             is_behind: false,
             patience: Patience::new(store.inserts_refused()?),
+            quic: Quic::adopt(store)?,
+            sources: Sources::adopt(store)?,
             causes: Causes::default(),
             nat: Nat::adopt(store)?,
             backends,
@@ -132,7 +140,10 @@ impl Sync {
     pub fn sync(&mut self, store: &mut impl Store, desired: &Desired, now: u32) -> Result<()> {
         let checked = desired.check()?;
         self.check_hash_keys(&checked)?;
-        let pool_of = checked.keys.iter().map(|(key, vip)| (*key, vip.pool.clone())).collect();
+        self.check_quic(&desired.quic)?;
+        let of_keys = checked.keys.iter().map(|(key, vip)| (*key, vip.pool.clone()));
+        let of_anchors = checked.anchors.iter().map(|(key, (pool, _))| (*key, pool.clone()));
+        let pool_of = of_keys.chain(of_anchors).collect();
         let plan = regions::plan(&self.regions_of_keys(), &self.regions, &pool_of)?;
         let indexes = self.vip_indexes(&checked)?;
         let tables = self.build_tables(&checked);
@@ -154,10 +165,12 @@ impl Sync {
         }
         let index_of: BTreeMap<&str, u32> = indexes.iter().map(|(index, name)| (&**name, *index)).collect();
         self.put_nat(store, &checked, |vip| index_of.get(&*vip.name).copied().unwrap_or(0))?;
-        let wanted = entries(&checked, &plan, &indexes);
+        let wanted = entries(desired, &checked, &plan, &indexes);
         if self.meta.flags & FLAG_MOVING != 0 && !self.vips.keys().eq(wanted.keys()) {
             self.forget_flows(store, &wanted)?;
         }
+        self.put_sources(store, desired, &indexes, &wanted)?;
+        self.put_quic(store, &desired.quic, &indexes)?;
         self.put_vips(store, &wanted, now)?;
         for (_, copy) in &plan.copies {
             self.move_region(store, *copy, &Mover::Config(&applied), now)?;
@@ -167,6 +180,9 @@ impl Sync {
         self.remove_vips(store, &wanted, now)?;
         self.vip_names = indexes;
         self.regions = plan.pools;
+        self.remove_sources(desired);
+        self.remove_quic(store, &desired.quic)?;
+        self.put_limits(store, desired)?;
         self.wanted = applied.wanted;
         self.put_guard(store, desired)?;
         let meta = Meta {
@@ -219,6 +235,9 @@ impl Sync {
             let live = self.vips.get(key).filter(|entry| entry.table_len > 0);
             if live.is_some_and(|entry| entry.hash_key != vip.hash_key) {
                 return Err(Error::HashKeyChanged { vip: vip.name.to_string() });
+            }
+            if live.is_some_and(|entry| entry.flags & GROUPS != groups(vip.hash)) {
+                return Err(Error::HashChanged { vip: vip.name.to_string() });
             }
         }
         Ok(())
@@ -416,11 +435,13 @@ impl Sync {
             // Flows go from one VIP to another; a program may record one for its old VIP yet.
             self.patience.vips_change(now);
         }
-        for (key, entry) in wanted {
-            if self.vips.get(key) != Some(entry) {
-                store.put_vip(key, entry)?;
-                self.vips.insert(*key, *entry);
-            }
+        wanted.iter().try_for_each(|(key, entry)| self.put_vip(store, *key, *entry))
+    }
+
+    pub(super) fn put_vip(&mut self, store: &mut impl Store, key: VipKey, entry: VipEntry) -> Result<()> {
+        if self.vips.get(&key) != Some(&entry) {
+            store.put_vip(&key, &entry)?;
+            self.vips.insert(key, entry);
         }
         Ok(())
     }
@@ -488,6 +509,15 @@ impl Sync {
         Ok(copies)
     }
 
+    /// The flag goes up after the limits are there.
+    fn put_limits(&mut self, store: &mut impl Store, desired: &Desired) -> Result<()> {
+        let flag = if desired.limits.is_some() { FLAG_LIMITED } else { 0 };
+        if let Some(limits) = &desired.limits {
+            store.put_limits(limits)?;
+        }
+        self.put_meta(store, Meta { flags: self.meta.flags & !FLAG_LIMITED | flag, ..self.meta })
+    }
+
     pub(super) fn put_meta(&mut self, store: &mut impl Store, meta: Meta) -> Result<()> {
         if meta != self.meta {
             store.put_meta(&meta)?;
@@ -499,6 +529,7 @@ impl Sync {
 
 /// What `VIPS` should hold.
 fn entries(
+    desired: &Desired,
     checked: &Checked<'_>,
     plan: &Plan,
     indexes: &BTreeMap<u32, Arc<str>>,
@@ -518,7 +549,11 @@ fn entries(
             vip: index(vip),
             table: region.first_slot(),
             table_len: TABLE_LEN,
-            flags: forward | if vip.flows_none { FLOWS_NONE } else { 0 },
+            flags: forward
+                | groups(vip.hash)
+                | if desired.sources.contains_key(&vip.name) { SOURCES } else { 0 }
+                | if desired.quic.reads_ids(key, &vip.name) { QUIC } else { 0 }
+                | if vip.flows_none { FLOWS_NONE } else { 0 },
             hash_key: vip.hash_key,
             flow_idle_ticks: ticks(vip.flow_idle).saturating_add(1),
             last_port: vip.last_port(key),
@@ -526,11 +561,27 @@ fn entries(
         };
         entries.insert(*key, entry);
     }
-    let echo = |vip: &DesiredVip| VipEntry { vip: index(vip), flags: ECHO, ..VipEntry::default() };
     let source = |vip: &DesiredVip| VipEntry { vip: index(vip), flags: NAT_SOURCE, ..VipEntry::default() };
     entries.extend(checked.sources.iter().map(|(key, vip)| (*key, source(vip))));
-    entries.extend(checked.echo.iter().map(|(key, vip)| (*key, echo(vip))));
+    entries.extend(checked.echo.iter().map(|(key, vip)| {
+        let flags = if key.protocol == FRAGMENTS { 0 } else { ECHO };
+        (*key, VipEntry { vip: index(vip), flags, ..VipEntry::default() })
+    }));
+    let anchors = checked.anchors.iter().filter_map(|(key, (_, memory))| {
+        let region = plan.of_key.get(key)?;
+        Some((*key, anchored(*region, *memory)))
+    });
+    entries.extend(anchors);
     entries
+}
+
+/// What a VIP's packets are told apart by, as its entry says it.
+fn groups(hash: HashBy) -> u32 {
+    match hash {
+        HashBy::Flow => 0,
+        HashBy::Source => HASH_SOURCE,
+        HashBy::DestinationPort => HASH_PORT,
+    }
 }
 
 /// The bits of an outer source that vary: no more than 16, which is spread enough for any NIC.

@@ -9,22 +9,26 @@ use std::{
 use lb_abi::{
     backend::BackendEntry,
     be::Be16,
+    bounds::QUIC_SERVERS_MAX,
     counter::FlowEvent,
     directory::{Bucket, PortRanges, VipSlot},
     flow::{FlowKey, FlowRecord, Inserts},
     hop::HopEntry,
     lengths::{LENGTHS_MAX, Length, Lengths},
+    limit::{Allowance, Limits, Meter},
     link::LinkEntry,
     meta::Meta,
     nat::{NatEntry, NatEvent, NatPool},
+    quic::{POOLS_MAX, QuicEntry, QuicEvent, Server},
     reason::Reason,
     slot::Slot,
+    source::{NODES, SourceKey, SourceTree},
     trace::Trace,
     vip::{VipEntry, VipKey},
 };
 use lb_ebpf::{
     decap,
-    env::{Env, FlowCell, NextHop, Route, Unroutable, Words},
+    env::{AllowanceCell, Env, FlowCell, NextHop, Route, Unroutable, Words},
     ingress,
     nat::{self, NatEnv, Refusal, Table},
     packet::Frame,
@@ -89,14 +93,19 @@ fn run_with(row: &Row, program: impl FnOnce(&mut Frame<'_>, &Mock<'_>) -> Verdic
     });
     let records = records.collect();
     let nat = mock.nat.left().normal(now);
+    let allowances =
+        mock.allowances.into_inner().into_iter().map(|(source, cell)| (source, cell.get().level));
+    let allowances = allowances.collect();
     Result {
         verdict,
         frame,
         reasons: mock.reasons.into_inner(),
         events,
+        quic: mock.quic.into_inner(),
         moved: mock.moved.into_inner(),
         records,
         nat,
+        allowances,
     }
 }
 
@@ -146,6 +155,9 @@ struct Mock<'a> {
     inserts: Cell<Inserts>,
     reasons: RefCell<Vec<Reason>>,
     events: RefCell<Vec<FlowEvent>>,
+    meter: Cell<Meter>,
+    allowances: RefCell<Vec<Kept>>,
+    quic: RefCell<Vec<QuicEvent>>,
     moved: RefCell<Vec<Moved>>,
     hops: RefCell<HashMap<u16, HopEntry>>,
     nat: Rc<Book>,
@@ -156,6 +168,7 @@ struct Mock<'a> {
 impl<'a> Mock<'a> {
     fn new(world: &'a World) -> Self {
         let flows = world.flows.iter().map(|(key, record)| (*key, Rc::new(Cell::new(record.to_word()))));
+        let allowances = world.allowances.iter().map(|(source, left)| (*source, Rc::new(Cell::new(*left))));
         Self {
             world,
             directory: Directory::of(&world.vips),
@@ -165,6 +178,9 @@ impl<'a> Mock<'a> {
             inserts: Cell::new(Inserts { tick: world.now, spent: world.spent }),
             reasons: RefCell::default(),
             events: RefCell::default(),
+            meter: Cell::default(),
+            allowances: RefCell::new(allowances.collect()),
+            quic: RefCell::default(),
             moved: RefCell::default(),
             hops: RefCell::default(),
             nat: Rc::new(Book::new(&world.nat)),
@@ -184,6 +200,22 @@ impl FlowCell for Record {
 
     fn store(&self, record: FlowRecord) {
         self.0.set(record.to_word());
+    }
+}
+
+/// A source's allowance.
+type Kept = ([u8; 16], Rc<Cell<Allowance>>);
+
+/// An allowance that outlives the look-up.
+struct Remaining(Rc<Cell<Allowance>>);
+
+impl AllowanceCell for Remaining {
+    fn load(&self) -> Allowance {
+        self.0.get()
+    }
+
+    fn store(&self, allowance: Allowance) {
+        self.0.set(allowance);
     }
 }
 
@@ -231,6 +263,55 @@ impl Env for Mock<'_> {
         const NONE: BackendEntry =
             BackendEntry { address: [0; 16], flags: 0, generation: 0, port: Be16(0), pad: 0 };
         Some(self.world.backends.iter().find(|(other, _)| *other == id).map_or(&NONE, |(_, entry)| entry))
+    }
+
+    fn quic(&self, vip: u32) -> Option<&QuicEntry> {
+        // As in an array map.
+        const NONE: QuicEntry = QuicEntry { keys: [[0; 2]; 8], pools: [0; POOLS_MAX], configs: 0, pad: 0 };
+        Some(self.world.quic.iter().find(|(other, _)| *other == vip).map_or(&NONE, |(_, entry)| entry))
+    }
+
+    fn server(&self, id: u16) -> Option<Server> {
+        let server = self.world.servers.iter().find(|(other, _)| *other == id).map(|(_, server)| *server);
+        (u32::from(id) < QUIC_SERVERS_MAX).then(|| server.unwrap_or_default())
+    }
+
+    fn count_quic(&self, event: QuicEvent) {
+        self.quic.borrow_mut().push(event);
+    }
+
+    fn limits(&self) -> Option<&Limits> {
+        Some(&self.world.limits)
+    }
+
+    fn meter(&self) -> Meter {
+        self.meter.get()
+    }
+
+    fn keep_meter(&self, meter: Meter) {
+        self.meter.set(meter);
+    }
+
+    fn allowance(&self, source: &[u8; 16]) -> Option<impl AllowanceCell> {
+        let allowances = self.allowances.borrow();
+        allowances.iter().find(|(other, _)| other == source).map(|(_, cell)| Remaining(cell.clone()))
+    }
+
+    fn keep_allowance(&self, source: &[u8; 16], allowance: Allowance) {
+        self.allowances.borrow_mut().push((*source, Rc::new(Cell::new(allowance))));
+    }
+
+    fn source_set(&self, vip: u32) -> Option<u32> {
+        Some(self.world.sets.iter().find(|(other, _)| *other == vip).map_or(0, |(_, set)| *set))
+    }
+
+    fn source_tree(&self, set: u32) -> Option<&SourceTree> {
+        const NONE: SourceTree = SourceTree { v6: [0; NODES], v4: [0; NODES], zero: 0 };
+        Some(self.world.trees.iter().find(|(other, _)| *other == set).map_or(&NONE, |(_, tree)| tree))
+    }
+
+    fn source(&self, key: &SourceKey) -> Option<u32> {
+        self.world.sources.iter().find(|(other, _)| other == key).map(|(_, table)| *table)
     }
 
     fn flow(&self, key: &FlowKey) -> Option<impl FlowCell> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader, Pod, TestRun as _, TestRunOptions,
-    maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues, ProgramArray, RingBuf},
+    maps::{Array, HashMap, MapData, MapError, PerCpuArray, PerCpuValues, ProgramArray, RingBuf},
     programs::{Xdp, XdpMode},
 };
 use lb_abi::{
@@ -19,13 +19,16 @@ use lb_abi::{
     hop::HopEntry,
     interface::{self, InterfaceEntry},
     lengths::Lengths,
+    limit::{Allowance, Limits},
     link::LinkEntry,
     meta::Meta,
     names,
     nat::{NatEntry, NatEvent, NatPool},
     pod,
+    quic::{QuicEntry, QuicEvent},
     reason::{Fate, Reason},
     slot::Slot,
+    source::{SourceKey, SourceTree},
     trace::{Trace, Why},
     vip::{FORWARD_NAT, VipEntry, VipKey},
 };
@@ -82,6 +85,7 @@ struct Counters {
     /// Of what came in by `lb0`, by reason.
     drops: Vec<u64>,
     events: Vec<u64>,
+    quic: Vec<u64>,
     vip: Traffic,
     backends: Vec<Traffic>,
     nat: Vec<u64>,
@@ -133,12 +137,14 @@ impl Bench {
             events: events.flat_map(repeated).collect(),
         };
         let nat = nat.normal(row.world.now);
+        let allowances = self.allowances_left()?;
         self.clear()?;
         let reasons = Reason::ALL.iter().zip(before.reasons.iter().zip(&after.reasons));
         let reasons: Vec<Reason> = reasons.flat_map(repeated).collect();
         let drops = Reason::ALL.iter().zip(before.drops.iter().zip(&after.drops)).flat_map(repeated);
         let dropped = reasons.iter().copied().filter(|reason| reason.fate() == Fate::Drop);
         ensure!(drops.eq(dropped), "dropped by interface and by reason are not the same");
+        let quic = QuicEvent::ALL.iter().zip(before.quic.iter().zip(&after.quic));
         let events = FlowEvent::ALL.iter().zip(before.events.iter().zip(&after.events));
         let moved = moved(&before, &after)?;
         let touched = self.touched()?;
@@ -152,9 +158,11 @@ impl Bench {
             frame,
             reasons,
             events: events.flat_map(repeated).collect(),
+            quic: quic.flat_map(repeated).collect(),
             moved,
             records,
             nat,
+            allowances,
         })
     }
 
@@ -167,7 +175,7 @@ impl Bench {
         let why = Why { ingress: LB0, ..Why::default() };
         self.array::<Why>(names::MAP_WHY)?.set(0, why, 0)?;
         self.touched()?;
-        let before = (self.counters()?, self.records(row.world.now)?, self.hops()?);
+        let before = (self.counters()?, self.records(row.world.now)?, self.hops()?, self.allowances_left()?);
         let program: &Xdp = self.ebpf.program(names::PROGRAM_WHY).context("lb_why")?.try_into()?;
         let mut out = vec![0; 4096];
         // Without a context, as control asks.
@@ -176,7 +184,7 @@ impl Bench {
         let result = program.test_run(options).context("BPF_PROG_TEST_RUN")?;
         out.truncate(result.data_size_out as usize);
         ensure!(result.return_value == 2, "lb_why returned {}", result.return_value);
-        let after = (self.counters()?, self.records(row.world.now)?, self.hops()?);
+        let after = (self.counters()?, self.records(row.world.now)?, self.hops()?, self.allowances_left()?);
         ensure!(self.touched()?.is_empty(), "it counts as activity");
         self.clear()?;
         ensure!(before == after, "something moved:\n{before:?}\n{after:?}");
@@ -271,6 +279,31 @@ impl Bench {
             vips.insert(key, entry, 0)?;
         }
         self.write_directory(&Directory::of(&world.vips), |bucket| bucket.0)?;
+        let mut quic = self.array::<QuicEntry>(names::MAP_QUIC)?;
+        for (index, entry) in &world.quic {
+            quic.set(*index, entry, 0)?;
+        }
+        let mut servers = self.array::<u64>(names::MAP_QUIC_SERVERS)?;
+        for (id, server) in &world.servers {
+            servers.set(u32::from(*id), server.to_word(), 0)?;
+        }
+        self.array::<Limits>(names::MAP_LIMITS)?.set(0, world.limits, 0)?;
+        let mut allowances = self.allowances()?;
+        for (source, allowance) in &world.allowances {
+            allowances.insert(source, allowance.to_word(), 0)?;
+        }
+        let mut sources = self.hash::<SourceKey, u32>(names::MAP_SOURCES)?;
+        for (key, table) in &world.sources {
+            sources.insert(key, table, 0)?;
+        }
+        let mut trees = self.array::<SourceTree>(names::MAP_SOURCE_TREES)?;
+        for (set, tree) in &world.trees {
+            trees.set(*set, tree, 0)?;
+        }
+        let mut sets = self.array::<u32>(names::MAP_SOURCE_SETS)?;
+        for (vip, set) in &world.sets {
+            sets.set(*vip, set, 0)?;
+        }
         let mut flows = self.hash::<FlowKey, FlowRecord>(names::MAP_FLOWS)?;
         for (key, record) in &world.flows {
             flows.insert(key, record, 0)?;
@@ -327,6 +360,14 @@ impl Bench {
             for key in map.keys().collect::<std::result::Result<Vec<_>, _>>()? {
                 map.remove(&key)?;
             }
+        }
+        let mut allowances = self.allowances()?;
+        for source in allowances.keys().collect::<std::result::Result<Vec<_>, _>>()? {
+            allowances.remove(&source)?;
+        }
+        let mut sources = self.hash::<SourceKey, u32>(names::MAP_SOURCES)?;
+        for key in sources.keys().collect::<std::result::Result<Vec<_>, _>>()? {
+            sources.remove(&key)?;
         }
         let mut links = self.hash::<u32, LinkEntry>(names::MAP_LINKS)?;
         for key in links.keys().collect::<std::result::Result<Vec<_>, _>>()? {
@@ -394,11 +435,12 @@ impl Bench {
             .map(|reason| Ok(drops.get(&interface::counter(LB0_NUMBER, *reason as u32), 0)?.iter().sum()));
         let drops = drops.collect::<Result<_>>()?;
         let events = self.sums(names::MAP_FLOW_EVENTS, FlowEvent::ALL.len())?;
+        let quic = self.sums(names::MAP_QUIC_EVENTS, QuicEvent::ALL.len())?;
         let vip = self.traffic(names::MAP_VIP_TRAFFIC, VIP)?;
         let backends = (0..=u32::from(NOBODY)).map(|id| self.traffic(names::MAP_BACKEND_TRAFFIC, id));
         let backends = backends.collect::<Result<_>>()?;
         let nat = self.sums(names::MAP_NAT_EVENTS, NatEvent::ALL.len())?;
-        Ok(Counters { reasons, drops, events, vip, backends, nat })
+        Ok(Counters { reasons, drops, events, quic, vip, backends, nat })
     }
 
     fn sums(&mut self, name: &str, len: usize) -> Result<Vec<u64>> {
@@ -426,6 +468,19 @@ impl Bench {
 
     fn hash<K: Pod, V: Pod>(&mut self, name: &str) -> Result<HashMap<&mut MapData, K, V>> {
         Ok(HashMap::try_from(self.map(name)?)?)
+    }
+
+    /// What is left in allowances, by source.
+    fn allowances_left(&mut self) -> Result<Vec<([u8; 16], u32)>> {
+        let entry = |entry: Result<([u8; 16], u64), MapError>| {
+            let (source, word) = entry?;
+            Ok((source, Allowance::from_word(word).level))
+        };
+        self.allowances()?.iter().map(entry).collect()
+    }
+
+    fn allowances(&mut self) -> Result<HashMap<&mut MapData, [u8; 16], u64>> {
+        self.hash(names::MAP_NEW_FLOWS)
     }
 }
 

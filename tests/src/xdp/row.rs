@@ -4,6 +4,7 @@ use lb_abi::{
     counter::FlowEvent,
     flow::FlowKey,
     nat::{NatEntry, NatEvent},
+    quic::QuicEvent,
     reason::Reason,
 };
 use lb_ebpf::verdict::Verdict;
@@ -67,10 +68,14 @@ pub struct Result {
     pub reasons: Vec<Reason>,
     /// Every flow event counted, in index order.
     pub events: Vec<FlowEvent>,
+    /// What led datagrams of QUIC VIPs, in index order.
+    pub quic: Vec<QuicEvent>,
     /// Traffic counted.
     pub moved: Vec<Moved>,
     /// Records, in key order.
     pub records: Vec<Left>,
+    /// What is left in the allowance of every source that was looked at, in their order.
+    pub allowances: Vec<([u8; 16], u32)>,
     /// Translated flows.
     pub nat: NatLeft,
 }
@@ -128,6 +133,7 @@ impl Row {
         if got.verdict == Verdict::Drop {
             got.frame = self.frame.clone();
         }
+        got.allowances.sort();
         got.records.sort_by_key(|left| (left.key.source, left.key.source_port));
         if got == self.expected {
             return Ok(());
@@ -143,9 +149,11 @@ impl Row {
 }
 
 fn show(result: &Result) -> String {
-    let Result { verdict, frame, reasons, events, moved, records, nat } = result;
-    let mut text =
-        format!("{verdict:?} {reasons:?} {events:?} {moved:?} {records:?}\n            {}", hex(frame));
+    let Result { verdict, frame, reasons, events, quic, moved, records, allowances, nat } = result;
+    let mut text = format!(
+        "{verdict:?} {reasons:?} {events:?} {quic:?} {moved:?} {records:?} {allowances:?}\n            {}",
+        hex(frame)
+    );
     for (table, (key, entry)) in
         nat.opening.iter().map(|pair| ("opening", pair)).chain(nat.flows.iter().map(|pair| ("flows", pair)))
     {

@@ -17,12 +17,17 @@ use lb_abi::{
     backend::{BackendEntry, DOWN, PRESENT},
     be::Be16,
     flow::{FlowKey, FlowRecord},
+    hash,
     lengths::{Lengths, VIP_V4, VIP_V6, index},
+    limit::{Allowance, Limits},
     link::LinkEntry,
     meta::{FLAG_NAT, FLAG_WIDE_VIPS, Meta},
     nat::{NatEntry, NatPool},
+    quic::{QuicEntry, Server},
     slot::{GRACE_TICKS, Phase, Slot},
-    vip::{ECHO, FLOWS_NONE, FORWARD_NAT, NAT_SOURCE, RANGE, VipEntry, VipKey},
+    source::{SourceKey, SourceTree},
+    subject,
+    vip::{ECHO, FLOWS_NONE, FORWARD_NAT, FRAGMENTS, NAT_SOURCE, RANGE, VipEntry, VipKey},
 };
 
 use crate::packet::{Mac, Packet};
@@ -165,6 +170,20 @@ pub struct World {
     pub slots: [Slot; TABLE_LEN as usize],
     /// `BACKENDS`.
     pub backends: Vec<(u16, BackendEntry)>,
+    /// `QUIC`, by VIP index.
+    pub quic: Vec<(u32, QuicEntry)>,
+    /// `QUIC_SERVERS`, by server id.
+    pub servers: Vec<(u16, Server)>,
+    /// Prefixes of clients with tables of their own, as `SOURCES` has them.
+    pub sources: Vec<(SourceKey, u32)>,
+    /// `SOURCE_TREES`, by set.
+    pub trees: Vec<(u32, SourceTree)>,
+    /// `SOURCE_SETS`, by VIP index.
+    pub sets: Vec<(u32, u32)>,
+    /// `LIMITS`.
+    pub limits: Limits,
+    /// `NEW_FLOWS`, by source.
+    pub allowances: Vec<([u8; 16], Allowance)>,
     /// `FLOWS`.
     pub flows: Vec<(FlowKey, FlowRecord)>,
     /// `REFUSED_AT`.
@@ -260,6 +279,22 @@ impl World {
         let [v4, v6] = host_bits.map(Lengths::of);
         let place = |list: usize| index(list, self.meta.lengths[list]);
         vec![(place(VIP_V4), v4), (place(VIP_V6), v6)]
+    }
+
+    /// Fragments to both VIP addresses, of TCP and UDP.
+    pub fn fragments(mut self, flags: u32) -> Self {
+        for (vip, protocol) in [("192.0.2.1", 6), ("192.0.2.1", 17), ("2001:db8::1", 6), ("2001:db8::1", 17)]
+        {
+            self = self.vip(vip, protocol, FRAGMENTS, flags);
+        }
+        self
+    }
+
+    /// Only the slot of a subject is owned by this backend.
+    pub fn owner_of(mut self, subject: &FlowKey, owner: u16) -> Self {
+        let slot = hash::slot(subject::hash(HASH_KEY, subject), TABLE_LEN);
+        self.slots[slot as usize] = Slot::settled(owner, 0, self.now);
+        self
     }
 
     /// Port 80/tcp and 53/udp of both VIP addresses, forwarded as the flags say.

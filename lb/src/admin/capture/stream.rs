@@ -6,11 +6,13 @@ use futures_lite::{Stream, stream};
 use hyper::body::{Bytes, Frame};
 use lb_abi::{
     capture::CaptureCounters,
+    quic::QuicEvent,
     reason::{Fate, Reason},
     slot::{Phase, Slot},
+    source::OWN,
     trace::{
-        STEP_BACKEND, STEP_NEW_FLOW, STEP_RECORD_FOUND, STEP_SLOT, STEP_VIP_FOUND, Trace, VERDICT_DROP,
-        VERDICT_PASS, VERDICT_TRANSLATE, VERDICT_TRANSMIT,
+        STEP_BACKEND, STEP_NEW_FLOW, STEP_QUIC, STEP_RECORD_FOUND, STEP_SLOT, STEP_SOURCE_ASKED,
+        STEP_VIP_FOUND, Trace, VERDICT_DROP, VERDICT_PASS, VERDICT_TRANSLATE, VERDICT_TRANSMIT,
     },
     vip::{FORWARD_GUE, FORWARD_IPIP, FORWARD_L2DSR},
 };
@@ -140,6 +142,12 @@ fn comment(view: &View, feed: &Feed, trace: &Trace) -> String {
                 Phase::Sweeping => "sweeping",
             }
         ));
+    }
+    if has(STEP_QUIC) {
+        parts.push(format!("quic {}", QuicEvent::of_number(trace.quic_event).name()));
+    }
+    if has(STEP_SOURCE_ASKED) && trace.source_table != OWN {
+        parts.push("pool by source".to_owned());
     }
     if has(STEP_RECORD_FOUND) {
         parts.push("recorded flow".to_owned());

@@ -8,14 +8,16 @@ use std::{
 use lb_abi::{
     backend::{DOWN, PRESENT},
     flow::{CLOSING, FlowRecord},
+    quic::QuicEvent,
     reason::{Fate, Reason},
     slot::{Phase, Slot, TICK_SHIFT},
+    source::OWN,
     trace::{
-        STEP_ALLOWED, STEP_BACKEND, STEP_CLOCK, STEP_DENY_ASKED, STEP_RECORD_ASKED, STEP_RECORD_FOUND,
-        STEP_RECORD_LEFT, STEP_ROUTE_ASKED, STEP_ROUTE_FOUND, STEP_SLOT, STEP_VIP_ASKED, STEP_VIP_FOUND,
-        Trace, VERDICT_TRANSLATE,
+        STEP_ALLOWED, STEP_BACKEND, STEP_CLOCK, STEP_DENY_ASKED, STEP_LIMIT_ASKED, STEP_QUIC,
+        STEP_RECORD_ASKED, STEP_RECORD_FOUND, STEP_RECORD_LEFT, STEP_ROUTE_ASKED, STEP_ROUTE_FOUND,
+        STEP_SLOT, STEP_SOURCE_ASKED, STEP_VIP_ASKED, STEP_VIP_FOUND, Trace, VERDICT_TRANSLATE,
     },
-    vip::{FLOWS_NONE, FORWARD_GUE, FORWARD_IPIP, FORWARD_L2DSR},
+    vip::{FLOWS_NONE, FORWARD_GUE, FORWARD_IPIP, FORWARD_L2DSR, HASH_PORT, HASH_SOURCE},
 };
 use serde_json::{Value, json};
 
@@ -42,7 +44,17 @@ impl Teller<'_> {
             format!("comes in by {ingress}, which carries lb_ingress"),
             json!({ "interface": ingress }),
         ));
-        let told = [self.deny(), self.vip(), self.slot(), self.record(), self.backend(), self.route()];
+        let told = [
+            self.deny(),
+            self.vip(),
+            self.limit(),
+            self.quic(),
+            self.source(),
+            self.slot(),
+            self.record(),
+            self.backend(),
+            self.route(),
+        ];
         steps.extend(told.into_iter().flatten());
     }
 
@@ -143,6 +155,65 @@ impl Teller<'_> {
         }
     }
 
+    fn limit(&self) -> Option<Value> {
+        let (source, is_over) = (self.question.source.ip(), self.reason == Reason::RateLimited);
+        let text = match is_over {
+            true => format!("{source} has opened flows faster than xdp.new_flows_per_source allows"),
+            false => format!("{source} may open a flow"),
+        };
+        self.has(STEP_LIMIT_ASKED).then(|| step("limit", text, json!({ "exceeded": is_over })))
+    }
+
+    fn quic(&self) -> Option<Value> {
+        if !self.has(STEP_QUIC) {
+            return None;
+        }
+        let event = QuicEvent::of_number(self.trace().quic_event);
+        let text = match event {
+            QuicEvent::ById => format!("its connection id names backend {}", self.backend_name()),
+            QuicEvent::Opening => {
+                "it opens a connection, or is of an unknown version: goes by hash".to_owned()
+            }
+            QuicEvent::InvalidId => {
+                "it has no connection id that a server of this vip made: goes by hash".to_owned()
+            }
+            QuicEvent::UnknownServer => {
+                "its connection id names no backend of this vip's pools: goes by hash".to_owned()
+            }
+            QuicEvent::ServerDown => {
+                "its connection id names a backend that is down: goes by hash".to_owned()
+            }
+        };
+        Some(step("quic", text, json!({ "led": event.name() })))
+    }
+
+    fn source(&self) -> Option<Value> {
+        if !self.has(STEP_SOURCE_ASKED) {
+            return None;
+        }
+        let source = self.question.source.ip();
+        let vip = self.reading.vip.as_ref().and_then(|name| self.view.config.vips.get(name));
+        let prefixes = vip.into_iter().flat_map(|vip| &vip.sources);
+        let found = prefixes
+            .filter(|(prefix, _)| self.trace().source_table != OWN && prefix.contains(&source))
+            .max_by_key(|(prefix, _)| prefix.prefix_len());
+        let text = match found {
+            Some((prefix, pool)) => format!("{source} is of {prefix}, whose pool is {pool}"),
+            None => format!("{source} has no pool of its own"),
+        };
+        let facts = json!({ "prefix": found.map(|(prefix, _)| prefix), "pool": found.map(|(_, pool)| pool) });
+        Some(step("source", text, facts))
+    }
+
+    /// What the VIP tells packets apart by.
+    fn subject(&self) -> &'static str {
+        match self.trace().vip.flags {
+            flags if flags & HASH_SOURCE != 0 => "source",
+            flags if flags & HASH_PORT != 0 => "destination port",
+            _ => "flow",
+        }
+    }
+
     fn slot(&self) -> Option<Value> {
         let index = self.reading.slot.filter(|_| self.has(STEP_SLOT))?;
         let slot = Slot(self.trace().slot);
@@ -173,6 +244,7 @@ impl Teller<'_> {
         let facts = json!({
             "pool": pool,
             "slot": index,
+            "by": self.subject(),
             "phase": phase,
             "owner": slot.owner(),
             "previous": slot.previous(),
@@ -180,7 +252,11 @@ impl Teller<'_> {
             "word": format!("{:016x}", slot.0),
             "changed_seconds_ago": age.map(|age| age.as_secs()),
         });
-        Some(step("slot", format!("slot {index} of pool {pool}: {text}"), facts))
+        let by = match self.subject() {
+            "flow" => String::new(),
+            subject => format!(" by {subject} alone"),
+        };
+        Some(step("slot", format!("slot {index} of pool {pool}{by}: {text}"), facts))
     }
 
     fn record(&self) -> Option<Value> {
@@ -198,7 +274,11 @@ impl Teller<'_> {
                 Some(left) => format!("; it would be recorded with {}", self.name_of(left.backend)),
                 None => "; it would not be recorded".to_owned(),
             };
-            return Some(step("record", format!("no record of this flow{would}"), json!({ "record": null })));
+            return Some(step(
+                "record",
+                format!("no record of this {}{would}", self.subject()),
+                json!({ "record": null }),
+            ));
         };
         let seen = ago(trace.now_ticks.saturating_sub(found.seen));
         let absence = self.absence(&found);

@@ -2,9 +2,11 @@ use lb_abi::{
     backend::{BackendEntry, DOWN, PRESENT},
     flow::FlowRecord,
     hop::HopEntry,
+    quic::QuicEvent,
     slot::{Phase, Slot},
+    source::OWN,
     trace::*,
-    vip::{FLOWS_NONE, FORWARD_IPIP, VipEntry},
+    vip::{FLOWS_NONE, FORWARD_IPIP, HASH_SOURCE, VipEntry},
 };
 
 use super::*;
@@ -125,6 +127,46 @@ fn a_moving_slot_tells_who_it_moves_between_and_what_the_record_says() {
     assert!(moves.ends_with("; it would move to dns/10.0.1.53 (id 3)"), "{moves}");
     reading.trace.vip.flags |= FLOWS_NONE;
     assert_eq!(text(&answer(DNS, Some(&reading), &[]), "record"), "flows of this vip are not recorded");
+}
+
+#[test]
+fn what_leads_a_packet_is_told() {
+    let mut reading = forwarded();
+    reading.trace.vip.flags |= HASH_SOURCE;
+    reading.trace.steps |= STEP_LIMIT_ASKED | STEP_SOURCE_ASKED | STEP_QUIC;
+    (reading.trace.source_table, reading.trace.quic_event) = (OWN, QuicEvent::InvalidId as u32);
+    let told = answer(DNS, Some(&reading), &[]);
+    let steps: Vec<_> = told["steps"].as_array().unwrap().iter().map(|step| &step["step"]).collect();
+    assert_eq!(steps, ["interface", "deny", "vip", "limit", "quic", "source", "slot", "backend", "route"]);
+    assert_eq!(text(&told, "limit"), "198.51.100.7 may open a flow");
+    assert_eq!(text(&told, "source"), "198.51.100.7 has no pool of its own");
+    assert_eq!(text(&told, "quic"), "it has no connection id that a server of this vip made: goes by hash");
+    let slot = text(&told, "slot");
+    assert!(slot.starts_with("slot 4711 of pool dns by source alone: settled"), "{slot}");
+
+    (reading.trace.quic_event, reading.slot) = (QuicEvent::ById as u32, None);
+    reading.trace.steps &= !STEP_SLOT;
+    let told = answer(DNS, Some(&reading), &[]);
+    assert_eq!(text(&told, "quic"), "its connection id names backend dns/10.0.1.53 (id 3)");
+
+    let mut view = fixture::view();
+    let mut config = (*view.config).clone();
+    let Some(vip) = config.vips.get_mut("dns") else { panic!("no vip") };
+    vip.sources = [("198.51.0.0/16", "a"), ("198.51.100.0/24", "b"), ("10.0.0.0/8", "c")]
+        .map(|(prefix, pool)| (prefix.parse().unwrap(), pool.into()))
+        .into();
+    view.config = config.into();
+    reading.trace.source_table = 7;
+    let question = DNS.parse().unwrap();
+    let asked = Asked { question: &question, reading: Some(&reading), packets: None, local: &[] };
+    let told = render(&view, asked);
+    assert_eq!(text(&told, "source"), "198.51.100.7 is of 198.51.100.0/24, whose pool is b");
+
+    reading.trace.reason = Reason::RateLimited as u32;
+    let told = answer(DNS, Some(&reading), &[]);
+    assert_eq!(told["outcome"], "dropped");
+    let limit = text(&told, "limit");
+    assert!(limit.ends_with("has opened flows faster than xdp.new_flows_per_source allows"), "{limit}");
 }
 
 #[test]

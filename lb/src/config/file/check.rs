@@ -14,6 +14,7 @@ use super::{
     listener::{ListenerDraft, RouteDraft},
     nat,
     pool::PoolDraft,
+    quic,
     reader::{At, Fault, Findings, Show},
     vip::VipDraft,
     vip_keys,
@@ -60,6 +61,7 @@ pub(super) fn check(drafts: &Drafts, findings: &Findings<'_>) {
         checker.route(route);
     }
     checker.route_conflicts(&drafts.routes);
+    quic::check(drafts, findings);
     checker.pool_uses(drafts);
     checker.unused_pools(drafts);
     if let (false, Some(vip)) = (drafts.has_xdp, drafts.vips.first()) {
@@ -85,8 +87,7 @@ impl<'d> Checker<'d, '_> {
     }
 
     /// The pool that a reference names.
-    fn find_pool(&self, reference: &Option<At<Arc<str>>>) -> Option<&'d PoolDraft> {
-        let reference = reference.as_ref()?;
+    fn find_pool(&self, reference: &At<Arc<str>>) -> Option<&'d PoolDraft> {
         let pool = self.pools.get(&*reference.value).copied();
         if pool.is_none() {
             let near = self.findings.near(&reference.value, self.pools.keys().copied());
@@ -96,9 +97,14 @@ impl<'d> Checker<'d, '_> {
     }
 
     fn vip(&self, vip: &VipDraft) {
-        let pool = self.find_pool(&vip.pool);
-        nat::check(vip, pool, self.findings);
-        let Some(pool) = pool else { return };
+        let pools: Vec<_> = vip.pools().filter_map(|pool| self.find_pool(pool)).collect();
+        nat::check(vip, &pools, self.findings);
+        for pool in pools {
+            self.vip_backends(vip, pool);
+        }
+    }
+
+    fn vip_backends(&self, vip: &VipDraft, pool: &PoolDraft) {
         let translates = vip.forward.as_ref().is_some_and(|at| at.value == Forward::Nat);
         for backend in &pool.backends {
             if !translates
@@ -155,7 +161,7 @@ impl<'d> Checker<'d, '_> {
     }
 
     fn listener(&self, listener: &ListenerDraft, routed: &HashSet<&str>) {
-        self.find_pool(&listener.pool);
+        listener.pool.as_ref().and_then(|pool| self.find_pool(pool));
         if listener.has_pool {
             return;
         }
@@ -176,8 +182,7 @@ impl<'d> Checker<'d, '_> {
     /// What a use asks of a pool is said once per pool, with the first that uses it so.
     fn pool_uses(&self, drafts: &Drafts) {
         let mut vips = BTreeMap::new();
-        for vip in &drafts.vips {
-            let Some(pool) = &vip.pool else { continue };
+        for (vip, pool) in drafts.vips.iter().flat_map(|vip| vip.pools().map(move |pool| (vip, pool))) {
             vips.entry(&*pool.value).or_insert(vip);
         }
         let mut connections = BTreeMap::new();
@@ -262,7 +267,7 @@ impl<'d> Checker<'d, '_> {
     }
 
     fn route(&self, route: &RouteDraft) {
-        self.find_pool(&route.pool);
+        route.pool.as_ref().and_then(|pool| self.find_pool(pool));
         let Some(reference) = &route.listener else { return };
         match self.listeners.get(&*reference.value) {
             None => {
@@ -304,11 +309,11 @@ impl<'d> Checker<'d, '_> {
     }
 
     fn unused_pools(&self, drafts: &Drafts) {
-        let of_vips = drafts.vips.iter().map(|vip| &vip.pool);
+        let of_vips = drafts.vips.iter().flat_map(VipDraft::pools);
         let of_listeners = drafts.listeners.iter().map(|listener| &listener.pool);
         let of_routes = drafts.routes.iter().map(|route| &route.pool);
         let used: HashSet<&str> =
-            of_vips.chain(of_listeners).chain(of_routes).flatten().map(|at| &*at.value).collect();
+            of_vips.chain(of_listeners.chain(of_routes).flatten()).map(|at| &*at.value).collect();
         for pool in drafts.pools.iter().filter(|pool| !used.contains(&*pool.name)) {
             let fault = Fault::new("nothing uses this pool");
             self.header(Severity::Warning, "pool", &pool.name, &pool.span, fault);
@@ -318,7 +323,14 @@ impl<'d> Checker<'d, '_> {
     /// Maps and ids have fixed sizes. False where one is too small.
     fn bounds(&self, drafts: &Drafts) -> bool {
         let vip_pools: HashSet<_> =
-            drafts.vips.iter().filter_map(|vip| Some(&vip.pool.as_ref()?.value)).collect();
+            drafts.vips.iter().flat_map(VipDraft::pools).map(|pool| &pool.value).collect();
+        let source_pools: HashSet<_> = drafts
+            .vips
+            .iter()
+            .flat_map(|vip| vip.sources.pools.iter().flatten())
+            .map(|pool| &pool.value)
+            .collect();
+        let prefixes = drafts.vips.iter().map(|vip| vip.sources.pools.len()).sum();
         let first = |spans: Option<&Range<usize>>| spans.cloned().unwrap_or(0..0);
         let vips = first(drafts.vips.first().map(|vip| &vip.span));
         let pools = first(drafts.pools.first().map(|pool| &pool.span));
@@ -329,16 +341,25 @@ impl<'d> Checker<'d, '_> {
         let groups = |listener: &ListenerDraft| listener.bind.len() + 2.min(listener.ranges.len());
         let binds = drafts.listeners.iter().map(groups).sum();
         let keys = |vip: &VipDraft| {
-            vip.addresses.len().saturating_mul(vip.ports.len()).saturating_add(vip.addresses.len())
+            // For ICMP, and for fragments of either transport.
+            let others = if vip.hashes_by_source() { 3 } else { 1 };
+            vip.addresses.len().saturating_mul(vip.ports.len().saturating_add(others))
         };
-        let keys = drafts.vips.iter().map(keys).fold(0, usize::saturating_add);
+        let keys = drafts.vips.iter().map(keys).fold(source_pools.len(), usize::saturating_add);
         let conditions = drafts.routes.iter().map(|route| route.hosts.len().max(1)).sum();
-        let keys_are = "keys of address, port and protocol over all VIPs (and one per address for ICMP)";
+        let keys_are = "keys of address, port and protocol over all VIPs (and one per address for ICMP, two more for fragments)";
         let mut is_kept = true;
         for (key, span, what, count, max) in [
             ("vip", &vips, keys_are, keys, bounds::VIP_KEYS_MAX as usize),
             ("vip", &vips, "VIPs", drafts.vips.len(), bounds::VIPS_MAX as usize),
             ("vip", &vips, "pools behind VIPs", vip_pools.len(), bounds::TABLES_MAX as usize),
+            (
+                "vip",
+                &vips,
+                "prefixes of sources over all VIPs",
+                prefixes,
+                bounds::SOURCE_PREFIXES_MAX as usize,
+            ),
             ("pool", &pools, "backends", backends, bounds::BACKENDS_MAX as usize - 1),
             ("listener", &listeners, "listener addresses", binds, bounds::STEER_LISTENERS_MAX as usize),
             ("route", &routes, "hosts over all routes", conditions, ROUTES_MAX),

@@ -12,9 +12,11 @@ mod nat;
 mod pattern;
 mod pool;
 mod process;
+mod quic;
 mod reader;
 mod schema;
 mod source;
+mod sources;
 mod suggest;
 #[cfg(test)]
 mod tests;

@@ -33,8 +33,8 @@ fn source(text: &str) -> Result<IpNet, Fault> {
     Ok(net)
 }
 
-/// Whether a VIP and its pool agree with how it forwards.
-pub(super) fn check(vip: &VipDraft, pool: Option<&PoolDraft>, findings: &Findings<'_>) {
+/// Whether a VIP and its pools agree with how it forwards.
+pub(super) fn check(vip: &VipDraft, pools: &[&PoolDraft], findings: &Findings<'_>) {
     let Some(forward) = &vip.forward else { return };
     if forward.value != Forward::Nat {
         if let Some(sources) = &vip.nat_source {
@@ -60,7 +60,7 @@ pub(super) fn check(vip: &VipDraft, pool: Option<&PoolDraft>, findings: &Finding
         let fault = Fault::new(format!("must be {}, as the VIP's addresses are", family.name()));
         findings.error(source, fault);
     }
-    for backend in pool.into_iter().flat_map(|pool| &pool.backends) {
+    for backend in pools.iter().flat_map(|pool| &pool.backends) {
         if Family::of(backend.value.ip) != family {
             let fault = Fault::new(format!(
                 "must be {}: vip.{} uses this pool, and forward = \"nat\" does not translate between IPv4 and IPv6",

@@ -2,6 +2,8 @@
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
+use lb_abi::bounds;
+
 use super::{
     address,
     process::TIMEOUTS,
@@ -85,18 +87,20 @@ impl PoolDraft {
 /// `"10.0.0.11:8080"` or `{ address = "10.0.0.11:8080", weight = 2 }`.
 fn backend(value: &Value<'_>) -> Option<At<Backend>> {
     let rule = "a backend is an address, such as \"10.0.0.11:8080\", or { address = \"...\", weight = 2 }";
-    let (address, weight) = if value.is_table() {
+    let (address, weight, server_id) = if value.is_table() {
         let table = value.table(&schema::BACKEND)?;
         let weight = table.value("weight").map(|value| value.integer(1..1001));
         let address = table.required("address", "a backend needs its address")?;
         let address = address.parsed("an address is a string", address::backend);
+        let last = u64::from(bounds::QUIC_SERVERS_MAX);
+        let server_id = table.value("server_id").and_then(|value| value.integer(1..last));
         // A weight that cannot be read was reported; the address still takes part in all checks.
-        (address?, weight.flatten().map_or(1, |at| at.value as u16))
+        (address?, weight.flatten().map_or(1, |at| at.value as u16), server_id.map(|at| at.value as u16))
     } else {
-        (value.parsed(rule, address::backend)?, 1)
+        (value.parsed(rule, address::backend)?, 1, None)
     };
     let (ip, port) = address.value;
-    Some(At { value: Backend { ip, port, weight }, key: address.key, span: address.span })
+    Some(At { value: Backend { ip, port, weight, server_id }, key: address.key, span: address.span })
 }
 
 fn health(table: &Table<'_>) -> HealthDraft {

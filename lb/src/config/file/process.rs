@@ -16,9 +16,10 @@ use lb_abi::bounds;
 use super::{
     address,
     reader::{At, Fault, Table, Value},
-    schema, units,
+    schema,
+    units::{self, RATE_MAX},
 };
-use crate::config::{Admin, Interface, Limits, Runtime, Sources, State, Workers, Xdp};
+use crate::config::{Admin, Interface, Limits, NewFlows, Runtime, Sources, State, Workers, Xdp};
 
 /// Bounds of every time-out: shorter ones fire before a packet can cross a continent, longer ones never.
 pub(super) const TIMEOUTS: RangeInclusive<Duration> =
@@ -78,13 +79,31 @@ pub(super) fn xdp(top: &Table<'_>) -> Option<Xdp> {
     let secret = table.value("secret").and_then(|value| {
         value.parsed_secret("a secret is given by reference, as in \"file:secret\"", file_reference)
     });
+    let new_flows =
+        table.table("new_flows_per_source", &schema::NEW_FLOWS).and_then(|table| new_flows(&table));
     let list = |key| table.value(key).map(|value| sources(&value)).unwrap_or_default();
     Some(Xdp {
         interfaces,
         deny: list("deny"),
         allow: list("allow"),
         outer_source: table.value("outer_source").map(|value| outer_source(&value)).unwrap_or_default(),
+        new_flows,
         secret,
+    })
+}
+
+/// Below this nobody floods a core that forwards ten million packets a second.
+const ABOVE: u32 = 20_000;
+
+fn new_flows(table: &Table<'_>) -> Option<NewFlows> {
+    let rate = |value: Value<'_>| value.parsed(units::RATE, units::rate);
+    let per_source = table.required("rate", units::RATE).and_then(rate)?.value;
+    let burst = table.value("burst").and_then(|value| value.integer(1..RATE_MAX + 1));
+    Some(NewFlows {
+        rate: per_source,
+        // Twice what a second brings, unless it is said.
+        burst: burst.map_or(per_source.saturating_mul(2), |at| at.value as u32),
+        above: table.value("above").and_then(rate).map_or(ABOVE, |at| at.value),
     })
 }
 
@@ -156,7 +175,7 @@ fn outer_source(value: &Value<'_>) -> Vec<ipnet::IpNet> {
 }
 
 /// `file:NAME`, NAME relative and without `..`: what it leads to is opened beneath the config's directory.
-fn file_reference(text: &str) -> Result<PathBuf, Fault> {
+pub(super) fn file_reference(text: &str) -> Result<PathBuf, Fault> {
     let Some(name) = text.strip_prefix("file:") else {
         return Err(Fault::new("a secret is given by reference, as in \"file:secret\""));
     };

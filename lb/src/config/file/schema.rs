@@ -2,7 +2,7 @@
 //!
 //! The one list of names: unknown keys, refusals and suggestions all come from here.
 
-use crate::config::{Balance, Forward, Protocol, Steer, Transport, XdpMode};
+use crate::config::{Balance, Forward, HashBy, Protocol, Steer, Transport, XdpMode};
 
 /// Keys of one table.
 pub(super) struct Keys {
@@ -52,8 +52,13 @@ pub(super) const TLS: Keys =
 pub(super) const RUNTIME: Keys = Keys { supported: &["workers"], later: &[] };
 
 /// `[xdp]`.
-pub(super) const XDP: Keys =
-    Keys { supported: &["interfaces", "deny", "allow", "outer_source", "secret"], later: &[] };
+pub(super) const XDP: Keys = Keys {
+    supported: &["interfaces", "deny", "allow", "outer_source", "secret", "new_flows_per_source"],
+    later: &[],
+};
+
+/// `xdp.new_flows_per_source`.
+pub(super) const NEW_FLOWS: Keys = Keys { supported: &["rate", "burst", "above"], later: &[] };
 
 /// One of `xdp.interfaces`, written as a table.
 pub(super) const INTERFACE: Keys = Keys { supported: &["name", "mode", "gateway"], later: &[] };
@@ -80,9 +85,18 @@ pub(super) const STATE: Keys = Keys { supported: &["dir"], later: &[] };
 
 /// `[vip.NAME]`.
 pub(super) const VIP: Keys = Keys {
-    supported: &["address", "ports", "forward", "pool", "flows", "nat_source"],
-    later: &["hash", "quic", "sources", "on_down"],
+    supported: &["address", "ports", "forward", "pool", "flows", "nat_source", "hash", "quic", "sources"],
+    later: &["on_down"],
 };
+
+/// One of `vip.sources`.
+pub(super) const SOURCE: Keys = Keys { supported: &["prefix", "pool"], later: &[] };
+
+/// `vip.quic`.
+pub(super) const QUIC: Keys = Keys { supported: &["keys"], later: &[] };
+
+/// `vip.quic.keys`, by config id.
+pub(super) const QUIC_KEYS: Keys = Keys { supported: &["0", "1", "2", "3", "4", "5", "6"], later: &[] };
 
 /// `[listener.NAME]`.
 pub(super) const LISTENER: Keys = Keys {
@@ -113,7 +127,7 @@ pub(super) const POOL: Keys = Keys {
 };
 
 /// One of `pool.backends`, written as a table.
-pub(super) const BACKEND: Keys = Keys { supported: &["address", "weight"], later: &[] };
+pub(super) const BACKEND: Keys = Keys { supported: &["address", "weight", "server_id"], later: &[] };
 
 /// `pool.health`.
 pub(super) const HEALTH: Keys =
@@ -139,6 +153,16 @@ pub(super) const FORWARDS: Choices<Forward> = Choices {
 
 /// `vip.flows`.
 pub(super) const FLOWS: Choices<()> = Choices { supported: &[("none", ())], later: &[] };
+
+/// `vip.hash`.
+pub(super) const HASHES: Choices<HashBy> = Choices {
+    supported: &[
+        ("5-tuple", HashBy::Flow),
+        ("source", HashBy::Source),
+        ("destination-port", HashBy::DestinationPort),
+    ],
+    later: &[],
+};
 
 /// The part of a `vip.ports` entry behind the slash.
 pub(super) const TRANSPORTS: Choices<Transport> =

@@ -60,6 +60,35 @@ pub(super) fn size(text: &str, bounds: &RangeInclusive<u64>) -> Result<u64, Faul
     })
 }
 
+/// Rule for rates, where something else than a string was written.
+pub(super) const RATE: &str = "a rate is a string with a unit, such as \"200/s\" or \"600/m\"";
+/// Largest rate, per second.
+pub(super) const RATE_MAX: u64 = 10_000_000;
+
+/// `200/s`, `600/m`, in whole numbers per second; at least one.
+pub(super) fn rate(text: &str) -> Result<u32, Fault> {
+    let (number, unit) = split(text);
+    let seconds = match unit {
+        "/s" => 1,
+        "/m" => 60,
+        "" => {
+            return Err(
+                Fault::new(RATE).suggest(number.parse::<u32>().ok().map(|number| format!("{number}/s")))
+            );
+        }
+        _ => return Err(Fault::new("a rate is a whole number and /s or /m, such as \"200/s\"")),
+    };
+    let rate = number
+        .parse::<u64>()
+        .ok()
+        .filter(|number| number.is_multiple_of(seconds))
+        .map(|number| number / seconds);
+    match rate {
+        Some(rate @ 1..=RATE_MAX) => Ok(rate as u32),
+        _ => Err(Fault::new(format!("must be a whole number per second, from 1/s to {RATE_MAX}/s"))),
+    }
+}
+
 /// Leading digits, and what follows.
 fn split(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
@@ -113,6 +142,17 @@ mod tests {
             assert!(duration(bad, &ANY).is_err(), "{bad:?}");
         }
         assert!(duration(&format!("{}h", u64::MAX), &ANY).is_err());
+    }
+
+    #[test]
+    fn rates_have_units() {
+        assert_eq!((rate("1/s").unwrap(), rate("600/m").unwrap()), (1, 10));
+        assert_eq!(rate("200").unwrap_err().suggestion.as_deref(), Some("200/s"));
+        for bad in
+            ["", "/s", "0/s", "1/h", "1 /s", "61/m", "1.5/s", "-1/s", "10000001/s", "99999999999999999999/s"]
+        {
+            assert!(rate(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

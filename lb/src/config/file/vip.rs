@@ -1,16 +1,18 @@
 //! `[vip.NAME]`.
 
-use std::{ops::Range, sync::Arc};
+use std::{collections::HashSet, ops::Range, sync::Arc};
 
 use ipnet::IpNet;
 
 use super::{
     address, nat,
     pool::reference,
+    quic::QuicDraft,
     reader::{At, Fault, Table, choose},
     schema,
+    sources::SourcesDraft,
 };
-use crate::config::{Forward, Vip, VipPort};
+use crate::config::{Forward, HashBy, Vip, VipPort};
 
 /// What was read of a VIP.
 pub(super) struct VipDraft {
@@ -25,6 +27,9 @@ pub(super) struct VipDraft {
     flows_none: bool,
     /// As a whole, where it is given.
     pub(super) nat_source: Option<At<Vec<At<IpNet>>>>,
+    pub(super) hash: Option<At<HashBy>>,
+    pub(super) quic: Option<QuicDraft>,
+    pub(super) sources: SourcesDraft,
 }
 
 impl VipDraft {
@@ -55,7 +60,21 @@ impl VipDraft {
             pool: reference(table.required("pool", "must be the name of a pool"), "pool"),
             flows_none: flows.is_some(),
             nat_source: table.value("nat_source").map(|value| nat::sources(&value)),
+            hash: table.value("hash").and_then(|value| value.choice(&schema::HASHES)),
+            quic: QuicDraft::read(table),
+            sources: SourcesDraft::read(table),
         }
+    }
+
+    /// References to its pool and to those of some clients, each name once.
+    pub(super) fn pools(&self) -> impl Iterator<Item = &At<Arc<str>>> {
+        let mut seen = HashSet::new();
+        let all = std::iter::once(&self.pool).chain(&self.sources.pools).flatten();
+        all.filter(move |at| seen.insert(&*at.value))
+    }
+
+    pub(super) fn hashes_by_source(&self) -> bool {
+        self.hash.as_ref().is_some_and(|at| at.value == HashBy::Source)
     }
 
     /// `None` only where a problem was reported.
@@ -71,6 +90,9 @@ impl VipDraft {
             pool: self.pool?.value,
             flows_none: self.flows_none,
             nat_source: self.nat_source.into_iter().flat_map(|at| at.value).map(|at| at.value).collect(),
+            hash: self.hash.map(|at| at.value).unwrap_or_default(),
+            quic: self.quic.map(QuicDraft::build),
+            sources: self.sources.build()?,
         })
     }
 }

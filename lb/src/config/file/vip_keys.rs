@@ -10,10 +10,10 @@ use lb_abi::{bounds, directory::RANGES_MAX, lengths::VIP_LENGTHS_MAX};
 
 use super::{
     listener::ListenerDraft,
-    reader::{At, Fault, Findings},
+    reader::{At, Fault, Findings, Show},
     vip::VipDraft,
 };
-use crate::config::{BindRange, Transport, VipPort};
+use crate::config::{BindRange, Forward, Severity, Transport, VipPort};
 
 /// Reports all that cannot be told apart.
 pub(super) fn check(vips: &[VipDraft], listeners: &[ListenerDraft], findings: &Findings<'_>) {
@@ -45,6 +45,7 @@ pub(super) fn check(vips: &[VipDraft], listeners: &[ListenerDraft], findings: &F
             .error(port, Fault::new(format!("{count} addresses have ranges of ports; {most} is the most")));
     }
     lengths(vips, findings);
+    fragments(vips, findings);
     for listener in listeners {
         for bind in listener.bind.iter().filter(|bind| !bind.value.ip().is_unspecified()) {
             taken(vips, listener, bind, "these packets", |own| own.contains(bind.value), findings);
@@ -101,6 +102,39 @@ fn lengths(vips: &[VipDraft], findings: &Findings<'_>) {
                 "is one length too many: prefixes of one family have at most {VIP_LENGTHS_MAX} different ones"
             );
             findings.error(address, Fault::new(fault));
+        }
+    }
+}
+
+/// A fragment has no port: where ports are translated, or several VIPs share its address and protocol, it is nobody's.
+fn fragments(vips: &[VipDraft], findings: &Findings<'_>) {
+    for vip in vips.iter().filter(|vip| vip.hashes_by_source()) {
+        let translates = vip.forward.as_ref().is_some_and(|at| at.value == Forward::Nat);
+        if let (true, Some(hash)) = (translates, &vip.hash) {
+            let fault = Fault::new(
+                "fragments are dropped all the same: ports are translated with them, and a fragment has none",
+            );
+            findings.report(&hash.key, &hash.span, Show::Value, Severity::Warning, fault);
+            continue;
+        }
+        let has = |transport| vip.ports.iter().any(|own| own.value.transport == transport);
+        let mut others = vips.iter().filter(|other| {
+            other.name != vip.name && other.ports.iter().any(|port| has(port.value.transport))
+        });
+        let shared = others.find_map(|other| {
+            let mut pairs = vip.addresses.iter().flat_map(|a| other.addresses.iter().map(move |b| (a, b)));
+            let (own, theirs) =
+                pairs.find(|(a, b)| a.value.contains(&b.value) || b.value.contains(&a.value))?;
+            Some((if own.value.contains(&theirs.value) { theirs } else { own }, &other.name))
+        });
+        if let (Some((address, other)), Some(hash)) = (shared, &vip.hash) {
+            let net = address.value;
+            let is_single = net.prefix_len() == net.max_prefix_len();
+            let message = format!(
+                "fragments to {} are dropped all the same: vip.{other} has ports of it too, and a fragment has none",
+                if is_single { net.addr().to_string() } else { net.to_string() }
+            );
+            findings.report(&hash.key, &hash.span, Show::Value, Severity::Warning, Fault::new(message));
         }
     }
 }

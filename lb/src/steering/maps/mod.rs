@@ -25,7 +25,9 @@ use lb_abi::{
     lookup::LookupEntry,
     names,
     nat::{NatEntry, NatEvent, NatPool},
+    quic::{QuicEntry, QuicEvent},
     reason,
+    source::{SourceKey, SourceTree},
     steer::{SteerCounters, SteerEntry, SteerKey},
     vip::{VipEntry, VipKey},
 };
@@ -46,6 +48,20 @@ pub type Meta = Array<MapData, lb_abi::meta::Meta>;
 pub type Vips = HashMap<MapData, VipKey, VipEntry>;
 /// `BACKENDS`, by backend id.
 pub type Backends = Array<MapData, BackendEntry>;
+/// `QUIC`, by VIP index.
+pub type Quic = Array<MapData, QuicEntry>;
+/// `QUIC_SERVERS`, by server id.
+pub type QuicServers = Array<MapData, u64>;
+/// `QUIC_EVENTS`, by event.
+pub type QuicEvents = PerCpuArray<MapData, u64>;
+/// `SOURCES`.
+pub type Sources = HashMap<MapData, SourceKey, u32>;
+/// `SOURCE_TREES`, by set.
+pub type SourceTrees = Array<MapData, SourceTree>;
+/// `SOURCE_SETS`, by VIP index.
+pub type SourceSets = Array<MapData, u32>;
+/// `LIMITS`: one entry.
+pub type Limits = Array<MapData, lb_abi::limit::Limits>;
 /// `FLOWS`.
 pub type Flows = HashMap<MapData, FlowKey, FlowRecord>;
 /// `REFUSED_AT`: one entry.
@@ -95,6 +111,20 @@ pub struct Maps {
     pub slots: Slots,
     /// Where a packet may go.
     pub backends: Backends,
+    /// What connection ids of a VIP are checked by.
+    pub quic: Quic,
+    /// Whom they name.
+    pub quic_servers: QuicServers,
+    /// What led datagrams of QUIC VIPs.
+    pub quic_events: QuicEvents,
+    /// Clients with a pool of their own.
+    pub sources: Sources,
+    /// In which order their prefixes' lengths are tried.
+    pub source_trees: SourceTrees,
+    /// Which set of prefixes is read.
+    pub source_sets: SourceSets,
+    /// How fast one source may open flows.
+    pub limits: Limits,
     /// What is remembered of flows.
     pub flows: Flows,
     /// When a flow last could not be recorded.
@@ -161,6 +191,13 @@ impl Maps {
             vips,
             slots: Slots::map(take(object, names::MAP_SLOTS)?)?,
             backends: typed(object, names::MAP_BACKENDS)?,
+            quic: typed(object, names::MAP_QUIC)?,
+            quic_servers: typed(object, names::MAP_QUIC_SERVERS)?,
+            quic_events: typed(object, names::MAP_QUIC_EVENTS)?,
+            sources: typed(object, names::MAP_SOURCES)?,
+            source_trees: typed(object, names::MAP_SOURCE_TREES)?,
+            source_sets: typed(object, names::MAP_SOURCE_SETS)?,
+            limits: typed(object, names::MAP_LIMITS)?,
             flows: typed(object, names::MAP_FLOWS)?,
             refused_at: typed(object, names::MAP_REFUSED_AT)?,
             links: typed(object, names::MAP_LINKS)?,
@@ -205,7 +242,7 @@ pub(super) struct Shape {
 }
 
 /// The shape of every map that is pinned. A pin of another shape is another version's.
-pub(super) const SHAPES: [Shape; 30] = [
+pub(super) const SHAPES: [Shape; 39] = [
     shape::<u32, lb_abi::meta::Meta>(names::MAP_META, 1),
     shape::<VipKey, VipEntry>(names::MAP_VIPS, bounds::VIP_KEYS_MAX),
     shape::<u32, u64>(names::MAP_VIP_BUCKETS, bounds::VIP_BUCKETS),
@@ -213,6 +250,15 @@ pub(super) const SHAPES: [Shape; 30] = [
     shape::<u32, PortRanges>(names::MAP_VIP_RANGES, bounds::VIP_RANGES),
     shape::<u32, u64>(names::MAP_SLOTS, bounds::SLOTS_MAX),
     shape::<u32, BackendEntry>(names::MAP_BACKENDS, bounds::BACKENDS_MAX),
+    shape::<u32, QuicEntry>(names::MAP_QUIC, bounds::VIPS_MAX),
+    shape::<u32, u64>(names::MAP_QUIC_SERVERS, bounds::QUIC_SERVERS_MAX),
+    shape::<u32, u64>(names::MAP_QUIC_EVENTS, QuicEvent::ALL.len() as u32),
+    shape::<SourceKey, u32>(names::MAP_SOURCES, bounds::SOURCES_MAX),
+    shape::<u32, SourceTree>(names::MAP_SOURCE_TREES, 2 * bounds::VIPS_MAX),
+    shape::<u32, u32>(names::MAP_SOURCE_SETS, bounds::VIPS_MAX),
+    shape::<u32, lb_abi::limit::Limits>(names::MAP_LIMITS, 1),
+    shape::<u32, lb_abi::limit::Meter>(names::MAP_METER, 1),
+    shape::<[u8; 16], u64>(names::MAP_NEW_FLOWS, bounds::NEW_FLOWS_MAX),
     shape::<FlowKey, FlowRecord>(names::MAP_FLOWS, bounds::FLOWS_MAX),
     shape::<u32, Inserts>(names::MAP_INSERTS, 1),
     shape::<u32, u32>(names::MAP_REFUSED_AT, 1),

@@ -1,5 +1,3 @@
-use std::sync::atomic::AtomicU64;
-
 use lb_abi::{
     flow::{FlowKey, FlowRecord},
     hash,
@@ -14,138 +12,16 @@ use crate::{
     steering::desired::{DesiredBackend, DesiredPool},
 };
 
+use fake::{Fake, bytes};
+
+mod choosing;
+mod fake;
+mod nat;
+
 /// Flow memory of the VIPs here, ticks (one more than the duration).
 const IDLE: u32 = 101;
 /// From the opening of a slot until it may close.
 const WINDOW: u32 = IDLE + GRACE_TICKS;
-
-mod nat;
-
-/// Maps in memory, that check at every write what a packet could meet.
-struct Fake {
-    vips: BTreeMap<VipKey, VipEntry>,
-    backends: BTreeMap<BackendId, BackendEntry>,
-    slots: Vec<AtomicU64>,
-    meta: Meta,
-    /// Words of the deny and allow lists.
-    listed: BTreeSet<u64>,
-    lengths: [[Lengths; 2]; LISTS],
-    flows: BTreeMap<Vec<u8>, (FlowKey, FlowRecord)>,
-    refused: u64,
-    refused_at: u32,
-    resets: Vec<u32>,
-    nat: nat::Maps,
-}
-
-impl Default for Fake {
-    fn default() -> Self {
-        Self {
-            vips: BTreeMap::new(),
-            backends: BTreeMap::new(),
-            slots: (0..4 * LEN).map(|_| AtomicU64::new(0)).collect(),
-            meta: Meta::default(),
-            listed: BTreeSet::new(),
-            lengths: <_>::default(),
-            flows: BTreeMap::new(),
-            refused: 0,
-            refused_at: 0,
-            resets: Vec::new(),
-            nat: nat::Maps::default(),
-        }
-    }
-}
-
-impl Fake {
-    /// No VIP points at a slot that names a backend that is not there.
-    fn check(&self) {
-        let regions: BTreeSet<u32> =
-            self.vips.values().filter(|entry| entry.table_len > 0).map(|entry| entry.table).collect();
-        for table in regions {
-            for slot in self.slots().range(table as usize, LEN).iter() {
-                for id in [slot.owner(), slot.previous()] {
-                    let entry = self.backends.get(&BackendId(id));
-                    assert!(
-                        entry.is_some_and(|entry| entry.flags & PRESENT != 0),
-                        "slot names {id}: {slot:?}"
-                    );
-                }
-                assert!(slot.phase() == Phase::Settled || self.meta.flags & FLAG_MOVING != 0);
-            }
-        }
-    }
-}
-
-impl Store for Fake {
-    fn vips(&self) -> Result<BTreeMap<VipKey, VipEntry>> {
-        Ok(self.vips.clone())
-    }
-    fn put_vip(&mut self, key: &VipKey, entry: &VipEntry) -> Result<()> {
-        self.vips.insert(*key, *entry);
-        self.check();
-        Ok(())
-    }
-    fn remove_vip(&mut self, key: &VipKey) -> Result<()> {
-        assert!(self.vips.remove(key).is_some());
-        Ok(())
-    }
-    fn backends(&self) -> Result<BTreeMap<BackendId, BackendEntry>> {
-        Ok(self.backends.clone())
-    }
-    fn put_backend(&mut self, id: BackendId, entry: &BackendEntry) -> Result<()> {
-        self.backends.insert(id, *entry);
-        self.check();
-        Ok(())
-    }
-    fn slots(&self) -> SlotArray<'_> {
-        SlotArray::new(&self.slots)
-    }
-    fn meta(&self) -> Result<Meta> {
-        Ok(self.meta)
-    }
-    fn put_meta(&mut self, meta: &Meta) -> Result<()> {
-        self.meta = *meta;
-        self.check();
-        assert!(meta.flags & (FLAG_DENY_V4 | FLAG_DENY_V6) == 0 || !self.listed.is_empty());
-        Ok(())
-    }
-    fn admit_sources(&mut self, lists: &Lists) -> Result<()> {
-        self.listed.extend(lists.words());
-        Ok(())
-    }
-    fn expel_sources(&mut self, lists: &Lists) {
-        self.listed.retain(|word| lists.words().contains(word));
-    }
-    fn put_lengths(&mut self, list: usize, copy: u8, wanted: &Lengths) -> Result<u8> {
-        assert_eq!(self.meta.lengths[list], copy);
-        if self.lengths[list][usize::from(copy)] == *wanted {
-            return Ok(copy);
-        }
-        self.lengths[list][usize::from(copy ^ 1)] = *wanted;
-        Ok(copy ^ 1)
-    }
-    fn for_each_flow(&self, each: &mut dyn FnMut(&FlowKey, &FlowRecord)) -> Result<()> {
-        self.flows.values().for_each(|(key, record)| each(key, record));
-        Ok(())
-    }
-    fn remove_flow(&mut self, key: &FlowKey) -> Result<()> {
-        self.flows.remove(&bytes(key));
-        Ok(())
-    }
-    fn inserts_refused(&self) -> Result<u64> {
-        Ok(self.refused)
-    }
-    fn refused_at(&self) -> Result<u32> {
-        Ok(self.refused_at)
-    }
-    fn reset_vip_traffic(&mut self, index: u32) -> Result<()> {
-        self.resets.push(index);
-        Ok(())
-    }
-}
-
-fn bytes(key: &FlowKey) -> Vec<u8> {
-    format!("{key:?}").into_bytes()
-}
 
 fn vip(name: &str, last: u8, pool: &str) -> DesiredVip {
     DesiredVip {
@@ -157,6 +33,7 @@ fn vip(name: &str, last: u8, pool: &str) -> DesiredVip {
         pool: pool.into(),
         nat_source: vec![],
         flows_none: false,
+        hash: HashBy::Flow,
         flow_idle: std::time::Duration::from_nanos(u64::from(IDLE - 1) << lb_abi::slot::TICK_SHIFT),
         hash_key: [u64::from(last), 2],
     }

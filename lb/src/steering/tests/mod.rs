@@ -16,7 +16,7 @@ use aya::programs::links::PinnedLink;
 use lb_abi::reason::Reason;
 
 use super::*;
-use crate::config::{Forward, Transport, VipPort};
+use crate::config::{Forward, HashBy, Transport, VipPort};
 
 /// A namespace's bpffs; unmounted with the namespace when the test's thread ends.
 struct Bench {
@@ -114,6 +114,7 @@ fn desired(backends: u16) -> Desired {
             pool: "dns".into(),
             nat_source: vec![],
             flows_none: false,
+            hash: HashBy::Flow,
             flow_idle: Duration::from_secs(1),
             hash_key: [1, 2],
         }],
@@ -129,7 +130,7 @@ fn desired(backends: u16) -> Desired {
         local: [[10, 0, 0, 2].into()].into(),
         outer_v4: "192.0.2.1/32".parse().ok(),
         outer_v6: None,
-        gateways: Default::default(),
+        ..Desired::default()
     }
 }
 

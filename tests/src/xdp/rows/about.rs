@@ -5,10 +5,18 @@ use lb_abi::{
     flow::FlowKey,
     reason::Reason,
     slot::{Phase, Slot},
-    vip::FORWARD_L2DSR,
+    vip::{FORWARD_IPIP, FORWARD_L2DSR, HASH_PORT, HASH_SOURCE},
 };
 
-use super::{Row, Way, arriving, frame, gue, ipip, row, tcp, tcp_v6, udp, udp_v6};
+use super::{
+    Row, Way, arriving, frame,
+    group::{group, source},
+    gue, ipip,
+    quic::{id, world as quic},
+    row,
+    source::{OTHERS, v4, world as by_prefix},
+    tcp, tcp_v6, udp, udp_v6,
+};
 use crate::{
     packet::{ACK, Packet},
     xdp::{
@@ -44,7 +52,7 @@ fn about(kind: (u8, u8, u32), asked: &Packet) -> Packet {
 }
 
 pub(super) fn rows(now: u32) -> Vec<Row> {
-    [kinds(now), ways(now), while_moving(now), not_followed(now), malformed(now)].concat()
+    [kinds(now), ways(now), led(now), while_moving(now), not_followed(now), malformed(now)].concat()
 }
 
 fn kinds(now: u32) -> Vec<Row> {
@@ -109,6 +117,45 @@ fn ways(now: u32) -> Vec<Row> {
             about((3, 3, 0), &udp()).tag(0x8100, 5),
             &NEAR,
             Way::Layer2,
+        ),
+    ]
+}
+
+/// An error goes the way of the packets that it is about, whatever leads these.
+fn led(now: u32) -> Vec<Row> {
+    let sent = |name, world: &World, asked: &Packet, kind, backend| {
+        let packet = about(kind, asked);
+        row(name, world, &packet).forwarded_as(&flow(asked), &packet, backend, Way::Ipip)
+    };
+    let of_client = |asked: &Packet| source(now).owner_of(&group(asked, HASH_SOURCE), OTHER.id);
+    let port = arriving(Packet::tcp("198.51.100.7:40001", "192.0.2.1:80", ACK));
+    let stranger = arriving(Packet::tcp("198.51.100.12:40000", "192.0.2.1:80", ACK));
+    let by_port =
+        World::new(now).forward(FORWARD_IPIP | HASH_PORT).owner_of(&group(&port, HASH_PORT), OTHER.id);
+    let client = group(&port, HASH_SOURCE);
+    let moving = source(now).moving(NEAR.id, OTHER.id, Phase::Open, 5);
+    let known = moving.clone().record(client, OTHER.id, 5, 0, 7);
+    let by_prefix = by_prefix(now, v4(&[(0, 24)]), &[("198.51.100.0", 96 + 24, OTHERS)]);
+    let with_id = udp().content(&[&[0x40][..], &id(0x0123)].concat());
+    let needed = FRAGMENTATION_NEEDED;
+    vec![
+        sent("an error by source: its client's slot", &of_client(&tcp(ACK)), &port, needed, &OTHER),
+        sent("an error by source: another client's", &of_client(&tcp(ACK)), &stranger, needed, &NEAR),
+        sent("an error by source, IPv6", &of_client(&udp_v6()), &tcp_v6(ACK), TOO_BIG, &OTHER),
+        sent("an error by port", &by_port, &stranger, needed, &OTHER),
+        sent("an error by port: another port's", &by_port, &udp(), (3, 3, 0), &NEAR),
+        sent("an error by source follows a record and leaves it alone", &known, &port, needed, &OTHER)
+            .events(&[FlowEvent::Followed]),
+        sent("an error by source leaves no record", &moving, &port, needed, &OTHER)
+            .events(&[FlowEvent::UnrecordedToPrevious]),
+        sent("an error about a client with a prefix", &by_prefix, &tcp(ACK), needed, &OTHER),
+        // Where every slot is OTHER's.
+        sent(
+            "an error about QUIC goes by hash, and no id is looked for",
+            &quic(now),
+            &with_id,
+            needed,
+            &OTHER,
         ),
     ]
 }

@@ -5,6 +5,7 @@ use lb_abi::{
     counter::FlowEvent,
     flow::FlowKey,
     hash,
+    quic::QuicEvent,
     reason::Reason,
     vip::{DECAP, FORWARD_GUE, FORWARD_IPIP},
 };
@@ -26,11 +27,15 @@ mod answer;
 mod big;
 mod decap;
 mod forward;
+mod group;
 mod guard;
+mod limit;
 mod links;
 mod moving;
 mod nat;
+mod quic;
 mod refuse;
+mod source;
 mod vips;
 
 /// All rows, for a world that is at tick `now`.
@@ -39,6 +44,10 @@ pub fn all(now: u32) -> Vec<Row> {
         forward::rows(now),
         vips::rows(now),
         moving::rows(now),
+        group::rows(now),
+        quic::rows(now),
+        source::rows(now),
+        limit::rows(now),
         guard::rows(now),
         refuse::rows(now),
         answer::rows(now),
@@ -120,8 +129,10 @@ fn frame(name: &'static str, world: &World, frame: Vec<u8>) -> Row {
         frame: frame.clone(),
         reasons: vec![Reason::NotOurs],
         events: Vec::new(),
+        quic: Vec::new(),
         moved: Vec::new(),
         records: records.collect(),
+        allowances: world.allowances.iter().map(|(source, allowance)| (*source, allowance.level)).collect(),
         nat: NatLeft {
             opening: world.nat.opening.clone(),
             flows: world.nat.flows.clone(),
@@ -218,6 +229,12 @@ impl Row {
     /// Flow events, in index order.
     fn events(mut self, events: &[FlowEvent]) -> Self {
         self.expected.events = events.to_vec();
+        self
+    }
+
+    /// What led it.
+    fn quic(mut self, event: QuicEvent) -> Self {
+        self.expected.quic = vec![event];
         self
     }
 

@@ -28,12 +28,14 @@ use crate::{
 
 mod ended;
 mod errors;
+mod led;
 mod opening;
 mod ways;
 
 pub(super) fn rows(now: u32) -> Vec<Row> {
     [
         opening::rows(now),
+        led::rows(now),
         half_open(now),
         established(now),
         ended::rows(now),

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+mod choosing;
 mod hostile;
 mod nat;
 mod readme;

@@ -96,3 +96,27 @@ fn rules() {
     let v6 = NAT.replace("fd00:9::/124", "fd00:9::/64");
     assert_eq!(problems(&v6).len(), 1, "a prefix of 2^64 addresses");
 }
+
+#[test]
+fn what_chooses_a_backend_goes_with_it() {
+    let with = |keys: &str| NAT.replacen("pool = \"web\"", &format!("pool = \"web\"\n{keys}"), 1);
+    let loaded = parse("f", &with("hash = \"source\"")).unwrap();
+    let warnings: Vec<_> = loaded.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        warnings,
+        [
+            "f:9:8: warning: vip.web.hash = \"source\": fragments are dropped all the same: ports are translated with \
+          them, and a fragment has none"
+        ]
+    );
+    assert!(parse("f", &with("hash = \"destination-port\"")).unwrap().warnings.is_empty());
+    let blue = with("sources = [{ prefix = \"198.51.100.0/24\", pool = \"blue\" }]");
+    let loaded = parse("f", &format!("{blue}[pool.blue]\nbackends = [\"10.0.0.13:9090\"]\n")).unwrap();
+    assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
+    let v6 = problems(&format!("{blue}[pool.blue]\nbackends = [\"[fd00::13]:80\"]\n"));
+    assert_eq!(v6.len(), 1);
+    assert!(
+        v6[0].contains("pool.blue.backends[0] = \"[fd00::13]:80\": must be IPv4: vip.web uses"),
+        "{v6:?}"
+    );
+}

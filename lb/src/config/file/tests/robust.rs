@@ -200,7 +200,7 @@ fn bounds_over_all_tables() {
     assert_eq!(
         problems(&text),
         [
-            "edge.toml:28:1: vip: 8194 keys of address, port and protocol over all VIPs (and one per address for ICMP); 4096 is the most"
+            "edge.toml:28:1: vip: 8194 keys of address, port and protocol over all VIPs (and one per address for ICMP, two more for fragments); 4096 is the most"
         ]
     );
 }

@@ -5,7 +5,7 @@ use super::{EXAMPLE, problems};
 /// Replaces `old` in the example by `new` and expects exactly one problem, where `new` has its `^` (which is
 /// taken out).
 #[track_caller]
-fn one_problem(old: &str, new: &str, expected: &str) {
+pub(super) fn one_problem(old: &str, new: &str, expected: &str) {
     assert!(EXAMPLE.contains(old), "the example has no {old:?}");
     let marked = EXAMPLE.replacen(old, new, 1);
     let offset = marked.find('^').unwrap_or_else(|| panic!("no mark in {new:?}"));
@@ -578,6 +578,20 @@ fn warnings_refuse_nothing() {
             "[listener.db]",
             "[listener.idle]\nbind = [\"[::1]:81\"]\nprotocol = \"http\"\n[listener.db]",
             "edge.toml:41:1: warning: listener.idle: has neither routes nor a pool: every request is answered with 404",
+        ),
+        (
+            "flows = \"none\"",
+            "hash = \"source\"\n[vip.more]\naddress = [\"192.0.2.9\", \"192.0.2.53\"]\nports = [\"5432/tcp\"]\n\
+             forward = \"ipip\"\npool = \"db\"",
+            "edge.toml:33:8: warning: vip.dns.hash = \"source\": fragments to 192.0.2.53 are dropped all the same: \
+             vip.more has ports of it too, and a fragment has none",
+        ),
+        (
+            "flows = \"none\"",
+            "hash = \"source\"\n[vip.more]\naddress = [\"192.0.2.0/24\"]\nports = [\"5432/tcp\"]\n\
+             forward = \"ipip\"\npool = \"db\"",
+            "edge.toml:33:8: warning: vip.dns.hash = \"source\": fragments to 192.0.2.53 are dropped all the same: \
+             vip.more has ports of it too, and a fragment has none",
         ),
     ] {
         let loaded = super::parse("edge.toml", &EXAMPLE.replace(old, new)).unwrap();
