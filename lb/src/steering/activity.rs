@@ -179,12 +179,6 @@ impl Plane {
                 *active.vips.entry(name.clone()).or_default() += flows;
             }
         }
-        for (vip, backend, flows) in self.sync.nat_active() {
-            *by_backend.entry(backend).or_default() += flows as f64;
-            if let Some(name) = self.sync.vip_names.get(&vip) {
-                *active.vips.entry(name.clone()).or_default() += flows;
-            }
-        }
         active.backends = by_backend.into_iter().map(|(id, flows)| (id, flows.round() as u64)).collect();
         Ok(active)
     }
