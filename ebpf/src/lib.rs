@@ -14,6 +14,7 @@
 pub mod address;
 pub mod capture;
 pub mod checksum;
+pub mod cookie;
 pub mod decap;
 pub mod directory;
 pub mod encap;
@@ -24,12 +25,14 @@ pub mod gue;
 pub mod hop;
 pub mod icmp;
 pub mod ingress;
+pub mod listener;
 pub mod nat;
 pub mod numbers;
 pub mod packet;
 pub mod parse;
 pub mod probe;
 pub mod select;
+pub mod spread;
 pub mod verdict;
 pub mod witness;
 

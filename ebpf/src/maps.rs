@@ -7,7 +7,9 @@ use core::mem::MaybeUninit;
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     macros::map,
-    maps::{Array, HashMap, LpmTrie, PerCpuArray, ProgramArray, ReusePortSockArray, RingBuf, SockMap},
+    maps::{
+        Array, CpuMap, HashMap, LpmTrie, PerCpuArray, ProgramArray, ReusePortSockArray, RingBuf, SockMap,
+    },
 };
 use lb_abi::{
     activity,
@@ -27,6 +29,7 @@ use lb_abi::{
     names,
     probe::ProbeEntry,
     reason,
+    spread::Spread,
     steer::{SteerCounters, SteerEntry, SteerKey},
     trace::Why,
     vip::{VipEntry, VipKey},
@@ -71,6 +74,19 @@ pub(crate) static ANSWERS: PerCpuArray<Budget> = PerCpuArray::with_max_entries(1
 /// Key of the flow whose slot moves: room for one of its size is not on the stack.
 #[map]
 pub(crate) static MOVING: PerCpuArray<FlowKey> = PerCpuArray::with_max_entries(ROOMS, 0);
+#[map]
+pub(crate) static PROGRAMS: ProgramArray = ProgramArray::with_max_entries(names::CALLS, 0);
+#[map]
+pub(crate) static SYNS: PerCpuArray<Budget> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static SPREAD: Array<Spread> = Array::with_max_entries(1, 0);
+#[map]
+pub(crate) static SPREAD_CORES: Array<u32> = Array::with_max_entries(bounds::WORKERS_MAX, 0);
+#[map]
+pub(crate) static SPREAD_PORTS: Array<u32> = Array::with_max_entries(bounds::SPREAD_PORT_WORDS, 0);
+/// As long as the machine has cores: the loader says it.
+#[map]
+pub(crate) static SPREAD_CPUS: CpuMap = CpuMap::with_max_entries(1, 0);
 /// Preallocated (no `BPF_F_NO_PREALLOC`) and not LRU: full means refuse.
 #[map]
 pub(crate) static FLOWS: HashMap<FlowKey, FlowRecord> = HashMap::with_max_entries(bounds::FLOWS_MAX, 0);

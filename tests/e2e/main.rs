@@ -4,6 +4,7 @@
 
 mod capture;
 mod check;
+mod cookies;
 mod drain;
 mod harness;
 mod health;
@@ -14,6 +15,7 @@ mod nat;
 mod quickstart;
 mod ranges;
 mod relay;
+mod spread;
 mod steering;
 mod tunnel;
 mod unprivileged;

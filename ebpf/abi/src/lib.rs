@@ -30,6 +30,7 @@ pub mod pod;
 pub mod probe;
 pub mod reason;
 pub mod slot;
+pub mod spread;
 pub mod steer;
 pub mod trace;
 pub mod vip;

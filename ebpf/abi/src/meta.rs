@@ -36,10 +36,14 @@ pub const FLAG_DENY_V4: u32 = 1 << 0;
 pub const FLAG_DENY_V6: u32 = 1 << 1;
 /// Some slot is moving: flow records may exist.
 pub const FLAG_MOVING: u32 = 1 << 2;
-/// Addresses are translated: what is for no VIP may be a reply.
-pub const FLAG_NAT: u32 = 1 << 16;
-
 /// Some VIP has a range of ports, any port, or a prefix for its address.
 pub const FLAG_WIDE_VIPS: u32 = 1 << 8;
+/// Addresses are translated: what is for no VIP may be a reply.
+pub const FLAG_NAT: u32 = 1 << 16;
+/// Some listener takes SYN cookies: SYNs for no VIP are counted, and above [`crate::bounds::SYNS_PER_TICK`] `lb_cookie`
+/// is called.
+pub const FLAG_COOKIES: u32 = 1 << 24;
+/// Packets of listeners are spread over the workers' cores (see [`crate::spread`]).
+pub const FLAG_SPREAD: u32 = 1 << 25;
 
 const _: () = assert!(size_of::<Meta>() == 72);

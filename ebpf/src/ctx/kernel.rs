@@ -12,7 +12,6 @@ use aya_ebpf::{
         xdp_md,
     },
     helpers::generated as helpers,
-    maps::PerCpuArray,
     programs::XdpContext,
 };
 use lb_abi::{
@@ -20,17 +19,17 @@ use lb_abi::{
     backend::BackendEntry,
     be::Be16,
     bounds::ANSWERS_PER_TICK,
-    counter::{FlowEvent, Traffic},
+    counter::FlowEvent,
     directory::{Bucket, PortRanges, VipSlot},
     flow::{CLOSING, FlowKey, FlowRecord, Inserts},
     guard::{BUCKET_LEN, GuardBucket},
     hop::{HOP_TICK_SHIFT, HopEntry},
-    interface,
     lengths::{DENY_V4, DENY_V6, Lengths},
     link::LinkEntry,
     meta::Meta,
     reason::Reason,
     slot::{Slot, TICK_SHIFT},
+    spread::Spread,
     vip::{VipEntry, VipKey},
 };
 use lb_ebpf::{
@@ -42,15 +41,16 @@ use lb_ebpf::{
     numbers::Family,
     packet::Packet,
     select::{self, Pick, Stage},
+    verdict::Outcome,
 };
 
-use super::{AF_INET, AF_INET6, add_one, frame::XdpPacket};
+use super::{AF_INET, AF_INET6, add_one, add_traffic, cookie, count_drop, frame::XdpPacket, listener};
 use crate::maps;
 
 /// Maps, routes and clock.
 pub(crate) struct Kernel<'a> {
-    ctx: &'a XdpContext,
-    room: u32,
+    pub(super) ctx: &'a XdpContext,
+    pub(super) room: u32,
 }
 
 impl<'a> Kernel<'a> {
@@ -315,6 +315,46 @@ impl Env for Kernel<'_> {
     }
 
     #[inline(always)]
+    fn listener(&self, flow: &Flow, stage: Option<Stage>) -> Outcome {
+        listener::reach(flow, stage)
+    }
+
+    #[inline(always)]
+    fn count_syn(&self) -> bool {
+        cookie::count_syn(self.now_ticks())
+    }
+
+    #[inline(always)]
+    fn is_flooded(&self) -> bool {
+        cookie::is_flooded(self.now_ticks())
+    }
+
+    #[inline(always)]
+    fn spread(&self) -> Option<&Spread> {
+        listener::spread()
+    }
+
+    #[inline(always)]
+    fn is_spread(&self, port: Be16) -> bool {
+        listener::is_spread(port)
+    }
+
+    #[inline(always)]
+    fn core_of(&self, worker: u32) -> Option<u32> {
+        listener::core_of(worker)
+    }
+
+    #[inline(always)]
+    fn own_core(&self) -> u32 {
+        listener::own_core()
+    }
+
+    #[inline(always)]
+    fn move_to(&self, core: u32) -> bool {
+        listener::move_to(core)
+    }
+
+    #[inline(always)]
     fn count(&self, reason: Reason) {
         add_one(&maps::REASONS, reason as u32);
         if reason.drops() {
@@ -526,7 +566,7 @@ impl FlowCell for Record {
 }
 
 #[inline(always)]
-fn double_words(address: Address) -> [u32; 4] {
+pub(super) fn double_words(address: Address) -> [u32; 4] {
     let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address.bytes();
     [
         u32::from_ne_bytes([a, b, c, d]),
@@ -540,29 +580,6 @@ fn double_words(address: Address) -> [u32; 4] {
 const fn mac_words(address: [u8; 6]) -> [u16; 3] {
     let [a, b, c, d, e, f] = address;
     [u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d]), u16::from_ne_bytes([e, f])]
-}
-
-/// Counts a dropped packet for the interface it came in by.
-#[inline(always)]
-fn count_drop(ingress: u32, reason: Reason) {
-    let number = match maps::INTERFACES.get(interface::place(ingress)) {
-        // The bound is for the verifier: the map is ours, and holds no greater one.
-        Some(entry) if entry.index == ingress => entry.number & (interface::NUMBERS_MAX - 1),
-        _ => interface::OTHERS,
-    };
-    add_one(&maps::DROPS, interface::counter(number, reason as u32));
-}
-
-#[inline(always)]
-fn add_traffic(counters: &PerCpuArray<Traffic>, index: u32, bytes: u64, new_flow: bool) {
-    if let Some(traffic) = counters.get_ptr_mut(index) {
-        // SAFETY: as in `add_one`.
-        unsafe {
-            (*traffic).packets += 1;
-            (*traffic).bytes += bytes;
-            (*traffic).new_flows += new_flow as u64;
-        }
-    }
 }
 
 const _: () = assert!(size_of::<bpf_fib_lookup>() == size_of::<[u64; 8]>());

@@ -63,6 +63,8 @@ pub struct Xdp {
     pub allow: Sources,
     /// Prefixes that tunnels are sent from, at most one of each family; none: an address of an interface.
     pub outer_source: Vec<IpNet>,
+    /// Whether listeners' packets are spread over the workers' cores.
+    pub spread: Spread,
     /// `secret = "file:PATH"`; `None`: made in the state directory.
     pub secret: Option<PathBuf>,
 }
@@ -74,6 +76,17 @@ pub struct Sources {
     pub nets: Vec<IpNet>,
     /// `file:PATH`: files beneath the config's directory with more of them.
     pub files: Vec<PathBuf>,
+}
+
+/// `xdp.spread`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Spread {
+    /// Where some worker's core owns no receive queue.
+    On,
+    /// Never. The default: on two cores it cost more than it saved (README).
+    #[default]
+    Off,
 }
 
 /// One of `xdp.interfaces`.
@@ -305,6 +318,8 @@ pub struct Listener {
     pub pool: Option<Arc<str>>,
     /// How a connection finds its worker.
     pub steer: Steer,
+    /// Who answers its SYN floods.
+    pub syn_cookies: SynCookies,
 }
 
 impl Listener {
@@ -374,6 +389,17 @@ pub enum Steer {
     Core,
     /// The worker that the flow hash names.
     Hash,
+}
+
+/// `listener.syn_cookies`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SynCookies {
+    /// XDP, above a flood threshold and when the kernel would send cookies itself.
+    #[default]
+    Auto,
+    /// The kernel alone.
+    Off,
 }
 
 /// `[route.NAME]`.

@@ -10,7 +10,10 @@ mod words;
 
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, ReusePortSockArray, SockMap},
+    maps::{
+        Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, ProgramArray, ReusePortSockArray,
+        SockMap,
+    },
 };
 use lb_abi::{
     backend::BackendEntry,
@@ -48,6 +51,8 @@ pub type Vips = HashMap<MapData, VipKey, VipEntry>;
 pub type Backends = Array<MapData, BackendEntry>;
 /// `FLOWS`.
 pub type Flows = HashMap<MapData, FlowKey, FlowRecord>;
+/// `PROGRAMS`, by call.
+pub type Programs = ProgramArray<MapData>;
 /// `REFUSED_AT`: one entry.
 pub type RefusedAt = Array<MapData, u32>;
 /// `LINKS`, by interface index.
@@ -97,6 +102,8 @@ pub struct Maps {
     pub backends: Backends,
     /// What is remembered of flows.
     pub flows: Flows,
+    /// What `lb_ingress` calls.
+    pub programs: Programs,
     /// When a flow last could not be recorded.
     pub refused_at: RefusedAt,
     /// What is known of interfaces.
@@ -162,6 +169,7 @@ impl Maps {
             slots: Slots::map(take(object, names::MAP_SLOTS)?)?,
             backends: typed(object, names::MAP_BACKENDS)?,
             flows: typed(object, names::MAP_FLOWS)?,
+            programs: typed(object, names::MAP_PROGRAMS)?,
             refused_at: typed(object, names::MAP_REFUSED_AT)?,
             links: typed(object, names::MAP_LINKS)?,
             nat: NatMaps::take(object)?,
@@ -214,9 +222,9 @@ pub(super) const SHAPES: [Shape; 30] = [
     shape::<u32, u64>(names::MAP_SLOTS, bounds::SLOTS_MAX),
     shape::<u32, BackendEntry>(names::MAP_BACKENDS, bounds::BACKENDS_MAX),
     shape::<FlowKey, FlowRecord>(names::MAP_FLOWS, bounds::FLOWS_MAX),
+    shape::<u32, u32>(names::MAP_PROGRAMS, names::CALLS),
     shape::<u32, Inserts>(names::MAP_INSERTS, 1),
     shape::<u32, u32>(names::MAP_REFUSED_AT, 1),
-    shape::<u32, u32>(names::MAP_PROGRAMS, 1),
     shape::<FlowKey, NatEntry>(names::MAP_NAT_OPENING, bounds::NAT_OPENING_MAX),
     shape::<FlowKey, NatEntry>(names::MAP_NAT_FLOWS, bounds::NAT_FLOWS_MAX),
     shape::<u32, NatPool>(names::MAP_NAT_POOLS, bounds::VIPS_MAX),

@@ -24,6 +24,7 @@ use crate::{
 mod about;
 mod answer;
 mod big;
+mod cookie;
 mod decap;
 mod forward;
 mod guard;
@@ -31,6 +32,7 @@ mod links;
 mod moving;
 mod nat;
 mod refuse;
+mod spread;
 mod vips;
 
 /// All rows, for a world that is at tick `now`.
@@ -47,6 +49,8 @@ pub fn all(now: u32) -> Vec<Row> {
         links::rows(now),
         decap::rows(now),
         nat::rows(now),
+        cookie::rows(now),
+        spread::rows(now),
     ]
     .concat()
 }

@@ -28,6 +28,7 @@ use crate::{
 
 mod ended;
 mod errors;
+mod listeners;
 mod opening;
 mod ways;
 
@@ -40,6 +41,7 @@ pub(super) fn rows(now: u32) -> Vec<Row> {
         back(now),
         errors::rows(now),
         ways::rows(now),
+        listeners::rows(now),
     ]
     .concat()
 }
