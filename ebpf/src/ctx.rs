@@ -2,8 +2,10 @@
 
 mod cells;
 pub(crate) mod choose;
+mod cookie;
 pub(crate) mod frame;
 pub(crate) mod kernel;
+pub(crate) mod listener;
 pub(crate) mod lookup;
 pub(crate) mod nat;
 pub(crate) mod probe;
@@ -12,7 +14,12 @@ pub(crate) mod steer;
 use aya_ebpf::{
     bindings::xdp_action, helpers::generated as helpers, maps::PerCpuArray, programs::XdpContext,
 };
-use lb_abi::{counter::Traffic, interface, names::CALL_NAT, reason::Reason};
+use lb_abi::{
+    counter::Traffic,
+    interface,
+    names::{CALL_COOKIE, CALL_NAT},
+    reason::Reason,
+};
 use lb_ebpf::verdict::Verdict;
 
 use crate::maps;
@@ -28,7 +35,9 @@ const AF_INET6: u8 = 10;
 pub(crate) fn action(ctx: &XdpContext, verdict: Verdict) -> u32 {
     match verdict {
         Verdict::Pass => xdp_action::XDP_PASS,
-        Verdict::Translate => translate(ctx),
+        Verdict::Moved => xdp_action::XDP_REDIRECT,
+        Verdict::Translate => call(ctx, CALL_NAT, Reason::Abi),
+        Verdict::Cookie => call(ctx, CALL_COOKIE, Reason::NotOurs),
         Verdict::Drop => xdp_action::XDP_DROP,
         Verdict::Transmit => xdp_action::XDP_TX,
         // SAFETY: a helper without pointers. It answers XDP_REDIRECT, or XDP_ABORTED for flags, which are 0.
@@ -36,13 +45,13 @@ pub(crate) fn action(ctx: &XdpContext, verdict: Verdict) -> u32 {
     }
 }
 
-/// Calls `lb_nat`, which does not return. Where it is missing, which the loader does not let happen, nothing is
-/// translated and the kernel has the packet.
+/// Calls a program, which does not return. Where it is missing, which the loader does not let happen, the kernel has the
+/// packet, counted under `missing`.
 #[inline(always)]
-fn translate(ctx: &XdpContext) -> u32 {
-    // SAFETY: the context is the kernel's, and the called program is of the same kind.
-    unsafe { maps::nat::PROGRAMS.tail_call(ctx, CALL_NAT) };
-    add_one(&maps::REASONS, Reason::Abi as u32);
+fn call(ctx: &XdpContext, program: u32, missing: Reason) -> u32 {
+    // SAFETY: the context is the kernel's, and the called programs are of the same kind.
+    unsafe { maps::PROGRAMS.tail_call(ctx, program) };
+    add_one(&maps::REASONS, missing as u32);
     xdp_action::XDP_PASS
 }
 

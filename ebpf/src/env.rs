@@ -4,6 +4,7 @@ use core::convert::Infallible;
 
 use lb_abi::{
     backend::BackendEntry,
+    be::Be16,
     counter::FlowEvent,
     directory::{Bucket, PortRanges, VipSlot},
     flow::{CLOSING, FlowKey, FlowRecord, Inserts},
@@ -17,6 +18,7 @@ use lb_abi::{
     reason::Reason,
     slot::Slot,
     source::{SourceKey, SourceTree},
+    spread::Spread,
     vip::{VipEntry, VipKey},
 };
 
@@ -24,12 +26,13 @@ use crate::{
     address::Address,
     directory::{self, NO_DIRECTORY, Place, VipFlags, Wanted},
     flow::Flow,
-    guard, hop, icmp, limit,
+    guard, hop, icmp, limit, listener,
     numbers::Family,
     packet::Packet,
     quic::{self, Named},
     select::{self, Pick, Stage},
     source,
+    verdict::Outcome,
 };
 
 /// Maps, routes, clock and counters.
@@ -242,6 +245,43 @@ pub trait Env {
     }
     /// Takes one out of what this core may answer by ICMP errors in the present tick; false: it is spent.
     fn may_answer(&self) -> bool;
+    /// As [`listener::arrive`], the same.
+    #[inline(always)]
+    fn listener(&self, flow: &Flow, stage: Option<Stage>) -> Outcome
+    where
+        Self: Sized,
+    {
+        listener::arrive(self, flow, stage)
+    }
+    /// Counts a SYN for no VIP on this core; true: it had more than [`lb_abi::bounds::SYNS_PER_TICK`] in the present
+    /// tick. This and [`Env::is_flooded`] default to what is true without listeners.
+    fn count_syn(&self) -> bool {
+        false
+    }
+    /// What [`Env::count_syn`] would say to one more, which is not counted.
+    fn is_flooded(&self) -> bool {
+        false
+    }
+    /// How packets of listeners are spread over cores. This and what belongs to it default to not at all.
+    fn spread(&self) -> Option<&Spread> {
+        None
+    }
+    /// Whether a listener has that port.
+    fn is_spread(&self, _port: Be16) -> bool {
+        false
+    }
+    /// The core of a worker, by number.
+    fn core_of(&self, _worker: u32) -> Option<u32> {
+        None
+    }
+    /// The core that this runs on.
+    fn own_core(&self) -> u32 {
+        0
+    }
+    /// Says which core gets the packet by [`crate::verdict::Verdict::Moved`]. False: none of that number.
+    fn move_to(&self, _core: u32) -> bool {
+        false
+    }
     /// Counts a packet under its reason.
     fn count(&self, reason: Reason);
     /// Counts a flow event.

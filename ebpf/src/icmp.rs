@@ -200,9 +200,9 @@ fn write_error<P: Packet>(
     packet.store(link.len + header_len, [kind, !sum.folded(), 0, fits])
 }
 
-/// Whether an address may be an error's destination: neither a group's, nor unspecified, nor a loopback's.
+/// Whether an address may be the destination of an answer of ours: neither a group's, nor unspecified, nor a loopback's.
 #[inline(always)]
-const fn is_host(address: Address) -> bool {
+pub const fn is_host(address: Address) -> bool {
     match address.family() {
         Family::V4 => !matches!(address.last()[0], 0 | 127 | 224..=255),
         Family::V6 => address.bytes()[0] != 0xff && address.halves().0 != 0,

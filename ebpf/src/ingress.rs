@@ -5,14 +5,14 @@
 //! entry for ICMP (port 0), which control writes for every VIP address. (Of fragments see [`crate::fragment`].)
 //! Everything else passes untouched, but
 //! for what no receiver could read either (malformed Ethernet and IP headers) and for denied sources, which are
-//! dropped whomever they are for.
+//! dropped whomever they are for, and for what [`crate::listener`] does in a flood of SYNs.
 //!
 //! A settled packet reads plain arrays only, calls no helper but the one that makes room in front of it, and makes
 //! no key on the stack: what the config does not use and what its slot does not need is not looked at.
 
 use lb_abi::{
     ABI_VERSION,
-    meta::{FLAG_LIMITED, Meta},
+    meta::{FLAG_LIMITED, FLAG_NAT, Meta},
     reason::Reason,
     vip::{ECHO, FORWARD_GUE, FORWARD_IPIP, FORWARD_L2DSR, HASH_SOURCE, VipEntry},
 };
@@ -24,7 +24,7 @@ use crate::{
     encap::{self, Outer, Tags, Tunnel},
     env::{Env, Route, Unroutable},
     flow::Flow,
-    fragment, guard, gue, hop, icmp, nat,
+    fragment, guard, gue, hop, icmp, listener, nat,
     numbers::Family,
     packet::Packet,
     parse::{Ip, Link, Shape, Transport},
@@ -32,8 +32,9 @@ use crate::{
     verdict::{Outcome, Verdict},
 };
 
-/// Decides about one packet, rewrites it if it is forwarded or answered, and counts it. Where addresses are
-/// translated, what is not ours here is [`nat::nat`]'s to decide about and to count.
+/// Decides about one packet, rewrites it if it is forwarded or answered, and counts it; or says who does. Where
+/// addresses are translated, what is not ours here is [`nat::nat`]'s to decide about and to count, also if it may be a
+/// listener's: a reply is known by its flow alone.
 #[inline(always)]
 pub fn ingress<P: Packet, E: Env>(packet: &mut P, env: &E) -> Verdict {
     let outcome = match walk(packet, env) {
@@ -41,7 +42,7 @@ pub fn ingress<P: Packet, E: Env>(packet: &mut P, env: &E) -> Verdict {
         Err(Reason::NotOurs) if nat::is_on(env) => return Verdict::Translate,
         Err(reason) => Outcome::stopped(reason),
     };
-    env.count(outcome.reason);
+    outcome.count(env);
     outcome.verdict
 }
 
@@ -80,10 +81,11 @@ fn walk<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<Outcome, Reason> {
     if matches!(ip.shape, Shape::Fragment) && vip.is_none_or(|vip| vip.flags & HASH_SOURCE == 0) {
         return Err(unreadable(env, &ip, Reason::Fragment));
     }
-    let vip = vip.ok_or(Reason::NotOurs)?;
-    if vip.flags & (FORWARD_IPIP | FORWARD_GUE | FORWARD_L2DSR) == 0 {
-        return Err(Reason::NotOurs);
-    }
+    let vip = match vip {
+        Some(vip) if vip.flags & (FORWARD_IPIP | FORWARD_GUE | FORWARD_L2DSR) != 0 => vip,
+        _ if meta.flags & FLAG_NAT != 0 => return Err(Reason::NotOurs),
+        _ => return Ok(listener::reach(env, meta, &flow, stage)),
+    };
     let stage = stage.ok_or(Reason::MalformedTcp)?;
     forward(packet, env, meta, &link, &ip, vip, &flow, stage)
 }

@@ -21,7 +21,7 @@ use aya_ebpf::{
     programs::{SkLookupContext, SkReuseportContext, TcContext, XdpContext},
 };
 use lb_abi::ABI_VERSION;
-use lb_ebpf::{decap, ingress, nat};
+use lb_ebpf::{cookie, decap, ingress, nat};
 
 use crate::ctx::{frame::XdpPacket, kernel::Kernel};
 
@@ -50,7 +50,14 @@ fn lb_nat(ctx: XdpContext) -> u32 {
     ctx::action(&ctx, nat::nat(&mut XdpPacket::new(&ctx), &kernel, passage))
 }
 
-/// The same for whom a capture is running: see `lb_abi::names::PROGRAM_CAPTURE`.
+/// Answers SYNs of a flood with cookies; called by `lb_ingress` and `lb_nat`, attached nowhere.
+#[xdp(frags)]
+fn lb_cookie(ctx: XdpContext) -> u32 {
+    let kernel = Kernel::new(&ctx);
+    ctx::action(&ctx, cookie::cookie(&mut XdpPacket::new(&ctx), &kernel))
+}
+
+/// As `lb_ingress`, while a capture is running: see `lb_abi::names::PROGRAM_CAPTURE`.
 #[xdp(frags)]
 fn lb_capture(ctx: XdpContext) -> u32 {
     watch::capture(&ctx)

@@ -8,7 +8,8 @@ use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
     maps::{
-        Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, ReusePortSockArray, RingBuf, SockMap,
+        Array, CpuMap, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, ReusePortSockArray, RingBuf,
+        SockMap,
     },
 };
 use lb_abi::{
@@ -32,6 +33,7 @@ use lb_abi::{
     quic::{QuicEntry, QuicEvent},
     reason,
     source::{SourceKey, SourceTree},
+    spread::Spread,
     steer::{SteerCounters, SteerEntry, SteerKey},
     trace::Why,
     vip::{VipEntry, VipKey},
@@ -98,6 +100,19 @@ pub(crate) static ANSWERS: PerCpuArray<Budget> = PerCpuArray::with_max_entries(1
 /// Key of the flow whose slot moves: room for one of its size is not on the stack.
 #[map]
 pub(crate) static MOVING: PerCpuArray<FlowKey> = PerCpuArray::with_max_entries(ROOMS, 0);
+#[map]
+pub(crate) static PROGRAMS: ProgramArray = ProgramArray::with_max_entries(names::CALLS, 0);
+#[map]
+pub(crate) static SYNS: PerCpuArray<Budget> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static SPREAD: Array<Spread> = Array::with_max_entries(1, 0);
+#[map]
+pub(crate) static SPREAD_CORES: Array<u32> = Array::with_max_entries(bounds::WORKERS_MAX, 0);
+#[map]
+pub(crate) static SPREAD_PORTS: Array<u32> = Array::with_max_entries(bounds::SPREAD_PORT_WORDS, 0);
+/// As long as the machine has cores: the loader says it.
+#[map]
+pub(crate) static SPREAD_CPUS: CpuMap = CpuMap::with_max_entries(1, 0);
 /// Preallocated (no `BPF_F_NO_PREALLOC`) and not LRU: full means refuse.
 #[map]
 pub(crate) static FLOWS: HashMap<FlowKey, FlowRecord> = HashMap::with_max_entries(bounds::FLOWS_MAX, 0);

@@ -9,6 +9,8 @@ pub const IPV4_LEN: usize = 20;
 /// Bytes of an IPv6 header without extension headers.
 pub const IPV6_LEN: usize = 40;
 
+/// Bytes of a TCP header without options.
+pub const TCP_LEN: usize = 20;
 /// Bytes of a UDP header.
 pub const UDP_LEN: usize = 8;
 /// UDP port of GUE (IANA).

@@ -318,6 +318,12 @@ impl TcpFlags {
         POSSIBLE >> self.index() & 1 != 0
     }
 
+    /// SYN, and none of ACK, RST and FIN: it opens a connection.
+    #[inline(always)]
+    pub const fn opens(self) -> bool {
+        self.0 & (Self::SYN | Self::ACK | Self::RST | Self::FIN) == Self::SYN
+    }
+
     /// URG ACK RST SYN FIN as a number below 32.
     #[inline(always)]
     const fn index(self) -> u32 {

@@ -2,14 +2,20 @@
 
 use lb_abi::reason::{Fate, Reason};
 
+use crate::env::Env;
+
 /// What the entry point tells the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Verdict {
     /// To the local stack.
     #[default]
     Pass,
-    /// On to `lb_nat`, which decides.
+    /// To the local stack, on the core that [`crate::env::Env::move_to`] was told.
+    Moved,
+    /// On to `lb_nat`, which decides and counts.
     Translate,
+    /// On to `lb_cookie`, the same.
+    Cookie,
     /// Gone.
     Drop,
     /// Out by the interface it came in by.
@@ -31,6 +37,14 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Counts it, unless another program decides and counts what it decides.
+    #[inline(always)]
+    pub fn count<E: Env>(&self, env: &E) {
+        if !matches!(self.verdict, Verdict::Translate | Verdict::Cookie) {
+            env.count(self.reason);
+        }
+    }
+
     /// A packet that goes no further: dropped or passed as the reason's fate says.
     #[inline(always)]
     pub const fn stopped(reason: Reason) -> Self {

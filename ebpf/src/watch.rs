@@ -31,7 +31,7 @@ use lb_ebpf::{
     ingress, limit,
     packet::Packet,
     select::{Pick, Stage},
-    verdict::Verdict,
+    verdict::{Outcome, Verdict},
     witness::{self, Dry, Kind, Live, Notes, Witness},
 };
 
@@ -139,6 +139,16 @@ impl<K: Traced> Notes for InMap<'_, K> {
             lb_too_big_dry(self.ctx.ctx, fits as u64)
         })
     }
+
+    #[inline(always)]
+    fn listener<E: Env>(&self, _: &E, flow: &Flow, stage: Option<Stage>) -> Outcome {
+        let (source, destination, rest) = ctx::listener::ask(flow, stage);
+        ctx::listener::outcome(if K::LIVE {
+            lb_listener_live(source.0, source.1, destination.0, destination.1, rest)
+        } else {
+            lb_listener_dry(source.0, source.1, destination.0, destination.1, rest)
+        })
+    }
 }
 
 // As the functions of `ctx::kernel`, before the witness that the caller has.
@@ -206,6 +216,41 @@ extern "C" fn lb_too_big_dry(ctx: *mut xdp_md, fits: u64) -> u64 {
     let ctx = XdpContext::new(ctx);
     let Some(trace) = InMap::<Dry>::of(&ctx) else { return 2 };
     kernel::tell_too_big(&ctx, &Witness::<_, _, Dry>::new(&Kernel::new(&ctx), &trace), fits)
+}
+
+/// `lb_listener`, live.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn lb_listener_live(
+    source_high: u64,
+    source_low: u64,
+    destination_high: u64,
+    destination_low: u64,
+    rest: u64,
+) -> u64 {
+    arrive::<Live>((source_high, source_low), (destination_high, destination_low), rest)
+}
+
+/// `lb_listener`, dry.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn lb_listener_dry(
+    source_high: u64,
+    source_low: u64,
+    destination_high: u64,
+    destination_low: u64,
+    rest: u64,
+) -> u64 {
+    arrive::<Dry>((source_high, source_low), (destination_high, destination_low), rest)
+}
+
+#[inline(always)]
+fn arrive<K: Traced>(source: (u64, u64), destination: (u64, u64), rest: u64) -> u64 {
+    // Nothing but maps is asked.
+    let nothing = XdpContext::new(ptr::null_mut());
+    let Some(trace) = InMap::<K>::of(&nothing) else { return 0 };
+    let kernel = Kernel::within(&nothing, K::ROOM);
+    ctx::listener::arrive(&Witness::<_, _, K>::new(&kernel, &trace), source, destination, rest)
 }
 
 /// A frame that is to have come in by some interface.
@@ -324,9 +369,10 @@ pub(crate) fn capture_walk(ctx: &XdpContext) -> u32 {
     let witness = Witness::<_, _, Live>::new(&kernel, &trace);
     let verdict = ingress::ingress(&mut XdpPacket::new(ctx), &witness);
     trace.change(|trace| witness::end(trace, verdict, ctx.ingress_ifindex() as u32));
-    // `lb_nat` is called at the end: a call does not return.
+    // `lb_nat` and `lb_cookie` are called at the end: a call does not return.
     let action = match verdict {
         Verdict::Translate => TRANSLATE,
+        Verdict::Cookie => COOKIE,
         verdict => ctx::action(ctx, verdict),
     };
     // SAFETY: the scratch is this core's own; XDP programs are not interrupted by one another on a core.
@@ -349,10 +395,16 @@ pub(crate) fn capture_show(ctx: &XdpContext) -> u32 {
 
 /// No action of the kernel's: the packet goes on to `lb_nat`.
 const TRANSLATE: u32 = u32::MAX;
+/// The same to `lb_cookie`.
+const COOKIE: u32 = u32::MAX - 1;
 
 #[inline(always)]
 fn finish(ctx: &XdpContext, action: u32) -> u32 {
-    if action == TRANSLATE { ctx::action(ctx, Verdict::Translate) } else { action }
+    match action {
+        TRANSLATE => ctx::action(ctx, Verdict::Translate),
+        COOKIE => ctx::action(ctx, Verdict::Cookie),
+        action => action,
+    }
 }
 
 /// Begins the record of a packet: its first bytes as they came in, if it may be wanted, else none.

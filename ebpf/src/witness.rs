@@ -8,6 +8,7 @@ use core::marker::PhantomData;
 
 use lb_abi::{
     backend::BackendEntry,
+    be::Be16,
     counter::FlowEvent,
     directory::{Bucket, PortRanges, VipSlot},
     flow::{CLOSING, FlowKey, FlowRecord, Inserts},
@@ -20,11 +21,13 @@ use lb_abi::{
     reason::Reason,
     slot::Slot,
     source::{SourceKey, SourceTree},
+    spread::Spread,
     trace::{
         STEP_ALLOWED, STEP_BACKEND, STEP_CLOCK, STEP_COUNTED, STEP_DENY_ASKED, STEP_LIMIT_ASKED,
         STEP_NEW_FLOW, STEP_QUIC, STEP_RECORD_ASKED, STEP_RECORD_FOUND, STEP_RECORD_LEFT, STEP_ROUTE_ASKED,
-        STEP_ROUTE_FOUND, STEP_SLOT, STEP_SOURCE_ASKED, STEP_TRAFFIC, STEP_VIP_ASKED, STEP_VIP_FOUND, Trace,
-        VERDICT_DROP, VERDICT_PASS, VERDICT_REDIRECT, VERDICT_TRANSLATE, VERDICT_TRANSMIT,
+        STEP_ROUTE_FOUND, STEP_SLOT, STEP_SOURCE_ASKED, STEP_SPREAD, STEP_TRAFFIC, STEP_VIP_ASKED,
+        STEP_VIP_FOUND, Trace, VERDICT_COOKIE, VERDICT_DROP, VERDICT_MOVED, VERDICT_PASS, VERDICT_REDIRECT,
+        VERDICT_TRANSLATE, VERDICT_TRANSMIT,
     },
     vip::{VipEntry, VipKey},
 };
@@ -34,11 +37,11 @@ use crate::{
     directory::{Place, VipFlags, Wanted},
     env::{AllowanceCell, Env, FlowCell, NextHop, Route, Unroutable, Words},
     flow::Flow,
-    guard, hop, icmp, limit,
+    guard, hop, icmp, limit, listener,
     packet::Packet,
     quic::Named,
     select::{self, Pick, Stage},
-    verdict::Verdict,
+    verdict::{Outcome, Verdict},
 };
 
 /// Where notes are kept, and what is called apart from the path before the same witness: in the kernel functions of
@@ -72,6 +75,11 @@ pub trait Notes {
     fn tell_too_big<P: Packet, E: Env>(&self, witness: &E, packet: &mut P, fits: u16) -> Result<(), Reason> {
         icmp::too_big(packet, witness, fits)
     }
+    /// As [`Env::listener`].
+    #[inline(always)]
+    fn listener<E: Env>(&self, witness: &E, flow: &Flow, stage: Option<Stage>) -> Outcome {
+        listener::arrive(witness, flow, stage)
+    }
 }
 
 /// Whether what happens before a witness counts.
@@ -104,9 +112,14 @@ pub const fn end(trace: &mut Trace, verdict: Verdict, ingress: u32) {
         Verdict::Drop => (VERDICT_DROP, 0),
         Verdict::Transmit => (VERDICT_TRANSMIT, ingress),
         Verdict::Redirect { interface } => (VERDICT_REDIRECT, interface),
+        Verdict::Moved => (VERDICT_MOVED, 0),
         Verdict::Translate => {
             trace.reason = Reason::NotOurs as u32;
             (VERDICT_TRANSLATE, 0)
+        }
+        Verdict::Cookie => {
+            trace.reason = Reason::NotOurs as u32;
+            (VERDICT_COOKIE, 0)
         }
     };
 }
@@ -409,6 +422,53 @@ impl<E: Env, N: Notes, K: Kind> Env for Witness<'_, E, N, K> {
     }
 
     #[inline(always)]
+    fn listener(&self, flow: &Flow, stage: Option<Stage>) -> Outcome {
+        self.notes.listener(self, flow, stage)
+    }
+
+    #[inline(always)]
+    fn count_syn(&self) -> bool {
+        if K::LIVE { self.env.count_syn() } else { self.env.is_flooded() }
+    }
+
+    #[inline(always)]
+    fn is_flooded(&self) -> bool {
+        self.env.is_flooded()
+    }
+
+    #[inline(always)]
+    fn spread(&self) -> Option<&Spread> {
+        self.env.spread()
+    }
+
+    #[inline(always)]
+    fn is_spread(&self, port: Be16) -> bool {
+        self.env.is_spread(port)
+    }
+
+    #[inline(always)]
+    fn core_of(&self, worker: u32) -> Option<u32> {
+        let core = self.env.core_of(worker)?;
+        self.notes.change(|trace| {
+            trace.steps |= STEP_SPREAD;
+            // Below `bounds::CORES_MAX`.
+            trace.core = core as u16;
+        });
+        Some(core)
+    }
+
+    #[inline(always)]
+    fn own_core(&self) -> u32 {
+        self.env.own_core()
+    }
+
+    #[inline(always)]
+    fn move_to(&self, core: u32) -> bool {
+        // Asked only, the answer is that of a core that control has given a place.
+        !K::LIVE || self.env.move_to(core)
+    }
+
+    #[inline(always)]
     fn now_ticks(&self) -> u32 {
         let now = self.env.now_ticks();
         self.notes.change(|trace| {
@@ -576,5 +636,8 @@ mod tests {
         assert_eq!(ended(Verdict::Redirect { interface: 9 }), (VERDICT_REDIRECT, 9));
         assert_eq!(ended(Verdict::Pass), (VERDICT_PASS, 0));
         assert_eq!(ended(Verdict::Drop), (VERDICT_DROP, 0));
+        assert_eq!(ended(Verdict::Moved), (VERDICT_MOVED, 0));
+        assert_eq!(ended(Verdict::Translate), (VERDICT_TRANSLATE, 0));
+        assert_eq!(ended(Verdict::Cookie), (VERDICT_COOKIE, 0));
     }
 }

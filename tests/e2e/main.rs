@@ -5,6 +5,7 @@
 mod capture;
 mod check;
 mod choose;
+mod cookies;
 mod drain;
 mod harness;
 mod health;
@@ -15,6 +16,7 @@ mod nat;
 mod quickstart;
 mod ranges;
 mod relay;
+mod spread;
 mod steering;
 mod tunnel;
 mod unprivileged;

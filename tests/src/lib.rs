@@ -5,6 +5,7 @@
 
 pub mod curl;
 pub mod daemon;
+pub mod flood;
 pub mod leak;
 pub mod netns;
 pub mod nginx;

@@ -21,6 +21,10 @@ pub const ACK: u8 = 0x10;
 enum Transport {
     Tcp {
         flags: u8,
+        sequence: u32,
+        acknowledged: u32,
+        window: u16,
+        options: Vec<u8>,
     },
     Udp,
     Echo {
@@ -96,7 +100,8 @@ impl Packet {
 
     /// TCP with flags.
     pub fn tcp(source: &str, destination: &str, flags: u8) -> Self {
-        Self::new(source, destination, Transport::Tcp { flags })
+        let (sequence, acknowledged, window, options) = (7, 9, 0x2000, Vec::new());
+        Self::new(source, destination, Transport::Tcp { flags, sequence, acknowledged, window, options })
     }
 
     /// UDP.
@@ -266,6 +271,43 @@ impl Packet {
         self
     }
 
+    /// TCP's sequence number.
+    pub fn sequence(mut self, number: u32) -> Self {
+        if let Transport::Tcp { sequence, .. } = &mut self.transport {
+            *sequence = number;
+        }
+        self
+    }
+
+    /// TCP's acknowledgement number.
+    pub fn acknowledged(mut self, number: u32) -> Self {
+        if let Transport::Tcp { acknowledged, .. } = &mut self.transport {
+            *acknowledged = number;
+        }
+        self
+    }
+
+    /// TCP's options: a multiple of four bytes.
+    pub fn options(mut self, bytes: &[u8]) -> Self {
+        if let Transport::Tcp { options, .. } = &mut self.transport {
+            *options = bytes.to_vec();
+        }
+        self
+    }
+
+    /// The SYN-ACK to this SYN, with a sequence number, a window and an MSS; sent with TTL 64 and nothing copied.
+    pub fn syn_ack(mut self, sequence: u32, window: u16, mss: u16) -> Self {
+        if let Transport::Tcp { sequence: of_syn, .. } = self.transport {
+            let options = [&[2, 4][..], &mss.to_be_bytes()].concat();
+            let acknowledged = of_syn.wrapping_add(1);
+            self.transport = Transport::Tcp { flags: SYN | ACK, sequence, acknowledged, window, options };
+        }
+        std::mem::swap(&mut self.source, &mut self.destination);
+        std::mem::swap(&mut self.source_mac, &mut self.destination_mac);
+        (self.ttl, self.class, self.dont_fragment, self.payload) = (64, 0, true, 0);
+        self
+    }
+
     /// Offset of the (outer) IP header in the frame.
     pub fn ip_at(&self) -> usize {
         14 + 4 * self.tags.len()
@@ -333,10 +375,14 @@ impl Packet {
         let mut bytes = Vec::new();
         let v4 = self.source.is_ipv4();
         let check_at = match &self.transport {
-            Transport::Tcp { flags } => {
+            Transport::Tcp { flags, sequence, acknowledged, window, options } => {
                 bytes.extend(self.source.port().to_be_bytes());
                 bytes.extend(self.destination.port().to_be_bytes());
-                bytes.extend([0, 0, 0, 7, 0, 0, 0, 9, 0x50, *flags, 0x20, 0, 0, 0, 0, 0]);
+                bytes.extend([*sequence, *acknowledged].map(u32::to_be_bytes).concat());
+                bytes.extend([0x50 + ((options.len() as u8 / 4) << 4), *flags]);
+                bytes.extend(window.to_be_bytes());
+                bytes.extend([0, 0, 0, 0]);
+                bytes.extend(options);
                 16
             }
             Transport::Udp => {
@@ -394,6 +440,29 @@ impl Outer {
         }
         (17, body)
     }
+}
+
+/// Gives a frame of TCP, whose checksums must be right, another sequence number; `ip_at` is where its IP header is.
+/// `None`: they are not.
+pub fn with_sequence(frame: &[u8], ip_at: usize, number: u32) -> Option<Vec<u8>> {
+    let (link, packet) = frame.split_at_checked(ip_at)?;
+    let is_v4 = packet.first()? >> 4 == 4;
+    let header_len = if is_v4 { 20 } else { 40 };
+    let (header, tcp) = packet.split_at_checked(header_len)?;
+    let addresses = if is_v4 { &header[12..20] } else { &header[8..40] };
+    let summed = |tcp: &[u8]| {
+        let pseudo = [addresses, &(tcp.len() as u32).to_be_bytes(), &[0, 0, 0, 6], tcp].concat();
+        checksum(&pseudo)
+    };
+    if tcp.len() < 20 || summed(tcp) != 0 || (is_v4 && checksum(header) != 0) {
+        return None;
+    }
+    let mut tcp = tcp.to_vec();
+    tcp[4..8].copy_from_slice(&number.to_be_bytes());
+    tcp[16..18].fill(0);
+    let check = summed(&tcp);
+    tcp[16..18].copy_from_slice(&check.to_be_bytes());
+    Some([link, header, &tcp].concat())
 }
 
 /// A pseudo header (RFC 9293, 3.1; RFC 8200, 8.1) and what it is for.

@@ -202,6 +202,11 @@ impl EchoClient {
         Ok(Self { stream, backend })
     }
 
+    /// What it speaks over.
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
     /// Sends a line and waits for it.
     ///
     /// # Errors

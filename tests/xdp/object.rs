@@ -53,9 +53,12 @@ fn loads_and_attaches_at_full_bounds() {
         program.load().unwrap();
         println!("{name}: {:?} verified", program.info().unwrap().verified_instruction_count());
     }
-    for (name, interface) in
-        [(names::PROGRAM_INGRESS, "lb0"), (names::PROGRAM_DECAP, "lb1"), (names::PROGRAM_NAT, "")]
-    {
+    for (name, interface) in [
+        (names::PROGRAM_INGRESS, "lb0"),
+        (names::PROGRAM_DECAP, "lb1"),
+        (names::PROGRAM_NAT, ""),
+        (names::PROGRAM_COOKIE, ""),
+    ] {
         let program: &mut Xdp = ebpf.program_mut(name).unwrap().try_into().unwrap();
         program.load().unwrap();
         if !interface.is_empty() {
@@ -76,6 +79,7 @@ fn loads_and_attaches_at_full_bounds() {
         let program: &mut SchedClassifier = ebpf.program_mut(name).unwrap().try_into().unwrap();
         program.load().unwrap();
     }
+    kernel::place_calls(&mut ebpf).unwrap();
     let pass: &mut Xdp = ebpf.program_mut(names::PROGRAM_PASS).unwrap().try_into().unwrap();
     pass.load().unwrap();
     for name in [
@@ -88,9 +92,10 @@ fn loads_and_attaches_at_full_bounds() {
         names::MAP_BACKENDS,
         names::MAP_HOPS,
         names::MAP_FLOWS,
+        names::MAP_PROGRAMS,
+        names::MAP_SYNS,
         names::MAP_INSERTS,
         names::MAP_REFUSED_AT,
-        names::MAP_PROGRAMS,
         names::MAP_NAT_OPENING,
         names::MAP_NAT_FLOWS,
         names::MAP_NAT_POOLS,

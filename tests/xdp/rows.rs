@@ -61,7 +61,7 @@ proptest! {
         let is_moved = matches!(result.reasons[..], [Reason::Forwarded | Reason::Local]);
         prop_assert_eq!(result.moved.len(), usize::from(is_moved));
         let is_theirs = result.reasons.iter().all(|reason| reason.fate() == Fate::Pass);
-        if row.program == Program::Ingress && result.verdict == Verdict::Pass && is_theirs {
+        if row.program == Program::Ingress && result.verdict != Verdict::Drop && is_theirs {
             prop_assert_eq!(result.frame, row.frame);
         }
     }
@@ -73,7 +73,7 @@ fn names_are_unique_and_every_reason_that_can_occur_does() {
     for (at, row) in rows.iter().enumerate() {
         assert!(rows[..at].iter().all(|other| other.name != row.name), "twice: {}", row.name);
     }
-    // Their features are not built yet.
+    // Their features are not built yet; of cookies that come back the kernel judges.
     let later = [Reason::FlowTableFull, Reason::SynCookieBad];
     for reason in Reason::ALL {
         let occurs = rows.iter().any(|row| row.expected.reasons.contains(&reason));
@@ -92,8 +92,13 @@ fn kernel_rows() {
         return;
     }
     let mut bench = kernel::Bench::new().expect("the object loads and attaches");
+    let has_two_cores = aya::util::nr_cpus().is_ok_and(|cores| cores > 1);
     all_of(&rows::all(namespace::now_ticks()), |row| match row.place {
         Place::HostOnly(_) => Ok(()),
+        Place::Both if !has_two_cores && row.expected.verdict == Verdict::Moved => {
+            eprintln!("skipped: {}: there is but one core", row.name);
+            Ok(())
+        }
         Place::Both => row.check(bench.run(row).map_err(|error| format!("{}: {error:#}", row.name))?),
     });
 }

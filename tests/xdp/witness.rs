@@ -1,15 +1,16 @@
 //! Every row before a witness: a live one changes nothing, a dry one leaves nothing behind, and both tell the truth.
 
 use lb_abi::{
+    bounds::SYNS_PER_TICK,
     counter::FlowEvent,
-    meta::FLAG_NAT,
+    meta::{FLAG_COOKIES, FLAG_NAT},
     quic::QuicEvent,
     reason::Reason,
     trace::{
-        STEP_ALLOWED, STEP_BACKEND, STEP_COUNTED, STEP_LIMIT_ASKED, STEP_NEW_FLOW, STEP_QUIC,
-        STEP_RECORD_FOUND, STEP_RECORD_LEFT, STEP_ROUTE_ASKED, STEP_ROUTE_FOUND, STEP_SLOT,
-        STEP_SOURCE_ASKED, STEP_TRAFFIC, STEP_VIP_ASKED, STEP_VIP_FOUND, Trace, VERDICT_DROP, VERDICT_PASS,
-        VERDICT_REDIRECT, VERDICT_TRANSLATE, VERDICT_TRANSMIT,
+        STEP_BACKEND, STEP_COUNTED, STEP_LIMIT_ASKED, STEP_NEW_FLOW, STEP_QUIC, STEP_RECORD_FOUND,
+        STEP_RECORD_LEFT, STEP_ROUTE_ASKED, STEP_ROUTE_FOUND, STEP_SLOT, STEP_SOURCE_ASKED, STEP_SPREAD,
+        STEP_TRAFFIC, STEP_VIP_ASKED, STEP_VIP_FOUND, Trace, VERDICT_COOKIE, VERDICT_DROP, VERDICT_MOVED,
+        VERDICT_PASS, VERDICT_REDIRECT, VERDICT_TRANSLATE, VERDICT_TRANSMIT,
     },
 };
 use lb_ebpf::{
@@ -40,6 +41,13 @@ fn depends_on_room(row: &Row) -> bool {
 fn check(row: &Row, trace: &Trace) -> Result<(), String> {
     let expected = &row.expected;
     let has = |step| trace.steps & step != 0;
+    if trace.verdict == VERDICT_COOKIE {
+        // The same of `lb_cookie`.
+        let is_true = row.world.meta.flags & FLAG_COOKIES != 0
+            && row.world.syns >= SYNS_PER_TICK
+            && !has(STEP_COUNTED | STEP_TRAFFIC);
+        return if is_true { Ok(()) } else { Err(format!("{}: {trace:?}", row.name)) };
+    }
     if trace.verdict == VERDICT_TRANSLATE {
         // What becomes of it is `lb_nat`'s to say and to count.
         let is_true = row.world.meta.flags & FLAG_NAT != 0 && !has(STEP_COUNTED | STEP_TRAFFIC);
@@ -50,7 +58,9 @@ fn check(row: &Row, trace: &Trace) -> Result<(), String> {
         Verdict::Drop => (VERDICT_DROP, 0),
         Verdict::Transmit => (VERDICT_TRANSMIT, LB0),
         Verdict::Redirect { interface } => (VERDICT_REDIRECT, interface),
+        Verdict::Moved => (VERDICT_MOVED, 0),
         Verdict::Translate => (VERDICT_TRANSLATE, 0),
+        Verdict::Cookie => (VERDICT_COOKIE, 0),
     };
     let events: Vec<FlowEvent> =
         FlowEvent::ALL.into_iter().filter(|event| trace.events & (1 << *event as u32) != 0).collect();
@@ -59,10 +69,11 @@ fn check(row: &Row, trace: &Trace) -> Result<(), String> {
         has(STEP_QUIC).then(|| QuicEvent::of_number(trace.quic_event)).into_iter().collect();
     let is_led_by_id = quic == [QuicEvent::ById];
     let is_true = has(STEP_COUNTED)
-        && expected.reasons == [Reason::ALL[trace.reason as usize]]
+        && Reason::of_number(trace.reason).is_some_and(|reason| expected.reasons == [reason])
         && (trace.verdict, trace.interface) == verdict
         && events == expected.events
         && quic == expected.quic
+        && (expected.verdict != Verdict::Moved || has(STEP_SPREAD) && trace.core == 1)
         && has(STEP_TRAFFIC) == moved.is_some()
         && moved.is_none_or(|moved| {
             has(STEP_VIP_FOUND)
@@ -130,7 +141,7 @@ fn rows_reach_every_step() {
     let traces: Vec<Trace> = of_ingress(NOW).iter().map(|row| host::witnessed::<Dry>(row).1).collect();
     let all = traces.iter().fold(0, |all, trace| all | trace.steps);
     let choices = STEP_QUIC | STEP_SOURCE_ASKED | STEP_LIMIT_ASKED;
-    assert_eq!(all, ((STEP_ALLOWED << 1) - 1) | choices, "{all:#x}");
+    assert_eq!(all, ((STEP_SPREAD << 1) - 1) | choices, "{all:#x}");
     for (step, without) in [
         (STEP_VIP_ASKED, STEP_VIP_FOUND),
         (STEP_ROUTE_ASKED, STEP_ROUTE_FOUND),
@@ -159,8 +170,9 @@ fn lb_why_tells_what_lb_ingress_does() {
         if depends_on_room(row) {
             return Ok(());
         }
-        // What is translated is `lb_nat`'s to rewrite.
-        let left = if trace.verdict == VERDICT_TRANSLATE { &row.frame } else { &row.expected.frame };
+        // What is translated is `lb_nat`'s to rewrite, and `lb_cookie`'s what goes on to that.
+        let is_others = [VERDICT_TRANSLATE, VERDICT_COOKIE].contains(&trace.verdict);
+        let left = if is_others { &row.frame } else { &row.expected.frame };
         if row.expected.verdict != Verdict::Drop && frame != *left {
             return Err(format!("{}: another frame", row.name));
         }

@@ -36,7 +36,7 @@ const LIMIT: Duration = Duration::from_secs(420);
 
 /// What runs there: every program loaded, the rows, real frames, links and listener groups, and the daemon where
 /// its way into the kernel depends on the version (clsact or tcx, sk_lookup, pinned links).
-const SUITES: [Suite; 7] = [
+const SUITES: [Suite; 8] = [
     Suite { program: "xdp_object", source: "tests/xdp/object.rs", arguments: &["--test-threads=1"] },
     Suite {
         program: "xdp_rows",
@@ -44,13 +44,19 @@ const SUITES: [Suite; 7] = [
         arguments: &["--test-threads=1", "--skip", "host_rows", "--skip", "bent_rows"],
     },
     Suite { program: "xdp_witness", source: "tests/xdp/witness.rs", arguments: &["--test-threads=1"] },
+    Suite { program: "xdp_cookie", source: "tests/xdp/cookie.rs", arguments: &["--test-threads=1"] },
     Suite { program: "xdp_probe", source: "tests/xdp/probe.rs", arguments: &["--test-threads=1"] },
     Suite { program: "xdp_wire", source: "tests/xdp/wire.rs", arguments: &["--test-threads=1"] },
     Suite { program: "lb", source: "lb/src/lib.rs", arguments: &["--test-threads=1", "steering::tests::"] },
     Suite {
         program: "e2e",
         source: "tests/e2e/main.rs",
-        arguments: &["--test-threads=1", "tunnel::a_backend_that", "ranges::a_listener"],
+        arguments: &[
+            "--test-threads=1",
+            "tunnel::a_backend_that",
+            "ranges::a_listener",
+            "spread::a_connection",
+        ],
     },
 ];
 

@@ -46,6 +46,13 @@ pub const GUARD_BUCKETS: u32 = DENY_MAX / 4;
 pub const PROBES_MAX: u32 = BACKENDS_MAX;
 /// ICMP errors of our own per core and tick (see [`crate::slot::TICK_SHIFT`]): some 1000 in a second.
 pub const ANSWERS_PER_TICK: u32 = 128;
+/// SYNs for no VIP that one core leaves to the kernel in one tick, some 1900 in a second, before it looks whether XDP
+/// may answer: half a percent of a core's time.
+pub const SYNS_PER_TICK: u32 = 256;
+/// Words of a bit for each port.
+pub const SPREAD_PORT_WORDS: u32 = (1 << 16) / 32;
+/// Packets that wait for a core that they are spread to; beyond it they are dropped, as by a full receive queue.
+pub const SPREAD_QUEUE: u32 = 2048;
 /// Interfaces that the packet path knows more of than the routing table says.
 pub const LINKS_MAX: u32 = 1024;
 /// Listener addresses that `lb_steer` serves.

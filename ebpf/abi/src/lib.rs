@@ -33,6 +33,7 @@ pub mod quic;
 pub mod reason;
 pub mod slot;
 pub mod source;
+pub mod spread;
 pub mod steer;
 pub mod subject;
 pub mod trace;

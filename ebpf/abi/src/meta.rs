@@ -42,5 +42,10 @@ pub const FLAG_WIDE_VIPS: u32 = 1 << 8;
 pub const FLAG_NAT: u32 = 1 << 16;
 /// New flows of one source are limited while there is a flood of them (see [`crate::limit`]).
 pub const FLAG_LIMITED: u32 = 1 << 17;
+/// Some listener takes SYN cookies: SYNs for no VIP are counted, and above [`crate::bounds::SYNS_PER_TICK`] `lb_cookie`
+/// is called.
+pub const FLAG_COOKIES: u32 = 1 << 24;
+/// Packets of listeners are spread over the workers' cores (see [`crate::spread`]).
+pub const FLAG_SPREAD: u32 = 1 << 25;
 
 const _: () = assert!(size_of::<Meta>() == 72);

@@ -9,6 +9,8 @@ pub const PROGRAM_DECAP: &str = "lb_decap";
 pub const PROGRAM_PASS: &str = "lb_pass";
 /// XDP program that `lb_ingress` calls where addresses are translated.
 pub const PROGRAM_NAT: &str = "lb_nat";
+/// XDP program that `lb_ingress` and `lb_nat` call for the SYNs of a flood.
+pub const PROGRAM_COOKIE: &str = "lb_cookie";
 /// sk_reuseport program of every listener group.
 pub const PROGRAM_STEER: &str = "lb_steer";
 /// sk_lookup program of the network namespace: see [`crate::lookup`].
@@ -68,10 +70,14 @@ pub const MAP_FLOWS: &str = "FLOWS";
 pub const MAP_INSERTS: &str = "INSERTS";
 /// `Array<u32>`, one entry: tick at which a flow last could not be recorded. Written by packets, read by control.
 pub const MAP_REFUSED_AT: &str = "REFUSED_AT";
-/// `ProgramArray` of what `lb_ingress` calls.
+/// `ProgramArray` of what `lb_ingress` calls, and what that calls.
 pub const MAP_PROGRAMS: &str = "PROGRAMS";
 /// Index of [`PROGRAM_NAT`] in it.
 pub const CALL_NAT: u32 = 0;
+/// Index of [`PROGRAM_COOKIE`] in it.
+pub const CALL_COOKIE: u32 = 1;
+/// Entries of it.
+pub const CALLS: u32 = 2;
 /// `LruHashMap<FlowKey, NatEntry>`: translated flows, half-open.
 pub const MAP_NAT_OPENING: &str = "NAT_OPENING";
 /// `HashMap<FlowKey, NatEntry>`: translated flows, established.
@@ -90,6 +96,16 @@ pub const MAP_GATES: &str = "GATES";
 pub const MAP_GUARD: &str = "GUARD";
 /// `Array<Lengths>`, two for each list.
 pub const MAP_LENGTHS: &str = "LENGTHS";
+/// `PerCpuArray<Budget>`, one entry: SYNs for no VIP.
+pub const MAP_SYNS: &str = "SYNS";
+/// `Array<Spread>`, one entry.
+pub const MAP_SPREAD: &str = "SPREAD";
+/// `Array<u32>` by number of a worker: its core.
+pub const MAP_SPREAD_CORES: &str = "SPREAD_CORES";
+/// `Array<u32>`: one bit for each port, set where a listener has it (see [`crate::spread::port_bit`]).
+pub const MAP_SPREAD_PORTS: &str = "SPREAD_PORTS";
+/// `CpuMap` by core. Its length is the loader's: no more than the kernel was built for.
+pub const MAP_SPREAD_CPUS: &str = "SPREAD_CPUS";
 /// `PerCpuArray<u64>` by [`crate::reason::Reason`].
 pub const MAP_REASONS: &str = "REASONS";
 /// `Array<InterfaceEntry>` by [`crate::interface::place`].

@@ -2,7 +2,7 @@
 
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $variant:ident = $index:literal, $name:literal, $fate:ident;)+) => {
-        /// Index of map `REASONS`. Numbers are frozen once released; new ones go to the end.
+        /// Index of map `REASONS`. Numbers are frozen once released; new ones go to the end, and may leave gaps.
         #[repr(u32)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Reason { $($(#[doc = $doc])+ $variant = $index,)+ }
@@ -104,9 +104,18 @@ reasons! {
     NatError = 27, "nat-error", Forward;
     /// For a translating VIP, or for an address that sources are translated to, and of no flow that is known.
     NatUnknown = 28, "nat-unknown", Drop;
+    /// SYN of a flood for a listener of this box, answered with a cookie; the kernel judges what comes back.
+    SynCookie = 30, "syn-cookie", Answer;
+    /// For a listener: the kernel has it untouched, on the core of the worker that owns its flow.
+    Spread = 31, "spread", Pass;
 }
 
 impl Reason {
+    /// The reason of a number; the numbers have gaps.
+    pub fn of_number(number: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| *reason as u32 == number)
+    }
+
     /// Whether the packet is dropped: [`Self::fate`] without a jump per reason, for every packet's last step.
     #[inline(always)]
     pub const fn drops(self) -> bool {
@@ -119,26 +128,29 @@ const DROPS: u64 = {
     let (mut bits, mut at) = (0, 0);
     while at < Reason::ALL.len() {
         if matches!(Reason::ALL[at].fate(), Fate::Drop) {
-            bits |= 1 << at;
+            bits |= 1 << Reason::ALL[at] as u32;
         }
         at += 1;
     }
     bits
 };
 
-/// Entries of map `REASONS`.
-pub const COUNT: u32 = Reason::ALL.len() as u32;
+/// Entries of map `REASONS`: one beyond the last number.
+pub const COUNT: u32 = Reason::ALL[Reason::ALL.len() - 1] as u32 + 1;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn indexes_are_dense_and_names_unique() {
-        for (index, reason) in Reason::ALL.iter().enumerate() {
-            assert_eq!(*reason as usize, index);
+    fn indexes_rise_and_names_are_unique() {
+        assert!(Reason::ALL.is_sorted_by(|one, next| (*one as u32) < *next as u32));
+        for reason in &Reason::ALL {
+            assert!((*reason as u32) < COUNT);
+            assert_eq!(Reason::of_number(*reason as u32), Some(*reason));
             assert_eq!(reason.drops(), reason.fate() == Fate::Drop);
             assert!(Reason::ALL.iter().all(|other| other == reason || other.name() != reason.name()));
         }
+        assert_eq!((Reason::of_number(29), Reason::of_number(COUNT)), (None, None), "a gap, and the end");
     }
 }

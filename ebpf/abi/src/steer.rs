@@ -39,6 +39,8 @@ pub const MODE_HASH: u32 = 2;
 pub const STEER_RELIEVE: u32 = 1 << 0;
 /// The group's sockets are in map `LOOKUP_SOCKETS`, since `lb_lookup` names them, too.
 pub const STEER_LOOKED_UP: u32 = 1 << 1;
+/// The group's listener takes SYN cookies: `lb_cookie` may answer for it.
+pub const STEER_COOKIES: u32 = 1 << 2;
 /// From this load on a worker lags: of 100, how much of the last while its thread ran or waited to run.
 pub const LOAD_LAGGING: u32 = 90;
 

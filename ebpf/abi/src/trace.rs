@@ -44,8 +44,8 @@ pub struct Trace {
     pub events: u32,
     /// Length of the packet as it leaves, from its first IP header on, with [`STEP_ROUTE_ASKED`].
     pub length: u16,
-    /// Zero.
-    pub pad: u16,
+    /// Core whose worker owns the flow, with [`STEP_SPREAD`].
+    pub core: u16,
     /// Source address of the packet as it leaves, where a header of ours is put before it; else zero.
     pub route_source: [u8; 16],
     /// Destination that the way was asked to.
@@ -89,6 +89,8 @@ pub const STEP_NEW_FLOW: u32 = 1 << 12;
 pub const STEP_TRAFFIC: u32 = 1 << 13;
 /// The allow list lets its source in.
 pub const STEP_ALLOWED: u32 = 1 << 14;
+/// It is a listener's, and packets of those are spread over cores.
+pub const STEP_SPREAD: u32 = 1 << 15;
 
 /// It was looked for a connection id that names a server.
 pub const STEP_QUIC: u32 = 1 << 20;
@@ -107,6 +109,10 @@ pub const VERDICT_TRANSMIT: u32 = 3;
 pub const VERDICT_REDIRECT: u32 = 4;
 /// On to `lb_nat`, which decides and counts: the trace ends here.
 pub const VERDICT_TRANSLATE: u32 = 5;
+/// On to `lb_cookie`, the same.
+pub const VERDICT_COOKIE: u32 = 6;
+/// To the local stack, on the core that the trace has.
+pub const VERDICT_MOVED: u32 = 7;
 
 /// The one entry of map `WHY`: a question, and the answer of `lb_why`.
 #[repr(C)]

@@ -28,6 +28,7 @@ use lb_abi::{
     reason::Reason,
     slot::{Slot, TICK_SHIFT},
     source::{SourceKey, SourceTree},
+    spread::Spread,
     vip::{VipEntry, VipKey},
 };
 use lb_ebpf::{
@@ -40,21 +41,23 @@ use lb_ebpf::{
     packet::Packet,
     quic::Named,
     select::{self, Pick, Stage},
+    verdict::Outcome,
 };
 
 use super::{
     AF_INET, AF_INET6, add_one, add_traffic,
     cells::{Left, Listed, Record},
     choose::{lb_exceeds, lb_quic_server, lb_source_table},
-    count_drop,
+    cookie, count_drop,
     frame::XdpPacket,
+    listener,
 };
 use crate::maps;
 
 /// Maps, routes and clock.
 pub(crate) struct Kernel<'a> {
-    ctx: &'a XdpContext,
-    room: u32,
+    pub(super) ctx: &'a XdpContext,
+    pub(super) room: u32,
 }
 
 impl<'a> Kernel<'a> {
@@ -400,6 +403,46 @@ impl Env for Kernel<'_> {
     }
 
     #[inline(always)]
+    fn listener(&self, flow: &Flow, stage: Option<Stage>) -> Outcome {
+        listener::reach(flow, stage)
+    }
+
+    #[inline(always)]
+    fn count_syn(&self) -> bool {
+        cookie::count_syn(self.now_ticks())
+    }
+
+    #[inline(always)]
+    fn is_flooded(&self) -> bool {
+        cookie::is_flooded(self.now_ticks())
+    }
+
+    #[inline(always)]
+    fn spread(&self) -> Option<&Spread> {
+        listener::spread()
+    }
+
+    #[inline(always)]
+    fn is_spread(&self, port: Be16) -> bool {
+        listener::is_spread(port)
+    }
+
+    #[inline(always)]
+    fn core_of(&self, worker: u32) -> Option<u32> {
+        listener::core_of(worker)
+    }
+
+    #[inline(always)]
+    fn own_core(&self) -> u32 {
+        listener::own_core()
+    }
+
+    #[inline(always)]
+    fn move_to(&self, core: u32) -> bool {
+        listener::move_to(core)
+    }
+
+    #[inline(always)]
     fn count(&self, reason: Reason) {
         add_one(&maps::REASONS, reason as u32);
         if reason.drops() {
@@ -565,7 +608,7 @@ pub(crate) fn with_maps(ask: impl FnOnce(&Kernel<'_>) -> u64) -> u64 {
 }
 
 #[inline(always)]
-fn double_words(address: Address) -> [u32; 4] {
+pub(super) fn double_words(address: Address) -> [u32; 4] {
     let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address.bytes();
     [
         u32::from_ne_bytes([a, b, c, d]),

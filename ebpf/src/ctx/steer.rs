@@ -2,7 +2,7 @@
 
 use core::{mem::size_of, ptr};
 
-use aya_ebpf::{helpers::generated as helpers, programs::SkReuseportContext};
+use aya_ebpf::{bindings::bpf_sock, helpers::generated as helpers, programs::SkReuseportContext};
 use lb_abi::{
     be::Be16,
     bounds::WORKERS_MAX,
@@ -72,9 +72,16 @@ fn load(worker: u32) -> u32 {
 /// The address that the group is bound to.
 #[inline(always)]
 fn steer_key(ctx: &SkReuseportContext) -> Option<SteerKey> {
-    // SAFETY: the verifier knows `sk` as a socket of the group, never null, and its fields as readable.
+    // SAFETY: the verifier knows `sk` as a socket of the group, never null.
+    let sk = unsafe { (*ctx.md).__bindgen_anon_3.sk };
+    bound_to(sk, ctx.ip_protocol() as u8)
+}
+
+/// The address that a socket is bound to.
+#[inline(always)]
+pub(super) fn bound_to(sk: *mut bpf_sock, protocol: u8) -> Option<SteerKey> {
+    // SAFETY: the verifier knows `sk` as a socket, not null, and its fields as readable.
     let (family, port, v4, v6) = unsafe {
-        let sk = (*ctx.md).__bindgen_anon_3.sk;
         let family = ptr::read_volatile(&raw const (*sk).family);
         let port = ptr::read_volatile(&raw const (*sk).src_port);
         let v4 = ptr::read_volatile(&raw const (*sk).src_ip4);
@@ -95,7 +102,7 @@ fn steer_key(ctx: &SkReuseportContext) -> Option<SteerKey> {
         return None;
     };
     // `src_port` of struct bpf_sock is in host order, unlike everything else there.
-    Some(SteerKey { address, port: Be16::new(port as u16), protocol: ctx.ip_protocol() as u8, pad: 0 })
+    Some(SteerKey { address, port: Be16::new(port as u16), protocol, pad: 0 })
 }
 
 #[inline(always)]

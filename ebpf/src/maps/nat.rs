@@ -3,7 +3,7 @@
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray},
 };
 use lb_abi::{
     bounds,
@@ -12,8 +12,6 @@ use lb_abi::{
 };
 use lb_ebpf::nat::Passage;
 
-#[map]
-pub(crate) static PROGRAMS: ProgramArray = ProgramArray::with_max_entries(1, 0);
 #[map]
 pub(crate) static NAT_OPENING: LruHashMap<FlowKey, NatEntry> =
     LruHashMap::with_max_entries(bounds::NAT_OPENING_MAX, 0);

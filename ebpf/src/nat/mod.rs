@@ -77,6 +77,8 @@ use crate::{
     checksum::Delta,
     directory::{self, Wanted},
     env::{Env, NextHop},
+    flow::Flow,
+    listener,
     packet::Packet,
     parse::{Ip, Link, Ports, TcpFlags, Transport},
     select::Stage,
@@ -194,7 +196,8 @@ pub fn is_on<E: Env>(env: &E) -> bool {
     env.meta().is_some_and(|meta| meta.flags & FLAG_NAT != 0)
 }
 
-/// Decides about a packet that [`crate::ingress`] let by: translates it, or says that it is not ours; and counts it.
+/// Decides about a packet that [`crate::ingress`] let by: translates it, or says that it is not ours, as
+/// [`crate::listener`] does; and counts it.
 /// What `passage` holds before does not matter.
 #[inline(always)]
 pub fn nat<P: Packet, E: NatEnv>(packet: &mut P, env: &E, passage: &mut Passage) -> Verdict {
@@ -202,7 +205,7 @@ pub fn nat<P: Packet, E: NatEnv>(packet: &mut P, env: &E, passage: &mut Passage)
         Ok(outcome) => outcome,
         Err(reason) => Outcome::stopped(reason),
     };
-    env.count(outcome.reason);
+    outcome.count(env);
     outcome.verdict
 }
 
@@ -236,7 +239,7 @@ fn walk<P: Packet, E: NatEnv>(packet: &mut P, env: &E, passage: &mut Passage) ->
     let vip = vip_of(env, passage);
     passage.is_forward = vip.is_some();
     if !is_possible {
-        return Err(if passage.is_forward { Reason::MalformedTcp } else { unknown(env, &ip) });
+        return if passage.is_forward { Err(Reason::MalformedTcp) } else { nobodys(env, &ip, ports, None) };
     }
     let bytes = packet.len_of(ip.at + ip.length as usize) as u64;
     match vip {
@@ -245,7 +248,7 @@ fn walk<P: Packet, E: NatEnv>(packet: &mut P, env: &E, passage: &mut Passage) ->
             return Ok(Outcome { reason: Reason::Local, verdict: Verdict::Pass });
         }
         Some(_) => {}
-        None if !replied(env, passage) => return Err(unknown(env, &ip)),
+        None if !replied(env, passage) => return nobodys(env, &ip, ports, Some(passage.stage)),
         None if ip.ttl <= 1 => return Err(Reason::Ttl),
         None => {}
     }
@@ -547,6 +550,15 @@ fn replied<E: NatEnv>(env: &E, passage: &mut Passage) -> bool {
     };
     passage.note(&cell, flags);
     true
+}
+
+/// A packet for no VIP and of no flow: a listener may want what is the kernel's.
+#[inline(always)]
+fn nobodys<E: Env>(env: &E, ip: &Ip, ports: Ports, stage: Option<Stage>) -> Result<Outcome, Reason> {
+    match (unknown(env, ip), env.meta()) {
+        (Reason::NotOurs, Some(meta)) => Ok(listener::reach(env, meta, &Flow::new(ip, ports), stage)),
+        (reason, _) => Err(reason),
+    }
 }
 
 /// What is for a source of ours but of no flow is dropped; everything else is the kernel's.

@@ -90,6 +90,7 @@ fn config() -> Config {
                 protocol: Protocol::Http,
                 pool: Some("app".into()),
                 steer: Steer::Auto,
+                syn_cookies: SynCookies::Auto,
             },
         )]),
         routes: BTreeMap::new(),

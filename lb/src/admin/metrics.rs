@@ -252,6 +252,20 @@ fn xdp(encoder: &mut Encoder, packets: &Packets) {
     for (event, count) in QuicEvent::ALL.iter().zip(packets.quic_events) {
         family.sample(&[("reason", &event.name())], count);
     }
+    if let Some(cookies) = packets.cookies {
+        let mut family = encoder.family(
+            "lb_xdp_returned_syn_cookies_total",
+            Kind::Counter,
+            "SYN cookies that came back to this network namespace, whoever had sent them, by the kernel's judgement.",
+        );
+        family.sample(&[("reason", &"accepted")], cookies.accepted);
+        family.sample(&[("reason", &"refused")], cookies.refused);
+    }
+    if let Some(spread) = &packets.spread {
+        encoder
+            .family("lb_xdp_spread", Kind::Gauge, "Whether listeners' packets go to their workers' cores.")
+            .sample(&[], u8::from(spread.on));
+    }
     encoder
         .family("lb_xdp_open_slots", Kind::Gauge, "Slots that just changed owner.")
         .sample(&[], packets.slots_open);
@@ -370,6 +384,8 @@ mod tests {
         });
         packets.nat.events[NatEvent::Opened as usize] = 21;
         packets.nat.flows = 22;
+        packets.cookies = Some(crate::admin::Cookies { accepted: 5, refused: 2 });
+        packets.spread = Some(crate::admin::Spread { on: true, why: String::new() });
         packets.vips.push(("dns".into(), Traffic { packets: 4, bytes: 400, new_flows: 1 }));
         packets.backends.push((BackendId(3), Traffic { packets: 4, bytes: 400, new_flows: 1 }));
         packets.active_vips.push(("dns".into(), 17));
@@ -388,6 +404,8 @@ mod tests {
             (r#"lb_xdp_dropped_packets_total{interface="eth0",reason="ttl"}"#, 0.0),
             (r#"lb_xdp_nat_events_total{reason="opened"}"#, 21.0),
             (r#"lb_xdp_nat_flows"#, 22.0),
+            (r#"lb_xdp_returned_syn_cookies_total{reason="refused"}"#, 2.0),
+            ("lb_xdp_spread", 1.0),
             (r#"lb_xdp_vip_bytes_total{vip="dns"}"#, 400.0),
             (r#"lb_xdp_vip_active_flows{vip="dns"}"#, 17.0),
             (r#"lb_xdp_backend_active_flows{pool="dns",backend="10.0.1.53"}"#, 16.0),

@@ -24,7 +24,8 @@ pub mod why;
 
 pub use client::{capture as begin_capture, get, why as ask_why};
 pub use packets::{
-    Ask, Attached, Flow, FlowList, NatReport, Packets, PacketsSource, SlotMove, SteerReport, TableDigest,
+    Ask, Attached, Cookies, Flow, FlowList, NatReport, Packets, PacketsSource, SlotMove, Spread, SteerReport,
+    TableDigest,
 };
 pub use server::{Doors, Server};
 pub use show::What;

@@ -50,6 +50,36 @@ pub struct Packets {
     pub nat: NatReport,
     /// Listener groups under `lb_steer`.
     pub steer: Vec<SteerReport>,
+    /// Whether XDP spreads listeners' packets over the workers' cores.
+    pub spread: Option<Spread>,
+    /// Where XDP may answer SYN floods: what came back.
+    pub cookies: Option<Cookies>,
+}
+
+impl Packets {
+    /// Packets that met a reason.
+    pub fn reason(&self, reason: Reason) -> u64 {
+        let count = Reason::ALL.iter().zip(self.reasons).find(|(other, _)| **other == reason);
+        count.map_or(0, |(_, count)| count)
+    }
+}
+
+/// What `xdp.spread` came to.
+#[derive(Clone, Debug, Serialize)]
+pub struct Spread {
+    /// Whether packets are spread.
+    pub on: bool,
+    /// Why.
+    pub why: String,
+}
+
+/// ACKs of this network namespace that brought a SYN cookie back, whoever had sent it, as the kernel judged them.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Cookies {
+    /// Each opened a connection.
+    pub accepted: u64,
+    /// Wrong or too old.
+    pub refused: u64,
 }
 
 /// What was dropped of what came in by one interface.

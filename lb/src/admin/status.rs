@@ -1,8 +1,10 @@
 //! `GET /v1/status`: the daemon on one page.
 
+use lb_abi::reason::Reason;
 use serde_json::{Value, json};
 
 use super::{packets::Packets, view::View};
+use crate::config::SynCookies;
 
 /// The document. `packets` is `None` where nothing is attached, or where its owner did not answer.
 pub fn render(view: &View, packets: Option<&Packets>) -> Value {
@@ -30,6 +32,7 @@ pub fn render(view: &View, packets: Option<&Packets>) -> Value {
             "protocol": listener.protocol,
             "bind": view.config.listeners.get(&listener.name).map(crate::config::Listener::spelled),
             "steer": steer_mode(&listener.name, packets),
+            "syn_cookies": syn_cookies(view, &listener.name, packets),
         })).collect::<Vec<_>>(),
         "backends": {
             "up": up.len(),
@@ -47,12 +50,24 @@ fn xdp(packets: &Packets) -> Value {
         "interfaces": packets.interfaces,
         "slots": { "open": packets.slots_open, "closed": packets.slots_closed },
         "tables": packets.tables,
+        "spread": packets.spread,
+        "syn_cookies": packets.cookies.map(|cookies| json!({
+            "sent": packets.reason(Reason::SynCookie),
+            "accepted": cookies.accepted,
+            "refused": cookies.refused,
+        })),
     })
 }
 
 /// What `steer` became; `None` where the kernel's own hash chooses because `lb_steer` is not attached.
 fn steer_mode(listener: &str, packets: Option<&Packets>) -> Option<crate::config::Steer> {
     packets?.steer.iter().find(|report| &*report.listener == listener).map(|report| report.mode)
+}
+
+/// Who answers a SYN flood for a listener.
+fn syn_cookies(view: &View, listener: &str, packets: Option<&Packets>) -> &'static str {
+    let may = view.config.listeners.get(listener).is_some_and(|l| l.syn_cookies == SynCookies::Auto);
+    if may && packets.is_some_and(|packets| packets.cookies.is_some()) { "xdp" } else { "kernel" }
 }
 
 #[cfg(test)]
@@ -73,5 +88,14 @@ mod tests {
         assert_eq!(status["listeners"][0]["steer"], Value::Null);
         let status = render(&view, Some(&fixture::packets()));
         assert_eq!(status["listeners"][0]["steer"], "hash");
+        assert_eq!(status["listeners"][0]["syn_cookies"], "kernel");
+        let mut packets = fixture::packets();
+        packets.reasons[Reason::ALL.iter().position(|reason| *reason == Reason::SynCookie).unwrap()] = 7;
+        packets.cookies = Some(crate::admin::Cookies { accepted: 5, refused: 2 });
+        packets.spread = Some(crate::admin::Spread { on: false, why: "xdp.spread is off".to_owned() });
+        let status = render(&view, Some(&packets));
+        assert_eq!(status["listeners"][0]["syn_cookies"], "xdp");
+        assert_eq!(status["xdp"]["spread"], json!({ "on": false, "why": "xdp.spread is off" }));
+        assert_eq!(status["xdp"]["syn_cookies"], json!({ "sent": 7, "accepted": 5, "refused": 2 }));
     }
 }

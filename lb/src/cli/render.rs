@@ -107,7 +107,8 @@ pub(super) fn status(status: &Value) -> String {
         };
         let (name, protocol, bind) =
             (cell(&listener["listener"]), cell(&listener["protocol"]), cell(&listener["bind"]));
-        _ = writeln!(text, "{:<10}{name} {protocol} {bind}, worker chosen by {steer}", "listener");
+        let cookies = if listener["syn_cookies"] == "xdp" { ", SYN cookies by XDP" } else { "" };
+        _ = writeln!(text, "{:<10}{name} {protocol} {bind}, worker chosen by {steer}{cookies}", "listener");
     }
     xdp(&mut text, &status["xdp"]);
     for warning in array(&status["warnings"]) {
@@ -161,6 +162,23 @@ fn xdp(text: &mut String, xdp: &Value) {
             );
         }
     }
+    if xdp["spread"]["on"] == true {
+        _ = writeln!(
+            text,
+            "{:<10}listeners' packets over the workers' cores: {}",
+            "spread",
+            cell(&xdp["spread"]["why"])
+        );
+    }
+    let cookies = &xdp["syn_cookies"];
+    if !cookies.is_null() {
+        let [sent, accepted, refused] = ["sent", "accepted", "refused"].map(|count| &cookies[count]);
+        _ = writeln!(
+            text,
+            "{:<10}{sent} sent by XDP; the kernel accepted {accepted} and refused {refused}, its own among them",
+            "cookies"
+        );
+    }
     if !xdp["slots"].is_null() {
         let slots = &xdp["slots"];
         _ = writeln!(text, "{:<10}{} open, {} closed", "slots", slots["open"], slots["closed"]);
@@ -205,14 +223,18 @@ mod tests {
     #[test]
     fn status_says_what_is_lost() {
         let view = crate::admin::fixture::view();
-        let packets = crate::admin::fixture::packets();
+        let mut packets = crate::admin::fixture::packets();
+        packets.cookies = Some(crate::admin::Cookies { accepted: 5, refused: 2 });
+        packets.spread = Some(crate::admin::Spread { on: true, why: "xdp.spread says so".to_owned() });
         let page = super::status(&crate::admin::status::render(&view, Some(&packets)));
         for line in [
             "config    lb.toml, generation 1, digest 00ff\n",
             "workers   2 on cores 0,1, 0 open connections\n",
             "limits    200000 connections, 20512 open files\n",
             "backends  3 up, 0 down\n",
-            "listener  web http 127.0.0.1:8080, worker chosen by lb_steer by hash\n",
+            "listener  web http 127.0.0.1:8080, worker chosen by lb_steer by hash, SYN cookies by XDP\n",
+            "spread    listeners' packets over the workers' cores: xdp.spread says so\n",
+            "cookies   0 sent by XDP; the kernel accepted 5 and refused 2, its own among them\n",
             "slots     40 open, 2 closed\n",
             "table     dns digest 00000000deadbeef, 40 slots open, 2 closed\n",
             "moving    dns: changed before this process started: 0 open, 2 closed\n",

@@ -7,7 +7,8 @@ use std::{
 };
 
 use super::{
-    Admin, Backend, Config, Keepalive, Limits, Listener, Pool, Protocol, Runtime, State, Steer, Workers,
+    Admin, Backend, Config, Keepalive, Limits, Listener, Pool, Protocol, Runtime, State, Steer, SynCookies,
+    Workers,
 };
 
 impl Config {
@@ -30,6 +31,7 @@ impl Config {
             protocol: Protocol::Http,
             pool: Some("demo".into()),
             steer: Steer::Auto,
+            syn_cookies: SynCookies::Auto,
         };
         let pool = Pool {
             balance: None,

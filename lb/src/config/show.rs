@@ -40,6 +40,7 @@ impl Config {
                 "interfaces": xdp.interfaces.iter().map(interface).collect::<Vec<_>>(),
                 "deny": sources(&xdp.deny),
                 "allow": sources(&xdp.allow),
+                "spread": xdp.spread,
             });
             put(&mut table, "outer_source", (!xdp.outer_source.is_empty()).then_some(&xdp.outer_source));
             let new_flows = xdp.new_flows.map(|NewFlows { rate, burst, above }| {
@@ -116,8 +117,12 @@ fn vip_addresses(vip: &Vip) -> Vec<String> {
 }
 
 fn listener(listener: &Listener) -> Value {
-    let mut table =
-        json!({ "bind": listener.spelled(), "protocol": listener.protocol, "steer": listener.steer });
+    let mut table = json!({
+        "bind": listener.spelled(),
+        "protocol": listener.protocol,
+        "steer": listener.steer,
+        "syn_cookies": listener.syn_cookies,
+    });
     put(&mut table, "pool", listener.pool.as_deref());
     table
 }
@@ -184,6 +189,7 @@ mod tests {
         deny = ["203.0.113.0/24", "2001:db8::/32", "file:lists/denied.txt"]
         allow = ["203.0.113.7/32"]
         outer_source = ["198.18.0.0/24", "2001:db8:9::/64"]
+        spread = "on"
         secret = "file:keys/hash"
         new_flows_per_source = { rate = "50/s", burst = 70, above = "3/s" }
         [admin]
@@ -211,6 +217,7 @@ mod tests {
         bind = ["0.0.0.0:80", "[::]:80"]
         protocol = "http"
         steer = "hash"
+        syn_cookies = "off"
         [route.api]
         listener = "web"
         host = ["API.example.com", "*.example.org"]
@@ -254,6 +261,8 @@ mod tests {
         let text: String = top.iter().map(|(key, value)| format!("{key} = {}\n", toml_of(value))).collect();
         let again = parse("shown", &text).unwrap_or_else(|problems| panic!("{problems}\n{text}")).config;
         assert_eq!(again, config, "{text}");
+        assert_eq!(shown["xdp"]["spread"], "on");
+        assert_eq!(shown["listener"]["web"]["syn_cookies"], "off");
         assert_eq!(shown["xdp"]["secret"], "file:keys/hash", "a reference, no content");
     }
 }

@@ -65,6 +65,8 @@ pub struct Xdp {
     pub outer_source: Vec<IpNet>,
     /// `new_flows_per_source`; `None`: as many as they like.
     pub new_flows: Option<NewFlows>,
+    /// Whether listeners' packets are spread over the workers' cores.
+    pub spread: Spread,
     /// `secret = "file:PATH"`; `None`: made in the state directory.
     pub secret: Option<PathBuf>,
 }
@@ -87,6 +89,17 @@ pub struct NewFlows {
     pub burst: u32,
     /// SYNs per second on one core up to which no source is looked at.
     pub above: u32,
+}
+
+/// `xdp.spread`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Spread {
+    /// Where some worker's core owns no receive queue.
+    On,
+    /// Never. The default: on two cores it cost more than it saved (README).
+    #[default]
+    Off,
 }
 
 /// One of `xdp.interfaces`.
@@ -351,6 +364,8 @@ pub struct Listener {
     pub pool: Option<Arc<str>>,
     /// How a connection finds its worker.
     pub steer: Steer,
+    /// Who answers its SYN floods.
+    pub syn_cookies: SynCookies,
 }
 
 impl Listener {
@@ -420,6 +435,17 @@ pub enum Steer {
     Core,
     /// The worker that the flow hash names.
     Hash,
+}
+
+/// `listener.syn_cookies`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SynCookies {
+    /// XDP, above a flood threshold and when the kernel would send cookies itself.
+    #[default]
+    Auto,
+    /// The kernel alone.
+    Off,
 }
 
 /// `[route.NAME]`.

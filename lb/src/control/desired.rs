@@ -229,7 +229,10 @@ fn addresses(net: IpNet) -> IpAddrRange {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{admin::fixture, config::Interface};
+    use crate::{
+        admin::fixture,
+        config::{Interface, Spread},
+    };
 
     #[test]
     fn ports_are_remembered_each_in_its_way() {
@@ -288,8 +291,9 @@ mod tests {
         assert!(outer.shortages(&view.config).is_empty());
         let lo = Interface { name: "lo".into(), mode: None, gateway: None };
         let (deny, allow) = <_>::default();
+        let (new_flows, spread) = (None, Spread::Off);
         let mut xdp =
-            Xdp { interfaces: vec![lo], deny, allow, outer_source: vec![], new_flows: None, secret: None };
+            Xdp { interfaces: vec![lo], deny, allow, outer_source: vec![], new_flows, spread, secret: None };
         assert_eq!(Outer::of(&xdp).unwrap().v4, "127.0.0.1/32".parse().ok());
         xdp.outer_source = vec!["198.18.0.0/24".parse().unwrap()];
         assert_eq!(Outer::of(&xdp).unwrap().v4, "198.18.0.0/24".parse().ok(), "a prefix comes first");

@@ -1,6 +1,7 @@
 //! Decides what the data planes do: starts them, tells them who is up, ends them. May block, allocate and log.
 
 mod capture;
+mod cookies;
 mod decap;
 mod demo;
 mod desired;
@@ -27,6 +28,7 @@ mod run;
 mod secret;
 mod signals;
 mod sources;
+mod spread;
 mod ways;
 mod workers;
 

@@ -13,23 +13,24 @@ use lb_abi::reason::Reason;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{
+    cookies,
     hotplug::Hotplug,
     listeners::Group,
     loads::Loads,
     neighbours::{self, Neighbours},
     plane::PacketPath,
-    ranges,
+    ranges, spread,
 };
 use crate::{
     admin::{
-        Attached, Flow, FlowList, NatReport, Packets, SlotMove, SteerReport, TableDigest,
+        Attached, Flow, FlowList, NatReport, Packets, SlotMove, Spread, SteerReport, TableDigest,
         capture::{Feed, Wish},
         packets::{InterfaceDrops, WhyAnswer},
         why::{Reading, Refusal},
     },
-    config::{Config, Snapshot, Steer},
+    config::{Config, Listener, Snapshot, Steer, SynCookies},
     model::{BackendId, Question, WorkerId},
-    steering::{self, Choice, Detached, NatStats, Plane, SteerMode},
+    steering::{self, Choice, Detached, Device, InterfaceFacts, NatStats, Plane, SpreadChoice, SteerMode},
 };
 
 /// Number of TCP.
@@ -48,6 +49,12 @@ pub(super) struct KernelPath {
     /// `None`: there is no `[xdp]`.
     hotplug: Option<Hotplug>,
     loads: Loads,
+    /// Whether XDP spreads listeners' packets; `None` without `[xdp]`.
+    spread: Option<SpreadChoice>,
+    /// Whose packets it spreads.
+    spread_interfaces: BTreeSet<Arc<str>>,
+    /// XDP answers SYN floods for listeners.
+    sends_cookies: bool,
 }
 
 struct Steered {
@@ -65,6 +72,9 @@ impl KernelPath {
             neighbours: Neighbours::default(),
             hotplug: None,
             loads: Loads::default(),
+            spread: None,
+            spread_interfaces: BTreeSet::new(),
+            sends_cookies: false,
         };
         path.nudge_neighbours();
         path
@@ -99,12 +109,12 @@ impl KernelPath {
         if let Err(error) = self.plane.steer_cores(&workers) {
             return vec![format!("{error}: {LOST_STEER}")];
         }
-        let mut lost = Vec::new();
+        let (choice, mut lost) = spread::arm(&mut self.plane, config, cores, groups);
+        self.set_spread(config, choice);
         for group in groups {
             let Some(listener) = snapshot.listeners.get(group.listener.index()) else { continue };
-            let steer =
-                config.listeners.get(&listener.name).map(|listener| listener.steer).unwrap_or_default();
-            match self.steer_group(steer, cores, group) {
+            let Some(own) = config.listeners.get(&listener.name) else { continue };
+            match self.steer_group(own, cores, group) {
                 Ok(choice) => {
                     let (name, mode) = (&listener.name, choice.mode);
                     tracing::info!(listener = %name, address = %group.address, ?mode, why = choice.reason, "lb_steer attached");
@@ -124,8 +134,21 @@ impl KernelPath {
             }
         }
         self.forget_others(&mut lost);
+        let (armed, unarmed) = cookies::arm(&mut self.plane, config);
+        self.sends_cookies = armed;
+        lost.extend(unarmed);
         self.loads = Loads::find();
         lost
+    }
+
+    fn set_spread(&mut self, config: &Config, choice: Option<SpreadChoice>) {
+        let Some(SpreadChoice { on, reason: why, .. }) = &choice else { return };
+        tracing::info!(on, why, "xdp.spread");
+        if *on {
+            let interfaces = config.xdp.iter().flat_map(|xdp| &xdp.interfaces);
+            self.spread_interfaces = interfaces.map(|interface| interface.name.clone()).collect();
+        }
+        self.spread = choice;
     }
 
     /// Gives the ranges of listeners to their groups. What is missing, one sentence each.
@@ -136,7 +159,13 @@ impl KernelPath {
         ranges::give(&mut self.plane, groups)
     }
 
-    fn steer_group(&mut self, steer: Steer, cores: &[usize], group: &Group) -> steering::Result<Choice> {
+    fn steer_group(
+        &mut self,
+        listener: &Listener,
+        cores: &[usize],
+        group: &Group,
+    ) -> steering::Result<Choice> {
+        let (steer, takes_cookies) = (listener.steer, listener.syn_cookies == SynCookies::Auto);
         // Any interface may bring packets for a range.
         let any = match group.address {
             SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
@@ -145,6 +174,9 @@ impl KernelPath {
         let at = if group.ranges.is_empty() { group.address.ip() } else { any };
         let mut facts = steering::gather_steer_facts(at, cores)?;
         facts.worker_cores = cores.to_vec();
+        let spread = &self.spread_interfaces;
+        let is_spread = |facts: &&mut InterfaceFacts| spread.iter().any(|name| **name == *facts.name);
+        facts.interfaces.iter_mut().filter(is_spread).for_each(|facts| facts.device = Device::Spread);
         let choice = steering::choose_steer(steer, &facts);
         let sockets: Vec<_> = (0..).map(WorkerId).zip(group.sockets.iter().map(AsFd::as_fd)).collect();
         // What a listener says holds, however busy the worker is.
@@ -156,6 +188,7 @@ impl KernelPath {
             mode: choice.mode,
             relieves,
             is_looked_up: !group.ranges.is_empty(),
+            takes_cookies,
         };
         self.plane.steer(&group)?;
         Ok(choice)
@@ -249,6 +282,8 @@ impl KernelPath {
                 .collect(),
             nat: self.nat_report()?,
             steer: self.steer_reports()?,
+            spread: self.spread.as_ref().map(|choice| Spread { on: choice.on, why: choice.reason.clone() }),
+            cookies: if self.sends_cookies { cookies::read() } else { None },
         })
     }
 }

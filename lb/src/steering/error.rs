@@ -158,6 +158,14 @@ pub enum Error {
         /// What came of it.
         source: Box<MapError>,
     },
+    /// A core that packets cannot be spread to.
+    #[error("map {map}, core {core}: {source}", map = lb_abi::names::MAP_SPREAD_CPUS)]
+    Cpu {
+        /// Its number.
+        core: u32,
+        /// What the kernel said.
+        source: Box<aya::maps::xdp::XdpMapError>,
+    },
     /// A syscall of ours.
     #[error("{call}: {source}")]
     Syscall {

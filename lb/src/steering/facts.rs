@@ -38,6 +38,16 @@ pub fn gather(address: IpAddr, worker_cores: &[usize]) -> Result<Facts> {
     Ok(Facts { worker_cores: worker_cores.to_vec(), interfaces: links.into_iter().map(facts).collect() })
 }
 
+/// The same of interfaces by name; those that are not there are left out.
+///
+/// # Errors
+/// When the kernel does not list its interfaces.
+pub fn gather_interfaces(names: &[&str]) -> Result<Vec<InterfaceFacts>> {
+    let interrupts = fs::read_to_string("/proc/interrupts").unwrap_or_default();
+    let wanted = netlink::links()?.into_iter().filter(|link| names.contains(&&*link.name));
+    Ok(wanted.map(|link| InterfaceFacts { device: device(&link, &interrupts), name: link.name }).collect())
+}
+
 fn device(link: &Link, interrupts: &str) -> Device {
     let Some((bus, name)) = &link.device else { return Device::Software };
     let device = Path::new("/sys/bus").join(bus).join("devices").join(name);

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 
 use super::{
     error::{Error, Holder, LOST_ALL, Result, not_permitted},
-    maps::{SHAPES, Shape},
+    maps::{Programs, SHAPES, Shape},
     object,
 };
 use crate::sys::lock::{self, LockError};
@@ -48,6 +48,9 @@ pub(super) const OF_STEER: &[&str] = &[names::MAP_STEER_SOCKETS];
 pub(super) fn load(bytes: &[u8], pins: Option<&Path>) -> Result<Ebpf> {
     object::check_abi(bytes)?;
     let mut loader = EbpfLoader::new();
+    // The kernel refuses one that is longer than it was built for. Where it does not say, only core 0 is had.
+    let cores = aya::util::nr_cpus().map_or(1, |cores| cores as u32);
+    loader.map_max_entries(names::MAP_SPREAD_CPUS, cores);
     let mut made = Vec::new();
     if let Some(dir) = pins {
         SHAPES.iter().try_for_each(|shape| check_pin(dir, shape))?;
@@ -111,6 +114,13 @@ pub(super) fn xdp<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mu
         program.load().map_err(|error| program_error(name, error))?;
     }
     Ok(program)
+}
+
+/// Puts an XDP program where `lb_ingress` calls it. An earlier process's one is replaced without a gap.
+pub(super) fn place(object: &mut Ebpf, programs: &mut Programs, name: &'static str, call: u32) -> Result<()> {
+    let failed = |source| Error::Program { action: format!("place {name}"), source: Box::new(source) };
+    let fd = xdp(object, name)?.fd().map_err(failed)?;
+    programs.set(call, fd, 0).map_err(Error::map(names::MAP_PROGRAMS))
 }
 
 /// An sk_reuseport program of the object, loaded now if it is not yet.

@@ -40,6 +40,7 @@ mod activity;
 mod attach;
 mod capture;
 mod causes;
+mod cookies;
 mod decap;
 mod desired;
 mod detach;
@@ -66,6 +67,7 @@ mod regions;
 pub mod reuseport;
 mod settle;
 mod sources;
+mod spread;
 mod stats;
 mod store;
 mod sync;
@@ -90,11 +92,12 @@ pub use activity::ActiveFlows;
 pub use attach::Attached;
 pub use capture::{Capture, Captured};
 pub use causes::Move;
+pub use cookies::cookies_missing;
 pub use decap::Decap;
 pub use desired::{Desired, DesiredBackend, DesiredPool, DesiredVip, derive_key, duration, ticks};
 pub use detach::{Detached, detach};
 pub use error::{Error, Result};
-pub use facts::gather as gather_steer_facts;
+pub use facts::{gather as gather_steer_facts, gather_interfaces as gather_interface_facts};
 pub use flows::{Flow, FlowState};
 pub use interfaces::InterfaceDrops;
 pub use lookup::{LookupGroup, parking};
@@ -104,8 +107,9 @@ pub use object::embedded as embedded_object;
 pub use presence::Presence;
 pub use probes::{ProbePorts, ProbeWay};
 pub use quic::{DesiredQuic, DesiredQuicVip, DesiredServer};
-pub use reuseport::{Choice, Facts, Group, SteerMode, choose as choose_steer};
+pub use reuseport::{Choice, Device, Facts, Group, InterfaceFacts, SteerMode, choose as choose_steer};
 pub use settle::Phases;
+pub use spread::{SpreadChoice, choose as choose_spread};
 pub use stats::Stats;
 pub use store::Store;
 pub use sync::Sync;
@@ -256,13 +260,7 @@ impl Plane {
     /// Puts `lb_nat` where `lb_ingress` calls it. An earlier process's one is replaced without a gap; the pinned map
     /// keeps it when this process ends.
     fn place_nat(&mut self) -> Result<()> {
-        let failed = |source| Error::Program {
-            action: format!("place {}", names::PROGRAM_NAT),
-            source: Box::new(source),
-        };
-        let program = loader::xdp(&mut self.object, names::PROGRAM_NAT)?;
-        let fd = program.fd().map_err(failed)?;
-        self.maps.nat.programs.set(names::CALL_NAT, fd, 0).map_err(Error::map(names::MAP_PROGRAMS))
+        loader::place(&mut self.object, &mut self.maps.programs, names::PROGRAM_NAT, names::CALL_NAT)
     }
 
     /// Takes `lb_ingress` off every interface that an earlier process put it on and this one did not; gives their

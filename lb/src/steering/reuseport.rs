@@ -11,7 +11,7 @@ use lb_abi::{
     be::Be16,
     bounds::{CORES_MAX, STEER_LISTENERS_MAX, WORKERS_MAX},
     names,
-    steer::{MODE_CORE, MODE_HASH, STEER_LOOKED_UP, STEER_RELIEVE, SteerEntry, SteerKey},
+    steer::{MODE_CORE, MODE_HASH, STEER_COOKIES, STEER_LOOKED_UP, STEER_RELIEVE, SteerEntry, SteerKey},
 };
 use rustix::io::Errno;
 
@@ -37,6 +37,8 @@ pub struct Group<'a> {
     pub relieves: bool,
     /// `lb_lookup` names these sockets, too.
     pub is_looked_up: bool,
+    /// `lb_cookie` may answer for them.
+    pub takes_cookies: bool,
 }
 
 /// What [`Steer`] comes down to on this machine.
@@ -81,14 +83,16 @@ pub struct InterfaceFacts {
 pub enum Device {
     /// No hardware: packets are taken on the core of whoever sent them (loopback, veth, bridge).
     Software,
+    /// XDP spreads its packets over the workers' cores.
+    Spread,
     /// Hardware or virtio, with the cores that its receive queues' interrupts go to.
     Queues(Vec<usize>),
 }
 
 /// Decides between core and hash.
 ///
-/// Auto is core only where every worker's core owns a receive queue of every interface: a worker whose core
-/// takes no packets would get no connection.
+/// Auto is core only where every worker's core owns a receive queue of every interface, or XDP does as if it did: a
+/// worker whose core takes no packets would get no connection.
 pub fn choose(steer: Steer, facts: &Facts) -> Choice {
     let hash = |reason: String| Choice { mode: SteerMode::Hash, reason };
     let core = |reason: String| Choice { mode: SteerMode::Core, reason };
@@ -102,6 +106,7 @@ pub fn choose(steer: Steer, facts: &Facts) -> Choice {
     }
     for InterfaceFacts { name, device } in &facts.interfaces {
         match device {
+            Device::Spread => {}
             Device::Software => {
                 return hash(format!("{name} has no receive queues: packets arrive on their sender's core"));
             }
@@ -114,7 +119,11 @@ pub fn choose(steer: Steer, facts: &Facts) -> Choice {
             }
         }
     }
-    core("every worker's core owns a receive queue".to_owned())
+    let spread = facts.interfaces.iter().find(|interface| interface.device == Device::Spread);
+    core(spread.map_or_else(
+        || "every worker's core owns a receive queue".to_owned(),
+        |interface| format!("XDP spreads the packets of {} over the workers' cores", interface.name),
+    ))
 }
 
 /// Groups by address, each with its index in the maps.
@@ -173,7 +182,8 @@ impl Groups {
                 SteerMode::Hash => MODE_HASH,
             },
             flags: if group.relieves { STEER_RELIEVE } else { 0 }
-                | if group.is_looked_up { STEER_LOOKED_UP } else { 0 },
+                | if group.is_looked_up { STEER_LOOKED_UP } else { 0 }
+                | if group.takes_cookies { STEER_COOKIES } else { 0 },
         };
         maps.steer_listeners
             .insert(steer_key(at.0, at.1), entry, 0)
@@ -300,6 +310,15 @@ mod tests {
             assert!(choice.reason.contains(interfaces.last().unwrap().0), "{}", choice.reason);
         }
         assert_eq!(choose(Steer::Auto, &facts(&[0], &[])).mode, SteerMode::Hash);
+    }
+
+    #[test]
+    fn what_xdp_spreads_is_by_core() {
+        let choice = choose(Steer::Auto, &facts(&[0, 1], &[("eth0", Device::Spread)]));
+        assert_eq!(choice.mode, SteerMode::Core);
+        assert!(choice.reason.contains("eth0"), "{}", choice.reason);
+        let both = [("eth0", Device::Spread), ("eth1", Device::Software)];
+        assert_eq!(choose(Steer::Auto, &facts(&[0, 1], &both)).mode, SteerMode::Hash);
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub struct Stats {
 impl Stats {
     /// Packets that met a reason.
     pub fn reason(&self, reason: Reason) -> u64 {
-        self.reasons.get(reason as usize).map_or(0, |(_, count)| *count)
+        self.reasons.iter().find(|(other, _)| *other == reason).map_or(0, |(_, count)| *count)
     }
 
     /// Flows that met an event.

@@ -9,7 +9,7 @@ use std::{
 use lb_abi::{
     backend::BackendEntry,
     be::Be16,
-    bounds::QUIC_SERVERS_MAX,
+    bounds::{QUIC_SERVERS_MAX, SYNS_PER_TICK},
     counter::FlowEvent,
     directory::{Bucket, PortRanges, VipSlot},
     flow::{FlowKey, FlowRecord, Inserts},
@@ -23,14 +23,18 @@ use lb_abi::{
     reason::Reason,
     slot::Slot,
     source::{NODES, SourceKey, SourceTree},
+    spread::Spread,
+    steer::{STEER_COOKIES, SteerKey},
     trace::Trace,
     vip::{VipEntry, VipKey},
 };
 use lb_ebpf::{
+    cookie::{self, CookieEnv, Syn},
     decap,
     env::{AllowanceCell, Env, FlowCell, NextHop, Route, Unroutable, Words},
     ingress,
     nat::{self, NatEnv, Refusal, Table},
+    numbers::Family,
     packet::Frame,
     verdict::Verdict,
     witness::{self, Kind, Notes, Witness},
@@ -41,7 +45,9 @@ use crate::xdp::{
     guard::Guard,
     nat::{Book, HostCell},
     row::{Left, Moved, Program, Result, Row},
-    world::{BACKENDS, FLOWS_LEN, LB0, LB0_MAC, LB1, LB1_MAC, MTU, World, address},
+    world::{
+        BACKENDS, COOKIE, FLOWS_LEN, LB0, LB0_MAC, LB1, LB1_MAC, MTU, OWN, World, address, form, sockets,
+    },
 };
 
 /// Runs a row.
@@ -58,9 +64,10 @@ pub fn witnessed<K: Kind>(row: &Row) -> (Result, Trace) {
     let result = run_with(row, |packet, mock| {
         let verdict = ingress::ingress(packet, &Witness::<_, _, K>::new(mock, &notes));
         assert!(K::LIVE || mock.hops.borrow().is_empty(), "a next hop was kept");
+        assert!(K::LIVE || mock.syns.get() == row.world.syns, "a SYN was counted");
         notes.change(|trace| witness::end(trace, verdict, LB0));
         match verdict {
-            Verdict::Translate if K::LIVE => nat::nat(packet, mock, &mut nat::Passage::default()),
+            verdict if K::LIVE => onward(packet, mock, verdict),
             verdict => verdict,
         }
     });
@@ -111,8 +118,19 @@ fn run_with(row: &Row, program: impl FnOnce(&mut Frame<'_>, &Mock<'_>) -> Verdic
 
 /// `lb_ingress`, and what it calls.
 fn through(packet: &mut Frame<'_>, mock: &Mock<'_>) -> Verdict {
-    match ingress::ingress(packet, mock) {
-        Verdict::Translate => nat::nat(packet, mock, &mut nat::Passage::default()),
+    let verdict = ingress::ingress(packet, mock);
+    onward(packet, mock, verdict)
+}
+
+/// What it calls, if it does.
+fn onward(packet: &mut Frame<'_>, mock: &Mock<'_>, verdict: Verdict) -> Verdict {
+    match verdict {
+        Verdict::Translate => {
+            let verdict = nat::nat(packet, mock, &mut nat::Passage::default());
+            assert_ne!(verdict, Verdict::Translate, "it calls itself");
+            onward(packet, mock, verdict)
+        }
+        Verdict::Cookie => cookie::cookie(packet, mock),
         verdict => verdict,
     }
 }
@@ -163,6 +181,8 @@ struct Mock<'a> {
     nat: Rc<Book>,
     core: u32,
     answers_left: Cell<u32>,
+    syns: Cell<u32>,
+    spread: Spread,
 }
 
 impl<'a> Mock<'a> {
@@ -186,6 +206,8 @@ impl<'a> Mock<'a> {
             nat: Rc::new(Book::new(&world.nat)),
             core: 0,
             answers_left: Cell::new(world.answers_left),
+            syns: Cell::new(world.syns),
+            spread: world.spread_entry(),
         }
     }
 }
@@ -391,6 +413,33 @@ impl Env for Mock<'_> {
         })
     }
 
+    fn count_syn(&self) -> bool {
+        let is_flooded = self.is_flooded();
+        self.syns.update(|syns| syns + 1);
+        is_flooded
+    }
+
+    fn is_flooded(&self) -> bool {
+        self.syns.get() >= SYNS_PER_TICK
+    }
+
+    fn spread(&self) -> Option<&Spread> {
+        Some(&self.spread)
+    }
+
+    fn is_spread(&self, port: Be16) -> bool {
+        sockets().iter().any(|socket| socket.port() == port.host())
+    }
+
+    fn core_of(&self, worker: u32) -> Option<u32> {
+        self.world.cores.get(worker as usize).copied()
+    }
+
+    fn move_to(&self, core: u32) -> bool {
+        assert_eq!(core, 1, "it is here already, or there is no such core");
+        true
+    }
+
     fn count(&self, reason: Reason) {
         self.reasons.borrow_mut().push(reason);
     }
@@ -434,5 +483,25 @@ impl NatEnv for Mock<'_> {
 
     fn count_nat(&self, event: NatEvent) {
         self.nat.count(event);
+    }
+}
+
+impl CookieEnv for Mock<'_> {
+    fn cookie(&self, syn: &Syn) -> Option<u32> {
+        assert!((20..=60).contains(&syn.header_len) && syn.header_len.is_multiple_of(4));
+        let (destination, port) = (syn.ip.destination.bytes(), syn.ports.destination.host());
+        // As the kernel looks for them: whoever is bound to the address itself comes first.
+        let bound = sockets().into_iter().find(|bound| {
+            let is_all = bound.ip().is_unspecified() && bound.is_ipv4() == (syn.ip.family == Family::V4);
+            bound.port() == port && (form(bound.ip()) == destination || is_all)
+        })?;
+        let key = SteerKey { address: form(bound.ip()), port: Be16::new(port), protocol: 6, pad: 0 };
+        let (_, entry) = self.world.listeners.iter().find(|(other, _)| *other == key)?;
+        let is_local = OWN.iter().any(|own| address(own) == destination);
+        (entry.flags & STEER_COOKIES != 0 && is_local).then_some(COOKIE)
+    }
+
+    fn mtu(&self) -> u16 {
+        MTU
     }
 }

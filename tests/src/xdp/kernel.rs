@@ -1,18 +1,19 @@
 //! Rows through `BPF_PROG_TEST_RUN` on the built object.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader, Pod, TestRun as _, TestRunOptions,
-    maps::{Array, HashMap, MapData, MapError, PerCpuArray, PerCpuValues, ProgramArray, RingBuf},
+    maps::{Array, CpuMap, HashMap, MapData, MapError, PerCpuArray, PerCpuValues, ProgramArray, RingBuf},
     programs::{Xdp, XdpMode},
 };
 use lb_abi::{
     activity,
     backend::BackendEntry,
+    bounds::SPREAD_QUEUE,
     capture::{self, CaptureFilter, CaptureRecord},
-    counter::{FlowEvent, Traffic},
+    counter::{Budget, FlowEvent, Traffic},
     directory::{Bucket, PortRanges, VipSlot},
     flow::{FlowKey, FlowRecord},
     guard::GuardBucket,
@@ -26,26 +27,36 @@ use lb_abi::{
     nat::{NatEntry, NatEvent, NatPool},
     pod,
     quic::{QuicEntry, QuicEvent},
-    reason::{Fate, Reason},
+    reason::{self, Fate, Reason},
     slot::Slot,
     source::{SourceKey, SourceTree},
+    spread::{Spread, port_bit},
+    steer::{SteerEntry, SteerKey},
     trace::{Trace, Why},
     vip::{FORWARD_NAT, VipEntry, VipKey},
 };
 use lb_ebpf::verdict::Verdict;
 use rustix::thread::{CpuSet, sched_setaffinity};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::xdp::{
     directory::Directory,
     guard::Guard,
     namespace,
     row::{self, Left, Moved, NatLeft, Program, Row},
-    world::{FLOWS_LEN, LB0, LB1, LB1_MAC, NAT_FLOWS_LEN, NOBODY, TABLE_LEN, VIP, WINDOW, World},
+    world::{FLOWS_LEN, LB0, LB1, LB1_MAC, NAT_FLOWS_LEN, NOBODY, TABLE_LEN, VIP, WINDOW, World, sockets},
 };
 
 /// Metadata in front of every frame: the kernel's headroom is zero there, and it is as much as 6.1 takes. It moves
 /// along with the frame's first byte, and leaves its bytes where headers are written.
 const GARBAGE: [u8; 32] = [0xa5; 32];
+
+/// Connections that may wait at each of [`SOCKETS`].
+pub const BACKLOG: i32 = 16;
+
+/// What is called, and its place.
+const CALLS: [(u32, &str); names::CALLS as usize] =
+    [(names::CALL_NAT, names::PROGRAM_NAT), (names::CALL_COOKIE, names::PROGRAM_COOKIE)];
 
 /// Where `cargo xtask build-ebpf` puts the object.
 pub fn object() -> PathBuf {
@@ -76,6 +87,7 @@ pub struct Bench {
     /// What stands in its maps.
     directory: Directory,
     guard: Guard,
+    sockets: Vec<Socket>,
 }
 
 /// All counters at one moment, summed over cores.
@@ -93,38 +105,70 @@ struct Counters {
 
 impl Bench {
     /// Enters a namespace and loads. Native mode matters: only then has `lb0` receive queues to pretend a
-    /// packet from. The thread keeps to the first core, whose part of the source ports the rows know.
+    /// packet from. The thread keeps to the first core, whose part of the source ports the rows know, and which is not
+    /// the other one that they spread packets to.
     pub fn new() -> Result<Self> {
         namespace::enter()?;
-        let mut cores = CpuSet::new();
-        cores.set(0);
-        sched_setaffinity(None, &cores).context("keeping to the first core")?;
+        let mut first = CpuSet::new();
+        first.set(0);
+        sched_setaffinity(None, &first).context("keeping to the first core")?;
+        let cores = aya::util::nr_cpus().map_err(|(call, error)| anyhow::anyhow!("{call}: {error}"))? as u32;
         let mut ebpf = EbpfLoader::new()
             .map_max_entries(names::MAP_SLOTS, TABLE_LEN)
             .map_max_entries(names::MAP_FLOWS, FLOWS_LEN as u32)
             .map_max_entries(names::MAP_NAT_FLOWS, NAT_FLOWS_LEN as u32)
+            .map_max_entries(names::MAP_SPREAD_CPUS, cores)
             .load_file(object())
             .context("loading the object")?;
-        let programs = [names::PROGRAM_INGRESS, names::PROGRAM_NAT, names::PROGRAM_DECAP, names::PROGRAM_WHY];
-        for name in programs {
+        let own = [names::PROGRAM_INGRESS, names::PROGRAM_DECAP, names::PROGRAM_WHY];
+        for name in own.into_iter().chain(CALLS.map(|(_, name)| name)) {
             let program: &mut Xdp = ebpf.program_mut(name).context(name)?.try_into()?;
             program.load().with_context(|| format!("{name}: refused by the verifier"))?;
         }
-        let nat: &Xdp = ebpf.program(names::PROGRAM_NAT).context("lb_nat")?.try_into()?;
-        let nat = nat.fd()?.try_clone()?;
-        let mut programs = ProgramArray::try_from(ebpf.map_mut(names::MAP_PROGRAMS).context("PROGRAMS")?)?;
-        programs.set(names::CALL_NAT, &nat, 0)?;
+        place_calls(&mut ebpf)?;
+        spread_over(&mut ebpf, cores)?;
         let ingress: &mut Xdp = ebpf.program_mut(names::PROGRAM_INGRESS).context("lb_ingress")?.try_into()?;
         ingress.attach("lb0", XdpMode::Driver).context("attaching natively")?;
-        let mut this = Self { ebpf, directory: Directory::default(), guard: Guard::default() };
+        // The kernel answers every SYN with a cookie, whatever waits at its socket.
+        std::fs::write("/proc/sys/net/ipv4/tcp_syncookies", "2").context("enabling SYN cookies")?;
+        let sockets = sockets().into_iter().map(|at| listen(at).with_context(|| at.to_string()));
+        let sockets = sockets.collect::<Result<_>>()?;
+        let mut this = Self { ebpf, directory: Directory::default(), guard: Guard::default(), sockets };
         let numbered = InterfaceEntry { index: LB0, number: LB0_NUMBER };
         this.array::<InterfaceEntry>(names::MAP_INTERFACES)?.set(interface::place(LB0), numbered, 0)?;
         Ok(this)
     }
 
+    /// The object, with programs of other kinds not loaded yet.
+    pub fn object(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
+    /// What listens at [`SOCKETS`], in that order.
+    pub fn sockets(&self) -> &[Socket] {
+        &self.sockets
+    }
+
+    /// Runs a row, within one tick if that matters to it.
+    pub fn run(&mut self, row: &Row) -> Result<row::Result> {
+        self.within_a_tick(row, Self::run_once)
+    }
+
+    fn within_a_tick<T>(&mut self, row: &Row, run: fn(&mut Self, &Row) -> Result<T>) -> Result<T> {
+        loop {
+            let tick = namespace::now_ticks();
+            let result = run(self, row)?;
+            if row.world.syns == 0 || namespace::now_ticks() == tick {
+                return Ok(result);
+            }
+            // A capture has it once.
+            self.captured()?;
+        }
+    }
+
     /// Runs a row. Of a redirect the kernel does not say whereto here: the interface is told from the source
     /// address that the frame was given.
-    pub fn run(&mut self, row: &Row) -> Result<row::Result> {
+    fn run_once(&mut self, row: &Row) -> Result<row::Result> {
         self.write(&row.world).context("writing maps")?;
         let before = self.counters()?;
         let (verdict, frame) = self.test_run(row.program, &row.frame)?;
@@ -171,11 +215,21 @@ impl Bench {
     /// # Errors
     /// It moved a counter, a record or a next hop.
     pub fn why(&mut self, row: &Row) -> Result<(Vec<u8>, Trace)> {
+        self.within_a_tick(row, Self::why_once)
+    }
+
+    fn why_once(&mut self, row: &Row) -> Result<(Vec<u8>, Trace)> {
         self.write(&row.world).context("writing maps")?;
         let why = Why { ingress: LB0, ..Why::default() };
         self.array::<Why>(names::MAP_WHY)?.set(0, why, 0)?;
         self.touched()?;
-        let before = (self.counters()?, self.records(row.world.now)?, self.hops()?, self.allowances_left()?);
+        let before = (
+            self.counters()?,
+            self.records(row.world.now)?,
+            self.hops()?,
+            self.allowances_left()?,
+            self.syns()?,
+        );
         let program: &Xdp = self.ebpf.program(names::PROGRAM_WHY).context("lb_why")?.try_into()?;
         let mut out = vec![0; 4096];
         // Without a context, as control asks.
@@ -184,7 +238,13 @@ impl Bench {
         let result = program.test_run(options).context("BPF_PROG_TEST_RUN")?;
         out.truncate(result.data_size_out as usize);
         ensure!(result.return_value == 2, "lb_why returned {}", result.return_value);
-        let after = (self.counters()?, self.records(row.world.now)?, self.hops()?, self.allowances_left()?);
+        let after = (
+            self.counters()?,
+            self.records(row.world.now)?,
+            self.hops()?,
+            self.allowances_left()?,
+            self.syns()?,
+        );
         ensure!(self.touched()?.is_empty(), "it counts as activity");
         self.clear()?;
         ensure!(before == after, "something moved:\n{before:?}\n{after:?}");
@@ -224,6 +284,12 @@ impl Bench {
         Ok((0..cells.len()).filter(|at| cells[*at] != 0).collect())
     }
 
+    /// SYNs that each core has counted.
+    fn syns(&mut self) -> Result<Vec<u32>> {
+        let map = PerCpuArray::<_, Budget>::try_from(self.map(names::MAP_SYNS)?)?;
+        Ok(map.get(&0, 0)?.iter().map(|budget| budget.spent).collect())
+    }
+
     /// Next hops that each core keeps for each backend.
     fn hops(&mut self) -> Result<Vec<Vec<HopEntry>>> {
         let map = PerCpuArray::<_, HopEntry>::try_from(self.map(names::MAP_HOPS)?)?;
@@ -256,6 +322,8 @@ impl Bench {
             1 => Verdict::Drop,
             2 => Verdict::Pass,
             3 => Verdict::Transmit,
+            // Nobody wrote a way out into it: it is on its way to the one other core.
+            4 if out == frame => Verdict::Moved,
             4 => Verdict::Redirect { interface: if out[6..12] == LB1_MAC { LB1 } else { 0 } },
             other => bail!("{name} returned {other}"),
         };
@@ -334,6 +402,18 @@ impl Bench {
         for (index, value) in guard.lengths.iter().chain(&world.lengths()) {
             lengths.set(*index, value, 0)?;
         }
+        let mut listeners = self.hash::<SteerKey, SteerEntry>(names::MAP_STEER_LISTENERS)?;
+        for (key, entry) in &world.listeners {
+            listeners.insert(key, entry, 0)?;
+        }
+        self.array::<Spread>(names::MAP_SPREAD)?.set(0, world.spread_entry(), 0)?;
+        let mut cores = self.array::<u32>(names::MAP_SPREAD_CORES)?;
+        for (worker, core) in (0..).zip(&world.cores) {
+            cores.set(worker, core, 0)?;
+        }
+        let mut syns = PerCpuArray::<_, Budget>::try_from(self.map(names::MAP_SYNS)?)?;
+        let all = vec![Budget { tick: namespace::now_ticks(), spent: world.syns }; syns.get(&0, 0)?.len()];
+        syns.set(0, PerCpuValues::try_from(all)?, 0)?;
         Ok(())
     }
 
@@ -372,6 +452,10 @@ impl Bench {
         let mut links = self.hash::<u32, LinkEntry>(names::MAP_LINKS)?;
         for key in links.keys().collect::<std::result::Result<Vec<_>, _>>()? {
             links.remove(&key)?;
+        }
+        let mut listeners = self.hash::<SteerKey, SteerEntry>(names::MAP_STEER_LISTENERS)?;
+        for key in listeners.keys().collect::<std::result::Result<Vec<_>, _>>()? {
+            listeners.remove(&key)?;
         }
         let guard = std::mem::take(&mut self.guard);
         self.write_guard(&guard, |_| 0, |_| GuardBucket::default())
@@ -428,7 +512,8 @@ impl Bench {
     }
 
     fn counters(&mut self) -> Result<Counters> {
-        let reasons = self.sums(names::MAP_REASONS, Reason::ALL.len())?;
+        let counted = self.sums(names::MAP_REASONS, reason::COUNT as usize)?;
+        let reasons = Reason::ALL.iter().map(|reason| counted[*reason as usize]).collect();
         let drops = PerCpuArray::<_, u64>::try_from(self.map(names::MAP_DROPS)?)?;
         let drops = Reason::ALL
             .iter()
@@ -482,6 +567,44 @@ impl Bench {
     fn allowances(&mut self) -> Result<HashMap<&mut MapData, [u8; 16], u64>> {
         self.hash(names::MAP_NEW_FLOWS)
     }
+}
+
+/// Puts every program that `lb_ingress` calls, loaded, where it does.
+pub fn place_calls(ebpf: &mut Ebpf) -> Result<()> {
+    let mut place = |call: u32, name: &str| -> Result<()> {
+        let program: &Xdp = ebpf.program(name).with_context(|| name.to_owned())?.try_into()?;
+        let program = program.fd()?.try_clone()?;
+        let map = ebpf.map_mut(names::MAP_PROGRAMS).context(names::MAP_PROGRAMS)?;
+        Ok(ProgramArray::try_from(map)?.set(call, &program, 0)?)
+    };
+    CALLS.into_iter().try_for_each(|(call, name)| place(call, name))
+}
+
+/// Every core that there is can be spread to, and every port of [`SOCKETS`] is a listener's.
+fn spread_over(ebpf: &mut Ebpf, cores: u32) -> Result<()> {
+    let mut cpus = CpuMap::try_from(ebpf.map_mut(names::MAP_SPREAD_CPUS).context(names::MAP_SPREAD_CPUS)?)?;
+    for core in 0..cores.min(2) {
+        cpus.set(core, SPREAD_QUEUE, None, 0)?;
+    }
+    let map = ebpf.map_mut(names::MAP_SPREAD_PORTS).context(names::MAP_SPREAD_PORTS)?;
+    let mut ports = Array::<_, u32>::try_from(map)?;
+    for socket in sockets() {
+        let (word, bit) = port_bit(socket.port());
+        ports.set(word, ports.get(&word, 0)? | bit, 0)?;
+    }
+    Ok(())
+}
+
+/// Listens at an address.
+pub fn listen(address: SocketAddr) -> Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
 }
 
 /// A name as often as its counter moved.

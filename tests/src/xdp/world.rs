@@ -9,7 +9,7 @@
 
 use std::{
     collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use lb_abi::{
@@ -21,11 +21,13 @@ use lb_abi::{
     lengths::{Lengths, VIP_V4, VIP_V6, index},
     limit::{Allowance, Limits},
     link::LinkEntry,
-    meta::{FLAG_NAT, FLAG_WIDE_VIPS, Meta},
+    meta::{FLAG_COOKIES, FLAG_NAT, FLAG_SPREAD, FLAG_WIDE_VIPS, Meta},
     nat::{NatEntry, NatPool},
     quic::{QuicEntry, Server},
     slot::{GRACE_TICKS, Phase, Slot},
     source::{SourceKey, SourceTree},
+    spread::Spread,
+    steer::{MODE_HASH, SteerEntry, SteerKey},
     subject,
     vip::{ECHO, FLOWS_NONE, FORWARD_NAT, FRAGMENTS, NAT_SOURCE, RANGE, VipEntry, VipKey},
 };
@@ -64,6 +66,12 @@ pub const NAT_FLOWS_LEN: usize = 4;
 pub const NAT_CORES: u32 = 2;
 /// Counter index of every VIP.
 pub const VIP: u32 = 3;
+/// This box's addresses.
+pub const OWN: [&str; 4] = ["10.0.0.1", "10.0.1.1", "fd00::1", "fd01::1"];
+/// The cookie of every SYN on the host; the kernel's are another each time.
+pub const COOKIE: u32 = 0xdead_beef;
+/// What sockets listen at, in the kernel.
+pub const SOCKETS: [&str; 4] = ["10.0.0.1:8080", "0.0.0.0:8081", "[fd00::1]:8080", "[::]:8081"];
 /// Key of every VIP's flow hash.
 pub const HASH_KEY: [u64; 2] = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210];
 
@@ -121,7 +129,8 @@ pub fn address(text: &str) -> [u8; 16] {
     form(text.parse().expect("an IP address"))
 }
 
-fn form(address: IpAddr) -> [u8; 16] {
+/// The same of one that is read.
+pub fn form(address: IpAddr) -> [u8; 16] {
     match address {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
         IpAddr::V6(v6) => v6.octets(),
@@ -143,6 +152,11 @@ fn entry(flags: u32) -> VipEntry {
         last_port: 0,
         pad: 0,
     }
+}
+
+/// [`SOCKETS`], read.
+pub fn sockets() -> [SocketAddr; 4] {
+    SOCKETS.map(|socket| socket.parse().expect("an address and a port"))
 }
 
 /// The key of a flow.
@@ -196,6 +210,12 @@ pub struct World {
     pub allow: Vec<(IpAddr, u32)>,
     /// `LINKS`.
     pub links: Vec<(u32, LinkEntry)>,
+    /// `STEER_LISTENERS`.
+    pub listeners: Vec<(SteerKey, SteerEntry)>,
+    /// `SPREAD_CORES`, by worker; the hash is a VIP's.
+    pub cores: Vec<u32>,
+    /// What stands in `SYNS` for the present tick, on each core.
+    pub syns: u32,
     /// ICMP errors that may still be sent; on the host only, as the kernel counts them by tick.
     pub answers_left: u32,
     /// Maps of translated flows.
@@ -359,6 +379,34 @@ impl World {
     /// What is known of an interface.
     pub fn link(mut self, interface: u32, entry: LinkEntry) -> Self {
         self.links.push((interface, entry));
+        self
+    }
+
+    /// A listener's group at an address, with flags; not necessarily of a socket's.
+    pub fn listener(mut self, bound: &str, flags: u32) -> Self {
+        let bound: SocketAddr = bound.parse().expect("an address and a port");
+        let key = SteerKey { address: form(bound.ip()), port: Be16::new(bound.port()), protocol: 6, pad: 0 };
+        let entry = SteerEntry { listener: 0, workers: 1, mode: MODE_HASH, flags };
+        self.listeners.push((key, entry));
+        self
+    }
+
+    /// Packets to the ports of [`SOCKETS`] are spread over cores, of which there are two: 0, where every row runs, and 1.
+    pub fn spread(mut self, cores: &[u32]) -> Self {
+        self.meta.flags |= FLAG_SPREAD;
+        self.cores = cores.to_vec();
+        self
+    }
+
+    /// `SPREAD`.
+    pub fn spread_entry(&self) -> Spread {
+        Spread { key: HASH_KEY, workers: self.cores.len() as u32, pad: 0 }
+    }
+
+    /// SYN cookies are on, and so many SYNs were seen in this tick.
+    pub fn flooded(mut self, syns: u32) -> Self {
+        self.meta.flags |= FLAG_COOKIES;
+        self.syns = syns;
         self
     }
 

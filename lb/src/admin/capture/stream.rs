@@ -11,8 +11,9 @@ use lb_abi::{
     slot::{Phase, Slot},
     source::OWN,
     trace::{
-        STEP_BACKEND, STEP_NEW_FLOW, STEP_QUIC, STEP_RECORD_FOUND, STEP_SLOT, STEP_SOURCE_ASKED,
-        STEP_VIP_FOUND, Trace, VERDICT_DROP, VERDICT_PASS, VERDICT_TRANSLATE, VERDICT_TRANSMIT,
+        STEP_BACKEND, STEP_NEW_FLOW, STEP_QUIC, STEP_RECORD_FOUND, STEP_SLOT, STEP_SOURCE_ASKED, STEP_SPREAD,
+        STEP_VIP_FOUND, Trace, VERDICT_COOKIE, VERDICT_DROP, VERDICT_PASS, VERDICT_TRANSLATE,
+        VERDICT_TRANSMIT,
     },
     vip::{FORWARD_GUE, FORWARD_IPIP, FORWARD_L2DSR},
 };
@@ -108,7 +109,7 @@ const fn xdp_action(verdict: u32) -> Option<u64> {
         VERDICT_PASS => Some(2),
         VERDICT_TRANSMIT => Some(3),
         // Not known yet.
-        VERDICT_TRANSLATE => None,
+        VERDICT_TRANSLATE | VERDICT_COOKIE => None,
         _ => Some(4),
     }
 }
@@ -116,9 +117,10 @@ const fn xdp_action(verdict: u32) -> Option<u64> {
 /// What became of a packet, in one line: `dropped: mtu; vip dns; backend dns/10.0.1.53 (id 3); slot settled`.
 fn comment(view: &View, feed: &Feed, trace: &Trace) -> String {
     let has = |step| trace.steps & step != 0;
-    let reason = Reason::ALL.get(trace.reason as usize).copied().unwrap_or(Reason::Abi);
+    let reason = Reason::of_number(trace.reason).unwrap_or(Reason::Abi);
     let mut parts = vec![match reason.fate() {
         _ if trace.verdict == VERDICT_TRANSLATE => "on to translation".to_owned(),
+        _ if trace.verdict == VERDICT_COOKIE => "on to SYN cookies".to_owned(),
         Fate::Forward => format!("{}{}", reason.name(), by(trace)),
         Fate::Answer => format!("answered: {}", reason.name()),
         Fate::Drop => format!("dropped: {}", reason.name()),
@@ -152,6 +154,9 @@ fn comment(view: &View, feed: &Feed, trace: &Trace) -> String {
     if has(STEP_RECORD_FOUND) {
         parts.push("recorded flow".to_owned());
     }
+    if has(STEP_SPREAD) {
+        parts.push(format!("core {}", trace.core));
+    }
     if has(STEP_NEW_FLOW) {
         parts.push("new flow".to_owned());
     }
@@ -172,7 +177,7 @@ mod tests {
     use std::time::Duration;
 
     use futures_lite::{StreamExt as _, future::block_on};
-    use lb_abi::capture::CaptureRecord;
+    use lb_abi::{capture::CaptureRecord, trace::VERDICT_MOVED};
 
     use super::*;
     use crate::admin::{capture::blocks, fixture};
@@ -209,6 +214,13 @@ mod tests {
         assert_eq!(said(&denied), "dropped: denied");
         let passed = Trace { reason: Reason::NotOurs as u32, ..Trace::default() };
         assert_eq!(said(&passed), "passed: not-ours");
+        let (steps, core) = (STEP_SPREAD, 3);
+        assert_eq!(said(&Trace { steps, core, ..passed }), "passed: not-ours; core 3");
+        let moved = Trace { steps, core, reason: Reason::Spread as u32, verdict: VERDICT_MOVED, ..passed };
+        assert_eq!(said(&moved), "passed: spread; core 3");
+        assert_eq!(xdp_action(moved.verdict), Some(4), "as a redirect");
+        let flooded = Trace { verdict: VERDICT_COOKIE, ..passed };
+        assert_eq!((&*said(&flooded), xdp_action(flooded.verdict)), ("on to SYN cookies", None));
     }
 
     #[test]

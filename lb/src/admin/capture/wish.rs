@@ -216,9 +216,9 @@ mod tests {
         .unwrap();
         let filter = wish.filter;
         assert_eq!((filter.backend, filter.protocol, filter.snap, filter.flags), (3, 17, 64, FLAG_PAYLOAD));
-        let bits =
-            [Reason::Mtu, Reason::Ttl, Reason::Echo, Reason::TooBig].map(|reason| 1u64 << reason as u32);
-        assert_eq!(filter.reasons, bits.iter().sum::<u64>());
+        let answered = [Reason::Echo, Reason::TooBig, Reason::SynCookie];
+        let bits = [Reason::Mtu, Reason::Ttl].into_iter().chain(answered).map(|reason| 1u64 << reason as u32);
+        assert_eq!(filter.reasons, bits.sum::<u64>());
         assert_eq!(filter.sample, u32::MAX / 4);
         assert_eq!(filter.source[10..], [0xff, 0xff, 198, 51, 100, 0]);
         assert_eq!(filter.source_mask[10..], [0xff, 0xff, 0xff, 0xff, 0xff, 0]);

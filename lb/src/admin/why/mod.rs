@@ -1,8 +1,8 @@
 //! `GET /v1/why?flow=...`: what would become of a packet, asked of the loaded program and the live tables.
 //!
 //! The packet of the question (see [`crate::model::Question`]) is run through `lb_why`: it reads what `lb_ingress`
-//! reads, and counts, records and sends nothing. What it cannot know is whether the flow table has room, and whether a core
-//! has told as many senders as it may that packets do not fit.
+//! reads, and counts, records and sends nothing. What it cannot know is whether the flow table has room, whether a core
+//! has told as many senders as it may that packets do not fit, and whether another core than its own is flooded with SYNs.
 
 mod kernel;
 mod steps;
@@ -11,7 +11,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use lb_abi::{
     reason::{Fate, Reason},
-    trace::{Trace, VERDICT_TRANSLATE},
+    trace::{Trace, VERDICT_COOKIE, VERDICT_TRANSLATE},
 };
 use serde_json::{Value, json};
 
@@ -62,25 +62,27 @@ pub struct Asked<'a> {
 
 /// `{ "question", "outcome", "reason", "text", "steps": [{ "step", "text", ... }, ...] }`.
 ///
-/// `outcome` is forwarded, translated (on to `lb_nat`, which is not asked), answered, dropped or passed (to the kernel);
-/// `text` says all of it in one line, and each
-/// step what it found. `reason` is null where XDP does not see the packet.
+/// `outcome` is forwarded, translated (on to `lb_nat`, which is not asked), flooded (on to `lb_cookie`, the same: in a flood
+/// of SYNs on the core that was asked), answered, dropped or passed (to the kernel); `text` says all of it in one line, and
+/// each step what it found. `reason` is null where XDP does not see the packet.
 pub fn render(view: &View, asked: Asked<'_>) -> Value {
     let mut steps = Vec::new();
     let reason = asked.reading.map(|reading| {
-        let reason = Reason::ALL.get(reading.trace.reason as usize).copied().unwrap_or(Reason::Abi);
+        let reason = Reason::of_number(reading.trace.reason).unwrap_or(Reason::Abi);
         Teller { view, question: asked.question, reading, reason }.tell(&mut steps);
         reason
     });
-    let translated = asked.reading.is_some_and(|reading| reading.trace.verdict == VERDICT_TRANSLATE);
+    let verdict = asked.reading.map(|reading| reading.trace.verdict);
     let outcome = match reason.map(Reason::fate) {
-        _ if translated => "translated",
+        _ if verdict == Some(VERDICT_TRANSLATE) => "translated",
+        _ if verdict == Some(VERDICT_COOKIE) => "flooded",
         Some(Fate::Forward) => "forwarded",
         Some(Fate::Answer) => "answered",
         Some(Fate::Drop) => "dropped",
         Some(Fate::Pass) | None => "passed",
     };
-    if outcome == "passed" {
+    let may_pass = ["passed", "flooded"].contains(&outcome);
+    if may_pass {
         steps.extend(kernel::steps(view, &asked));
     }
     let text = match (reason, asked.reading) {
@@ -89,7 +91,7 @@ pub fn render(view: &View, asked: Asked<'_>) -> Value {
         }
         _ => "passes to the kernel: no interface carries lb_ingress".to_owned(),
     };
-    let text = match steps.last().filter(|_| outcome == "passed").and_then(|step| step["text"].as_str()) {
+    let text = match steps.last().filter(|_| may_pass).and_then(|step| step["text"].as_str()) {
         Some(taker) => format!("{text}; {taker}"),
         None => text,
     };

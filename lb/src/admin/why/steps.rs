@@ -15,7 +15,8 @@ use lb_abi::{
     trace::{
         STEP_ALLOWED, STEP_BACKEND, STEP_CLOCK, STEP_DENY_ASKED, STEP_LIMIT_ASKED, STEP_QUIC,
         STEP_RECORD_ASKED, STEP_RECORD_FOUND, STEP_RECORD_LEFT, STEP_ROUTE_ASKED, STEP_ROUTE_FOUND,
-        STEP_SLOT, STEP_SOURCE_ASKED, STEP_VIP_ASKED, STEP_VIP_FOUND, Trace, VERDICT_TRANSLATE,
+        STEP_SLOT, STEP_SOURCE_ASKED, STEP_SPREAD, STEP_VIP_ASKED, STEP_VIP_FOUND, Trace, VERDICT_COOKIE,
+        VERDICT_TRANSLATE,
     },
     vip::{FLOWS_NONE, FORWARD_GUE, FORWARD_IPIP, FORWARD_L2DSR, HASH_PORT, HASH_SOURCE},
 };
@@ -60,6 +61,11 @@ impl Teller<'_> {
 
     /// The end, in one line.
     pub(super) fn conclusion(&self) -> String {
+        if self.trace().verdict == VERDICT_COOKIE {
+            return "goes on to lb_cookie, in a flood of SYNs: answered with a cookie where the kernel would send one now, \
+                    else passes to the kernel"
+                .to_owned();
+        }
         if self.trace().verdict == VERDICT_TRANSLATE {
             let text = if self.has(STEP_VIP_FOUND) {
                 "goes on to lb_nat: the vip translates addresses; `lb show flows` has its flows"
@@ -78,6 +84,12 @@ impl Teller<'_> {
                 format!("answered by XDP itself: {}: {}", self.reason.name(), self.reason.describe())
             }
             Fate::Drop => format!("dropped: {}: {}", self.reason.name(), self.reason.describe()),
+            Fate::Pass if self.has(STEP_SPREAD) => {
+                format!(
+                    "passes to the kernel on core {}, whose worker owns the flow: no vip",
+                    self.trace().core
+                )
+            }
             Fate::Pass if self.reason == Reason::NotOurs => "passes to the kernel: no vip".to_owned(),
             Fate::Pass => {
                 format!("passes to the kernel: {}: {}", self.reason.name(), self.reason.describe())

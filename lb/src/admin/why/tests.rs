@@ -231,6 +231,30 @@ fn what_passes_is_followed_to_its_listener() {
     assert!(text(&told, "kernel").contains("answers echo"));
 }
 
+/// Where listeners take cookies or their packets are spread, the kernel comes after that.
+#[test]
+fn a_listeners_packet_is_followed_to_its_core_and_into_a_flood() {
+    const TAKER: &str = "; listener web (http) takes it: ";
+    let ask = |reading: &Reading| answer("tcp 198.51.100.7:1234 -> 127.0.0.1:8080", Some(reading), &[]);
+    let line = |told: &Value| told["text"].as_str().unwrap().to_owned();
+    let on_core = format!("passes to the kernel on core 3, whose worker owns the flow: no vip{TAKER}");
+    let mut reading = passed();
+    (reading.trace.steps, reading.trace.core) = (reading.trace.steps | STEP_SPREAD, 3);
+    let told = ask(&reading);
+    assert_eq!((&told["outcome"], &told["reason"]), (&json!("passed"), &json!("not-ours")), "it is there");
+    assert!(line(&told).starts_with(&on_core), "{told}");
+    (reading.trace.reason, reading.trace.verdict) = (Reason::Spread as u32, VERDICT_MOVED);
+    let told = ask(&reading);
+    assert_eq!((&told["outcome"], &told["reason"]), (&json!("passed"), &json!("spread")));
+    assert!(line(&told).starts_with(&on_core), "{told}");
+
+    let mut reading = passed();
+    (reading.trace.steps, reading.trace.verdict) = (STEP_VIP_ASKED, VERDICT_COOKIE);
+    let told = ask(&reading);
+    assert_eq!(told["outcome"], "flooded");
+    assert!(line(&told).starts_with("goes on to lb_cookie") && line(&told).contains(TAKER), "{told}");
+}
+
 #[test]
 fn a_range_of_addresses_and_ports_goes_before_what_is_bound() {
     let mut view = fixture::view();

@@ -9,7 +9,7 @@ use super::{
     reader::{At, Table, Value},
     schema,
 };
-use crate::config::{BindRange, HostPattern, Listener, PathPattern, Protocol, Route, Steer};
+use crate::config::{BindRange, HostPattern, Listener, PathPattern, Protocol, Route, Steer, SynCookies};
 
 /// What was read of a listener.
 pub(super) struct ListenerDraft {
@@ -23,6 +23,7 @@ pub(super) struct ListenerDraft {
     /// Whether there is a key `pool`, readable or not.
     pub(super) has_pool: bool,
     steer: Steer,
+    syn_cookies: SynCookies,
 }
 
 impl ListenerDraft {
@@ -31,6 +32,7 @@ impl ListenerDraft {
         let bind = table.required("bind", rule).and_then(|value| value.items(rule));
         let protocol = table.required("protocol", "must be \"http\" or \"tcp\"");
         let steer = table.value("steer").and_then(|value| value.choice(&schema::STEERS));
+        let syn_cookies = table.value("syn_cookies").and_then(|value| value.choice(&schema::SYN_COOKIES));
         // Read for its refusals: "off" is all there is.
         if let Some(value) = table.value("proxy_protocol") {
             value.choice(&schema::PROXY_PROTOCOLS);
@@ -46,6 +48,7 @@ impl ListenerDraft {
             has_pool: pool.is_some(),
             pool: reference(pool, "pool"),
             steer: steer.map(|at| at.value).unwrap_or_default(),
+            syn_cookies: syn_cookies.map(|at| at.value).unwrap_or_default(),
         }
     }
 
@@ -57,6 +60,7 @@ impl ListenerDraft {
             protocol: self.protocol?.value,
             pool: self.pool.map(|at| at.value),
             steer: self.steer,
+            syn_cookies: self.syn_cookies,
         })
     }
 }

@@ -76,6 +76,7 @@ pub(super) fn xdp(top: &Table<'_>) -> Option<Xdp> {
             false => item.fault(Fault::new("this interface is listed already")),
         }
     }
+    let spread = table.value("spread").and_then(|value| value.choice(&schema::SPREADS));
     let secret = table.value("secret").and_then(|value| {
         value.parsed_secret("a secret is given by reference, as in \"file:secret\"", file_reference)
     });
@@ -88,6 +89,7 @@ pub(super) fn xdp(top: &Table<'_>) -> Option<Xdp> {
         allow: list("allow"),
         outer_source: table.value("outer_source").map(|value| outer_source(&value)).unwrap_or_default(),
         new_flows,
+        spread: spread.map(|at| at.value).unwrap_or_default(),
         secret,
     })
 }

@@ -2,7 +2,7 @@
 //!
 //! The one list of names: unknown keys, refusals and suggestions all come from here.
 
-use crate::config::{Balance, Forward, HashBy, Protocol, Steer, Transport, XdpMode};
+use crate::config::{Balance, Forward, HashBy, Protocol, Spread, Steer, SynCookies, Transport, XdpMode};
 
 /// Keys of one table.
 pub(super) struct Keys {
@@ -53,7 +53,7 @@ pub(super) const RUNTIME: Keys = Keys { supported: &["workers"], later: &[] };
 
 /// `[xdp]`.
 pub(super) const XDP: Keys = Keys {
-    supported: &["interfaces", "deny", "allow", "outer_source", "secret", "new_flows_per_source"],
+    supported: &["interfaces", "deny", "allow", "outer_source", "spread", "secret", "new_flows_per_source"],
     later: &[],
 };
 
@@ -100,7 +100,7 @@ pub(super) const QUIC_KEYS: Keys = Keys { supported: &["0", "1", "2", "3", "4", 
 
 /// `[listener.NAME]`.
 pub(super) const LISTENER: Keys = Keys {
-    supported: &["bind", "protocol", "pool", "steer", "proxy_protocol"],
+    supported: &["bind", "protocol", "pool", "steer", "syn_cookies", "proxy_protocol"],
     later: &["tls", "trusted_proxies", "h2c"],
 };
 
@@ -140,6 +140,10 @@ pub(super) const KEEPALIVE: Keys = Keys { supported: &["idle", "per_worker"], la
 pub(super) const XDP_MODES: Choices<XdpMode> =
     Choices { supported: &[("native", XdpMode::Native), ("generic", XdpMode::Generic)], later: &[] };
 
+/// `xdp.spread`.
+pub(super) const SPREADS: Choices<Spread> =
+    Choices { supported: &[("on", Spread::On), ("off", Spread::Off)], later: &[] };
+
 /// `vip.forward`.
 pub(super) const FORWARDS: Choices<Forward> = Choices {
     supported: &[
@@ -175,6 +179,10 @@ pub(super) const PROTOCOLS: Choices<Protocol> =
 /// `listener.steer`.
 pub(super) const STEERS: Choices<Steer> =
     Choices { supported: &[("auto", Steer::Auto), ("core", Steer::Core), ("hash", Steer::Hash)], later: &[] };
+
+/// `listener.syn_cookies`.
+pub(super) const SYN_COOKIES: Choices<SynCookies> =
+    Choices { supported: &[("auto", SynCookies::Auto), ("off", SynCookies::Off)], later: &[] };
 
 /// `listener.proxy_protocol`.
 pub(super) const PROXY_PROTOCOLS: Choices<()> =

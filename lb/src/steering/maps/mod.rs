@@ -10,7 +10,10 @@ mod words;
 
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, ReusePortSockArray, SockMap},
+    maps::{
+        Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, ProgramArray, ReusePortSockArray,
+        SockMap,
+    },
 };
 use lb_abi::{
     backend::BackendEntry,
@@ -64,6 +67,8 @@ pub type SourceSets = Array<MapData, u32>;
 pub type Limits = Array<MapData, lb_abi::limit::Limits>;
 /// `FLOWS`.
 pub type Flows = HashMap<MapData, FlowKey, FlowRecord>;
+/// `PROGRAMS`, by call.
+pub type Programs = ProgramArray<MapData>;
 /// `REFUSED_AT`: one entry.
 pub type RefusedAt = Array<MapData, u32>;
 /// `LINKS`, by interface index.
@@ -127,6 +132,8 @@ pub struct Maps {
     pub limits: Limits,
     /// What is remembered of flows.
     pub flows: Flows,
+    /// What `lb_ingress` calls.
+    pub programs: Programs,
     /// When a flow last could not be recorded.
     pub refused_at: RefusedAt,
     /// What is known of interfaces.
@@ -199,6 +206,7 @@ impl Maps {
             source_sets: typed(object, names::MAP_SOURCE_SETS)?,
             limits: typed(object, names::MAP_LIMITS)?,
             flows: typed(object, names::MAP_FLOWS)?,
+            programs: typed(object, names::MAP_PROGRAMS)?,
             refused_at: typed(object, names::MAP_REFUSED_AT)?,
             links: typed(object, names::MAP_LINKS)?,
             nat: NatMaps::take(object)?,
@@ -260,9 +268,9 @@ pub(super) const SHAPES: [Shape; 39] = [
     shape::<u32, lb_abi::limit::Meter>(names::MAP_METER, 1),
     shape::<[u8; 16], u64>(names::MAP_NEW_FLOWS, bounds::NEW_FLOWS_MAX),
     shape::<FlowKey, FlowRecord>(names::MAP_FLOWS, bounds::FLOWS_MAX),
+    shape::<u32, u32>(names::MAP_PROGRAMS, names::CALLS),
     shape::<u32, Inserts>(names::MAP_INSERTS, 1),
     shape::<u32, u32>(names::MAP_REFUSED_AT, 1),
-    shape::<u32, u32>(names::MAP_PROGRAMS, 1),
     shape::<FlowKey, NatEntry>(names::MAP_NAT_OPENING, bounds::NAT_OPENING_MAX),
     shape::<FlowKey, NatEntry>(names::MAP_NAT_FLOWS, bounds::NAT_FLOWS_MAX),
     shape::<u32, NatPool>(names::MAP_NAT_POOLS, bounds::VIPS_MAX),

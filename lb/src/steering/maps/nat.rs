@@ -10,7 +10,7 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, ProgramArray},
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray},
 };
 use lb_abi::{
     flow::FlowKey,
@@ -26,10 +26,8 @@ use super::{
     Maps, take, typed,
 };
 
-/// The maps of translated flows, and what `lb_ingress` calls for them.
+/// The maps of translated flows.
 pub struct NatMaps {
-    /// `PROGRAMS`.
-    pub programs: ProgramArray<MapData>,
     /// `NAT_OPENING`: half-open flows.
     pub opening: NatFlows,
     /// `NAT_FLOWS`: established flows.
@@ -46,7 +44,6 @@ impl NatMaps {
     /// Takes them out of the object.
     pub(super) fn take(object: &mut Ebpf) -> Result<Self> {
         Ok(Self {
-            programs: typed(object, names::MAP_PROGRAMS)?,
             opening: NatFlows::of(take(object, names::MAP_NAT_OPENING)?, names::MAP_NAT_OPENING)?,
             flows: NatFlows::of(take(object, names::MAP_NAT_FLOWS)?, names::MAP_NAT_FLOWS)?,
             pools: typed(object, names::MAP_NAT_POOLS)?,

@@ -2,7 +2,9 @@
 //!
 //! They need root and the object; without these they say why and do nothing, which in CI is a failure.
 
+mod cookies;
 mod links;
+mod spread;
 mod steer;
 
 use std::{

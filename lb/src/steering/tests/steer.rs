@@ -56,6 +56,7 @@ fn steers(mut plane: Plane) {
         mode: SteerMode::Core,
         relieves: false,
         is_looked_up: false,
+        takes_cookies: false,
     };
     // Over loopback the packet is taken on the sender's core: this one belongs to worker 1.
     let mut cores = rustix::thread::CpuSet::new();

@@ -25,6 +25,7 @@ use crate::{
 mod about;
 mod answer;
 mod big;
+mod cookie;
 mod decap;
 mod forward;
 mod group;
@@ -36,6 +37,7 @@ mod nat;
 mod quic;
 mod refuse;
 mod source;
+mod spread;
 mod vips;
 
 /// All rows, for a world that is at tick `now`.
@@ -56,6 +58,8 @@ pub fn all(now: u32) -> Vec<Row> {
         links::rows(now),
         decap::rows(now),
         nat::rows(now),
+        cookie::rows(now),
+        spread::rows(now),
     ]
     .concat()
 }

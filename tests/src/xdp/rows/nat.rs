@@ -29,6 +29,7 @@ use crate::{
 mod ended;
 mod errors;
 mod led;
+mod listeners;
 mod opening;
 mod ways;
 
@@ -42,6 +43,7 @@ pub(super) fn rows(now: u32) -> Vec<Row> {
         back(now),
         errors::rows(now),
         ways::rows(now),
+        listeners::rows(now),
     ]
     .concat()
 }

@@ -112,6 +112,7 @@ fn the_example_is_read_as_written() {
     assert_eq!(listeners["web"].bind, ["0.0.0.0:443".parse().unwrap(), "[::]:443".parse().unwrap()]);
     assert_eq!((listeners["web"].protocol, listeners["web"].steer), (Protocol::Http, Steer::Auto));
     assert_eq!((listeners["db"].protocol, listeners["db"].steer), (Protocol::Tcp, Steer::Core));
+    assert_eq!(listeners["web"].syn_cookies, SynCookies::Auto);
     assert_eq!(listeners["db"].pool.as_deref(), Some("db"));
     let route = &routes["api-v1"];
     let hosts = [HostPattern::Exact("api.example.com".into()), HostPattern::Wildcard(".example.org".into())];

@@ -61,7 +61,7 @@ fn the_schema_holds_every_name_of_the_design() {
     };
     has(&TOP, "version runtime xdp admin limits vip listener tls route pool node state log upgrade health");
     has(&RUNTIME, "workers");
-    has(&XDP, "interfaces deny allow outer_source secret");
+    has(&XDP, "interfaces deny allow outer_source spread secret");
     has(&INTERFACE, "name mode gateway");
     has(&ADMIN, "socket http");
     has(
@@ -70,7 +70,7 @@ fn the_schema_holds_every_name_of_the_design() {
     );
     has(&STATE, "dir");
     has(&VIP, "address ports forward pool hash flows nat_source quic sources on_down");
-    has(&LISTENER, "bind protocol tls proxy_protocol trusted_proxies h2c steer pool");
+    has(&LISTENER, "bind protocol tls proxy_protocol trusted_proxies h2c steer syn_cookies pool");
     has(&TLS, "certificate key profile client_auth default ocsp");
     has(
         &ROUTE,

@@ -389,6 +389,11 @@ fn listeners() {
         ),
         (
             "steer = \"core\"",
+            "syn_cookies = ^\"on\"",
+            "listener.db.syn_cookies = \"on\": must be one of \"auto\", \"off\"",
+        ),
+        (
+            "steer = \"core\"",
             "steer = ^\"cpu\"",
             "listener.db.steer = \"cpu\": must be one of \"auto\", \"core\", \"hash\"",
         ),
