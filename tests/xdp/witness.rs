@@ -1,14 +1,8 @@
 //! Every row before a witness: a live one changes nothing, a dry one leaves nothing behind, and both tell the truth.
 
-use lb_abi::{
-    counter::FlowEvent,
-    meta::FLAG_NAT,
-    reason::Reason,
-    trace::{
-        STEP_ALLOWED, STEP_BACKEND, STEP_COUNTED, STEP_NEW_FLOW, STEP_RECORD_FOUND, STEP_RECORD_LEFT,
-        STEP_ROUTE_ASKED, STEP_ROUTE_FOUND, STEP_SLOT, STEP_TRAFFIC, STEP_VIP_ASKED, STEP_VIP_FOUND, Trace,
-        VERDICT_DROP, VERDICT_PASS, VERDICT_REDIRECT, VERDICT_TRANSLATE, VERDICT_TRANSMIT,
-    },
+use lb_abi::trace::{
+    STEP_ALLOWED, STEP_RECORD_FOUND, STEP_RECORD_LEFT, STEP_ROUTE_ASKED, STEP_ROUTE_FOUND, STEP_VIP_ASKED,
+    STEP_VIP_FOUND, Trace, VERDICT_TRANSLATE,
 };
 use lb_ebpf::{
     verdict::Verdict,
@@ -18,6 +12,7 @@ use lb_tests::xdp::{
     host, kernel, namespace,
     row::{Place, Program, Row},
     rows,
+    told::{check, depends_on_room},
     world::{LB0, NOBODY},
 };
 
@@ -26,55 +21,6 @@ const NOW: u32 = 0x0200_0010;
 
 fn of_ingress(now: u32) -> Vec<Row> {
     rows::all(now).into_iter().filter(|row| row.program == Program::Ingress).collect()
-}
-
-/// Whether a dry run cannot know: it does not try whether the flow table has room, and takes no core's answers for
-/// spent.
-fn depends_on_room(row: &Row) -> bool {
-    row.expected.events.contains(&FlowEvent::InsertRefused) || row.world.answers_left == 0
-}
-
-/// The notes say what the row says.
-fn check(row: &Row, trace: &Trace) -> Result<(), String> {
-    let expected = &row.expected;
-    let has = |step| trace.steps & step != 0;
-    if trace.verdict == VERDICT_TRANSLATE {
-        // What becomes of it is `lb_nat`'s to say and to count.
-        let is_true = row.world.meta.flags & FLAG_NAT != 0 && !has(STEP_COUNTED | STEP_TRAFFIC);
-        return if is_true { Ok(()) } else { Err(format!("{}: {trace:?}", row.name)) };
-    }
-    let verdict = match expected.verdict {
-        Verdict::Pass => (VERDICT_PASS, 0),
-        Verdict::Drop => (VERDICT_DROP, 0),
-        Verdict::Transmit => (VERDICT_TRANSMIT, LB0),
-        Verdict::Redirect { interface } => (VERDICT_REDIRECT, interface),
-        Verdict::Translate => (VERDICT_TRANSLATE, 0),
-    };
-    let events: Vec<FlowEvent> =
-        FlowEvent::ALL.into_iter().filter(|event| trace.events & (1 << *event as u32) != 0).collect();
-    let moved = expected.moved.first();
-    let is_true = has(STEP_COUNTED)
-        && expected.reasons == [Reason::ALL[trace.reason as usize]]
-        && (trace.verdict, trace.interface) == verdict
-        && events == expected.events
-        && has(STEP_TRAFFIC) == moved.is_some()
-        && moved.is_none_or(|moved| {
-            has(STEP_VIP_FOUND)
-                && has(STEP_SLOT)
-                && has(STEP_BACKEND)
-                && u32::from(moved.backend) == trace.backend
-                && moved.vip == trace.vip.vip
-                && has(STEP_NEW_FLOW) == (moved.new_flows == 1)
-        })
-        && (!has(STEP_RECORD_LEFT)
-            || expected.records.iter().any(|left| {
-                (left.backend, left.epoch, left.state)
-                    == (trace.record_left.backend, trace.record_left.epoch, trace.record_left.state)
-            }));
-    match is_true {
-        true => Ok(()),
-        false => Err(format!("{}: expected {expected:?}, noted {trace:?}", row.name)),
-    }
 }
 
 fn all_of(rows: &[Row], run: impl FnMut(&Row) -> Result<(), String>) {
@@ -145,7 +91,9 @@ fn lb_why_tells_what_lb_ingress_does() {
         if depends_on_room(row) {
             return Ok(());
         }
-        if row.expected.verdict != Verdict::Drop && frame != row.expected.frame {
+        // What is translated is `lb_nat`'s to rewrite.
+        let left = if trace.verdict == VERDICT_TRANSLATE { &row.frame } else { &row.expected.frame };
+        if row.expected.verdict != Verdict::Drop && frame != *left {
             return Err(format!("{}: another frame", row.name));
         }
         check(row, &trace)
