@@ -41,7 +41,13 @@ fn answer_v4<P: Packet>(packet: &mut P, ip: &Ip) -> Option<()> {
     let [a, b, c, d] = packet.load(ip.at + 12)?;
     packet.store(ip.at + 12, [c, d, a, b])?;
     replace(packet, ip.at + 8, [OUTER_TTL, ip.protocol])?;
-    replace(packet, ip.at + IPV4_LEN, [0, 0])
+    let at = ip.at + IPV4_LEN;
+    replace(packet, at, [0, 0])?;
+    // What is summed may be nothing but zeros now, and that takes 0xffff; anywhere else it means the same as 0.
+    if let [0] = packet.load(at + 2)? {
+        packet.store(at + 2, [0xffff])?;
+    }
+    Some(())
 }
 
 #[inline(always)]

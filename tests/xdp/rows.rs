@@ -29,6 +29,11 @@ fn all_of(rows: &[Row], run: impl FnMut(&Row) -> Result<(), String>) {
     assert!(failures.is_empty(), "{} of {} rows:\n{}", failures.len(), rows.len(), failures.join("\n"));
 }
 
+fn all_now(rows: impl Fn(u32) -> Vec<Row>, run: impl FnMut(&Row) -> Result<(), String>) {
+    let failures = namespace::each_row(rows, run);
+    assert!(failures.is_empty(), "{} rows:\n{}", failures.len(), failures.join("\n"));
+}
+
 #[test]
 fn host_rows() {
     all_of(&rows::all(NOW), |row| row.check(host::run(row)));
@@ -93,7 +98,7 @@ fn kernel_rows() {
     }
     let mut bench = kernel::Bench::new().expect("the object loads and attaches");
     let has_two_cores = aya::util::nr_cpus().is_ok_and(|cores| cores > 1);
-    all_of(&rows::all(namespace::now_ticks()), |row| match row.place {
+    all_now(rows::all, |row| match row.place {
         Place::HostOnly(_) => Ok(()),
         Place::Both if !has_two_cores && row.expected.verdict == Verdict::Moved => {
             eprintln!("skipped: {}: there is but one core", row.name);

@@ -8,6 +8,7 @@ mod build_ebpf;
 mod ci;
 mod demo;
 mod elf;
+mod fuzz;
 mod machine;
 mod needs;
 mod peers;
@@ -34,6 +35,7 @@ usage: cargo xtask VERB
   e2e [ARGS]        the network-namespace tests alone
   vmtest [KERNEL]   the packet programs on the kernels that Debian ships, under qemu
   demo              a tour of the three ways through the box, in network namespaces (root)
+  fuzz WHAT [...]   what reads foreign bytes, under libFuzzer: `list`, or TARGET [--seconds N] [FILE...]
   bench WHAT [...]  lb beside its peers: `list`, a scenario, or `report` (root; bench/README.md)
   tidy              import directions, doors of unsafe and of heavy dependencies, sizes
   ci                format, lints, tidy, test, vmtest: what has to pass before a change lands";
@@ -64,6 +66,7 @@ fn dispatch(arguments: &[String]) -> Result<ExitCode> {
         "e2e" => test::e2e(&workspace, rest),
         "vmtest" => vmtest::verb(&workspace, rest),
         "demo" => demo::verb(&workspace, rest),
+        "fuzz" => fuzz::verb(&workspace, rest),
         "bench" => bench::verb(&workspace, rest),
         "tidy" => none(rest).and_then(|()| tidy::verb(&workspace)),
         "ci" => none(rest).and_then(|()| ci::verb(&workspace)),

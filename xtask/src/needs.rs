@@ -18,6 +18,8 @@ pub(crate) enum Group {
     Test,
     /// To unpack other kernels and put a guest together.
     Machine,
+    /// To build a fuzzer.
+    Fuzz,
     /// To measure: what Debian has of peers and tools.
     Bench,
     /// To measure: what other registries have of them.
@@ -64,6 +66,7 @@ const NEEDS: &[Need] = &[
     tool(Group::Machine, "strip", "binutils", "takes debug information out of what a guest runs"),
     tool(Group::Machine, "ldd", "libc-bin", "tells what a guest needs beside it"),
     tool(Group::Machine, "dpkg-deb", "dpkg", "unpacks Debian's kernels"),
+    tool(Group::Fuzz, "c++", "g++", "builds libFuzzer"),
     tool(Group::Bench, "haproxy", "haproxy", "a baseline"),
     Need {
         group: Group::Bench,

@@ -20,7 +20,7 @@ use crate::{
 
 /// `setup [--bench]`.
 pub(crate) fn verb(workspace: &Workspace, arguments: &[String]) -> Result<ExitCode> {
-    let mut groups = vec![Group::Build, Group::Bpf, Group::Test, Group::Machine];
+    let mut groups = vec![Group::Build, Group::Bpf, Group::Test, Group::Machine, Group::Fuzz];
     for argument in arguments {
         match argument.as_str() {
             "--bench" => groups.extend([Group::Bench, Group::Peers]),

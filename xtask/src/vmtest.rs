@@ -32,11 +32,11 @@ use crate::{
 const KERNELS: [Series; 2] = [Series { name: "6.1" }, Series { name: "6.12" }];
 
 /// One guest, from power to its last word; many times what it takes.
-const LIMIT: Duration = Duration::from_secs(420);
+const LIMIT: Duration = Duration::from_secs(900);
 
 /// What runs there: every program loaded, the rows, real frames, links and listener groups, and the daemon where
 /// its way into the kernel depends on the version (clsact or tcx, sk_lookup, pinned links).
-const SUITES: [Suite; 8] = [
+const SUITES: [Suite; 9] = [
     Suite { program: "xdp_object", source: "tests/xdp/object.rs", arguments: &["--test-threads=1"] },
     Suite {
         program: "xdp_rows",
@@ -45,6 +45,7 @@ const SUITES: [Suite; 8] = [
     },
     Suite { program: "xdp_witness", source: "tests/xdp/witness.rs", arguments: &["--test-threads=1"] },
     Suite { program: "xdp_cookie", source: "tests/xdp/cookie.rs", arguments: &["--test-threads=1"] },
+    Suite { program: "xdp_nat", source: "tests/xdp/nat/main.rs", arguments: &["--test-threads=1"] },
     Suite { program: "xdp_probe", source: "tests/xdp/probe.rs", arguments: &["--test-threads=1"] },
     Suite { program: "xdp_wire", source: "tests/xdp/wire.rs", arguments: &["--test-threads=1"] },
     Suite { program: "lb", source: "lb/src/lib.rs", arguments: &["--test-threads=1", "steering::tests::"] },

@@ -12,4 +12,5 @@ pub mod nat;
 pub mod row;
 pub mod rows;
 pub mod tap;
+pub mod told;
 pub mod world;

@@ -84,6 +84,21 @@ fn ip(batch: &str) -> Result<()> {
     Ok(())
 }
 
+/// Runs rows of now, one after the other: what failed. Where a kernel is slow, they are made anew, so that what is to be
+/// some seconds old is not some more.
+pub fn each_row(rows: impl Fn(u32) -> Vec<Row>, mut run: impl FnMut(&Row) -> Result<(), String>) -> Vec<String> {
+    let (mut now, mut failed) = (now_ticks(), Vec::new());
+    let mut fresh = rows(now);
+    for at in 0..fresh.len() {
+        if now_ticks() != now {
+            now = now_ticks();
+            fresh = rows(now);
+        }
+        failed.extend(run(&fresh[at]).err());
+    }
+    failed
+}
+
 /// The clock that the programs read, in ticks.
 pub fn now_ticks() -> u32 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);

@@ -21,6 +21,8 @@ pub(super) fn rows(now: u32) -> Vec<Row> {
         answered("echo with a tag", &v4.clone().tag(0x8100, 5)),
         answered("echo with two tags", &v6.clone().tag(0x88a8, 5).tag(0x8100, 6)),
         answered("echo with its last hop", &v4.clone().ttl(1)),
+        frame("echo of nothing but zeros", &world, zeros(&v4, 8, [0xf7, 0xff]))
+            .transmitted(Reason::Echo, zeros(&v4.clone().reply(), 0, [0xff, 0xff])),
         row("echo is off, IPv4", &silent, &v4),
         row("echo is off, IPv6", &silent, &v6),
         row(
@@ -37,4 +39,13 @@ pub(super) fn rows(now: u32) -> Vec<Row> {
         frame("an echo request with a code", &world, edited(&v4, |frame| frame[35] = 1)),
         frame("ICMPv6 over IPv4", &world, edited(&v4, |frame| frame[23] = 58)),
     ]
+}
+
+/// An ICMP message of a type and a checksum, and zeros behind them.
+fn zeros(packet: &Packet, kind: u8, check: [u8; 2]) -> Vec<u8> {
+    edited(packet, |frame| {
+        frame[34..].fill(0);
+        frame[34] = kind;
+        frame[36..38].copy_from_slice(&check);
+    })
 }

@@ -1,0 +1,35 @@
+//! The targets.
+
+pub mod admin;
+pub mod body;
+pub mod config;
+pub mod packet;
+pub mod request;
+pub mod response;
+pub mod stream;
+pub mod why;
+
+/// One of them.
+#[derive(Debug)]
+pub struct Target {
+    /// Its file's name, too.
+    pub name: &'static str,
+    /// Panics where a property does not hold for these bytes.
+    pub run: fn(&[u8]),
+    /// Inputs to begin with.
+    pub seeds: fn() -> Vec<Vec<u8>>,
+    /// Pieces that inputs are made of.
+    pub words: fn() -> Vec<Vec<u8>>,
+}
+
+/// All, by name.
+pub const ALL: &[Target] = &[
+    admin::TARGET,
+    body::TARGET,
+    config::TARGET,
+    packet::TARGET,
+    request::TARGET,
+    response::TARGET,
+    stream::TARGET,
+    why::TARGET,
+];
