@@ -30,7 +30,7 @@ fn all_of(rows: &[Row], run: impl FnMut(&Row) -> Result<(), String>) {
 }
 
 fn all_now(rows: impl Fn(u32) -> Vec<Row>, run: impl FnMut(&Row) -> Result<(), String>) {
-    let failures = namespace::each_row(rows, run);
+    let failures = namespace::each_fresh(rows, run);
     assert!(failures.is_empty(), "{} rows:\n{}", failures.len(), failures.join("\n"));
 }
 

@@ -86,7 +86,10 @@ fn ip(batch: &str) -> Result<()> {
 
 /// Runs rows of now, one after the other: what failed. Where a kernel is slow, they are made anew, so that what is to be
 /// some seconds old is not some more.
-pub fn each_row(rows: impl Fn(u32) -> Vec<Row>, mut run: impl FnMut(&Row) -> Result<(), String>) -> Vec<String> {
+pub fn each_fresh<Row>(
+    rows: impl Fn(u32) -> Vec<Row>,
+    mut run: impl FnMut(&Row) -> Result<(), String>,
+) -> Vec<String> {
     let (mut now, mut failed) = (now_ticks(), Vec::new());
     let mut fresh = rows(now);
     for at in 0..fresh.len() {
