@@ -203,6 +203,17 @@ impl std::ops::Deref for RxBuf {
     }
 }
 
+impl std::ops::DerefMut for RxBuf {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        let ring = self.ring.0.buffers.of(self.group);
+        // SAFETY: as in `deref`, and `&mut self` is the one way to these bytes.
+        unsafe {
+            let start = ring.payload.base.as_ptr().add(self.id as usize * self.group.size());
+            std::slice::from_raw_parts_mut(start, self.len as usize)
+        }
+    }
+}
+
 impl Drop for RxBuf {
     fn drop(&mut self) {
         let ring = self.ring.0.buffers.of(self.group);

@@ -12,6 +12,7 @@ use std::{
 use super::{
     choice::{Choice, InFlight, Reuse},
     connection::Accepted,
+    lease::Lease,
     local::Local,
     stream::{Stream, StreamError},
     timer::Deadline,
@@ -25,7 +26,7 @@ use crate::{
         Socket, executor,
         op::{Op, Readiness},
     },
-    sys::pipe::{CAPACITY, Pipe, Spliced},
+    sys::pipe::{CAPACITY, Spliced},
 };
 
 /// Splices of one direction before the others get their turn.
@@ -152,7 +153,7 @@ impl Direction<'_> {
         sink: CloseReason,
         orphaned: Orphaned,
     ) -> Result<(), CloseReason> {
-        let mut lease = Lease { local: self.local, pipe: None, is_empty: true };
+        let mut lease = Lease::none(self.local);
         let mut flow = Flow::new(CAPACITY);
         let mut splices = 0;
         let ended = loop {
@@ -176,7 +177,7 @@ impl Direction<'_> {
                 }
                 Action::Done => break Ok(()),
             };
-            lease.is_empty = flow.is_pipe_empty();
+            lease.note(flow.is_pipe_empty());
             match step {
                 Ok(()) => {}
                 Err(Failed::Sink(StreamError::Broken)) if orphaned == Orphaned::ThrownAway => {
@@ -233,7 +234,7 @@ impl Direction<'_> {
     }
 
     async fn fill(&mut self, flow: &mut Flow, lease: &mut Lease<'_>, most: usize) -> Result<(), Failed> {
-        let Some(pipe) = &lease.pipe else {
+        let Some(pipe) = lease.pipe() else {
             flow.on_lease(lease.take());
             return Ok(());
         };
@@ -251,7 +252,7 @@ impl Direction<'_> {
     }
 
     async fn drain(&mut self, flow: &mut Flow, lease: &mut Lease<'_>, len: usize) -> Result<(), Failed> {
-        let Some(pipe) = &lease.pipe else { return Err(Failed::Sink(StreamError::Broken)) };
+        let Some(pipe) = lease.pipe() else { return Err(Failed::Sink(StreamError::Broken)) };
         match pipe.drain(&self.to, len).map_err(|error| Failed::Sink(error.into()))? {
             Spliced::Bytes(len) => {
                 flow.on_drained(len);
@@ -266,35 +267,5 @@ impl Direction<'_> {
 
     async fn wait(&self, socket: &Socket, readiness: Readiness) -> Result<(), StreamError> {
         Ok(self.deadline.guard(Op::ready(&self.local.ring, socket, readiness)).await??)
-    }
-}
-
-/// The pipe of one direction; on drop it goes back empty, or away with what is in it.
-struct Lease<'a> {
-    local: &'a Local,
-    pipe: Option<Pipe>,
-    is_empty: bool,
-}
-
-impl Lease<'_> {
-    /// Whether a pipe was to be had.
-    fn take(&mut self) -> bool {
-        self.pipe = self.local.pipes.lease();
-        if self.pipe.is_none() {
-            self.local.metrics.pipes_refused.add(1);
-        }
-        self.pipe.is_some()
-    }
-
-    fn give_back(&mut self) {
-        if let Some(pipe) = self.pipe.take() {
-            if self.is_empty { self.local.pipes.give_back(pipe) } else { self.local.pipes.discard(pipe) }
-        }
-    }
-}
-
-impl Drop for Lease<'_> {
-    fn drop(&mut self) {
-        self.give_back();
     }
 }

@@ -16,6 +16,7 @@ mod connection;
 mod drive_exchange;
 mod drive_l7;
 mod drive_relay;
+mod lease;
 mod local;
 mod mailbox;
 mod pipes;

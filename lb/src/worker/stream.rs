@@ -101,13 +101,44 @@ impl Stream {
         }
     }
 
-    /// Starts a receive, so that it travels with the next turn's submissions.
+    /// Starts a receive ahead of time, so that it travels with the next turn's submissions.
     pub(super) fn arm(&mut self) {
+        self.receive(Likely::Later);
+    }
+
+    fn receive(&mut self, likely: Likely) {
         if self.armed.is_none() {
-            // Who filled a buffer before has probably sent more.
-            let likely = if self.group == Group::Large { Likely::Waiting } else { Likely::Later };
             self.armed = Some(Op::recv(&self.ring, &self.socket, self.group, likely));
         }
+    }
+
+    /// Puts `bytes` before `data`, where there is room that consumed bytes have left; whether there was.
+    pub(super) fn put_before(&mut self, bytes: &[u8]) -> bool {
+        let Some(start) = self.start.checked_sub(bytes.len()) else { return false };
+        let buffer: &mut [u8] = match &mut self.chunk {
+            _ if !self.carry.is_empty() => &mut self.carry,
+            Some(chunk) => chunk,
+            None => return false,
+        };
+        buffer[start..self.start].copy_from_slice(bytes);
+        self.start = start;
+        true
+    }
+
+    /// Whether a receive is under way.
+    pub(super) const fn is_armed(&self) -> bool {
+        self.armed.is_some()
+    }
+
+    /// Whether what came last filled a buffer: more of it is probably on its way.
+    pub(super) fn is_bulky(&self) -> bool {
+        self.group == Group::Large
+    }
+
+    /// `len` bytes were received without us. What comes next is probably small: the rest, or another head.
+    pub(super) fn passed(&mut self, len: usize) {
+        self.received += len as u64;
+        self.group = Group::Small;
     }
 
     /// Gives the buffer of the ring back where those are scarce: who only waits need not sit on one.
@@ -133,7 +164,8 @@ impl Stream {
 
     /// Receives more behind what is there; the number of bytes, 0 at the end of the stream.
     pub(super) async fn fill(&mut self, deadline: &Deadline) -> Result<usize, StreamError> {
-        self.arm();
+        // Who filled a buffer before has probably sent more.
+        self.receive(if self.is_bulky() { Likely::Waiting } else { Likely::Later });
         let Some(armed) = &mut self.armed else { return Ok(0) };
         let outcome = deadline.guard(armed).await?;
         self.armed = None;
