@@ -7,6 +7,8 @@
 //!
 //! Where there are many flows it is enough to look at one slot in eight, and cheaper: the others are not even written.
 
+/// Ticks of a window: 15 seconds.
+pub const WINDOW_TICKS: u32 = 112;
 /// Cells in one value of map `ACTIVITY`; a power of two.
 pub const PAGE_CELLS: u32 = 2048;
 /// Values of map `ACTIVITY`: a cell for each slot.

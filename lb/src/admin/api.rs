@@ -1,11 +1,12 @@
 //! From a request's head to its answer. Knows no socket.
 
 use hyper::{HeaderMap, Method, Uri, header::HOST};
-use serde_json::{Value, json};
 
 use super::{
+    answer::{Answer, error, json_answer},
     capture::Wish,
     metrics,
+    packets::Refusal,
     query::Query,
     show::{self, Readings, What},
     status,
@@ -21,17 +22,6 @@ pub enum Door {
     Unix,
     /// The TCP endpoint: read-only, shows no config, mistrusts names.
     Tcp,
-}
-
-/// An answer, ready to send.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Answer {
-    /// HTTP status.
-    pub status: u16,
-    /// Content type.
-    pub content_type: &'static str,
-    /// Body.
-    pub body: String,
 }
 
 /// What a path names.
@@ -163,17 +153,12 @@ pub fn answer(accepted: Accepted, view: &View, readings: Readings<'_>) -> Answer
 }
 
 /// What the packet path would not do.
-pub(super) fn refused(refusal: &why::Refusal, place: &str) -> Answer {
+pub(super) fn refused(refusal: &Refusal, place: &str) -> Answer {
     match refusal {
-        why::Refusal::Question(message) => error(400, place, message, place),
-        why::Refusal::Busy(message) => error(409, "busy", message, place),
-        why::Refusal::Failed(message) => error(503, "packet-path", message, place),
+        Refusal::Question(message) => error(400, place, message, place),
+        Refusal::Busy(message) => error(409, "busy", message, place),
+        Refusal::Failed(message) => error(503, "packet-path", message, place),
     }
-}
-
-/// `{ "error": { "code", "message", "where" } }`.
-pub fn error(status: u16, code: &str, message: &str, place: &str) -> Answer {
-    json_answer(status, &json!({ "error": { "code": code, "message": message, "where": place } }))
 }
 
 /// A page of an attacker can make a browser ask us under a name that it points at our address; it cannot make it
@@ -207,16 +192,14 @@ fn is_local_name(host: &str) -> bool {
         }
 }
 
-fn json_answer(status: u16, document: &Value) -> Answer {
-    Answer { status, content_type: "application/json", body: format!("{document}\n") }
-}
-
 fn text(status: u16, body: &str) -> Answer {
     Answer { status, content_type: "text/plain; charset=utf-8", body: body.to_owned() }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use hyper::header::HeaderValue;
 
     use super::*;
@@ -300,7 +283,7 @@ mod tests {
         assert_eq!(refused("?flow=tcp+1.1.1.1:1+-%3E+2.2.2.2"), (400, "flow, column 18".to_owned()));
         assert_eq!(refused("?flow=%"), (400, "flow=%".to_owned()));
         assert_eq!(refused("?floe=x"), (400, "floe".to_owned()));
-        let failed = why::Refusal::Failed("the kernel would not".to_owned());
+        let failed = Refusal::Failed("the kernel would not".to_owned());
         let view = fixture::view();
         let uri = "/v1/why?flow=udp+1.1.1.1:1+-%3E+2.2.2.2:2".parse().unwrap();
         let accepted = accept(Door::Unix, &Method::GET, &uri, &HeaderMap::new(), &view).unwrap();

@@ -2,6 +2,7 @@
 //!
 //! Deliberately absent: anything that changes the daemon. [`View`] has no way to.
 
+pub mod answer;
 pub mod api;
 pub mod capture;
 pub mod client;

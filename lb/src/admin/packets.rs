@@ -7,13 +7,11 @@ use lb_abi::{
     nat::NatEvent,
     quic::QuicEvent,
     reason::Reason,
+    trace::Trace,
 };
 use serde::Serialize;
 
-use super::{
-    capture::{Feed, Wish},
-    why,
-};
+use super::capture::{Feed, Wish};
 use crate::{
     config::{Steer, XdpMode},
     model::{BackendId, Question},
@@ -216,6 +214,34 @@ pub struct Flow {
     pub translated: Option<SocketAddr>,
 }
 
+/// What XDP would do with a packet.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// Interface that the packet was said to come in by.
+    pub ingress: String,
+    /// Each step.
+    pub trace: Trace,
+    /// Interface that it would leave by.
+    pub egress: Option<String>,
+    /// VIP it is addressed to.
+    pub vip: Option<Arc<str>>,
+    /// Pool whose table was read.
+    pub pool: Option<Arc<str>>,
+    /// Slot in that table.
+    pub slot: Option<u32>,
+}
+
+/// Why there is no reading.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The question cannot be meant so.
+    Question(String),
+    /// It has to wait until something else is over.
+    Busy(String),
+    /// The packet path would not answer.
+    Failed(String),
+}
+
 /// A question to the owner of the packet path, with where to answer.
 #[derive(Debug)]
 pub enum Ask {
@@ -226,11 +252,11 @@ pub enum Ask {
     /// What would become of a packet.
     Why(Box<Question>, flume::Sender<WhyAnswer>),
     /// A capture, to be begun.
-    Capture(Box<Wish>, flume::Sender<Result<Feed, why::Refusal>>),
+    Capture(Box<Wish>, flume::Sender<Result<Feed, Refusal>>),
 }
 
 /// `Ok(None)`: no interface carries our program.
-pub type WhyAnswer = Result<Option<why::Reading>, why::Refusal>;
+pub type WhyAnswer = Result<Option<Reading>, Refusal>;
 
 /// Asks whoever owns the packet path for a reading.
 #[derive(Clone)]
@@ -258,13 +284,13 @@ impl PacketsSource {
     /// What would become of a packet.
     pub async fn ask_why(&self, question: &Question) -> WhyAnswer {
         let answer = self.answer(|sender| Ask::Why(Box::new(question.clone()), sender)).await;
-        answer.unwrap_or_else(|| Err(why::Refusal::Failed("the packet path does not answer".to_owned())))
+        answer.unwrap_or_else(|| Err(Refusal::Failed("the packet path does not answer".to_owned())))
     }
 
     /// Begins a capture.
-    pub async fn capture(&self, wish: &Wish) -> Result<Feed, why::Refusal> {
+    pub async fn capture(&self, wish: &Wish) -> Result<Feed, Refusal> {
         let answer = self.answer(|sender| Ask::Capture(Box::new(wish.clone()), sender)).await;
-        answer.unwrap_or_else(|| Err(why::Refusal::Failed("the packet path does not answer".to_owned())))
+        answer.unwrap_or_else(|| Err(Refusal::Failed("the packet path does not answer".to_owned())))
     }
 
     async fn answer<T>(&self, question: impl FnOnce(flume::Sender<T>) -> Ask) -> Option<T> {

@@ -1,6 +1,6 @@
 //! The query of a request: `key=value&key=value`, percent-encoded, `+` a space (WHATWG URL, 5.1).
 
-use super::api::{Answer, error};
+use super::answer::{Answer, error};
 
 /// Pairs in the order they stand.
 #[derive(Debug, Default)]

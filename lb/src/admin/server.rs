@@ -24,7 +24,8 @@ use http_body_util::{Either, Full, StreamBody};
 use hyper::{Request, Response, body::Bytes, body::Incoming, header::HeaderValue, service::service_fn};
 
 use super::{
-    api::{self, Answer, Door},
+    answer::Answer,
+    api::{self, Door},
     capture,
     io::HyperStream,
     show::Readings,

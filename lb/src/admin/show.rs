@@ -6,9 +6,8 @@ use lb_abi::counter::Traffic;
 use serde_json::{Value, json};
 
 use super::{
-    packets::{FlowList, Packets},
+    packets::{FlowList, Packets, Reading, Refusal},
     view::View,
-    why,
 };
 use crate::{
     config::{HostMatch, PathMatch},
@@ -133,7 +132,7 @@ pub struct Readings<'a> {
     /// Flow records.
     pub flows: Option<&'a FlowList>,
     /// What XDP would do with a packet; `Ok(None)`: XDP sees none.
-    pub why: Result<Option<&'a why::Reading>, &'a why::Refusal>,
+    pub why: Result<Option<&'a Reading>, &'a Refusal>,
 }
 
 impl Default for Readings<'_> {

@@ -18,7 +18,7 @@ use super::{
     fixture,
     fixture::TemporaryDirectory,
     get,
-    why::Refusal,
+    packets::Refusal,
 };
 use crate::metrics::encode::checker;
 

@@ -6,9 +6,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
+    clock::now_ticks,
     desired::{Outer, local},
     host,
-    packet_path::now_ticks,
 };
 use crate::{
     config::Xdp,

@@ -1,6 +1,7 @@
 //! Decides what the data planes do: starts them, tells them who is up, ends them. May block, allocate and log.
 
 mod capture;
+mod clock;
 mod cookies;
 mod decap;
 mod demo;

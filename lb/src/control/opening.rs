@@ -5,11 +5,12 @@ use std::{collections::BTreeSet, path::Path, sync::Arc};
 use anyhow::{Context, anyhow};
 
 use super::{
+    clock::now_ticks,
     desired::{Outer, desired, local},
     host,
     hotplug::Hotplug,
     lineage, lock,
-    packet_path::{KernelPath, LOST_STEER, now_ticks},
+    packet_path::{KernelPath, LOST_STEER},
     plan::Plan,
     quic,
     secret::Secret,

@@ -6,13 +6,12 @@ use std::{
     os::fd::AsFd,
     path::Path,
     sync::Arc,
-    time::Duration,
 };
 
 use lb_abi::reason::Reason;
-use rustix::time::{ClockId, clock_gettime};
 
 use super::{
+    clock::now_ticks,
     cookies,
     hotplug::Hotplug,
     listeners::Group,
@@ -25,8 +24,7 @@ use crate::{
     admin::{
         Attached, Flow, FlowList, NatReport, Packets, SlotMove, Spread, SteerReport, TableDigest,
         capture::{Feed, Wish},
-        packets::{InterfaceDrops, WhyAnswer},
-        why::{Reading, Refusal},
+        packets::{InterfaceDrops, Reading, Refusal, WhyAnswer},
     },
     config::{Config, Listener, Snapshot, Steer, SynCookies},
     model::{BackendId, Question, WorkerId},
@@ -393,14 +391,4 @@ fn slot_move(change: &steering::Move, now: u32) -> SlotMove {
 /// The first file that cannot be removed; what was removed before stays removed.
 pub fn detach(bpf_dir: &Path) -> anyhow::Result<Detached> {
     Ok(steering::detach(bpf_dir)?)
-}
-
-/// The clock that the programs read (bpf_ktime_get_coarse_ns).
-pub(super) fn now_ticks() -> u32 {
-    let now = clock_gettime(ClockId::MonotonicCoarse);
-    // Monotonic time begins at boot and is never negative.
-    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
-    steering::ticks(
-        Duration::from_secs(seconds) + Duration::from_nanos(u64::try_from(now.tv_nsec).unwrap_or(0)),
-    )
 }

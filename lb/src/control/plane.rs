@@ -10,8 +10,7 @@ use crate::{
     admin::{
         Ask, FlowList, Packets, PacketsSource,
         capture::{Feed, Wish},
-        packets::WhyAnswer,
-        why::Refusal,
+        packets::{Refusal, WhyAnswer},
     },
     health::Verdict,
     model::{BackendId, Question},

@@ -12,7 +12,7 @@ use std::{
 
 use aya::maps::{Array, MapData};
 use lb_abi::{
-    activity::{PAGE_CELLS, Page, mask, window, word},
+    activity::{PAGE_CELLS, Page, WINDOW_TICKS, mask, window, word},
     bounds::TABLE_LEN,
     meta::Meta,
     names,
@@ -28,8 +28,6 @@ use super::{
 };
 use crate::model::BackendId;
 
-/// Length of a window: 15 seconds.
-pub(super) const WINDOW_TICKS: u32 = 112;
 /// Flows of one table above which one slot in eight is looked at.
 const MANY: f64 = 4096.0;
 /// What stands in a cell that no packet ever wrote, and in the word before the first window: no window has this number.

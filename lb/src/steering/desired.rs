@@ -14,15 +14,14 @@ use lb_abi::{
     hash::sip13,
     lengths::LENGTHS_MAX,
     limit::Limits,
-    slot::TICK_SHIFT,
     vip::{RANGE, VipKey},
 };
 
 use super::{
+    anchor::anchor,
     error::{Error, Result},
-    maps::host_bits_of,
     quic::DesiredQuic,
-    sources::anchor,
+    terms::{host_bits_of, mapped},
     wide::masked,
 };
 use crate::{
@@ -157,24 +156,6 @@ pub fn derive_key(secret: [u64; 2], purpose: &str, name: &str) -> [u64; 2] {
 
 fn absorb(secret: [u64; 2], state: [u64; 2], word: u64) -> [u64; 2] {
     [sip13(secret, [state[0], state[1], word, 0]), sip13(secret, [state[0], state[1], word, 1])]
-}
-
-/// An address as the maps have it: IPv4 as `::ffff:a.b.c.d`.
-pub(super) fn mapped(address: IpAddr) -> [u8; 16] {
-    match address {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
-        IpAddr::V6(v6) => v6.octets(),
-    }
-}
-
-/// Ticks of the packet path's clock, from the time since boot (CLOCK_MONOTONIC, coarse or not).
-pub const fn ticks(since_boot: Duration) -> u32 {
-    (since_boot.as_nanos() >> TICK_SHIFT) as u32
-}
-
-/// How long that many ticks last; the inverse of [`ticks`], rounded down to whole ticks.
-pub const fn duration(ticks: u32) -> Duration {
-    Duration::from_nanos((ticks as u64) << TICK_SHIFT)
 }
 
 /// What IPv4 addresses begin with.
@@ -394,13 +375,6 @@ mod tests {
         assert_ne!(key, derive_key(secret, "flow", "web"));
         assert_ne!(key, derive_key(secret, "tablew", "eb"));
         assert_ne!(derive_key(secret, "a", ""), derive_key(secret, "", "a"));
-    }
-
-    #[test]
-    fn ticks_are_the_clocks_high_bits() {
-        assert_eq!(ticks(Duration::from_nanos((1 << TICK_SHIFT) - 1)), 0);
-        assert_eq!(ticks(Duration::from_nanos(3 << TICK_SHIFT)), 3);
-        assert_eq!(ticks(duration(12_345)), 12_345);
     }
 
     #[test]

@@ -18,9 +18,9 @@ use lb_abi::{
 
 use super::{
     Plane,
-    desired::mapped,
     error::{Error, Result},
     loader,
+    terms::mapped,
 };
 use crate::config::BindRange;
 

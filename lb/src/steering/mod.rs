@@ -37,6 +37,7 @@
 //!   memory by one.
 
 mod activity;
+mod anchor;
 mod attach;
 mod capture;
 mod causes;
@@ -71,6 +72,7 @@ mod spread;
 mod stats;
 mod store;
 mod sync;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod transition;
@@ -94,7 +96,7 @@ pub use capture::{Capture, Captured};
 pub use causes::Move;
 pub use cookies::cookies_missing;
 pub use decap::Decap;
-pub use desired::{Desired, DesiredBackend, DesiredPool, DesiredVip, derive_key, duration, ticks};
+pub use desired::{Desired, DesiredBackend, DesiredPool, DesiredVip, derive_key};
 pub use detach::{Detached, detach};
 pub use error::{Error, Result};
 pub use facts::{gather as gather_steer_facts, gather_interfaces as gather_interface_facts};
@@ -102,7 +104,7 @@ pub use flows::{Flow, FlowState};
 pub use interfaces::InterfaceDrops;
 pub use lookup::{LookupGroup, parking};
 pub use maps::{Lists, NatPlace, SlotArray};
-pub use nat::{NatFlow, NatState, NatStats, NatStore};
+pub use nat::{NatFlow, NatState, NatStats};
 pub use object::embedded as embedded_object;
 pub use presence::Presence;
 pub use probes::{ProbePorts, ProbeWay};
@@ -111,8 +113,9 @@ pub use reuseport::{Choice, Device, Facts, Group, InterfaceFacts, SteerMode, cho
 pub use settle::Phases;
 pub use spread::{SpreadChoice, choose as choose_spread};
 pub use stats::Stats;
-pub use store::Store;
+pub use store::{NatStore, Store};
 pub use sync::Sync;
+pub use terms::{duration, ticks};
 pub use why::WhyAnswer;
 
 use self::{

@@ -25,11 +25,11 @@ use lb_abi::{
 };
 
 use super::{
-    desired::mapped,
     error::{Error, Result},
     loader,
     maps::typed,
     netlink,
+    terms::mapped,
 };
 
 const PROGRAMS: [(&str, TcAttachType); 2] =

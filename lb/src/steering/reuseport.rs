@@ -16,9 +16,9 @@ use lb_abi::{
 use rustix::io::Errno;
 
 use super::{
-    desired::mapped,
     error::{Error, Result},
     maps::Maps,
+    terms::mapped,
 };
 use crate::{config::Steer, model::WorkerId};
 

@@ -1,78 +1,37 @@
 //! `vip.sources`: prefixes of clients that go to a pool of their own, as the packet path looks them up.
 //!
-//! The tables of such pools are held in place by *anchors*: entries of `VIPS` under a key that no packet has, so that
-//! all that is true of a VIP's table is true of theirs. Sets turn over whole: the set that packets do not read is
+//! The tables of such pools are held in place by anchors (see [`super::anchor`]). Sets turn over whole: the set that packets do not read is
 //! filled, then they are told to read it, and the old one is emptied by a later call.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::Ipv6Addr,
-    sync::Arc,
-    time::Duration,
 };
 
 use ipnet::IpNet;
 use lb_abi::{
-    be::Be16,
-    bounds::TABLE_LEN,
     flow::FlowKey,
-    hash::sip13,
     source::{NODES, OWN, SourceKey, SourceTree, first_set, other, truncate},
-    vip::{SOURCES, VipEntry, VipKey},
+    vip::{SOURCES, VipEntry},
 };
 
 use super::{
-    desired::{Desired, mapped, ticks},
     error::{Error, Result},
-    regions::Region,
     store::Store,
-    sync::Sync,
+    terms::mapped,
 };
-
-/// [`VipKey::protocol`] of an anchor: reserved (IANA), and looked up for no packet.
-const ANCHOR: u8 = 255;
-
-/// The key that holds the table of a pool.
-pub(super) fn anchor(pool: &str) -> VipKey {
-    let words = |seed| {
-        let mut digest = pool.len() as u64;
-        for chunk in pool.as_bytes().chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            digest = sip13([seed, 0], [digest, u64::from_le_bytes(word)]);
-        }
-        digest.to_le_bytes()
-    };
-    let mut address = [0; 16];
-    let (high, low) = address.split_at_mut(8);
-    high.copy_from_slice(&words(1));
-    low.copy_from_slice(&words(2));
-    VipKey { address, port: Be16::new(0), protocol: ANCHOR, host_bits: 0 }
-}
-
-/// What an anchor holds: a table that no packet is led to by the key itself.
-pub(super) fn anchored(region: Region, memory: Duration) -> VipEntry {
-    VipEntry {
-        // No VIP's counters.
-        vip: u32::MAX,
-        table: region.first_slot(),
-        table_len: TABLE_LEN,
-        flow_idle_ticks: ticks(memory).saturating_add(1),
-        ..VipEntry::default()
-    }
-}
 
 /// What the three maps hold.
 #[derive(Debug, Default)]
 pub(super) struct Sources {
     /// The set that packets read, by VIP index.
-    read: BTreeMap<u32, u32>,
+    pub(super) read: BTreeMap<u32, u32>,
     /// What every set holds.
-    held: BTreeMap<u32, HashMap<SourceKey, u32>>,
+    pub(super) held: BTreeMap<u32, HashMap<SourceKey, u32>>,
     /// What is read, as it was desired, by VIP index.
-    prefixes: BTreeMap<u32, Prefixes>,
+    pub(super) prefixes: BTreeMap<u32, Prefixes>,
     /// Sets that no packet reads any more.
-    retired: BTreeSet<u32>,
+    pub(super) retired: BTreeSet<u32>,
 }
 
 impl Sources {
@@ -104,7 +63,7 @@ impl Sources {
     }
 
     /// Brings what a VIP's packets read to `wanted`.
-    fn put(&mut self, store: &mut impl Store, index: u32, wanted: Prefixes) -> Result<()> {
+    pub(super) fn put(&mut self, store: &mut impl Store, index: u32, wanted: Prefixes) -> Result<()> {
         if self.prefixes.get(&index) == Some(&wanted) {
             return Ok(());
         }
@@ -148,43 +107,6 @@ impl Sources {
     pub(super) fn empty_retired(&mut self, store: &mut impl Store) -> Result<()> {
         let retired = self.retired.clone();
         retired.into_iter().try_for_each(|set| self.empty(store, set))
-    }
-}
-
-impl Sync {
-    /// Before VIPs are written, so that one that looks at prefixes finds them; tables are there already.
-    pub(super) fn put_sources(
-        &mut self,
-        store: &mut impl Store,
-        desired: &Desired,
-        indexes: &BTreeMap<u32, Arc<str>>,
-        wanted: &BTreeMap<VipKey, VipEntry>,
-    ) -> Result<()> {
-        for (key, entry) in wanted.iter().filter(|(key, _)| key.protocol == ANCHOR) {
-            self.put_vip(store, *key, *entry)?;
-        }
-        for (&index, name) in indexes {
-            let Some(sources) = desired.sources.get(name) else { continue };
-            let table = |pool| wanted.get(&anchor(pool)).map(|entry| entry.table);
-            let prefixes = sources.iter().filter_map(|(net, pool)| Some((*net, table(pool)?)));
-            self.sources.put(store, index, Prefixes::new(prefixes))?;
-        }
-        Ok(())
-    }
-
-    /// After VIPs are written and removed: what none of them looks at.
-    pub(super) fn remove_sources(&mut self, desired: &Desired) {
-        let names = &self.vip_names;
-        let looks = |index: &u32| names.get(index).is_some_and(|name| desired.sources.contains_key(name));
-        let Sources { read, prefixes, retired, .. } = &mut self.sources;
-        read.retain(|index, set| {
-            let stays = looks(index);
-            if !stays {
-                retired.insert(*set);
-            }
-            stays
-        });
-        prefixes.retain(|index, _| looks(index));
     }
 }
 
@@ -365,12 +287,5 @@ mod tests {
         let all =
             (1..=128u8).map(|length| (IpNet::from(Ipv6Net::new(Ipv6Addr::UNSPECIFIED, length).unwrap()), 0));
         assert!(matches!(Prefixes::new(all).entries(5), Err(Error::Bounds { .. })));
-    }
-
-    #[test]
-    fn anchors_are_their_pools_own() {
-        assert_eq!(anchor("blue"), anchor("blue"));
-        assert_ne!(anchor("blue"), anchor("green"));
-        assert_eq!(anchor("blue").protocol, ANCHOR);
     }
 }

@@ -10,6 +10,7 @@ use lb_abi::{
     limit::Limits,
     meta::Meta,
     names,
+    nat::{NatEntry, NatPool},
     quic::{QuicEntry, Server},
     source::{SourceKey, SourceTree},
     vip::{VipEntry, VipKey},
@@ -17,8 +18,7 @@ use lb_abi::{
 
 use super::{
     error::{Error, Result},
-    maps::{Lists, Maps, SlotArray},
-    nat::NatStore,
+    maps::{Lists, Maps, NatPlace, SlotArray},
 };
 use crate::model::BackendId;
 
@@ -224,5 +224,85 @@ impl Store for Maps {
             .map_err(aya::maps::MapError::from)
             .and_then(|zero| self.vip_traffic.set(index, zero, 0))
             .map_err(failed)
+    }
+}
+
+/// The maps of translated flows, as control sees them.
+pub trait NatStore {
+    /// Pools that are not empty, by VIP index.
+    fn nat_pools(&self) -> Result<BTreeMap<u32, NatPool>>;
+    /// Writes one.
+    fn put_nat_pool(&mut self, vip: u32, pool: &NatPool) -> Result<()>;
+    /// All of them; who is not dealt out is zero or old.
+    fn nat_sources(&self) -> Result<Vec<[u8; 16]>>;
+    /// Writes one.
+    fn put_nat_source(&mut self, index: u32, source: &[u8; 16]) -> Result<()>;
+    /// Cores that the machine may ever have.
+    fn nat_cores(&self) -> Result<u32>;
+    /// Established entries from a place on; whether these were the last.
+    fn nat_read(&self, place: &mut NatPlace, count: usize) -> Result<(Vec<(FlowKey, NatEntry)>, bool)>;
+    /// The same of half-open ones.
+    fn nat_read_opening(
+        &self,
+        place: &mut NatPlace,
+        count: usize,
+    ) -> Result<(Vec<(FlowKey, NatEntry)>, bool)>;
+    /// An established entry.
+    fn nat_get(&self, key: &FlowKey) -> Result<Option<NatEntry>>;
+    /// One that is gone already is no error.
+    fn nat_remove(&mut self, key: &FlowKey) -> Result<()>;
+}
+
+impl NatStore for Maps {
+    fn nat_pools(&self) -> Result<BTreeMap<u32, NatPool>> {
+        let mut pools = BTreeMap::new();
+        for (vip, pool) in (0..).zip(self.nat.pools.iter()) {
+            let pool = pool.map_err(Error::map(names::MAP_NAT_POOLS))?;
+            if pool.count > 0 {
+                pools.insert(vip, pool);
+            }
+        }
+        Ok(pools)
+    }
+
+    fn put_nat_pool(&mut self, vip: u32, pool: &NatPool) -> Result<()> {
+        self.nat.pools.set(vip, pool, 0).map_err(Error::map(names::MAP_NAT_POOLS))
+    }
+
+    fn nat_sources(&self) -> Result<Vec<[u8; 16]>> {
+        self.nat
+            .sources
+            .iter()
+            .collect::<std::result::Result<_, _>>()
+            .map_err(Error::map(names::MAP_NAT_SOURCES))
+    }
+
+    fn put_nat_source(&mut self, index: u32, source: &[u8; 16]) -> Result<()> {
+        self.nat.sources.set(index, source, 0).map_err(Error::map(names::MAP_NAT_SOURCES))
+    }
+
+    fn nat_cores(&self) -> Result<u32> {
+        let per_core = self.nat.events.get(&0, 0).map_err(Error::map(names::MAP_NAT_EVENTS))?;
+        Ok(per_core.len() as u32)
+    }
+
+    fn nat_read(&self, place: &mut NatPlace, count: usize) -> Result<(Vec<(FlowKey, NatEntry)>, bool)> {
+        self.nat.flows.read(place, count)
+    }
+
+    fn nat_read_opening(
+        &self,
+        place: &mut NatPlace,
+        count: usize,
+    ) -> Result<(Vec<(FlowKey, NatEntry)>, bool)> {
+        self.nat.opening.read(place, count)
+    }
+
+    fn nat_get(&self, key: &FlowKey) -> Result<Option<NatEntry>> {
+        self.nat.flows.get(key)
+    }
+
+    fn nat_remove(&mut self, key: &FlowKey) -> Result<()> {
+        self.nat.flows.remove(key)
     }
 }

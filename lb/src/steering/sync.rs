@@ -6,6 +6,11 @@
 //! touches nothing that stays the same. A backend that leaves the config stays readable ("lingers") until
 //! nothing moves any more: its old flows are still sent to it.
 
+mod guard;
+mod nat;
+mod quic;
+mod sources;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv6Addr},
@@ -18,8 +23,7 @@ use lb_abi::{
     backend::{BackendEntry, DOWN, LOCAL, PRESENT},
     be::Be16,
     bounds::{TABLE_LEN, VIPS_MAX},
-    lengths::{DENY_V4, DENY_V6, LISTS, Lengths, VIP_V4, VIP_V6},
-    meta::{FLAG_DENY_V4, FLAG_DENY_V6, FLAG_LIMITED, FLAG_MOVING, FLAG_WIDE_VIPS, Meta},
+    meta::{FLAG_MOVING, Meta},
     slot::{Phase, Slot},
     subject::GROUPS,
     vip::{
@@ -29,16 +33,18 @@ use lb_abi::{
 };
 
 use super::{
+    anchor::anchored,
     causes::{Cause, Causes},
-    desired::{Checked, Desired, DesiredVip, mapped, ticks},
+    desired::{Checked, Desired, DesiredVip},
     error::{Error, Result},
-    maps::{Lists, SlotArray},
+    maps::SlotArray,
     nat::Nat,
     patience::Patience,
     quic::Quic,
     regions::{self, Plan, Region},
-    sources::{Sources, anchored},
+    sources::Sources,
     store::Store,
+    terms::{mapped, ticks},
     transition, wide,
 };
 use crate::{
@@ -458,64 +464,6 @@ impl Sync {
             self.patience.vips_change(now);
         }
         Ok(())
-    }
-
-    /// What is new is there before packets are told to look for it; what is gone goes after they no longer do.
-    fn put_guard(&mut self, store: &mut impl Store, desired: &Desired) -> Result<()> {
-        let Desired { deny, allow, guard_key, .. } = desired;
-        let wanted = Listed { key: *guard_key, deny: deny.clone(), allow: allow.clone() };
-        if self.guard.as_ref() == Some(&wanted) {
-            return Ok(());
-        }
-        self.guard = None;
-        let lists = Lists::of(*guard_key, deny, allow);
-        let others = Meta { flags: self.meta.flags & !(FLAG_DENY_V4 | FLAG_DENY_V6), ..self.meta };
-        if others.guard_key != *guard_key {
-            // Words of another key mean nothing, and would only take room.
-            self.put_meta(store, Meta { guard_key: *guard_key, ..others })?;
-            store.expel_sources(&Lists::default());
-        }
-        store.admit_sources(&lists)?;
-        let lengths = self.put_lengths(store, [DENY_V4, DENY_V6], lists.lengths())?;
-        let flag = |flag: u32, is_v4: bool| {
-            if deny.iter().any(|net| net.addr().is_ipv4() == is_v4) { flag } else { 0 }
-        };
-        let flags = others.flags | flag(FLAG_DENY_V4, true) | flag(FLAG_DENY_V6, false);
-        self.put_meta(store, Meta { flags, lengths, ..self.meta })?;
-        store.expel_sources(&lists);
-        self.guard = Some(wanted);
-        Ok(())
-    }
-
-    /// Tells packets of keys beyond exact ones, when these are there; before others go.
-    fn put_wide(&mut self, store: &mut impl Store, checked: &Checked<'_>) -> Result<()> {
-        let keys = || checked.keys.keys().chain(checked.echo.keys());
-        let lengths = self.put_lengths(store, [VIP_V4, VIP_V6], &wide::lengths(keys())?)?;
-        let flag = if wide::is_wide(keys()) { FLAG_WIDE_VIPS } else { 0 };
-        self.put_meta(store, Meta { flags: self.meta.flags & !FLAG_WIDE_VIPS | flag, lengths, ..self.meta })
-    }
-
-    /// Writes the lengths of two lists. Gives back which copies of all lists are to be read then.
-    fn put_lengths(
-        &self,
-        store: &mut impl Store,
-        lists: [usize; 2],
-        wanted: &[Lengths; 2],
-    ) -> Result<[u8; LISTS]> {
-        let mut copies = self.meta.lengths;
-        for (list, wanted) in lists.into_iter().zip(wanted) {
-            copies[list] = store.put_lengths(list, copies[list], wanted)?;
-        }
-        Ok(copies)
-    }
-
-    /// The flag goes up after the limits are there.
-    fn put_limits(&mut self, store: &mut impl Store, desired: &Desired) -> Result<()> {
-        let flag = if desired.limits.is_some() { FLAG_LIMITED } else { 0 };
-        if let Some(limits) = &desired.limits {
-            store.put_limits(limits)?;
-        }
-        self.put_meta(store, Meta { flags: self.meta.flags & !FLAG_LIMITED | flag, ..self.meta })
     }
 
     pub(super) fn put_meta(&mut self, store: &mut impl Store, meta: Meta) -> Result<()> {

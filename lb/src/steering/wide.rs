@@ -92,7 +92,7 @@ mod tests {
 
     fn key(address: &str, host_bits: u8, port: u16, protocol: u8) -> VipKey {
         let address: std::net::IpAddr = address.parse().unwrap();
-        let address = crate::steering::desired::mapped(address);
+        let address = crate::steering::terms::mapped(address);
         VipKey { address, port: Be16::new(port), protocol, host_bits }
     }
 

@@ -10,7 +10,7 @@ use lb_abi::{
 };
 
 use crate::admin::{
-    api::{Answer, error},
+    answer::{Answer, error},
     query::Query,
     view::View,
 };

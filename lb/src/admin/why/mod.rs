@@ -7,45 +7,20 @@
 mod kernel;
 mod steps;
 
-use std::{net::IpAddr, sync::Arc};
+use std::net::IpAddr;
 
 use lb_abi::{
     reason::{Fate, Reason},
-    trace::{Trace, VERDICT_COOKIE, VERDICT_TRANSLATE},
+    trace::{VERDICT_COOKIE, VERDICT_TRANSLATE},
 };
 use serde_json::{Value, json};
 
 use self::steps::Teller;
-use super::{packets::Packets, view::View};
+use super::{
+    packets::{Packets, Reading},
+    view::View,
+};
 use crate::model::Question;
-
-/// What XDP would do with a packet.
-#[derive(Clone, Debug)]
-pub struct Reading {
-    /// Interface that the packet was said to come in by.
-    pub ingress: String,
-    /// Each step.
-    pub trace: Trace,
-    /// Interface that it would leave by.
-    pub egress: Option<String>,
-    /// VIP it is addressed to.
-    pub vip: Option<Arc<str>>,
-    /// Pool whose table was read.
-    pub pool: Option<Arc<str>>,
-    /// Slot in that table.
-    pub slot: Option<u32>,
-}
-
-/// Why there is no reading.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// The question cannot be meant so.
-    Question(String),
-    /// It has to wait until something else is over.
-    Busy(String),
-    /// The packet path would not answer.
-    Failed(String),
-}
 
 /// What an answer is made of.
 #[derive(Clone, Copy, Debug)]

@@ -9,6 +9,8 @@ use lb_abi::{
     vip::{FLOWS_NONE, FORWARD_IPIP, HASH_SOURCE, VipEntry},
 };
 
+use std::sync::Arc;
+
 use super::*;
 use crate::admin::fixture;
 

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use lb_abi::bounds;
 
 use super::{
+    drafts::Drafts,
     listener::{ListenerDraft, RouteDraft},
     nat,
     pool::PoolDraft,
@@ -23,16 +24,6 @@ use crate::config::{Backend, Balance, BindRange, Forward, HostPattern, PathPatte
 
 /// Most routes, each counted once per host: a `RouteId` is a u16.
 const ROUTES_MAX: usize = u16::MAX as usize;
-
-/// Everything named, as it was read.
-pub(super) struct Drafts {
-    pub(super) vips: Vec<VipDraft>,
-    pub(super) listeners: Vec<ListenerDraft>,
-    pub(super) routes: Vec<RouteDraft>,
-    pub(super) pools: Vec<PoolDraft>,
-    pub(super) admin_http: Option<At<SocketAddr>>,
-    pub(super) has_xdp: bool,
-}
 
 /// Reports all that is wrong between the tables.
 pub(super) fn check(drafts: &Drafts, findings: &Findings<'_>) {

@@ -6,13 +6,16 @@
 
 mod address;
 mod check;
+mod drafts;
 mod findings;
 mod listener;
 mod nat;
+mod nat_source;
 mod pattern;
 mod pool;
 mod process;
 mod quic;
+mod quic_draft;
 mod reader;
 mod schema;
 mod source;
@@ -35,7 +38,7 @@ use toml::de::DeTable;
 
 pub(super) use self::units::show_duration;
 use self::{
-    check::Drafts,
+    drafts::Drafts,
     listener::{ListenerDraft, RouteDraft},
     pool::PoolDraft,
     reader::{Fault, Findings, Show, Table},

@@ -1,4 +1,4 @@
-//! `forward = "nat"` and `vip.nat_source`: what may stand there, and what else must agree with it.
+//! `forward = "nat"` and `vip.nat_source`: what must agree with it.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -6,32 +6,13 @@ use ipnet::IpNet;
 use lb_abi::bounds::NAT_SOURCES_MAX;
 
 use super::{
-    address,
-    check::Drafts,
+    drafts::Drafts,
+    nat_source::{RULE, addresses},
     pool::PoolDraft,
-    reader::{At, Fault, Findings, Show, Value},
+    reader::{Fault, Findings, Show},
     vip::VipDraft,
 };
 use crate::config::{Forward, Severity};
-
-const RULE: &str = "must be an array of addresses or prefixes that are routed to this box and used by nothing else, \
-                    such as [\"10.0.9.0/28\"]";
-
-/// `vip.nat_source`.
-pub(super) fn sources(value: &Value<'_>) -> At<Vec<At<IpNet>>> {
-    let items = value.items(RULE).unwrap_or_default();
-    value.at(items.iter().filter_map(|item| item.parsed("a source is a string", source)).collect())
-}
-
-/// One address, or a prefix of them.
-fn source(text: &str) -> Result<IpNet, Fault> {
-    if let Ok(ip) = text.parse::<IpAddr>() {
-        return Ok(address::unicast(ip)?.into());
-    }
-    let net = address::prefix(text)?;
-    address::unicast(net.addr())?;
-    Ok(net)
-}
 
 /// Whether a VIP and its pools agree with how it forwards.
 pub(super) fn check(vip: &VipDraft, pools: &[&PoolDraft], findings: &Findings<'_>) {
@@ -115,12 +96,6 @@ pub(super) fn check_all(drafts: &Drafts, findings: &Findings<'_>) {
 /// An address without the length that says that it is one.
 fn shown(net: &IpNet) -> String {
     if net.prefix_len() == net.max_prefix_len() { net.addr().to_string() } else { net.to_string() }
-}
-
-/// How many a prefix has.
-fn addresses(net: IpNet) -> usize {
-    let bits = net.max_prefix_len() - net.prefix_len();
-    1usize.checked_shl(bits.into()).unwrap_or(usize::MAX)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

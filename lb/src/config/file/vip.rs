@@ -5,9 +5,9 @@ use std::{collections::HashSet, ops::Range, sync::Arc};
 use ipnet::IpNet;
 
 use super::{
-    address, nat,
+    address, nat_source,
     pool::reference,
-    quic::QuicDraft,
+    quic_draft::QuicDraft,
     reader::{At, Fault, Table, choose},
     schema,
     sources::SourcesDraft,
@@ -59,7 +59,7 @@ impl VipDraft {
             forward: forward.and_then(|value| value.choice(&schema::FORWARDS)),
             pool: reference(table.required("pool", "must be the name of a pool"), "pool"),
             flows_none: flows.is_some(),
-            nat_source: table.value("nat_source").map(|value| nat::sources(&value)),
+            nat_source: table.value("nat_source").map(|value| nat_source::sources(&value)),
             hash: table.value("hash").and_then(|value| value.choice(&schema::HASHES)),
             quic: QuicDraft::read(table),
             sources: SourcesDraft::read(table),

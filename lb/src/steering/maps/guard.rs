@@ -21,8 +21,8 @@ use lb_abi::{
 
 use super::{
     super::{
-        desired::mapped,
         error::{Error, Result},
+        terms::{host_bits_of, mapped},
     },
     words::Words,
 };
@@ -90,11 +90,6 @@ impl Lists {
     fn holds(&self, word: u64) -> bool {
         self.words.binary_search(&word).is_ok()
     }
-}
-
-/// Bits of an address behind a prefix.
-pub(in super::super) fn host_bits_of(net: &IpNet) -> u32 {
-    u32::from(net.max_prefix_len() - net.prefix_len())
 }
 
 /// Bits of `GATES`, as they will be.

@@ -36,7 +36,6 @@ use lb_abi::{
 };
 
 pub use directory::{Directory, Mapped};
-pub(super) use guard::host_bits_of;
 pub use guard::{Guard, Lists};
 pub use lengths::PrefixLengths;
 pub use nat::{NatMaps, NatPlace};

@@ -3,7 +3,6 @@
 #![expect(unsafe_code, reason = "aya has no batched look-ups")]
 
 use std::{
-    collections::BTreeMap,
     io,
     os::fd::{AsFd as _, AsRawFd as _},
 };
@@ -19,11 +18,8 @@ use lb_abi::{
 };
 
 use super::{
-    super::{
-        error::{Error, Result},
-        nat::NatStore,
-    },
-    Maps, take, typed,
+    super::error::{Error, Result},
+    take, typed,
 };
 
 /// The maps of translated flows.
@@ -152,60 +148,6 @@ impl NatFlows {
         };
         *place = if is_last { NatPlace::default() } else { NatPlace(Some(next)) };
         Ok((keys.into_iter().zip(values).take(batch.count as usize).collect(), is_last))
-    }
-}
-
-impl NatStore for Maps {
-    fn nat_pools(&self) -> Result<BTreeMap<u32, NatPool>> {
-        let mut pools = BTreeMap::new();
-        for (vip, pool) in (0..).zip(self.nat.pools.iter()) {
-            let pool = pool.map_err(Error::map(names::MAP_NAT_POOLS))?;
-            if pool.count > 0 {
-                pools.insert(vip, pool);
-            }
-        }
-        Ok(pools)
-    }
-
-    fn put_nat_pool(&mut self, vip: u32, pool: &NatPool) -> Result<()> {
-        self.nat.pools.set(vip, pool, 0).map_err(Error::map(names::MAP_NAT_POOLS))
-    }
-
-    fn nat_sources(&self) -> Result<Vec<[u8; 16]>> {
-        self.nat
-            .sources
-            .iter()
-            .collect::<std::result::Result<_, _>>()
-            .map_err(Error::map(names::MAP_NAT_SOURCES))
-    }
-
-    fn put_nat_source(&mut self, index: u32, source: &[u8; 16]) -> Result<()> {
-        self.nat.sources.set(index, source, 0).map_err(Error::map(names::MAP_NAT_SOURCES))
-    }
-
-    fn nat_cores(&self) -> Result<u32> {
-        let per_core = self.nat.events.get(&0, 0).map_err(Error::map(names::MAP_NAT_EVENTS))?;
-        Ok(per_core.len() as u32)
-    }
-
-    fn nat_read(&self, place: &mut NatPlace, count: usize) -> Result<(Vec<(FlowKey, NatEntry)>, bool)> {
-        self.nat.flows.read(place, count)
-    }
-
-    fn nat_read_opening(
-        &self,
-        place: &mut NatPlace,
-        count: usize,
-    ) -> Result<(Vec<(FlowKey, NatEntry)>, bool)> {
-        self.nat.opening.read(place, count)
-    }
-
-    fn nat_get(&self, key: &FlowKey) -> Result<Option<NatEntry>> {
-        self.nat.flows.get(key)
-    }
-
-    fn nat_remove(&mut self, key: &FlowKey) -> Result<()> {
-        self.nat.flows.remove(key)
     }
 }
 

@@ -1,6 +1,8 @@
 use lb_abi::{
     flow::{FlowKey, FlowRecord},
     hash,
+    lengths::{LISTS, Lengths, VIP_V4},
+    meta::{FLAG_DENY_V4, FLAG_DENY_V6, FLAG_LIMITED, FLAG_WIDE_VIPS},
     slot::GRACE_TICKS,
 };
 

@@ -17,7 +17,8 @@ use hyper::{
 use lb::{
     admin::{
         View,
-        api::{Answer, Door, accept, answer},
+        answer::Answer,
+        api::{Door, accept, answer},
         show::Readings,
     },
     config::{BackendIds, Snapshot, parse},

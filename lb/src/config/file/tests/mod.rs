@@ -5,6 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 mod choosing;
 mod hostile;
 mod nat;
+mod pools;
 mod readme;
 mod robust;
 mod rules;

@@ -9,7 +9,7 @@ use lb_abi::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::steering::{maps::NatPlace, nat::NatStore};
+use crate::steering::{maps::NatPlace, store::NatStore};
 
 /// Their maps, in memory.
 #[derive(Default)]

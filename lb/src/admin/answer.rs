@@ -1,0 +1,24 @@
+//! What every request gets.
+
+use serde_json::{Value, json};
+
+/// An answer, ready to send.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// Content type.
+    pub content_type: &'static str,
+    /// Body.
+    pub body: String,
+}
+
+/// `{ "error": { "code", "message", "where" } }`.
+pub fn error(status: u16, code: &str, message: &str, place: &str) -> Answer {
+    json_answer(status, &json!({ "error": { "code": code, "message": message, "where": place } }))
+}
+
+/// A document, with a newline.
+pub(super) fn json_answer(status: u16, document: &Value) -> Answer {
+    Answer { status, content_type: "application/json", body: format!("{document}\n") }
+}

@@ -1,0 +1,20 @@
+//! What was read of a file, table by table, before it is known whether it agrees.
+
+use std::net::SocketAddr;
+
+use super::{
+    listener::{ListenerDraft, RouteDraft},
+    pool::PoolDraft,
+    reader::At,
+    vip::VipDraft,
+};
+
+/// Everything named, as it was read.
+pub(super) struct Drafts {
+    pub(super) vips: Vec<VipDraft>,
+    pub(super) listeners: Vec<ListenerDraft>,
+    pub(super) routes: Vec<RouteDraft>,
+    pub(super) pools: Vec<PoolDraft>,
+    pub(super) admin_http: Option<At<SocketAddr>>,
+    pub(super) has_xdp: bool,
+}
