@@ -11,7 +11,10 @@ use crate::{
     balance::maglev,
     config::{Transport, VipPort},
     model::Generation,
-    steering::desired::{DesiredBackend, DesiredPool},
+    steering::{
+        desired::{DesiredBackend, DesiredPool},
+        maps::Lists,
+    },
 };
 
 use fake::{Fake, bytes};
