@@ -1,6 +1,7 @@
 //! A tcp listener's connection: bytes both ways between a client and a backend.
 
 use std::{
+    cell::Cell,
     future::{Future, poll_fn},
     net::Shutdown,
     pin::pin,
@@ -10,6 +11,7 @@ use std::{
 };
 
 use super::{
+    access::Entry,
     choice::{Choice, InFlight, Reuse},
     connection::Accepted,
     local::Local,
@@ -37,22 +39,27 @@ pub(super) async fn drive(local: Rc<Local>, accepted: Accepted) {
     let plan = local.plan();
     let deadline = local.timers.deadline();
     let pool = plan.listener(accepted.listener).and_then(|listener| listener.pool);
-    let Some(pool) = pool else { return local.count(CloseReason::NoBackend) };
-    let upstream = match Choice::new(&plan, pool).connect(&local, &deadline, Reuse::Forbidden).await {
+    accepted.begin(&plan.snapshot);
+    let Some(pool) = pool else { return refuse(&accepted, CloseReason::NoBackend) };
+    let entry = &accepted.entry;
+    entry.way(None, &plan.pool(pool).name);
+    let upstream = match Choice::new(&plan, pool).connect(&local, &deadline, Reuse::Forbidden, entry).await {
         Ok(upstream) => upstream,
-        Err(reason) => return refuse(&local, &accepted, reason),
+        Err(reason) => return refuse(&accepted, reason),
     };
     let _in_flight = InFlight::begin(&local, &upstream);
     let ended = relay(&local, &accepted, upstream, &deadline, plan.snapshot.limits.idle_timeout).await;
     if let Err(reason) = ended {
-        local.count(reason);
+        accepted.fail(reason);
     }
+    accepted.entry.end();
 }
 
 /// A client whose connection leads nowhere is reset, not ended politely: it must not read it as an empty answer.
-fn refuse(local: &Local, accepted: &Accepted, reason: CloseReason) {
-    local.count(reason);
+fn refuse(accepted: &Accepted, reason: CloseReason) {
+    accepted.fail(reason);
     reset(&accepted.socket);
+    accepted.entry.end();
 }
 
 /// Makes the close of `socket` a reset.
@@ -77,6 +84,8 @@ async fn relay(
         from: Stream::new(&local.ring, client.clone()),
         to: backend.clone(),
         counter: &metrics.received_bytes,
+        moved: &accepted.entry.received,
+        entry: None,
     };
     let down = Direction {
         local,
@@ -85,6 +94,8 @@ async fn relay(
         from: upstream.stream,
         to: client.clone(),
         counter: &metrics.sent_bytes,
+        moved: &accepted.entry.sent,
+        entry: Some(&accepted.entry),
     };
     let (client_gone, backend_gone) = (CloseReason::ClientGone, CloseReason::UpstreamClosed);
     let up = up.run(client_gone, backend_gone, Orphaned::ThrownAway);
@@ -142,6 +153,9 @@ struct Direction<'a> {
     from: Stream,
     to: Socket,
     counter: &'a Counter,
+    moved: &'a Cell<u64>,
+    /// Told of the first bytes.
+    entry: Option<&'a Entry>,
 }
 
 impl Direction<'_> {
@@ -213,8 +227,10 @@ impl Direction<'_> {
     }
 
     /// Something moved: silence starts anew.
-    fn moved(&self, len: usize) {
+    fn moved(&mut self, len: usize) {
         self.counter.add(len as u64);
+        self.moved.set(self.moved.get() + len as u64);
+        self.entry.take().into_iter().for_each(Entry::answered);
         self.deadline.set(self.local.after(self.idle));
     }
 

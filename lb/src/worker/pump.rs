@@ -1,7 +1,7 @@
 //! One message body from a stream to a socket, framed anew, with back-pressure: nothing is read while bytes
 //! wait to be sent.
 
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
 
 use super::{
     local::Local,
@@ -34,6 +34,8 @@ pub(super) struct Pump<'a> {
     pub(super) local: &'a Local,
     pub(super) from: &'a mut Stream,
     pub(super) to: &'a Socket,
+    /// Bytes that were given to it.
+    pub(super) sent: &'a Cell<u64>,
     pub(super) deadline: &'a Deadline,
     /// Longest silence of either side.
     pub(super) patience: Duration,
@@ -51,15 +53,14 @@ impl Pump<'_> {
         reader: &mut BodyReader,
         writer: BodyWriter,
     ) -> Result<(u64, Vec<u8>), PumpError> {
-        let mut sent = 0;
+        let before = self.sent.get();
         loop {
-            let done = self.take(&mut out, &mut sent, reader, writer).await?;
+            let done = self.take(&mut out, reader, writer).await?;
             if !out.is_empty() {
-                sent += out.len() as u64;
                 out = self.flush(out).await?;
             }
             if done {
-                return Ok((sent, out));
+                return Ok((self.sent.get() - before, out));
             }
             self.deadline.set(self.local.after(self.patience));
             let received = self.from.fill(self.deadline).await.map_err(|error| match error {
@@ -71,10 +72,9 @@ impl Pump<'_> {
                 reader.at_eof().map_err(PumpError::Source)?;
                 writer.finish(&mut out);
                 if !out.is_empty() {
-                    sent += out.len() as u64;
                     out = self.flush(out).await?;
                 }
-                return Ok((sent, out));
+                return Ok((self.sent.get() - before, out));
             }
         }
     }
@@ -83,7 +83,6 @@ impl Pump<'_> {
     async fn take(
         &mut self,
         out: &mut Vec<u8>,
-        sent: &mut u64,
         reader: &mut BodyReader,
         writer: BodyWriter,
     ) -> Result<bool, PumpError> {
@@ -91,7 +90,6 @@ impl Pump<'_> {
             match reader.next(self.from.data()).map_err(PumpError::Source)? {
                 Step::Data { skip, len } if len >= FORWARD_MIN && matches!(writer, BodyWriter::Raw) => {
                     if !out.is_empty() {
-                        *sent += out.len() as u64;
                         *out = self.flush(std::mem::take(out)).await?;
                     }
                     self.deadline.set(self.local.after(self.patience));
@@ -99,13 +97,12 @@ impl Pump<'_> {
                         .forward(self.to, skip..skip + len, self.deadline)
                         .await
                         .map_err(|_| PumpError::Sink)?;
-                    *sent += len as u64;
+                    self.sent.set(self.sent.get() + len as u64);
                 }
                 Step::Data { skip, len } => {
                     writer.frame(out, &self.from.data()[skip..skip + len]);
                     self.from.consume(skip + len);
                     if out.len() >= SEND_AT {
-                        *sent += out.len() as u64;
                         *out = self.flush(std::mem::take(out)).await?;
                     }
                 }
@@ -123,6 +120,7 @@ impl Pump<'_> {
     }
 
     async fn flush(&self, out: Vec<u8>) -> Result<Vec<u8>, PumpError> {
+        self.sent.set(self.sent.get() + out.len() as u64);
         self.deadline.set(self.local.after(self.patience));
         let mut out =
             send(&self.local.ring, self.to, out, self.deadline).await.map_err(|_| PumpError::Sink)?;
