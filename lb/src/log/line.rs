@@ -79,9 +79,10 @@ fn json(out: &mut Vec<u8>, record: &Record<'_>, stamp: &Stamp) {
     );
     let text = |out: &mut Vec<u8>, key: &str, value: Option<&[u8]>| {
         if let Some(value) = value {
-            let _ = write!(out, r#","{key}":"#);
-            // Only writing fails, and a vector takes all.
-            let _ = serde_json::to_writer(out, &*String::from_utf8_lossy(value));
+            for part in [",\"", key, "\":"] {
+                out.extend_from_slice(part.as_bytes());
+            }
+            string(out, value);
         }
     };
     let number = |out: &mut Vec<u8>, key: &str, value: Option<u64>| {
@@ -124,6 +125,19 @@ fn json(out: &mut Vec<u8>, record: &Record<'_>, stamp: &Stamp) {
     text(out, "fault", record.fault().map(str::as_bytes));
     number(out, "worker", Some(u64::from(facts.worker)));
     out.push(b'}');
+}
+
+/// Bytes as a JSON string; what is no UTF-8 in it becomes U+FFFD.
+fn string(out: &mut Vec<u8>, value: &[u8]) {
+    let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+    if value.iter().all(is_plain) {
+        out.push(b'"');
+        out.extend_from_slice(value);
+        out.push(b'"');
+    } else {
+        // Only writing fails, and a vector takes all.
+        let _ = serde_json::to_writer(out, &*String::from_utf8_lossy(value));
+    }
 }
 
 fn text(out: &mut Vec<u8>, record: &Record<'_>, stamp: &Stamp, format: &LogFormat) {

@@ -45,6 +45,7 @@ pub struct AccessLogSetup {
 /// One worker's part of the access log.
 pub(super) struct AccessLog {
     setup: RefCell<AccessLogSetup>,
+    #[expect(clippy::vec_box, reason = "they come from entries and go to entries as boxes")]
     spare: RefCell<Vec<Box<Draft>>>,
     /// Records were put in since the writer was last thought of.
     has_news: Cell<bool>,
@@ -77,7 +78,7 @@ impl AccessLog {
         let next =
             self.seed.get().wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         self.seed.set(next);
-        ppm == SAMPLE_ALL || (next >> 32) * u64::from(SAMPLE_ALL) >> 32 < u64::from(ppm)
+        ppm == SAMPLE_ALL || ((next >> 32) * u64::from(SAMPLE_ALL)) >> 32 < u64::from(ppm)
     }
 }
 
