@@ -69,8 +69,8 @@ fn admit(local: &Rc<Local>, listener: ListenerId, socket: Socket) {
         Ok(permit) => permit,
         Err(reason) => {
             local.count(reason);
-            let entry = Entry::new(local);
-            entry.begin(&plan.snapshot, listener, client);
+            let entry = Entry::default();
+            entry.begin(local, &plan.snapshot, listener, client);
             entry.fail(reason);
             return entry.end();
         }

@@ -84,6 +84,8 @@ impl AccessLog {
 
 /// A record in the making.
 struct Draft {
+    /// None while it waits for reuse.
+    local: Option<Rc<Local>>,
     texts: log::Draft,
     notes: Notes,
 }
@@ -105,42 +107,34 @@ struct Notes {
     attempts: u32,
     reused: bool,
     reason: Option<CloseReason>,
+    received: u64,
+    sent: u64,
     sent_head: u64,
 }
 
-/// The record of the request that runs on a connection, or of the connection itself where it is a relay.
-pub(super) struct Entry {
-    local: Rc<Local>,
-    draft: RefCell<Option<Box<Draft>>>,
-    /// Bytes from the client so far.
-    pub(super) received: Cell<u64>,
-    /// Bytes to the client so far.
-    pub(super) sent: Cell<u64>,
-}
+/// The record of the request that runs on a connection, or of the connection itself where it is a relay. Idle
+/// connections have one, too, so it is a pointer.
+#[derive(Default)]
+pub(super) struct Entry(Cell<Option<Box<Draft>>>);
 
 impl Entry {
-    pub(super) fn new(local: &Rc<Local>) -> Self {
-        Self {
-            local: local.clone(),
-            draft: RefCell::default(),
-            received: Cell::default(),
-            sent: Cell::default(),
-        }
-    }
-
     /// The first byte of a request has come, or a relay begins.
-    pub(super) fn begin(&self, snapshot: &Snapshot, listener: ListenerId, client: SocketAddr) {
+    pub(super) fn begin(
+        &self,
+        local: &Rc<Local>,
+        snapshot: &Snapshot,
+        listener: ListenerId,
+        client: SocketAddr,
+    ) {
         self.end();
-        self.received.set(0);
-        self.sent.set(0);
-        let (Some(log), Some(wanted)) = (&self.local.access_log, snapshot.access_log) else { return };
+        let (Some(log), Some(wanted)) = (&local.access_log, snapshot.access_log) else { return };
         let Some(listener) = snapshot.listeners.get(listener.index()) else { return };
         let notes = Notes {
             include: wanted.include,
             sample_ppm: wanted.sample_ppm,
             protocol: listener.protocol,
             client,
-            begun: self.local.now(),
+            begun: local.now(),
             head: None,
             attempt: None,
             connected: None,
@@ -150,28 +144,34 @@ impl Entry {
             attempts: 0,
             reused: false,
             reason: None,
+            received: 0,
+            sent: 0,
             sent_head: 0,
         };
         let mut draft = match log.spare.borrow_mut().pop() {
             Some(spare) => spare,
-            None => Box::new(Draft { texts: log::Draft::default(), notes }),
+            None => Box::new(Draft { local: None, texts: log::Draft::default(), notes }),
         };
+        draft.local = Some(local.clone());
         draft.notes = notes;
         draft.texts.clear();
         draft.texts.note(Text::Listener, listener.name.as_bytes());
-        self.draft.replace(Some(draft));
+        self.0.set(Some(draft));
     }
 
-    fn with(&self, note: impl FnOnce(&mut Draft)) {
-        if let Some(draft) = self.draft.borrow_mut().as_mut() {
-            note(draft);
+    /// Notes something, with the time of the turn.
+    fn with(&self, note: impl FnOnce(&mut Draft, Instant)) {
+        if let Some(mut draft) = self.0.take() {
+            if let Some(now) = draft.local.as_ref().map(|local| local.now()) {
+                note(&mut draft, now);
+            }
+            self.0.set(Some(draft));
         }
     }
 
     /// A sound head is complete; `buf` is what it was parsed from.
     pub(super) fn head(&self, request: &RequestHead, buf: &[u8]) {
-        let now = self.local.now();
-        self.with(|Draft { texts, notes }| {
+        self.with(|Draft { texts, notes, .. }, now| {
             notes.head = Some(now);
             notes.version = Some(match request.version() {
                 Version::Http10 => HttpVersion::Http10,
@@ -191,7 +191,7 @@ impl Entry {
 
     /// The head that stands at the front of `buf` was refused, or is not complete: what can be told of its first line.
     pub(super) fn refused_head(&self, buf: &[u8]) {
-        self.with(|Draft { texts, .. }| {
+        self.with(|Draft { texts, .. }, _| {
             let line = buf.get(..REFUSED_LINE_MAX).unwrap_or(buf);
             let line = line.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
             let mut words = line.split(|byte| *byte == b' ');
@@ -206,7 +206,7 @@ impl Entry {
 
     /// It is known where it goes.
     pub(super) fn way(&self, route: Option<&str>, pool: &str) {
-        self.with(|Draft { texts, .. }| {
+        self.with(|Draft { texts, .. }, _| {
             if let Some(route) = route {
                 texts.note(Text::Route, route.as_bytes());
             }
@@ -216,8 +216,7 @@ impl Entry {
 
     /// A backend is tried.
     pub(super) fn attempt(&self, backend: &str) {
-        let now = self.local.now();
-        self.with(|Draft { texts, notes }| {
+        self.with(|Draft { texts, notes, .. }, now| {
             notes.attempts += 1;
             notes.attempt = Some(now);
             (notes.connected, notes.answered, notes.reused) = (None, None, false);
@@ -227,33 +226,43 @@ impl Entry {
 
     /// There is a connection to it.
     pub(super) fn connected(&self, reused: bool) {
-        let now = self.local.now();
-        self.with(|Draft { notes, .. }| (notes.connected, notes.reused) = (Some(now), reused));
+        self.with(|Draft { notes, .. }, now| (notes.connected, notes.reused) = (Some(now), reused));
     }
 
     /// The backend has answered: a response head is complete, or a first byte was relayed.
     pub(super) fn answered(&self) {
-        let now = self.local.now();
-        self.with(|Draft { notes, .. }| notes.answered = notes.answered.or(Some(now)));
+        self.with(|Draft { notes, .. }, now| notes.answered = notes.answered.or(Some(now)));
     }
 
     /// A response of this status goes to the client, with a head of so many bytes.
     pub(super) fn responds(&self, status: u16, head_bytes: usize) {
-        self.with(|Draft { notes, .. }| (notes.status, notes.sent_head) = (status, head_bytes as u64));
+        self.with(|Draft { notes, .. }, _| (notes.status, notes.sent_head) = (status, head_bytes as u64));
     }
 
     /// It does not end well.
     pub(super) fn fail(&self, reason: CloseReason) {
-        self.with(|Draft { notes, .. }| notes.reason = Some(reason));
+        self.with(|Draft { notes, .. }, _| notes.reason = Some(reason));
+    }
+
+    /// Bytes came from the client.
+    pub(super) fn received(&self, bytes: u64) {
+        self.with(|Draft { notes, .. }, _| notes.received += bytes);
+    }
+
+    /// Bytes were given to the socket for the client.
+    pub(super) fn sent(&self, bytes: u64) {
+        self.with(|Draft { notes, .. }, _| notes.sent += bytes);
     }
 
     /// It has ended: the one record of it goes its way.
     pub(super) fn end(&self) {
-        let (Some(log), Some(mut draft)) = (&self.local.access_log, self.draft.take()) else { return };
-        let metrics = &self.local.metrics;
+        let Some(mut draft) = self.0.take() else { return };
+        let Some(local) = draft.local.take() else { return };
+        let Some(log) = &local.access_log else { return };
+        let metrics = &local.metrics;
         let mut setup = log.setup.borrow_mut();
         let notes = draft.notes;
-        let facts = self.facts(&notes, setup.epoch);
+        let facts = facts(&notes, &local, setup.epoch);
         let is_error = notes.reason.is_some() || notes.status >= 500;
         if !is_error && !log.is_sampled(notes.sample_ppm) {
             metrics.log_skipped.add(1);
@@ -267,37 +276,37 @@ impl Entry {
             spare.push(draft);
         }
     }
-
-    fn facts(&self, notes: &Notes, epoch: Instant) -> Facts {
-        let since = |from: Instant, to: Instant| to.saturating_duration_since(from).as_micros() as u64;
-        let between = |from: Option<Instant>, to: Option<Instant>| Some(since(from?, to?));
-        Facts {
-            begun_us: since(epoch, notes.begun),
-            client: notes.client,
-            protocol: notes.protocol,
-            worker: self.local.id.0,
-            version: notes.version,
-            status: notes.status,
-            attempts: notes.attempts,
-            reused: notes.reused,
-            reason: notes.reason,
-            received: self.received.get(),
-            sent: self.sent.get(),
-            sent_head: notes.sent_head,
-            head_us: between(Some(notes.begun), notes.head),
-            queue_us: between(notes.head.or(Some(notes.begun)), notes.attempt),
-            connect_us: between(notes.attempt, notes.connected),
-            first_byte_us: between(notes.connected, notes.answered),
-            total_us: since(notes.begun, self.local.now()),
-        }
-    }
 }
 
 /// What was dropped before its end was cut off by the worker's.
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.with(|Draft { notes, .. }| notes.reason = notes.reason.or(Some(CloseReason::Draining)));
+        self.with(|Draft { notes, .. }, _| notes.reason = notes.reason.or(Some(CloseReason::Draining)));
         self.end();
+    }
+}
+
+fn facts(notes: &Notes, local: &Local, epoch: Instant) -> Facts {
+    let since = |from: Instant, to: Instant| to.saturating_duration_since(from).as_micros() as u64;
+    let between = |from: Option<Instant>, to: Option<Instant>| Some(since(from?, to?));
+    Facts {
+        begun_us: since(epoch, notes.begun),
+        client: notes.client,
+        protocol: notes.protocol,
+        worker: local.id.0,
+        version: notes.version,
+        status: notes.status,
+        attempts: notes.attempts,
+        reused: notes.reused,
+        reason: notes.reason,
+        received: notes.received,
+        sent: notes.sent,
+        sent_head: notes.sent_head,
+        head_us: between(Some(notes.begun), notes.head),
+        queue_us: between(notes.head.or(Some(notes.begun)), notes.attempt),
+        connect_us: between(notes.attempt, notes.connected),
+        first_byte_us: between(notes.connected, notes.answered),
+        total_us: since(notes.begun, local.now()),
     }
 }
 

@@ -30,7 +30,7 @@ impl Accepted {
         socket: Socket,
         permit: Permit,
     ) -> Self {
-        let entry = Entry::new(local);
+        let entry = Entry::default();
         let accepted = Self { listener, client, socket, entry, local: local.clone(), _permit: permit };
         accepted.metrics().accepted.add(1);
         accepted.metrics().open.add(1);
@@ -43,7 +43,7 @@ impl Accepted {
 
     /// A request or relay begins.
     pub(super) fn begin(&self, snapshot: &Snapshot) {
-        self.entry.begin(snapshot, self.listener, self.client);
+        self.entry.begin(&self.local, snapshot, self.listener, self.client);
     }
 
     /// The request or relay that runs does not end well: counts and logs why.
@@ -74,7 +74,7 @@ impl Context {
 
     pub(super) fn count_received(&self, bytes: u64) {
         self.accepted.metrics().received_bytes.add(bytes);
-        self.accepted.entry.received.set(bytes);
+        self.accepted.entry.received(bytes);
     }
 
     pub(super) fn count_response(&self, status: u16, bytes: u64) {

@@ -233,12 +233,11 @@ impl Exchange<'_> {
         let backend = upstream.stream.socket().clone();
         let mut reader = BodyReader::new(self.request.body(), Side::Request);
         let writer = exchange::writer(self.request.body());
-        let sent = Cell::default();
         let mut pump = Pump {
             local,
             from: stream,
             to: &backend,
-            sent: &sent,
+            entry: None,
             deadline,
             patience: self.way.idle,
             silent: CloseReason::BodyTimeout,
@@ -357,7 +356,7 @@ impl Exchange<'_> {
             local,
             from: &mut upstream.stream,
             to: &context.accepted.socket,
-            sent: &context.accepted.entry.sent,
+            entry: Some(&context.accepted.entry),
             deadline: &context.deadline,
             patience: self.way.idle,
             silent: CloseReason::Truncated,

@@ -173,7 +173,7 @@ async fn answer(
     let len = out.len() as u64;
     let head_bytes = memchr::memmem::find(&out, b"\r\n\r\n").map_or(0, |at| at + 4);
     context.accepted.entry.responds(reason.status(), head_bytes);
-    context.accepted.entry.sent.set(len);
+    context.accepted.entry.sent(len);
     context.deadline.set(context.local.after(LINGER));
     let out = send(&context.local.ring, &context.accepted.socket, out, &context.deadline).await?;
     context.local.recycle(out);

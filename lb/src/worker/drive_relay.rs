@@ -1,7 +1,6 @@
 //! A tcp listener's connection: bytes both ways between a client and a backend.
 
 use std::{
-    cell::Cell,
     future::{Future, poll_fn},
     net::Shutdown,
     pin::pin,
@@ -84,8 +83,8 @@ async fn relay(
         from: Stream::new(&local.ring, client.clone()),
         to: backend.clone(),
         counter: &metrics.received_bytes,
-        moved: &accepted.entry.received,
-        entry: None,
+        entry: &accepted.entry,
+        way: Way::Up,
     };
     let down = Direction {
         local,
@@ -94,8 +93,8 @@ async fn relay(
         from: upstream.stream,
         to: client.clone(),
         counter: &metrics.sent_bytes,
-        moved: &accepted.entry.sent,
-        entry: Some(&accepted.entry),
+        entry: &accepted.entry,
+        way: Way::Down,
     };
     let (client_gone, backend_gone) = (CloseReason::ClientGone, CloseReason::UpstreamClosed);
     let up = up.run(client_gone, backend_gone, Orphaned::ThrownAway);
@@ -153,9 +152,17 @@ struct Direction<'a> {
     from: Stream,
     to: Socket,
     counter: &'a Counter,
-    moved: &'a Cell<u64>,
-    /// Told of the first bytes.
-    entry: Option<&'a Entry>,
+    entry: &'a Entry,
+    way: Way,
+}
+
+/// Which way a direction goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// To the backend.
+    Up,
+    /// To the client.
+    Down,
 }
 
 impl Direction<'_> {
@@ -227,10 +234,15 @@ impl Direction<'_> {
     }
 
     /// Something moved: silence starts anew.
-    fn moved(&mut self, len: usize) {
+    fn moved(&self, len: usize) {
         self.counter.add(len as u64);
-        self.moved.set(self.moved.get() + len as u64);
-        self.entry.take().into_iter().for_each(Entry::answered);
+        match self.way {
+            Way::Up => self.entry.received(len as u64),
+            Way::Down => {
+                self.entry.answered();
+                self.entry.sent(len as u64);
+            }
+        }
         self.deadline.set(self.local.after(self.idle));
     }
 

@@ -1,9 +1,10 @@
 //! One message body from a stream to a socket, framed anew, with back-pressure: nothing is read while bytes
 //! wait to be sent.
 
-use std::{cell::Cell, time::Duration};
+use std::time::Duration;
 
 use super::{
+    access::Entry,
     local::Local,
     stream::{Stream, StreamError, send},
     timer::Deadline,
@@ -34,8 +35,8 @@ pub(super) struct Pump<'a> {
     pub(super) local: &'a Local,
     pub(super) from: &'a mut Stream,
     pub(super) to: &'a Socket,
-    /// Bytes that were given to it.
-    pub(super) sent: &'a Cell<u64>,
+    /// Told of the bytes that were given to it.
+    pub(super) entry: Option<&'a Entry>,
     pub(super) deadline: &'a Deadline,
     /// Longest silence of either side.
     pub(super) patience: Duration,
@@ -53,14 +54,15 @@ impl Pump<'_> {
         reader: &mut BodyReader,
         writer: BodyWriter,
     ) -> Result<(u64, Vec<u8>), PumpError> {
-        let before = self.sent.get();
+        let mut sent = 0;
         loop {
-            let done = self.take(&mut out, reader, writer).await?;
+            let done = self.take(&mut out, &mut sent, reader, writer).await?;
             if !out.is_empty() {
+                sent += self.count(out.len());
                 out = self.flush(out).await?;
             }
             if done {
-                return Ok((self.sent.get() - before, out));
+                return Ok((sent, out));
             }
             self.deadline.set(self.local.after(self.patience));
             let received = self.from.fill(self.deadline).await.map_err(|error| match error {
@@ -72,9 +74,10 @@ impl Pump<'_> {
                 reader.at_eof().map_err(PumpError::Source)?;
                 writer.finish(&mut out);
                 if !out.is_empty() {
+                    sent += self.count(out.len());
                     out = self.flush(out).await?;
                 }
-                return Ok((self.sent.get() - before, out));
+                return Ok((sent, out));
             }
         }
     }
@@ -83,6 +86,7 @@ impl Pump<'_> {
     async fn take(
         &mut self,
         out: &mut Vec<u8>,
+        sent: &mut u64,
         reader: &mut BodyReader,
         writer: BodyWriter,
     ) -> Result<bool, PumpError> {
@@ -90,6 +94,7 @@ impl Pump<'_> {
             match reader.next(self.from.data()).map_err(PumpError::Source)? {
                 Step::Data { skip, len } if len >= FORWARD_MIN && matches!(writer, BodyWriter::Raw) => {
                     if !out.is_empty() {
+                        *sent += self.count(out.len());
                         *out = self.flush(std::mem::take(out)).await?;
                     }
                     self.deadline.set(self.local.after(self.patience));
@@ -97,12 +102,13 @@ impl Pump<'_> {
                         .forward(self.to, skip..skip + len, self.deadline)
                         .await
                         .map_err(|_| PumpError::Sink)?;
-                    self.sent.set(self.sent.get() + len as u64);
+                    *sent += self.count(len);
                 }
                 Step::Data { skip, len } => {
                     writer.frame(out, &self.from.data()[skip..skip + len]);
                     self.from.consume(skip + len);
                     if out.len() >= SEND_AT {
+                        *sent += self.count(out.len());
                         *out = self.flush(std::mem::take(out)).await?;
                     }
                 }
@@ -119,8 +125,13 @@ impl Pump<'_> {
         }
     }
 
+    /// Notes bytes that are given to the sink now.
+    fn count(&self, len: usize) -> u64 {
+        self.entry.iter().for_each(|entry| entry.sent(len as u64));
+        len as u64
+    }
+
     async fn flush(&self, out: Vec<u8>) -> Result<Vec<u8>, PumpError> {
-        self.sent.set(self.sent.get() + out.len() as u64);
         self.deadline.set(self.local.after(self.patience));
         let mut out =
             send(&self.local.ring, self.to, out, self.deadline).await.map_err(|_| PumpError::Sink)?;
