@@ -17,6 +17,7 @@ pub mod health;
 pub mod keepalive;
 pub mod l7;
 pub mod limits;
+pub mod log;
 pub mod metrics;
 pub mod model;
 pub mod relay;

@@ -12,6 +12,7 @@ mod health;
 mod hotplug;
 mod http;
 mod lifecycle;
+mod log;
 mod nat;
 mod quickstart;
 mod ranges;

@@ -80,9 +80,7 @@ pub(crate) fn file(subject: Subject, protocol: Protocol, logging: Logging) -> Op
         (Logging::Off, Tuning::Tuned, _) => "",
         (Logging::Off, Tuning::Defaults, Nginx | Haproxy) => "-defaults",
         (Logging::Off, Tuning::Defaults, Envoy) if protocol == "http" => "-defaults",
-        (Logging::On, Tuning::Tuned, Nginx | Haproxy | Envoy | Caddy | Pingora) if protocol == "http" => {
-            "-log"
-        }
+        (Logging::On, Tuning::Tuned, _) if protocol == "http" => "-log",
         _ => return None,
     };
     let extension = match peer {

@@ -65,9 +65,6 @@ fn plain(context: &mut Context<'_>) -> Result<()> {
 
 /// With a line per request on all sides; that they were written is checked by counting them.
 fn logged(context: &mut Context<'_>) -> Result<()> {
-    if context.subjects.contains(&Subject::tuned(Peer::Lb)) {
-        context.samples.note("lb, cpu_logged: not supported yet (it has no access log)");
-    }
     let plan = Plan { logging: Logging::On, ..HTTP };
     let mut stage = Stage::set(context, plan)?;
     let length = context.pace.sample;

@@ -67,6 +67,7 @@ fn config() -> Config {
         admin: Admin { socket: PathBuf::from("/run/lb/admin.sock"), http: None },
         limits: Limits::default(),
         state: State { dir: PathBuf::from("/var/lib/lb") },
+        access_log: None,
         vips: BTreeMap::from([(
             "dns".into(),
             Vip {
@@ -111,6 +112,7 @@ fn snapshot() -> Snapshot {
     let keepalive = Keepalive::default();
     Snapshot {
         generation: Generation(1),
+        access_log: None,
         limits: Limits::default(),
         listeners: vec![ListenerSnapshot {
             id: ListenerId(0),
@@ -160,6 +162,7 @@ pub(crate) fn view() -> View {
         config: Arc::new(config()),
         snapshot: Arc::new(snapshot()),
         workers: vec![worker(0), worker(1)],
+        log: Arc::default(),
         health: Arc::new(HealthTable::new(BACKENDS_MAX)),
         probes: vec![(BackendId(1), Arc::new(ProbeMetrics::default()))],
         warnings: vec!["no CAP_BPF: lb_steer is not attached".to_owned()],

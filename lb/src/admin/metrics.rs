@@ -29,6 +29,7 @@ pub fn render(view: &View, packets: Option<&Packets>) -> String {
     let mut encoder = Encoder::new();
     control(&mut encoder, view);
     workers(&mut encoder, view);
+    access_log(&mut encoder, view);
     listeners(&mut encoder, view);
     upstream(&mut encoder, view);
     health(&mut encoder, view);
@@ -59,10 +60,19 @@ fn control(encoder: &mut Encoder, view: &View) {
         .sample(&[], view.warnings.len());
 }
 
+fn access_log(encoder: &mut Encoder, view: &View) {
+    encoder
+        .family("lb_log_lines_total", Kind::Counter, "Lines of the access log that were written.")
+        .sample(&[], view.log.lines.value());
+    encoder
+        .family("lb_log_failed_total", Kind::Counter, "Lines lost because log.file could not be written.")
+        .sample(&[], view.log.failed.value());
+}
+
 /// Name, help, and where to read it.
 type Column<T> = (&'static str, Kind, &'static str, fn(&T) -> u64);
 
-const WORKER: [Column<WorkerMetrics>; 8] = [
+const WORKER: [Column<WorkerMetrics>; 10] = [
     ("lb_worker_turns_total", Kind::Counter, "Loop turns.", |m| m.turns.value()),
     ("lb_worker_enters_total", Kind::Counter, "io_uring_enter calls.", |m| m.enters.value()),
     ("lb_worker_completions_total", Kind::Counter, "Completions reaped.", |m| m.completions.value()),
@@ -82,6 +92,12 @@ const WORKER: [Column<WorkerMetrics>; 8] = [
         m.pipes_refused.value()
     }),
     ("lb_worker_snapshots_total", Kind::Counter, "Configs taken over.", |m| m.snapshots.value()),
+    ("lb_log_dropped_total", Kind::Counter, "Lines of the access log lost because a queue was full.", |m| {
+        m.log_dropped.value()
+    }),
+    ("lb_log_skipped_total", Kind::Counter, "Lines of the access log left out by log.sample.", |m| {
+        m.log_skipped.value()
+    }),
 ];
 
 fn workers(encoder: &mut Encoder, view: &View) {
@@ -375,6 +391,8 @@ mod tests {
         view.workers[0].metrics.listeners[0].responses[1].add(5);
         view.workers[0].metrics.backends[2].in_flight.add(3);
         view.workers[0].metrics.reason(CloseReason::NoRoute).add(2);
+        view.workers[1].metrics.log_dropped.add(6);
+        view.log.lines.add(8);
         view.health.set(BackendId(2), false);
         let mut packets = fixture::packets();
         packets.reasons[Reason::Mtu as usize] = 11;
@@ -396,6 +414,8 @@ mod tests {
             (r#"lb_listener_accepted_connections_total{listener="web",worker="0"}"#, 0.0),
             (r#"lb_listener_responses_total{listener="web",worker="0",code="2xx"}"#, 5.0),
             (r#"lb_upstream_in_flight_exchanges{pool="app",backend="127.0.0.1:9002",worker="0"}"#, 3.0),
+            (r#"lb_log_dropped_total{worker="1"}"#, 6.0),
+            (r#"lb_log_lines_total"#, 8.0),
             (r#"lb_worker_closes_total{worker="0",reason="no-route"}"#, 2.0),
             (r#"lb_health_backend_up{pool="app",backend="127.0.0.1:9001"}"#, 1.0),
             (r#"lb_health_backend_up{pool="app",backend="127.0.0.1:9002"}"#, 0.0),

@@ -13,7 +13,7 @@ use super::packets::PacketsSource;
 use crate::{
     config::{Config, Snapshot},
     health::HealthTable,
-    metrics::{ProbeMetrics, WorkerMetrics},
+    metrics::{LogMetrics, ProbeMetrics, WorkerMetrics},
     model::{BackendId, WorkerId},
 };
 
@@ -32,6 +32,8 @@ pub struct View {
     pub snapshot: Arc<Snapshot>,
     /// Workers.
     pub workers: Vec<WorkerView>,
+    /// Of the access log.
+    pub log: Arc<LogMetrics>,
     /// Verdicts.
     pub health: Arc<HealthTable>,
     /// Checks, by backend; those without a check are absent.

@@ -5,6 +5,7 @@
 mod backend_ids;
 mod digest;
 mod file;
+mod log;
 mod problem;
 mod quickstart;
 mod resolve;
@@ -15,8 +16,12 @@ mod valid;
 pub use backend_ids::{BackendIds, BackendIdsExhausted};
 pub use digest::Digest;
 pub use file::{FILE_BYTES_MAX, Loaded, load, parse};
+pub use log::{
+    AccessLog, LogField, LogFormat, LogInclude, LogPiece, LogStyle, LogTarget, Quoted, SAMPLE_ALL,
+};
 pub use problem::{PROBLEMS_MAX, Place, Problem, Problems, Severity};
 pub use snapshot::{
-    BackendSnapshot, HostMatch, ListenerSnapshot, PathMatch, PoolSnapshot, RouteSnapshot, Snapshot,
+    AccessLogSnapshot, BackendSnapshot, HostMatch, ListenerSnapshot, PathMatch, PoolSnapshot, RouteSnapshot,
+    Snapshot,
 };
 pub use valid::*;

@@ -44,6 +44,7 @@ impl Config {
             runtime: Runtime { workers: Workers::Count(1) },
             xdp: None,
             state: State { dir: admin_socket.parent().unwrap_or(Path::new(".")).join("state") },
+            access_log: None,
             admin: Admin { socket: admin_socket, http: Some(local(9900)) },
             limits: Limits::default(),
             vips: BTreeMap::new(),

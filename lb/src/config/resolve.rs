@@ -8,8 +8,8 @@ use std::{
 };
 
 use super::{
-    BackendIds, BackendIdsExhausted, BackendSnapshot, Config, HostMatch, HostPattern, ListenerSnapshot,
-    PathMatch, PathPattern, Pool, PoolSnapshot, RouteSnapshot, Snapshot,
+    AccessLogSnapshot, BackendIds, BackendIdsExhausted, BackendSnapshot, Config, HostMatch, HostPattern,
+    ListenerSnapshot, PathMatch, PathPattern, Pool, PoolSnapshot, RouteSnapshot, Snapshot,
 };
 use crate::model::{Generation, ListenerId, PoolId, RouteId};
 
@@ -43,6 +43,10 @@ impl Snapshot {
         Ok(Self {
             generation,
             limits: config.limits,
+            access_log: config
+                .access_log
+                .as_ref()
+                .map(|log| AccessLogSnapshot { include: log.include(), sample_ppm: log.sample_ppm }),
             listeners,
             pools,
             routes: routes.into_iter().map(|(_, route)| route).collect(),

@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Backend, Config, HostPattern, Interface, Listener, NewFlows, PathPattern, Pool, Route, Sources, Vip,
-    Workers, file::show_duration,
+    AccessLog, Backend, Config, HostPattern, Interface, Listener, LogStyle, NewFlows, PathPattern, Pool,
+    Route, Sources, Vip, Workers,
+    file::{show_duration, show_sample},
 };
 
 impl Config {
@@ -35,6 +36,7 @@ impl Config {
             "route": named(&self.routes, route),
             "pool": named(&self.pools, pool),
         });
+        put(&mut top, "log", self.access_log.as_ref().map(access_log));
         if let Some(xdp) = &self.xdp {
             let mut table = json!({
                 "interfaces": xdp.interfaces.iter().map(interface).collect::<Vec<_>>(),
@@ -75,6 +77,23 @@ fn workers(workers: &Workers) -> Value {
         Workers::Count(count) => json!(count),
         Workers::Cores(cores) => json!(cores),
     }
+}
+
+fn access_log(log: &AccessLog) -> Value {
+    let mut table = json!({ "file": log.target.to_string(), "sample": show_sample(log.sample_ppm) });
+    match &log.style {
+        LogStyle::Json(include) => {
+            let extras =
+                [("query", include.query), ("user_agent", include.user_agent), ("referer", include.referer)];
+            table["access"] = json!("json");
+            table["include"] = extras.iter().filter(|(_, wanted)| *wanted).map(|(name, _)| *name).collect();
+        }
+        LogStyle::Text(format) => {
+            table["access"] = json!("text");
+            table["format"] = json!(format.text);
+        }
+    }
+    table
 }
 
 fn sources(sources: &Sources) -> Value {
@@ -201,6 +220,11 @@ mod tests {
         idle_timeout = "90s"
         [state]
         dir = "/srv/lb"
+        [log]
+        access = "json"
+        file = "syslog:192.0.2.9:514"
+        sample = "2.5%"
+        include = ["query", "referer"]
         [vip.dns]
         address = ["192.0.2.53", "2001:db8::53", "198.51.100.0/25"]
         ports = ["53/udp", "53/tcp", "8000-8100/tcp", "0/udp"]
@@ -255,14 +279,20 @@ mod tests {
 
     #[test]
     fn what_is_shown_means_the_same_config() {
-        let config = parse("whole", WHOLE).unwrap().config;
+        show_means_the_same(WHOLE);
+        show_means_the_same("version = 1\n[log]\naccess = \"text\"\nformat = 'a $$ \"$request\"'");
+        let shown = parse("whole", WHOLE).unwrap().config.to_json();
+        assert_eq!(shown["xdp"]["spread"], "on");
+        assert_eq!(shown["listener"]["web"]["syn_cookies"], "off");
+        assert_eq!(shown["xdp"]["secret"], "file:keys/hash", "a reference, no content");
+    }
+
+    fn show_means_the_same(text: &str) {
+        let config = parse("whole", text).unwrap().config;
         let shown = config.to_json();
         let Value::Object(top) = &shown else { panic!("{shown}") };
         let text: String = top.iter().map(|(key, value)| format!("{key} = {}\n", toml_of(value))).collect();
         let again = parse("shown", &text).unwrap_or_else(|problems| panic!("{problems}\n{text}")).config;
         assert_eq!(again, config, "{text}");
-        assert_eq!(shown["xdp"]["spread"], "on");
-        assert_eq!(shown["listener"]["web"]["syn_cookies"], "off");
-        assert_eq!(shown["xdp"]["secret"], "file:keys/hash", "a reference, no content");
     }
 }

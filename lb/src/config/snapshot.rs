@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use super::{Keepalive, Limits, Protocol, Steer};
+use super::{Keepalive, Limits, LogInclude, Protocol, Steer};
 use crate::model::{BackendId, Generation, ListenerId, PoolId, RouteId};
 
 /// Immutable; workers hold it by `Arc` and swap it between turns.
@@ -12,12 +12,23 @@ pub struct Snapshot {
     pub generation: Generation,
     /// Limits.
     pub limits: Limits,
+    /// What an access log is to say; `None`: nothing is logged.
+    pub access_log: Option<AccessLogSnapshot>,
     /// By [`ListenerId`].
     pub listeners: Vec<ListenerSnapshot>,
     /// By [`PoolId`]; pools that only VIPs use stand here too.
     pub pools: Vec<PoolSnapshot>,
     /// By [`RouteId`]; names for counters.
     pub routes: Vec<RouteSnapshot>,
+}
+
+/// The part of `[log]` that workers see to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccessLogSnapshot {
+    /// What is noted beyond the rest.
+    pub include: LogInclude,
+    /// What share of lines without an error is written, in millionths.
+    pub sample_ppm: u32,
 }
 
 /// One listener.

@@ -10,6 +10,8 @@ use std::{
 
 use ipnet::IpNet;
 
+use super::AccessLog;
+
 /// The whole config, valid by construction.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -23,6 +25,8 @@ pub struct Config {
     pub limits: Limits,
     /// Where state is kept.
     pub state: State,
+    /// `[log]`; `None`: `access = "off"`.
+    pub access_log: Option<AccessLog>,
     /// L4 services.
     pub vips: BTreeMap<Arc<str>, Vip>,
     /// L7 and relay services.

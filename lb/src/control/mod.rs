@@ -1,5 +1,6 @@
 //! Decides what the data planes do: starts them, tells them who is up, ends them. May block, allocate and log.
 
+mod access_log;
 mod capture;
 mod clock;
 mod cookies;

@@ -17,6 +17,7 @@ use rustix::{
 use sd_notify::NotifyState;
 
 use super::{
+    access_log::AccessLog,
     host, listeners,
     opening::{self, Opened},
     paths::Paths,
@@ -30,7 +31,7 @@ use crate::{
     admin::{Doors, Server, View},
     config::{Config, Snapshot},
     health::HealthTable,
-    metrics::BACKENDS_MAX,
+    metrics::{BACKENDS_MAX, LogMetrics},
     model::Generation,
     sys::affinity,
 };
@@ -66,6 +67,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let allowed = affinity::allowed_cores().context("sched_getaffinity")?;
     let cores = host::place_workers(&plan.config.runtime.workers, &allowed).map_err(anyhow::Error::msg)?;
 
+    let (log, logs) = AccessLog::start(plan.config.access_log.as_ref(), cores.len())?;
     let groups = listeners::bind(&plan.config, cores.len())?;
     let loaded = opening::load(&plan.config, &options.bpf_dir)?;
     let mut ids = loaded.backend_ids(&plan.config);
@@ -77,7 +79,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     opened.down.iter().for_each(|id| health.set(*id, false));
     // Copies, since the originals go to the workers; they must be gone before a worker can close its listeners.
     let copies = listeners::copies(&groups).context("dup of listening sockets")?;
-    let workers = Workers::start(&cores, &snapshot, &health, groups)?;
+    let workers = Workers::start(&cores, &snapshot, &health, groups, logs)?;
     if let Some(path) = &mut opened.path {
         warnings.extend(path.steer(&plan.config, &snapshot, &cores, &copies));
         warnings.extend(path.give_ranges(&copies).context(opening::LOST_RANGES)?);
@@ -87,16 +89,20 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
 
     let invitation = plan.invitation();
-    let world = World { plan, snapshot, health, targets, opened, warnings, open_files };
+    let world =
+        World { plan, snapshot, health, targets, opened, warnings, open_files, log: log.metrics.clone() };
     let (view, _server) = open_doors(world, &workers, doors)?;
     ready(&view, &workers);
     if let Some(invitation) = invitation {
         println!("{invitation}");
     }
-    workers.serve_until_end(&wishes, || {
+    let on_drain = || {
         view.draining.store(true, Ordering::Relaxed);
         notify(&[NotifyState::Stopping]);
-    })
+    };
+    let served = workers.serve_until_end(&wishes, on_drain, || log.reopen());
+    log.finish();
+    served
 }
 
 fn plan(options: &Options) -> anyhow::Result<Plan> {
@@ -117,11 +123,12 @@ struct World {
     opened: Opened,
     warnings: Vec<String>,
     open_files: u64,
+    log: Arc<LogMetrics>,
 }
 
 /// Starts whatever watches and shows: the packet path's thread, the probers, the admin API.
 fn open_doors(world: World, workers: &Workers, doors: Doors) -> anyhow::Result<(Arc<View>, Server)> {
-    let World { plan, snapshot, health, mut targets, opened, warnings, open_files } = world;
+    let World { plan, snapshot, health, mut targets, opened, warnings, open_files, log } = world;
     let ports = opened.through.map(|through| {
         targets.iter_mut().for_each(|target| target.is_through = through.backends.contains(&target.id));
         through.ports
@@ -139,6 +146,7 @@ fn open_doors(world: World, workers: &Workers, doors: Doors) -> anyhow::Result<(
         packets: mail.as_ref().map(PlaneMail::source),
         config: Arc::<Config>::new(plan.config),
         snapshot,
+        log,
         health: health.clone(),
         draining: AtomicBool::new(false),
     });

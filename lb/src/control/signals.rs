@@ -6,7 +6,7 @@ use std::{
 };
 
 use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1},
     iterator::Signals,
 };
 
@@ -17,6 +17,8 @@ pub(super) enum Wish {
     End,
     /// SIGHUP.
     Reload,
+    /// SIGUSR1: the access log was renamed.
+    ReopenLog,
 }
 
 /// Listens from now on; the thread ends with the process.
@@ -24,11 +26,15 @@ pub(super) enum Wish {
 /// # Errors
 /// The handlers or the thread cannot be made.
 pub(super) fn listen() -> io::Result<flume::Receiver<Wish>> {
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
     let (sender, receiver) = flume::unbounded();
     thread::Builder::new().name("lb-signals".into()).spawn(move || {
         for signal in signals.forever() {
-            let wish = if signal == SIGHUP { Wish::Reload } else { Wish::End };
+            let wish = match signal {
+                SIGHUP => Wish::Reload,
+                SIGUSR1 => Wish::ReopenLog,
+                _ => Wish::End,
+            };
             if sender.send(wish).is_err() {
                 return;
             }
@@ -65,6 +71,8 @@ pub(super) enum Step {
     Stop,
     /// Say that this is not supported yet.
     RefuseReload,
+    /// Open the access log anew.
+    ReopenLog,
 }
 
 impl Phase {
@@ -73,6 +81,7 @@ impl Phase {
         match (*self, wish) {
             (Self::Stopping, _) => None,
             (_, Wish::Reload) => Some(Step::RefuseReload),
+            (_, Wish::ReopenLog) => Some(Step::ReopenLog),
             (Self::Serving, Wish::End) => {
                 let deadline = now + patience;
                 *self = Self::Draining { deadline };

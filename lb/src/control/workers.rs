@@ -19,7 +19,7 @@ use crate::{
     limits::Admission,
     metrics::WorkerMetrics,
     model::{ListenerId, WorkerId},
-    worker::{BoundListener, Command, Handle, Setup},
+    worker::{AccessLogSetup, BoundListener, Command, Handle, Setup},
 };
 
 /// How long a drain may last.
@@ -43,10 +43,12 @@ impl Workers {
         snapshot: &Arc<Snapshot>,
         health: &Arc<HealthTable>,
         groups: Vec<Group>,
+        logs: Vec<Option<AccessLogSetup>>,
     ) -> anyhow::Result<Self> {
         let admission = Admission::new();
         let mut handles = Vec::with_capacity(cores.len());
-        for ((&core, listeners), id) in cores.iter().zip(by_worker(groups, cores.len())).zip(0..) {
+        let parts = by_worker(groups, cores.len()).into_iter().zip(logs);
+        for ((&core, (listeners, access_log)), id) in cores.iter().zip(parts).zip(0..) {
             let setup = Setup {
                 id: WorkerId(id),
                 core,
@@ -54,6 +56,7 @@ impl Workers {
                 health: health.clone(),
                 admission: admission.clone(),
                 metrics: Arc::new(WorkerMetrics::new()),
+                access_log,
                 listeners: listeners
                     .into_iter()
                     .map(|(listener, socket)| BoundListener { listener, socket })
@@ -74,7 +77,8 @@ impl Workers {
         self.0.iter().map(view).collect()
     }
 
-    /// Serves until the operator wants an end and has it. `on_drain` is called once, when the drain begins.
+    /// Serves until the operator wants an end and has it. `on_drain` is called once, when the drain begins;
+    /// `on_reopen` when the access log was renamed.
     ///
     /// # Errors
     /// A worker ended though nobody wanted it to.
@@ -82,6 +86,7 @@ impl Workers {
         self,
         wishes: &flume::Receiver<Wish>,
         on_drain: impl FnOnce(),
+        on_reopen: impl Fn(),
     ) -> anyhow::Result<()> {
         let mut phase = Phase::Serving;
         let (mut on_drain, mut stop_by) = (Some(on_drain), None);
@@ -101,6 +106,9 @@ impl Workers {
                 steps.push(phase.handle(Wish::End, now, DRAIN_PATIENCE));
             }
             for step in steps.into_iter().flatten() {
+                if step == Step::ReopenLog {
+                    on_reopen();
+                }
                 self.take(step, on_drain.take_if(|_| matches!(step, Step::Drain { .. })));
                 stop_by = stop_by.or((step == Step::Stop).then_some(now + STOP_PATIENCE));
             }
@@ -126,6 +134,7 @@ impl Workers {
 
     fn take(&self, step: Step, on_drain: Option<impl FnOnce()>) {
         match step {
+            Step::ReopenLog => {}
             Step::RefuseReload => {
                 tracing::warn!("SIGHUP: reload is not supported yet; the config stays as it is");
             }

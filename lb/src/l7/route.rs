@@ -171,6 +171,7 @@ mod tests {
         };
         Snapshot {
             generation: Generation(1),
+            access_log: None,
             limits: Limits::default(),
             listeners: vec![listener],
             pools: Vec::new(),

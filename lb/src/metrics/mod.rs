@@ -2,9 +2,11 @@
 
 mod counter;
 pub mod encode;
+mod log;
 mod probe;
 mod worker;
 
 pub use counter::{Counter, Gauge};
+pub use log::LogMetrics;
 pub use probe::ProbeMetrics;
 pub use worker::{BACKENDS_MAX, BackendMetrics, LISTENERS_MAX, ListenerMetrics, WorkerMetrics};

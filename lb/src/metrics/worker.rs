@@ -27,6 +27,10 @@ pub struct WorkerMetrics {
     pub pipes_refused: Counter,
     /// Snapshots taken over.
     pub snapshots: Counter,
+    /// Records of the access log that found their queue full.
+    pub log_dropped: Counter,
+    /// Records that sampling left out.
+    pub log_skipped: Counter,
     /// By listener.
     pub listeners: Box<[ListenerMetrics]>,
     /// By backend.
@@ -83,6 +87,8 @@ impl WorkerMetrics {
             splices_started: Counter::default(),
             pipes_refused: Counter::default(),
             snapshots: Counter::default(),
+            log_dropped: Counter::default(),
+            log_skipped: Counter::default(),
             listeners: (0..LISTENERS_MAX).map(|_| ListenerMetrics::default()).collect(),
             backends: (0..BACKENDS_MAX).map(|_| BackendMetrics::default()).collect(),
             reasons: std::array::from_fn(|_| Counter::default()),

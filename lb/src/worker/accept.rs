@@ -2,7 +2,7 @@
 
 use std::{pin::pin, rc::Rc, time::Duration};
 
-use super::{api::BoundListener, connection::Accepted, drive_l7, drive_relay, local::Local};
+use super::{access::Entry, api::BoundListener, connection::Accepted, drive_l7, drive_relay, local::Local};
 use crate::{
     config::Protocol,
     model::{ListenerId, reason::CloseReason},
@@ -67,7 +67,13 @@ fn admit(local: &Rc<Local>, listener: ListenerId, socket: Socket) {
     let Some(config) = plan.listener(listener) else { return };
     let permit = match local.admission.admit(client.ip(), &plan.snapshot.limits) {
         Ok(permit) => permit,
-        Err(reason) => return local.count(reason),
+        Err(reason) => {
+            local.count(reason);
+            let entry = Entry::default();
+            entry.begin(local, &plan.snapshot, listener, client);
+            entry.fail(reason);
+            return entry.end();
+        }
     };
     if reference.cpu_affinity().is_ok_and(|core| core == local.core) {
         local.metrics.listener(listener).accepted_on_core.add(1);

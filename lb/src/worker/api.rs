@@ -2,6 +2,7 @@
 
 use std::{os::fd::OwnedFd, sync::Arc, time::Instant};
 
+use super::AccessLogSetup;
 use crate::{
     config::Snapshot,
     health::HealthTable,
@@ -25,6 +26,8 @@ pub struct Setup {
     pub admission: Arc<Admission>,
     /// Written by this worker.
     pub metrics: Arc<WorkerMetrics>,
+    /// Where an access log is written.
+    pub access_log: Option<AccessLogSetup>,
     /// Its own sockets of every listener's group, bound and listening.
     pub listeners: Vec<BoundListener>,
 }

@@ -2,7 +2,7 @@
 
 use std::{rc::Rc, time::Instant};
 
-use super::{local::Local, plan::Plan, stream::Stream, timer::Deadline, upstream::Upstream};
+use super::{access::Entry, local::Local, plan::Plan, stream::Stream, timer::Deadline, upstream::Upstream};
 use crate::{
     balance::round_robin::Tried,
     config::BackendSnapshot,
@@ -56,18 +56,22 @@ impl Choice {
         local: &Local,
         deadline: &Deadline,
         reuse: Reuse,
+        entry: &Entry,
     ) -> Result<Upstream, CloseReason> {
         let mut reason = None;
         loop {
             let at = self.next(local).map_err(|none| reason.unwrap_or(none))?;
             let backend = self.backend(at);
+            entry.attempt(&backend.name);
             if reuse == Reuse::Allowed
                 && let Some(upstream) = take_kept(local, backend.id)
             {
+                entry.connected(true);
                 return Ok(upstream);
             }
             match dial(local, backend, self.plan.snapshot.limits.connect_timeout, deadline).await {
                 Ok(stream) => {
+                    entry.connected(false);
                     return Ok(Upstream {
                         backend: backend.id,
                         name: backend.name.clone(),

@@ -2,8 +2,9 @@
 
 use std::{net::SocketAddr, rc::Rc};
 
-use super::{local::Local, timer::Deadline};
+use super::{access::Entry, local::Local, timer::Deadline};
 use crate::{
+    config::Snapshot,
     limits::Permit,
     metrics::ListenerMetrics,
     model::{ListenerId, reason::CloseReason},
@@ -15,6 +16,7 @@ pub(super) struct Accepted {
     pub(super) listener: ListenerId,
     pub(super) client: SocketAddr,
     pub(super) socket: Socket,
+    pub(super) entry: Entry,
     local: Rc<Local>,
     _permit: Permit,
 }
@@ -28,7 +30,8 @@ impl Accepted {
         socket: Socket,
         permit: Permit,
     ) -> Self {
-        let accepted = Self { listener, client, socket, local: local.clone(), _permit: permit };
+        let entry = Entry::default();
+        let accepted = Self { listener, client, socket, entry, local: local.clone(), _permit: permit };
         accepted.metrics().accepted.add(1);
         accepted.metrics().open.add(1);
         accepted
@@ -36,6 +39,17 @@ impl Accepted {
 
     pub(super) fn metrics(&self) -> &ListenerMetrics {
         self.local.metrics.listener(self.listener)
+    }
+
+    /// A request or relay begins.
+    pub(super) fn begin(&self, snapshot: &Snapshot) {
+        self.entry.begin(&self.local, snapshot, self.listener, self.client);
+    }
+
+    /// The request or relay that runs does not end well: counts and logs why.
+    pub(super) fn fail(&self, reason: CloseReason) {
+        self.local.count(reason);
+        self.entry.fail(reason);
     }
 }
 
@@ -56,6 +70,11 @@ impl Context {
     /// The name for a passed deadline: the drain's end where that is why it fired.
     pub(super) fn expired(&self, otherwise: CloseReason) -> CloseReason {
         if self.local.is_overdue() { CloseReason::Draining } else { otherwise }
+    }
+
+    pub(super) fn count_received(&self, bytes: u64) {
+        self.accepted.metrics().received_bytes.add(bytes);
+        self.accepted.entry.received(bytes);
     }
 
     pub(super) fn count_response(&self, status: u16, bytes: u64) {

@@ -88,13 +88,16 @@ fn find_way(
     let idle = plan.snapshot.limits.idle_timeout;
     let head = stream.data();
     let route = plan.routes(listener).and_then(|routes| routes.find(request.host(head), request.path(head)));
-    match route.and_then(|route| plan.snapshot.routes.get(route.index())) {
-        Some(route) => Ok(Way { pool: route.pool, timeout: route.timeout, idle }),
+    let route = route.and_then(|route| plan.snapshot.routes.get(route.index()));
+    let way = match route {
+        Some(route) => Way { pool: route.pool, timeout: route.timeout, idle },
         None => {
             let fallback = plan.listener(listener).and_then(|listener| listener.pool);
-            fallback.map(|pool| Way { pool, timeout: idle, idle }).ok_or(CloseReason::NoRoute)
+            Way { pool: fallback.ok_or(CloseReason::NoRoute)?, timeout: idle, idle }
         }
-    }
+    };
+    context.accepted.entry.way(route.map(|route| &*route.name), &plan.pool(way.pool).name);
+    Ok(way)
 }
 
 struct Exchange<'a> {
@@ -155,7 +158,8 @@ impl Exchange<'_> {
         let local = &self.context.local;
         let mut reuse = Reuse::Allowed;
         loop {
-            let mut upstream = choice.connect(local, &self.context.deadline, reuse).await?;
+            let mut upstream =
+                choice.connect(local, &self.context.deadline, reuse, &self.context.accepted.entry).await?;
             let in_flight = InFlight::begin(local, &upstream);
             match self.ask(stream, &mut upstream, response).await {
                 Ok(()) => return Ok((upstream, in_flight)),
@@ -220,7 +224,8 @@ impl Exchange<'_> {
         response: &mut ResponseHead,
     ) -> Result<After, Failure> {
         let (local, deadline) = (&self.context.local, &self.context.deadline);
-        let mut upstream = choice.connect(local, deadline, Reuse::Allowed).await?;
+        let mut upstream =
+            choice.connect(local, deadline, Reuse::Allowed, &self.context.accepted.entry).await?;
         let in_flight = InFlight::begin(local, &upstream);
         let head = self.encode(stream, &upstream);
         stream.consume(self.request.len());
@@ -232,6 +237,7 @@ impl Exchange<'_> {
             local,
             from: stream,
             to: &backend,
+            entry: None,
             deadline,
             patience: self.way.idle,
             silent: CloseReason::BodyTimeout,
@@ -342,12 +348,15 @@ impl Exchange<'_> {
         let mut out = local.buffer();
         encode_response(&mut out, upstream.stream.data(), response, &downstream);
         upstream.stream.consume(response.len());
+        context.accepted.entry.answered();
+        context.accepted.entry.responds(response.status(), out.len());
         self.head_sent.set(true);
         let mut reader = BodyReader::new(response.body(), Side::Response);
         let mut pump = Pump {
             local,
             from: &mut upstream.stream,
             to: &context.accepted.socket,
+            entry: Some(&context.accepted.entry),
             deadline: &context.deadline,
             patience: self.way.idle,
             silent: CloseReason::Truncated,

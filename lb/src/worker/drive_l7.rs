@@ -39,7 +39,8 @@ pub(super) async fn drive(local: Rc<Local>, accepted: Accepted) {
             Ok(true) => {}
             Ok(false) => return,
             Err(reason) => {
-                context.accepted.metrics().received_bytes.add(stream.take_received());
+                context.count_received(stream.take_received());
+                context.accepted.entry.refused_head(stream.data());
                 // What `request` says is of the last one that was sound.
                 let head_request = stream.data().starts_with(b"HEAD ");
                 let _ = answer(&context, reason, head_request, true).await;
@@ -50,13 +51,14 @@ pub(super) async fn drive(local: Rc<Local>, accepted: Accepted) {
         // Only now: a connection that waits between requests goes on with the config of its next one.
         let plan = context.local.plan();
         context.accepted.metrics().requests.add(1);
+        context.accepted.entry.head(&request, stream.data());
         let outcome = drive_exchange::drive(&context, &plan, &mut stream, &request, &mut response).await;
-        context.accepted.metrics().received_bytes.add(stream.take_received());
+        context.count_received(stream.take_received());
         match outcome {
             Ok(After::KeepAlive) => {}
             Ok(After::Close) => return linger(&context, &mut stream).await,
             Err(Failure { reason, answerable: false }) => {
-                context.local.count(reason);
+                context.accepted.fail(reason);
                 return reset(&context);
             }
             Err(Failure { reason, answerable: true }) => {
@@ -68,6 +70,7 @@ pub(super) async fn drive(local: Rc<Local>, accepted: Accepted) {
                 stream.consume(request.len());
             }
         }
+        context.accepted.entry.end();
     }
 }
 
@@ -90,6 +93,9 @@ async fn read_head(
     let limits = local.plan().snapshot.limits;
     let mut reading = HeadProgress::default();
     let mut begun = !stream.data().is_empty();
+    if begun {
+        context.accepted.begin(&local.plan().snapshot);
+    }
     if local.is_draining() && !begun && !first {
         return Ok(false);
     }
@@ -121,6 +127,7 @@ async fn read_head(
         }
         if !begun {
             begun = true;
+            context.accepted.begin(&local.plan().snapshot);
             if !first {
                 deadline.set(local.after(limits.head_timeout));
             }
@@ -157,13 +164,16 @@ async fn answer(
     head_request: bool,
     close: bool,
 ) -> Result<(), StreamError> {
-    context.local.count(reason);
+    context.accepted.fail(reason);
     if reason.status() == 0 {
         return Err(StreamError::Expired);
     }
     let mut out = context.local.buffer();
     encode_error(&mut out, reason, head_request, close);
     let len = out.len() as u64;
+    let head_bytes = memchr::memmem::find(&out, b"\r\n\r\n").map_or(0, |at| at + 4);
+    context.accepted.entry.responds(reason.status(), head_bytes);
+    context.accepted.entry.sent(len);
     context.deadline.set(context.local.after(LINGER));
     let out = send(&context.local.ring, &context.accepted.socket, out, &context.deadline).await?;
     context.local.recycle(out);
@@ -173,6 +183,7 @@ async fn answer(
 
 /// Ends our side, and reads on for a moment what the client is still sending.
 async fn linger(context: &Context, stream: &mut Stream) {
+    context.accepted.entry.end();
     stream.socket().shutdown(Shutdown::Write);
     context.deadline.set(context.local.after(LINGER));
     let mut left = LINGER_BYTES_MAX;

@@ -10,6 +10,7 @@ use std::{
 };
 
 use super::{
+    access::Entry,
     choice::{Choice, InFlight, Reuse},
     connection::Accepted,
     lease::Lease,
@@ -38,22 +39,27 @@ pub(super) async fn drive(local: Rc<Local>, accepted: Accepted) {
     let plan = local.plan();
     let deadline = local.timers.deadline();
     let pool = plan.listener(accepted.listener).and_then(|listener| listener.pool);
-    let Some(pool) = pool else { return local.count(CloseReason::NoBackend) };
-    let upstream = match Choice::new(&plan, pool).connect(&local, &deadline, Reuse::Forbidden).await {
+    accepted.begin(&plan.snapshot);
+    let Some(pool) = pool else { return refuse(&accepted, CloseReason::NoBackend) };
+    let entry = &accepted.entry;
+    entry.way(None, &plan.pool(pool).name);
+    let upstream = match Choice::new(&plan, pool).connect(&local, &deadline, Reuse::Forbidden, entry).await {
         Ok(upstream) => upstream,
-        Err(reason) => return refuse(&local, &accepted, reason),
+        Err(reason) => return refuse(&accepted, reason),
     };
     let _in_flight = InFlight::begin(&local, &upstream);
     let ended = relay(&local, &accepted, upstream, &deadline, plan.snapshot.limits.idle_timeout).await;
     if let Err(reason) = ended {
-        local.count(reason);
+        accepted.fail(reason);
     }
+    accepted.entry.end();
 }
 
 /// A client whose connection leads nowhere is reset, not ended politely: it must not read it as an empty answer.
-fn refuse(local: &Local, accepted: &Accepted, reason: CloseReason) {
-    local.count(reason);
+fn refuse(accepted: &Accepted, reason: CloseReason) {
+    accepted.fail(reason);
     reset(&accepted.socket);
+    accepted.entry.end();
 }
 
 /// Makes the close of `socket` a reset.
@@ -78,6 +84,8 @@ async fn relay(
         from: Stream::new(&local.ring, client.clone()),
         to: backend.clone(),
         counter: &metrics.received_bytes,
+        entry: &accepted.entry,
+        way: Way::Up,
     };
     let down = Direction {
         local,
@@ -86,6 +94,8 @@ async fn relay(
         from: upstream.stream,
         to: client.clone(),
         counter: &metrics.sent_bytes,
+        entry: &accepted.entry,
+        way: Way::Down,
     };
     let (client_gone, backend_gone) = (CloseReason::ClientGone, CloseReason::UpstreamClosed);
     let up = up.run(client_gone, backend_gone, Orphaned::ThrownAway);
@@ -143,6 +153,17 @@ struct Direction<'a> {
     from: Stream,
     to: Socket,
     counter: &'a Counter,
+    entry: &'a Entry,
+    way: Way,
+}
+
+/// Which way a direction goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// To the backend.
+    Up,
+    /// To the client.
+    Down,
 }
 
 impl Direction<'_> {
@@ -216,6 +237,13 @@ impl Direction<'_> {
     /// Something moved: silence starts anew.
     fn moved(&self, len: usize) {
         self.counter.add(len as u64);
+        match self.way {
+            Way::Up => self.entry.received(len as u64),
+            Way::Down => {
+                self.entry.answered();
+                self.entry.sent(len as u64);
+            }
+        }
         self.deadline.set(self.local.after(self.idle));
     }
 

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{api::Setup, pipes::Pipes, plan::Plan, timer::Timers, upstream::Upstream};
+use super::{access::AccessLog, api::Setup, pipes::Pipes, plan::Plan, timer::Timers, upstream::Upstream};
 use crate::{
     health::HealthTable,
     keepalive::Keepalive,
@@ -32,6 +32,7 @@ pub(super) struct Local {
     pub(super) metrics: Arc<WorkerMetrics>,
     pub(super) keepalive: RefCell<Keepalive<Upstream>>,
     pub(super) pipes: Pipes,
+    pub(super) access_log: Option<AccessLog>,
     plan: RefCell<Rc<Plan>>,
     now: Cell<Instant>,
     /// Accept loops and connections that have not ended.
@@ -42,7 +43,7 @@ pub(super) struct Local {
 }
 
 impl Local {
-    pub(super) fn new(setup: &Setup, ring: Ring, now: Instant) -> Self {
+    pub(super) fn new(setup: &mut Setup, ring: Ring, now: Instant) -> Self {
         Self {
             id: setup.id,
             core: setup.core,
@@ -53,6 +54,7 @@ impl Local {
             metrics: setup.metrics.clone(),
             keepalive: RefCell::default(),
             pipes: Pipes::default(),
+            access_log: setup.access_log.take().map(|log| AccessLog::new(log, u64::from(setup.id.0))),
             plan: RefCell::new(Rc::new(Plan::new(setup.snapshot.clone(), setup.id))),
             now: Cell::new(now),
             tasks: Cell::new(0),

@@ -10,6 +10,7 @@
 //! ```
 
 mod accept;
+mod access;
 mod api;
 mod choice;
 mod connection;
@@ -29,5 +30,6 @@ mod thread;
 pub mod timer;
 mod upstream;
 
+pub use access::AccessLogSetup;
 pub use api::{BoundListener, Command, Setup};
 pub use thread::Handle;

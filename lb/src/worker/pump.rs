@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use super::{
+    access::Entry,
     lease::Lease,
     local::Local,
     stream::{Stream, StreamError, send},
@@ -49,6 +50,8 @@ pub(super) struct Pump<'a> {
     pub(super) local: &'a Local,
     pub(super) from: &'a mut Stream,
     pub(super) to: &'a Socket,
+    /// Told of the bytes that were given to it.
+    pub(super) entry: Option<&'a Entry>,
     pub(super) deadline: &'a Deadline,
     /// Longest silence of either side.
     pub(super) patience: Duration,
@@ -70,7 +73,7 @@ impl Pump<'_> {
         loop {
             let done = self.take(&mut out, &mut sent, reader, writer).await?;
             if !out.is_empty() {
-                sent += out.len() as u64;
+                sent += self.count(out.len());
                 out = self.flush(out).await?;
             }
             if done {
@@ -88,7 +91,7 @@ impl Pump<'_> {
                 reader.at_eof().map_err(PumpError::Source)?;
                 writer.finish(&mut out);
                 if !out.is_empty() {
-                    sent += out.len() as u64;
+                    sent += self.count(out.len());
                     out = self.flush(out).await?;
                 }
                 return Ok((sent, out));
@@ -119,7 +122,7 @@ impl Pump<'_> {
                             continue;
                         }
                         head => {
-                            *sent += head as u64;
+                            *sent += self.count(head);
                             *out = self.flush(std::mem::take(out)).await?;
                             (skip, len)
                         }
@@ -129,13 +132,13 @@ impl Pump<'_> {
                         .forward(self.to, skip..skip + len, self.deadline)
                         .await
                         .map_err(|_| PumpError::Sink)?;
-                    *sent += len as u64;
+                    *sent += self.count(len);
                 }
                 Step::Data { skip, len } => {
                     writer.frame(out, &self.from.data()[skip..skip + len]);
                     self.from.consume(skip + len);
                     if out.len() >= SEND_AT {
-                        *sent += out.len() as u64;
+                        *sent += self.count(out.len());
                         *out = self.flush(std::mem::take(out)).await?;
                     }
                 }
@@ -181,7 +184,7 @@ impl Pump<'_> {
                     lease.note(true);
                     reader.advance(len as u64);
                     self.from.passed(len);
-                    moved += len as u64;
+                    moved += self.count(len);
                 }
                 Spliced::Eof => break,
                 Spliced::Blocked => {
@@ -231,6 +234,12 @@ impl Pump<'_> {
             StreamError::Expired => self.silent,
             StreamError::Broken => self.broken,
         })
+    }
+
+    /// Notes bytes that are given to the sink now.
+    fn count(&self, len: usize) -> u64 {
+        self.entry.iter().for_each(|entry| entry.sent(len as u64));
+        len as u64
     }
 
     async fn flush(&self, out: Vec<u8>) -> Result<Vec<u8>, PumpError> {

@@ -10,6 +10,7 @@ use std::{
 
 use super::{
     accept,
+    access::AccessLog,
     api::{Command, Setup},
     local::Local,
     mailbox::Mailbox,
@@ -86,11 +87,11 @@ impl Handle {
     }
 }
 
-fn prepare(setup: Setup, mailbox: &Arc<Mailbox>) -> io::Result<Rc<Local>> {
+fn prepare(mut setup: Setup, mailbox: &Arc<Mailbox>) -> io::Result<Rc<Local>> {
     affinity::pin(setup.core)
         .map_err(|error| io::Error::new(error.kind(), format!("pinning to core {}: {error}", setup.core)))?;
     let ring = Ring::new()?;
-    let local = Rc::new(Local::new(&setup, ring, Instant::now()));
+    let local = Rc::new(Local::new(&mut setup, ring, Instant::now()));
     let doorbell = Rc::new(mailbox.doorbell()?);
     executor::spawn(read_mailbox(local.clone(), mailbox.clone(), doorbell));
     for bound in setup.listeners {
@@ -128,6 +129,7 @@ fn serve(local: &Local) -> io::Result<()> {
     let mut sweep_at = local.now() + SWEEP_EVERY;
     loop {
         let tasks_left = executor::run(STEPS_PER_TURN);
+        local.access_log.iter().for_each(AccessLog::flush);
         if local.is_finished() {
             return Ok(());
         }

@@ -11,6 +11,7 @@ pub(crate) const AREAS: &[(&str, &[&str])] = &[
     ("keepalive", LOW),
     ("l7", LOW),
     ("limits", LOW),
+    ("log", LOW),
     ("relay", LOW),
     ("tls", LOW),
     ("sys", LOW),
@@ -25,6 +26,7 @@ pub(crate) const AREAS: &[(&str, &[&str])] = &[
             "keepalive",
             "l7",
             "limits",
+            "log",
             "metrics",
             "model",
             "relay",
@@ -51,6 +53,7 @@ const HIGH: &[&str] = &[
     "keepalive",
     "l7",
     "limits",
+    "log",
     "metrics",
     "model",
     "relay",
@@ -108,9 +111,9 @@ pub(crate) const UNSAFE: &[&str] = &[
 
 /// What a rule of [`ABSENT`] holds for.
 pub(crate) const PURE: &[&str] =
-    &["balance", "config", "health", "keepalive", "l7", "limits", "metrics", "model", "relay"];
+    &["balance", "config", "health", "keepalive", "l7", "limits", "log", "metrics", "model", "relay"];
 /// The part of [`PURE`] that holds no file descriptor either; `config` reads files.
-pub(crate) const SANS_IO: &[&str] = &["balance", "health", "keepalive", "l7", "limits", "relay"];
+pub(crate) const SANS_IO: &[&str] = &["balance", "health", "keepalive", "l7", "limits", "log", "relay"];
 
 /// Parts of paths that these areas never name outside of tests, and what to do instead.
 pub(crate) const ABSENT: &[(&[&str], &[&str], &str)] = &[

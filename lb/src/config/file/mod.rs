@@ -9,6 +9,7 @@ mod check;
 mod drafts;
 mod findings;
 mod listener;
+mod log;
 mod nat;
 mod nat_source;
 mod pattern;
@@ -36,7 +37,6 @@ use std::{
 
 use toml::de::DeTable;
 
-pub(super) use self::units::show_duration;
 use self::{
     drafts::Drafts,
     listener::{ListenerDraft, RouteDraft},
@@ -45,6 +45,7 @@ use self::{
     source::Source,
     vip::VipDraft,
 };
+pub(super) use self::{log::show_sample, units::show_duration};
 use super::{
     Config, Digest,
     problem::{Problem, Problems, Severity},
@@ -140,6 +141,7 @@ fn read(findings: &Findings<'_>, document: &DeTable<'_>) -> Option<Config> {
     let (admin, admin_http) = process::admin(&top);
     let limits = process::limits(&top);
     let state = process::state(&top);
+    let access_log = log::access_log(&top);
     let drafts = Drafts {
         vips: named(&top, "vip", &schema::VIP, findings, VipDraft::read),
         listeners: named(&top, "listener", &schema::LISTENER, findings, ListenerDraft::read),
@@ -158,6 +160,7 @@ fn read(findings: &Findings<'_>, document: &DeTable<'_>) -> Option<Config> {
         admin,
         limits,
         state,
+        access_log,
         vips: drafts.vips.into_iter().map(|d| Some((pair(&d.name), d.build()?))).collect::<Option<_>>()?,
         listeners: drafts
             .listeners

@@ -223,7 +223,7 @@ pub(super) fn state(top: &Table<'_>) -> State {
     State { dir: dir.map_or_else(|| "/var/lib/lb".into(), |at| at.value) }
 }
 
-fn absolute(text: &str) -> Result<PathBuf, Fault> {
+pub(super) fn absolute(text: &str) -> Result<PathBuf, Fault> {
     match text.starts_with('/') && !text.contains('\0') {
         true => Ok(text.into()),
         false => Err(Fault::new("must be an absolute path")),

@@ -2,6 +2,7 @@
 //!
 //! The one list of names: unknown keys, refusals and suggestions all come from here.
 
+use super::log::{Access, Extra};
 use crate::config::{Balance, Forward, HashBy, Protocol, Spread, Steer, SynCookies, Transport, XdpMode};
 
 /// Keys of one table.
@@ -39,7 +40,6 @@ pub(super) const TOP: Keys = Keys {
 /// Tables of which no key is supported yet.
 pub(super) const LATER_TABLES: &[(&str, Keys)] = &[
     ("node", Keys { supported: &[], later: &["row", "announce"] }),
-    ("log", Keys { supported: &[], later: &["access", "format", "file"] }),
     ("upgrade", Keys { supported: &[], later: &["drain_timeout", "max_draining"] }),
     ("health", Keys { supported: &[], later: &["programs_dir"] }),
 ];
@@ -82,6 +82,10 @@ pub(super) const LIMITS: Keys = Keys {
 
 /// `[state]`.
 pub(super) const STATE: Keys = Keys { supported: &["dir"], later: &[] };
+
+/// `[log]`.
+pub(super) const LOG: Keys =
+    Keys { supported: &["access", "format", "file", "sample", "include"], later: &[] };
 
 /// `[vip.NAME]`.
 pub(super) const VIP: Keys = Keys {
@@ -152,6 +156,18 @@ pub(super) const FORWARDS: Choices<Forward> = Choices {
         ("l2dsr", Forward::L2dsr),
         ("nat", Forward::Nat),
     ],
+    later: &[],
+};
+
+/// `log.access`.
+pub(super) const ACCESSES: Choices<Access> = Choices {
+    supported: &[("off", Access::Off), ("json", Access::Json), ("text", Access::Text)],
+    later: &[],
+};
+
+/// One of `log.include`.
+pub(super) const LOG_EXTRAS: Choices<Extra> = Choices {
+    supported: &[("query", Extra::Query), ("user_agent", Extra::UserAgent), ("referer", Extra::Referer)],
     later: &[],
 };
 

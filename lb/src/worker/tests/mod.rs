@@ -3,6 +3,7 @@
 mod accept;
 mod edges;
 mod http;
+mod log;
 mod peers;
 mod relay;
 mod storm;
@@ -14,9 +15,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{BoundListener, Command, Handle, Setup};
+use super::{AccessLogSetup, BoundListener, Command, Handle, Setup};
 use crate::{
-    config::{BackendSnapshot, Keepalive, Limits, ListenerSnapshot, PoolSnapshot, Protocol, Snapshot, Steer},
+    config::{
+        AccessLogSnapshot, BackendSnapshot, Keepalive, Limits, ListenerSnapshot, PoolSnapshot, Protocol,
+        Snapshot, Steer,
+    },
     health::HealthTable,
     limits::Admission,
     metrics::WorkerMetrics,
@@ -36,9 +40,19 @@ struct Fixture {
 
 impl Fixture {
     fn start(protocol: Protocol, backends: &[SocketAddr], limits: Limits) -> Self {
+        Self::start_with(protocol, backends, limits, None)
+    }
+
+    fn start_with(
+        protocol: Protocol,
+        backends: &[SocketAddr],
+        limits: Limits,
+        access_log: Option<(AccessLogSnapshot, AccessLogSetup)>,
+    ) -> Self {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
-        let snapshot = snapshot(1, protocol, address, backends, limits);
+        let (wanted, access_log) = access_log.unzip();
+        let snapshot = Snapshot { access_log: wanted, ..snapshot(1, protocol, address, backends, limits) };
         let health = Arc::new(HealthTable::new(16));
         let admission = Admission::new();
         let handle = Handle::start(Setup {
@@ -48,6 +62,7 @@ impl Fixture {
             health: health.clone(),
             admission: admission.clone(),
             metrics: Arc::new(WorkerMetrics::new()),
+            access_log,
             listeners: vec![BoundListener { listener: ListenerId(0), socket: socket.into() }],
         })
         .unwrap();
@@ -102,6 +117,7 @@ fn snapshot(
         .collect();
     Snapshot {
         generation: Generation(generation),
+        access_log: None,
         limits,
         listeners: vec![ListenerSnapshot {
             id: ListenerId(0),

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 mod choosing;
 mod hostile;
+mod log;
 mod nat;
 mod pools;
 mod readme;
@@ -94,7 +95,8 @@ fn problems(text: &str) -> Vec<String> {
 fn the_example_is_read_as_written() {
     let loaded = parse("edge.toml", EXAMPLE).unwrap();
     assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
-    let Config { runtime, xdp, admin, limits, state, vips, listeners, routes, pools } = loaded.config;
+    let Config { runtime, xdp, admin, limits, state, access_log, vips, listeners, routes, pools } =
+        loaded.config;
     assert_eq!(runtime.workers, Workers::Auto);
     let xdp = xdp.unwrap();
     assert_eq!(xdp.interfaces[0], Interface { name: "eth0".into(), mode: None, gateway: None });
@@ -106,6 +108,7 @@ fn the_example_is_read_as_written() {
     assert_eq!(admin.http, Some("127.0.0.1:9900".parse::<SocketAddr>().unwrap()));
     assert_eq!(limits, Limits { connect_timeout: Duration::from_millis(250), ..Limits::default() });
     assert_eq!(state.dir, Path::new("/var/lib/lb"));
+    assert_eq!(access_log, None);
     let dns = &vips["dns"];
     assert_eq!(dns.addresses.len(), 2);
     assert_eq!(dns.ports[0], VipPort::one(53, Transport::Udp));
