@@ -101,6 +101,7 @@ fn view() -> &'static View {
             warnings: Vec::new(),
             open_files: 1024,
             packets: None,
+            log: Arc::default(),
             draining: AtomicBool::new(false),
         }
     })
