@@ -64,11 +64,19 @@ fn request_encode(bencher: Bencher<'_, '_>) {
     let mut head = RequestHead::default();
     head.parse(REQUEST, &HeadLimits::default()).unwrap();
     let client = IpAddr::from([198, 51, 100, 7]);
-    let forwarding = Forwarding { client, scheme: "http", authority: b"backend:8080" };
+    let forwarding = Forwarding {
+        client,
+        scheme: "http",
+        authority: b"backend:8080",
+        port: 8080,
+        is_trusted: false,
+        says_forwarded: false,
+        request_id: [1, 2],
+    };
     let mut out = Vec::with_capacity(2048);
     bencher.bench_local(move || {
         out.clear();
-        encode_request(&mut out, black_box(REQUEST), &head, &forwarding);
+        encode_request(&mut out, black_box(REQUEST), &head, &forwarding, None);
         out.len()
     });
 }
@@ -90,7 +98,7 @@ fn response_encode(bencher: Bencher<'_, '_>) {
     let mut out = Vec::with_capacity(2048);
     bencher.bench_local(move || {
         out.clear();
-        encode_response(&mut out, black_box(RESPONSE), &head, &to);
+        encode_response(&mut out, black_box(RESPONSE), &head, &to, None);
         out.len()
     });
 }

@@ -13,6 +13,7 @@ pub mod io;
 pub mod metrics;
 pub mod packets;
 mod query;
+mod routes;
 pub mod server;
 pub mod show;
 pub(crate) mod socket;

@@ -5,17 +5,22 @@
 mod backend_ids;
 mod digest;
 mod file;
+mod pattern;
 mod problem;
 mod quickstart;
 mod resolve;
+mod route;
 mod show;
+mod show_route;
 mod snapshot;
 mod valid;
 
 pub use backend_ids::{BackendIds, BackendIdsExhausted};
 pub use digest::Digest;
 pub use file::{FILE_BYTES_MAX, Loaded, load, parse};
+pub use pattern::Pattern;
 pub use problem::{PROBLEMS_MAX, Place, Problem, Problems, Severity};
+pub use route::*;
 pub use snapshot::{
     BackendSnapshot, HostMatch, ListenerSnapshot, PathMatch, PoolSnapshot, RouteSnapshot, Snapshot,
 };

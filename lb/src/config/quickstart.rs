@@ -26,6 +26,8 @@ impl Config {
             protocol: Protocol::Http,
             pool: Some("demo".into()),
             steer: Steer::Auto,
+            trusted_proxies: Vec::new(),
+            forwarded: false,
         };
         let pool = Pool {
             balance: None,

@@ -1,6 +1,6 @@
 //! An accepted connection, as the drivers have it.
 
-use std::{net::SocketAddr, rc::Rc};
+use std::{cell::OnceCell, net::SocketAddr, rc::Rc};
 
 use super::{local::Local, timer::Deadline};
 use crate::{
@@ -15,6 +15,7 @@ pub(super) struct Accepted {
     pub(super) listener: ListenerId,
     pub(super) client: SocketAddr,
     pub(super) socket: Socket,
+    port: OnceCell<u16>,
     local: Rc<Local>,
     _permit: Permit,
 }
@@ -28,10 +29,19 @@ impl Accepted {
         socket: Socket,
         permit: Permit,
     ) -> Self {
-        let accepted = Self { listener, client, socket, local: local.clone(), _permit: permit };
+        let port = OnceCell::new();
+        let accepted = Self { listener, client, socket, port, local: local.clone(), _permit: permit };
         accepted.metrics().accepted.add(1);
         accepted.metrics().open.add(1);
         accepted
+    }
+
+    /// Port that the client connected to, asked of the kernel once; 0 where it does not say.
+    pub(super) fn port(&self) -> u16 {
+        *self.port.get_or_init(|| {
+            let address = socket2::SockRef::from(&self.socket).local_addr().ok();
+            address.and_then(|address| address.as_socket()).map_or(0, |address| address.port())
+        })
     }
 
     pub(super) fn metrics(&self) -> &ListenerMetrics {

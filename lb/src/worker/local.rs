@@ -7,7 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{api::Setup, pipes::Pipes, plan::Plan, timer::Timers, upstream::Upstream};
+use super::{
+    api::Setup, pipes::Pipes, plan::Plan, request_id::RequestIds, timer::Timers, upstream::Upstream,
+};
 use crate::{
     health::HealthTable,
     keepalive::Keepalive,
@@ -32,6 +34,7 @@ pub(super) struct Local {
     pub(super) metrics: Arc<WorkerMetrics>,
     pub(super) keepalive: RefCell<Keepalive<Upstream>>,
     pub(super) pipes: Pipes,
+    pub(super) request_ids: RequestIds,
     plan: RefCell<Rc<Plan>>,
     now: Cell<Instant>,
     /// Accept loops and connections that have not ended.
@@ -53,6 +56,7 @@ impl Local {
             metrics: setup.metrics.clone(),
             keepalive: RefCell::default(),
             pipes: Pipes::default(),
+            request_ids: RequestIds::default(),
             plan: RefCell::new(Rc::new(Plan::new(setup.snapshot.clone(), setup.id))),
             now: Cell::new(now),
             tasks: Cell::new(0),

@@ -6,6 +6,7 @@
 
 mod address;
 mod check;
+mod field;
 mod findings;
 mod listener;
 mod nat;
@@ -13,6 +14,8 @@ mod pattern;
 mod pool;
 mod process;
 mod reader;
+mod route;
+mod route_conflicts;
 mod schema;
 mod source;
 mod suggest;
@@ -34,9 +37,10 @@ use toml::de::DeTable;
 pub(super) use self::units::show_duration;
 use self::{
     check::Drafts,
-    listener::{ListenerDraft, RouteDraft},
+    listener::ListenerDraft,
     pool::PoolDraft,
     reader::{Fault, Findings, Show, Table},
+    route::RouteDraft,
     source::Source,
     vip::VipDraft,
 };

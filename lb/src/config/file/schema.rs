@@ -2,7 +2,7 @@
 //!
 //! The one list of names: unknown keys, refusals and suggestions all come from here.
 
-use crate::config::{Balance, Forward, Protocol, Steer, Transport, XdpMode};
+use crate::config::{Balance, Forward, Protocol, Scheme, Steer, Transport, XdpMode};
 
 /// Keys of one table.
 pub(super) struct Keys {
@@ -86,25 +86,53 @@ pub(super) const VIP: Keys = Keys {
 
 /// `[listener.NAME]`.
 pub(super) const LISTENER: Keys = Keys {
-    supported: &["bind", "protocol", "pool", "steer", "proxy_protocol"],
-    later: &["tls", "trusted_proxies", "h2c"],
+    supported: &["bind", "protocol", "pool", "steer", "proxy_protocol", "trusted_proxies", "forwarded"],
+    later: &["tls", "h2c"],
 };
 
 /// `[route.NAME]`.
 pub(super) const ROUTE: Keys = Keys {
-    supported: &["listener", "host", "path", "pool", "timeout"],
-    later: &[
-        "priority",
+    supported: &[
+        "listener",
+        "host",
+        "path",
         "method",
         "headers",
+        "query",
+        "priority",
+        "pool",
         "redirect",
         "respond",
         "rewrite",
         "set_headers",
-        "rate_limit",
-        "retry",
+        "timeout",
+        "deadline",
     ],
+    later: &["rate_limit", "retry"],
 };
+
+/// One of `route.headers`, written as a table.
+pub(super) const HEADER_TEST: Keys = Keys { supported: &["exact", "prefix", "regex", "present"], later: &[] };
+
+/// One of `route.query`, written as a table.
+pub(super) const QUERY_TEST: Keys = Keys { supported: &["exact", "prefix", "present"], later: &[] };
+
+/// `route.redirect`.
+pub(super) const REDIRECT: Keys =
+    Keys { supported: &["status", "scheme", "host", "port", "path", "keep_query"], later: &[] };
+
+/// `route.respond`.
+pub(super) const RESPOND: Keys =
+    Keys { supported: &["status", "body", "content_type", "headers"], later: &[] };
+
+/// `route.rewrite`.
+pub(super) const REWRITE: Keys = Keys { supported: &["host", "path"], later: &[] };
+
+/// `route.set_headers`.
+pub(super) const SET_HEADERS: Keys = Keys { supported: &["request", "response"], later: &[] };
+
+/// `route.set_headers.request` and `.response`.
+pub(super) const HEADER_EDITS: Keys = Keys { supported: &["set", "add", "remove"], later: &[] };
 
 /// `[pool.NAME]`.
 pub(super) const POOL: Keys = Keys {
@@ -136,6 +164,10 @@ pub(super) const FORWARDS: Choices<Forward> = Choices {
     ],
     later: &[],
 };
+
+/// `route.redirect.scheme`.
+pub(super) const SCHEMES: Choices<Scheme> =
+    Choices { supported: &[("http", Scheme::Http), ("https", Scheme::Https)], later: &[] };
 
 /// `vip.flows`.
 pub(super) const FLOWS: Choices<()> = Choices { supported: &[("none", ())], later: &[] };

@@ -110,6 +110,9 @@ fn snapshot(
             bind: vec![address],
             steer: Steer::Auto,
             pool: Some(PoolId(0)),
+            port: Some(address.port()),
+            trusted_proxies: Vec::new(),
+            forwarded: false,
             routes: Vec::new(),
         }],
         pools: vec![PoolSnapshot {
