@@ -14,6 +14,7 @@ mod nat;
 mod quickstart;
 mod ranges;
 mod relay;
+mod routes;
 mod steering;
 mod tunnel;
 mod unprivileged;

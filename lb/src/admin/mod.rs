@@ -23,7 +23,7 @@ mod tests;
 pub mod view;
 pub mod why;
 
-pub use client::{capture as begin_capture, get, why as ask_why};
+pub use client::{capture as begin_capture, get, why as ask_why, why_request as ask_why_request};
 pub use packets::{
     Ask, Attached, Flow, FlowList, NatReport, Packets, PacketsSource, SlotMove, SteerReport, TableDigest,
 };

@@ -5,6 +5,7 @@
 //! has told as many senders as it may that packets do not fit.
 
 mod kernel;
+pub mod request;
 mod steps;
 
 use std::{net::IpAddr, sync::Arc};

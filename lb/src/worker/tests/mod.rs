@@ -5,6 +5,7 @@ mod edges;
 mod http;
 mod peers;
 mod relay;
+mod routes;
 mod storm;
 
 use std::{
@@ -36,9 +37,14 @@ struct Fixture {
 
 impl Fixture {
     fn start(protocol: Protocol, backends: &[SocketAddr], limits: Limits) -> Self {
+        Self::start_with(|address| snapshot(1, protocol, address, backends, limits))
+    }
+
+    /// With the snapshot that is made for the listener's address.
+    fn start_with(snapshot: impl FnOnce(SocketAddr) -> Snapshot) -> Self {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
-        let snapshot = snapshot(1, protocol, address, backends, limits);
+        let snapshot = snapshot(address);
         let health = Arc::new(HealthTable::new(16));
         let admission = Admission::new();
         let handle = Handle::start(Setup {
