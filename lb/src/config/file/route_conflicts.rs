@@ -65,6 +65,10 @@ pub(super) fn check(routes: &[RouteDraft], findings: &Findings<'_>) {
 }
 
 /// Routes of one host, most specific first.
+#[expect(
+    clippy::mutable_key_type,
+    reason = "a pattern is hashed by its text; what changes in it is scratch memory"
+)]
 fn check_host(entries: &[Entry<'_>], findings: &Findings<'_>) {
     type Whole<'d> = (Option<&'d PathPattern>, &'d Conditions, u16);
     let mut wholes: HashMap<Whole<'_>, Entry<'_>> = HashMap::new();
