@@ -21,11 +21,15 @@ use lb::{
         maglev::{DownSet, Member, Table},
         round_robin::RoundRobin,
     },
-    l7::http1::{
-        Body, Downstream, Forwarding, HeadLimits, RequestHead, ResponseHead, Version, encode_request,
-        encode_response,
+    config::{BackendIds, Snapshot},
+    l7::{
+        http1::{
+            Body, Downstream, Forwarding, HeadLimits, RequestHead, ResponseHead, Version, encode_request,
+            encode_response,
+        },
+        route::{Asked, Routes},
     },
-    model::BackendId,
+    model::{BackendId, Generation, ListenerId},
     worker::timer::{Deadline, Timers},
 };
 use lb_abi::{
@@ -64,13 +68,45 @@ fn request_encode(bencher: Bencher<'_, '_>) {
     let mut head = RequestHead::default();
     head.parse(REQUEST, &HeadLimits::default()).unwrap();
     let client = IpAddr::from([198, 51, 100, 7]);
-    let forwarding = Forwarding { client, scheme: "http", authority: b"backend:8080" };
+    let forwarding = Forwarding {
+        client,
+        scheme: "http",
+        authority: b"backend:8080",
+        port: 8080,
+        is_trusted: false,
+        says_forwarded: false,
+        request_id: [1, 2],
+    };
     let mut out = Vec::with_capacity(2048);
     bencher.bench_local(move || {
         out.clear();
-        encode_request(&mut out, black_box(REQUEST), &head, &forwarding);
+        encode_request(&mut out, black_box(REQUEST), &head, &forwarding, None);
         out.len()
     });
+}
+
+/// Among so many routes, a quarter each by host, exact path, prefix and captures: it should not matter. The request meets
+/// the last that is looked for.
+#[divan::bench(args = [4, 100, 10_000])]
+fn route_find(bencher: Bencher<'_, '_>, count: usize) {
+    let route = |at: usize| {
+        let place = match at % 4 {
+            0 => format!("host = [\"h{at}.example\"]"),
+            1 => format!("path = \"/e{at}\""),
+            2 => format!("path = \"/p{at}/*\""),
+            _ => format!("path = \"/{{section}}/{}/*\"", 2023 + at),
+        };
+        format!("[route.r{at}]\nlistener = \"l\"\n{place}\nrespond = {{}}\n")
+    };
+    let head = "version = 1\n[listener.l]\nbind = [\"[::1]:1\"]\nprotocol = \"http\"\n";
+    let text: String = std::iter::once(head.to_owned()).chain((0..count).map(route)).collect();
+    let config = lb::config::parse("bench", &text).unwrap().config;
+    let snapshot = Snapshot::build(&config, Generation(1), &mut BackendIds::new()).unwrap();
+    let routes = Routes::build(&snapshot, ListenerId(0));
+    let mut head = RequestHead::default();
+    head.parse(REQUEST, &HeadLimits::default()).unwrap();
+    bencher
+        .bench_local(move || routes.find(&Asked::new(black_box(&head), black_box(REQUEST), false)).unwrap());
 }
 
 #[divan::bench]
@@ -90,7 +126,7 @@ fn response_encode(bencher: Bencher<'_, '_>) {
     let mut out = Vec::with_capacity(2048);
     bencher.bench_local(move || {
         out.clear();
-        encode_response(&mut out, black_box(RESPONSE), &head, &to);
+        encode_response(&mut out, black_box(RESPONSE), &head, &to, None);
         out.len()
     });
 }

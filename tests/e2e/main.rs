@@ -17,6 +17,7 @@ mod nat;
 mod quickstart;
 mod ranges;
 mod relay;
+mod routes;
 mod spread;
 mod steering;
 mod tunnel;

@@ -102,7 +102,7 @@ http {{
     add_header X-Backend {name} always;
     location / {{ return 200 "{name}\n"; }}
     location /echo {{
-      return 200 "name={name}\nmethod=$request_method\nuri=$request_uri\nhost=$http_host\nprotocol=$server_protocol\nx-forwarded-for=$http_x_forwarded_for\nx-forwarded-proto=$http_x_forwarded_proto\nx-forwarded-host=$http_x_forwarded_host\nvia=$http_via\nconnection=$http_connection\nkeep-alive=$http_keep_alive\nx-private=$http_x_private\nserial=$connection\nrequests=$connection_requests\nremote=$remote_addr\n";
+      return 200 "name={name}\nmethod=$request_method\nuri=$request_uri\nhost=$http_host\nprotocol=$server_protocol\nx-forwarded-for=$http_x_forwarded_for\nx-forwarded-proto=$http_x_forwarded_proto\nx-forwarded-host=$http_x_forwarded_host\nx-forwarded-port=$http_x_forwarded_port\nforwarded=$http_forwarded\nx-request-id=$http_x_request_id\nx-env=$http_x_env\ncookie=$http_cookie\nvia=$http_via\nconnection=$http_connection\nkeep-alive=$http_keep_alive\nx-private=$http_x_private\nserial=$connection\nrequests=$connection_requests\nremote=$remote_addr\n";
     }}
     location /files/ {{ }}
     location /slow/ {{ alias {root}/files/; limit_rate 1m; }}

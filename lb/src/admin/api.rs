@@ -13,7 +13,10 @@ use super::{
     view::View,
     why,
 };
-use crate::{metrics::encode, model::Question};
+use crate::{
+    metrics::encode,
+    model::{Question, RequestQuestion},
+};
 
 /// Which door a request came in by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +33,7 @@ enum Endpoint {
     Status,
     Show(What),
     Why(Box<Question>),
+    WhyRequest(Box<RequestQuestion>),
     Capture(Box<Wish>),
     Metrics,
     Healthz,
@@ -49,7 +53,7 @@ impl Endpoint {
             "/healthz" => Self::Healthz,
             "/readyz" => Self::Readyz,
             "/v1/status" => Self::Status,
-            "/v1/why" => Self::Why(Box::new(question(uri)?)),
+            "/v1/why" => question(uri)?,
             "/v1/capture" => {
                 let query = Query::parse(uri.query().unwrap_or_default())?;
                 Self::Capture(Box::new(Wish::parse(&query, view)?))
@@ -62,13 +66,26 @@ impl Endpoint {
     }
 }
 
-fn question(uri: &Uri) -> Result<Question, Answer> {
+/// About a packet or a request.
+fn question(uri: &Uri) -> Result<Endpoint, Answer> {
     let query = Query::parse(uri.query().unwrap_or_default())?;
-    query.only(&["flow"])?;
-    let flow = query.one("flow")?.unwrap_or_default();
-    flow.parse().map_err(|wrong: crate::model::QuestionError| {
-        error(400, "flow", &wrong.message, &format!("flow, column {}", wrong.column))
-    })
+    query.only(&["flow", "request"])?;
+    let refused = |key: &'static str| {
+        move |wrong: crate::model::QuestionError| {
+            error(400, key, &wrong.message, &format!("{key}, column {}", wrong.column))
+        }
+    };
+    match (query.one("flow")?, query.one("request")?) {
+        (Some(_), Some(_)) => {
+            Err(error(400, "request", "ask about a flow or a request, not both", "request"))
+        }
+        (None, Some(request)) => {
+            Ok(Endpoint::WhyRequest(Box::new(request.parse().map_err(refused("request"))?)))
+        }
+        (flow, None) => {
+            Ok(Endpoint::Why(Box::new(flow.unwrap_or_default().parse().map_err(refused("flow"))?)))
+        }
+    }
 }
 
 /// A request that may be answered.
@@ -78,8 +95,11 @@ pub struct Accepted(Endpoint);
 impl Accepted {
     /// Whether the answer wants a reading of the packet path.
     pub fn needs_packets(&self) -> bool {
-        use Endpoint::{Healthz, Readyz, Show};
-        !matches!(self.0, Healthz | Readyz | Show(What::Config | What::Flows) | Endpoint::Capture(_))
+        use Endpoint::{Healthz, Readyz, Show, WhyRequest};
+        !matches!(
+            self.0,
+            Healthz | Readyz | WhyRequest(_) | Show(What::Config | What::Flows) | Endpoint::Capture(_)
+        )
     }
 
     /// Whether it wants the flow records.
@@ -140,6 +160,10 @@ pub fn answer(accepted: Accepted, view: &View, readings: Readings<'_>) -> Answer
                 )
             }
             Err(refusal) => refused(refusal, "flow"),
+        },
+        Endpoint::WhyRequest(question) => match why::request::render(view, &question) {
+            Ok(document) => json_answer(200, &document),
+            Err(refusal) => refused(&refusal, "request"),
         },
         // The server makes a stream of it; what is left is that there is no packet path.
         Endpoint::Capture(_) => error(422, "packet-path", "nothing of XDP runs here", "capture"),
@@ -283,6 +307,9 @@ mod tests {
         assert_eq!(refused("?flow=tcp+1.1.1.1:1+-%3E+2.2.2.2"), (400, "flow, column 18".to_owned()));
         assert_eq!(refused("?flow=%"), (400, "flow=%".to_owned()));
         assert_eq!(refused("?floe=x"), (400, "floe".to_owned()));
+        assert_eq!(refused("?request=http://a+x"), (400, "request, column 10".to_owned()));
+        assert_eq!(refused("?request=http://a:1/"), (400, "request".to_owned()));
+        assert_eq!(refused("?request=http://a&flow=x"), (400, "request".to_owned()));
         let failed = Refusal::Failed("the kernel would not".to_owned());
         let view = fixture::view();
         let uri = "/v1/why?flow=udp+1.1.1.1:1+-%3E+2.2.2.2:2".parse().unwrap();

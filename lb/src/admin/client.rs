@@ -11,7 +11,7 @@ use lb_abi::capture::CaptureCounters;
 use serde_json::Value;
 
 use super::{capture::blocks, query::encode};
-use crate::model::Question;
+use crate::model::{Question, RequestQuestion};
 
 /// Longest silence of the daemon.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -61,6 +61,14 @@ fn document(socket: &Path, status: u16, body: &[u8]) -> Result<Value, String> {
 /// As [`get`].
 pub fn why(socket: &Path, question: &Question) -> Result<Value, String> {
     get(socket, &format!("/v1/why?flow={}", encode(&question.to_string())))
+}
+
+/// Asks which route would take a request.
+///
+/// # Errors
+/// As [`get`].
+pub fn why_request(socket: &Path, question: &RequestQuestion) -> Result<Value, String> {
+    get(socket, &format!("/v1/why?request={}", encode(&question.to_string())))
 }
 
 /// A capture that runs until this is dropped, or the daemon has sent what was asked for.

@@ -92,6 +92,8 @@ fn config() -> Config {
                 pool: Some("app".into()),
                 steer: Steer::Auto,
                 syn_cookies: SynCookies::Auto,
+                trusted_proxies: Vec::new(),
+                forwarded: false,
             },
         )]),
         routes: BTreeMap::new(),
@@ -121,6 +123,9 @@ fn snapshot() -> Snapshot {
             bind: vec![address(8080)],
             steer: Steer::Auto,
             pool: Some(PoolId(0)),
+            port: Some(8080),
+            trusted_proxies: Vec::new(),
+            forwarded: false,
             routes: vec![RouteId(0)],
         }],
         pools: vec![
@@ -145,8 +150,13 @@ fn snapshot() -> Snapshot {
             name: "api".into(),
             host: HostMatch::Suffix(".example.com".into()),
             path: PathMatch::Prefix("/v1/".into()),
-            pool: PoolId(0),
+            conditions: Arc::default(),
+            priority: 0,
+            action: RouteAction::Forward { pool: PoolId(0), rewrite: Rewrite::default() },
+            request_headers: Arc::default(),
+            response_headers: Arc::default(),
             timeout: Duration::from_secs(60),
+            deadline: None,
         }],
     }
 }

@@ -14,6 +14,7 @@ pub mod io;
 pub mod metrics;
 pub mod packets;
 mod query;
+mod routes;
 pub mod server;
 pub mod show;
 pub(crate) mod socket;
@@ -23,7 +24,7 @@ mod tests;
 pub mod view;
 pub mod why;
 
-pub use client::{capture as begin_capture, get, why as ask_why};
+pub use client::{capture as begin_capture, get, why as ask_why, why_request as ask_why_request};
 pub use packets::{
     Ask, Attached, Cookies, Flow, FlowList, NatReport, Packets, PacketsSource, SlotMove, Spread, SteerReport,
     TableDigest,

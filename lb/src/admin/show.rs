@@ -9,10 +9,7 @@ use super::{
     packets::{FlowList, Packets, Reading, Refusal},
     view::View,
 };
-use crate::{
-    config::{HostMatch, PathMatch},
-    metrics::{ListenerMetrics, WorkerMetrics},
-};
+use crate::metrics::{ListenerMetrics, WorkerMetrics};
 
 /// What can be shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +74,9 @@ impl What {
                 "listener", "protocol", "bind", "steer", "pool", "accepted", "open", "requests", "by_core",
                 "by_hash",
             ],
-            Self::Routes => &["route", "listener", "host", "path", "pool", "timeout_ms"],
+            Self::Routes => {
+                &["route", "listener", "host", "path", "when", "action", "timeout_ms", "deadline_ms"]
+            }
             Self::Pools => &["pool", "balance", "backends", "up", "checked"],
             Self::Backends => &[
                 "pool",
@@ -147,7 +146,7 @@ pub fn render(what: What, view: &View, readings: Readings<'_>) -> Value {
     let rows = match what {
         What::Vips => vips(view, packets),
         What::Listeners => listeners(view, packets),
-        What::Routes => routes(view),
+        What::Routes => super::routes::rows(view),
         What::Pools => pools(view),
         What::Backends => backends(view, packets),
         What::Workers => workers(view),
@@ -209,31 +208,6 @@ fn listeners(view: &View, packets: Option<&Packets>) -> Vec<Value> {
         })
     };
     view.snapshot.listeners.iter().map(row).collect()
-}
-
-fn routes(view: &View) -> Vec<Value> {
-    let mut rows = Vec::new();
-    for listener in &view.snapshot.listeners {
-        for route in listener.routes.iter().filter_map(|id| view.snapshot.routes.get(id.index())) {
-            rows.push(json!({
-                "route": route.name,
-                "listener": listener.name,
-                "host": match &route.host {
-                    HostMatch::Exact(host) => Some(host.to_string()),
-                    HostMatch::Suffix(suffix) => Some(format!("*{suffix}")),
-                    HostMatch::Any => None,
-                },
-                "path": match &route.path {
-                    PathMatch::Exact(path) => Some(path.to_string()),
-                    PathMatch::Prefix(prefix) => Some(format!("{prefix}*")),
-                    PathMatch::Any => None,
-                },
-                "pool": view.snapshot.pools.get(route.pool.index()).map(|pool| &pool.name),
-                "timeout_ms": u64::try_from(route.timeout.as_millis()).unwrap_or(u64::MAX),
-            }));
-        }
-    }
-    rows
 }
 
 fn pools(view: &View) -> Vec<Value> {

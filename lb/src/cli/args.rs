@@ -123,8 +123,8 @@ pub(super) struct Top {
 #[derive(Debug, Args)]
 #[command(after_help = WHY_HELP)]
 pub(super) struct Why {
-    /// The packet, such as "tcp 198.51.100.7:1234 -> 192.0.2.53:53".
-    #[arg(value_name = "FLOW")]
+    /// The packet, such as "tcp 198.51.100.7:1234 -> 192.0.2.53:53"; or the request, such as "http://example.com/path".
+    #[arg(value_name = "FLOW|REQUEST")]
     pub(super) flow: String,
     #[command(flatten)]
     pub(super) asking: Asking,
@@ -136,7 +136,12 @@ const WHY_HELP: &str = "FLOW is PROTOCOL SOURCE -> DESTINATION [OPTION]...
   flags=       of tcp: fin, syn, rst, psh, ack, urg, ece, cwr with commas between, or none; ack unless said
   interface=   where it comes in; the first that XDP is on unless said
   ttl=         time to live or hop limit; 64 unless said
-  length=      bytes of the IP packet; its headers alone unless said";
+  length=      bytes of the IP packet; its headers alone unless said
+
+REQUEST is [METHOD] http://HOST[:PORT]/PATH [OPTION]...
+  header:NAME= a header, as often as wanted; \"header:NAME=a value\" with spaces
+  from=        the client's address; nobody that is trusted unless said
+  listener=    who takes it; by port unless said";
 
 #[derive(Debug, Args)]
 #[command(after_help = CAPTURE_HELP)]

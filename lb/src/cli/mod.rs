@@ -21,7 +21,7 @@ use crate::{
     admin::{self, What},
     config,
     control::{self, Options, Paths, quic_id},
-    model::QuestionError,
+    model::{QuestionError, RequestQuestion},
 };
 
 /// Refused or invalid. Usage errors end with 2, by clap.
@@ -108,8 +108,12 @@ fn show_list(show: &Show) -> Result<(), String> {
 }
 
 fn ask_why(why: &Why) -> Result<(), String> {
-    let question = why.flow.parse().map_err(|wrong: QuestionError| render::pointed(&why.flow, &wrong))?;
-    let document = admin::ask_why(&socket(&why.asking), &question)?;
+    let wrong = |wrong: QuestionError| render::pointed(&why.flow, &wrong);
+    let socket = socket(&why.asking);
+    let document = match RequestQuestion::is_meant(&why.flow) {
+        true => admin::ask_why_request(&socket, &why.flow.parse().map_err(wrong)?),
+        false => admin::ask_why(&socket, &why.flow.parse().map_err(wrong)?),
+    }?;
     print(if why.asking.json { pretty(&document) } else { render::why(&document) });
     Ok(())
 }

@@ -32,6 +32,8 @@ impl Config {
             pool: Some("demo".into()),
             steer: Steer::Auto,
             syn_cookies: SynCookies::Auto,
+            trusted_proxies: Vec::new(),
+            forwarded: false,
         };
         let pool = Pool {
             balance: None,

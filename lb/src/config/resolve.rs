@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     AccessLogSnapshot, BackendIds, BackendIdsExhausted, BackendSnapshot, Config, HostMatch, HostPattern,
-    ListenerSnapshot, PathMatch, PathPattern, Pool, PoolSnapshot, RouteSnapshot, Snapshot,
+    ListenerSnapshot, PathMatch, PathPattern, Pool, PoolSnapshot, RouteAction, RouteSnapshot, Snapshot,
 };
 use crate::model::{Generation, ListenerId, PoolId, RouteId};
 
@@ -35,6 +35,9 @@ impl Snapshot {
             protocol: listener.protocol,
             bind: listener.bind.clone(),
             steer: listener.steer,
+            port: listener.port(),
+            trusted_proxies: listener.trusted_proxies.clone(),
+            forwarded: listener.forwarded,
             pool: listener.pool.as_deref().and_then(|pool| pool_ids.get(pool).copied()),
             routes: routes.iter().filter(|(of, _)| of == name).map(|(_, route)| route.id).collect(),
         });
@@ -70,12 +73,20 @@ fn pool_snapshot(id: PoolId, name: &Arc<str>, pool: &Pool, ids: &BackendIds) -> 
 fn routes(config: &Config, pool_ids: &HashMap<&str, PoolId>) -> Vec<(Arc<str>, RouteSnapshot)> {
     let mut routes = Vec::new();
     for (name, route) in &config.routes {
-        // A valid config has this pool.
-        let Some(&pool) = pool_ids.get(&*route.pool) else { continue };
+        let action = match &route.action {
+            RouteAction::Forward { pool, rewrite } => {
+                // A valid config has this pool.
+                let Some(&pool) = pool_ids.get(&**pool) else { continue };
+                RouteAction::Forward { pool, rewrite: rewrite.clone() }
+            }
+            RouteAction::Redirect(redirect) => RouteAction::Redirect(redirect.clone()),
+            RouteAction::Respond(respond) => RouteAction::Respond(respond.clone()),
+        };
         let path = match &route.path {
             None => PathMatch::Any,
             Some(PathPattern::Exact(path)) => PathMatch::Exact(path.clone()),
             Some(PathPattern::Prefix(path)) => PathMatch::Prefix(path.clone()),
+            Some(PathPattern::Segments(segments)) => PathMatch::Segments(segments.clone()),
         };
         let hosts = route.hosts.iter().map(|host| match host {
             HostPattern::Exact(host) => HostMatch::Exact(host.clone()),
@@ -83,9 +94,20 @@ fn routes(config: &Config, pool_ids: &HashMap<&str, PoolId>) -> Vec<(Arc<str>, R
         });
         let any = route.hosts.is_empty().then_some(HostMatch::Any);
         routes.extend(hosts.chain(any).map(|host| {
-            let timeout = route.timeout.unwrap_or(config.limits.idle_timeout);
-            let (name, path) = (name.clone(), path.clone());
-            (route.listener.clone(), RouteSnapshot { id: RouteId(0), name, host, path, pool, timeout })
+            let compiled = RouteSnapshot {
+                id: RouteId(0),
+                name: name.clone(),
+                host,
+                path: path.clone(),
+                conditions: route.conditions.clone(),
+                priority: route.priority,
+                action: action.clone(),
+                request_headers: route.request_headers.clone(),
+                response_headers: route.response_headers.clone(),
+                timeout: route.timeout.unwrap_or(config.limits.idle_timeout),
+                deadline: route.deadline,
+            };
+            (route.listener.clone(), compiled)
         }));
     }
     routes.sort_by(|(_, a), (_, b)| specificity(a, b));
@@ -95,8 +117,8 @@ fn routes(config: &Config, pool_ids: &HashMap<&str, PoolId>) -> Vec<(Arc<str>, R
     routes
 }
 
-/// Exact host > longest wildcard > none; exact path > longest prefix > none; then the name. The host's text
-/// comes last, so that the order is total.
+/// Exact host > longest wildcard > none; exact path > longest prefix > pattern > none; more conditions; the greater
+/// priority; then the name. The host's text comes last, so that the order is total.
 fn specificity(a: &RouteSnapshot, b: &RouteSnapshot) -> Ordering {
     fn key(route: &RouteSnapshot) -> impl Ord + '_ {
         let (host_rank, host_len, host) = match &route.host {
@@ -107,9 +129,11 @@ fn specificity(a: &RouteSnapshot, b: &RouteSnapshot) -> Ordering {
         let (path_rank, path_len) = match &route.path {
             PathMatch::Exact(_) => (0, 0),
             PathMatch::Prefix(prefix) => (1, prefix.len()),
-            PathMatch::Any => (2, 0),
+            PathMatch::Segments(_) => (2, 0),
+            PathMatch::Any => (3, 0),
         };
-        (host_rank, Reverse(host_len), path_rank, Reverse(path_len), &*route.name, host)
+        let place = (host_rank, Reverse(host_len), path_rank, Reverse(path_len));
+        (place, Reverse(route.conditions.count()), Reverse(route.priority), &*route.name, host)
     }
     key(a).cmp(&key(b))
 }
@@ -128,16 +152,8 @@ mod tests {
         let show = |id: &RouteId| {
             let route = &snapshot.routes[id.index()];
             assert_eq!(route.id, *id);
-            let host = match &route.host {
-                HostMatch::Exact(host) => host.to_string(),
-                HostMatch::Suffix(suffix) => format!("*{suffix}"),
-                HostMatch::Any => "-".to_owned(),
-            };
-            let path = match &route.path {
-                PathMatch::Exact(path) => path.to_string(),
-                PathMatch::Prefix(prefix) => format!("{prefix}*"),
-                PathMatch::Any => "-".to_owned(),
-            };
+            let shown = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+            let (host, path) = (shown(route.host.spelled()), shown(route.path.spelled()));
             format!("{} {host} {path}", route.name)
         };
         web.routes.iter().map(show).collect()
@@ -178,10 +194,14 @@ mod tests {
             route("host", "\"api.example\"", ""),
             route("host-path", "\"api.example\", \"*.example\"", "/a/*"),
             route("b-same", "\"b.example\"", "/a/*"),
+            route("captures", "", "/{x}"),
+            route("often", "", "") + "method = [\"GET\"]\nquery = { a = \"1\" }\n",
+            route("urgent", "", "") + "method = [\"PUT\"]\npriority = 1\n",
+            route("also", "", "") + "method = [\"POST\"]\n",
         ]
     }
 
-    const MOST_SPECIFIC_FIRST: [&str; 11] = [
+    const MOST_SPECIFIC_FIRST: [&str; 15] = [
         "b-same b.example /a/*",
         "host-path api.example /a/*",
         "host api.example -",
@@ -192,6 +212,10 @@ mod tests {
         "long - /a/b/*",
         "short - /a/*",
         "root - /*",
+        "captures - /{x}",
+        "often - -",
+        "urgent - -",
+        "also - -",
         "any - -",
     ];
 
@@ -204,7 +228,7 @@ mod tests {
             (Generation(4), "a", "b")
         );
         assert_eq!(snapshot.listeners[0].pool, Some(PoolId(1)));
-        assert!(snapshot.routes.iter().all(|route| route.pool == PoolId(0)));
+        assert!(snapshot.routes.iter().all(|route| route.action.pool() == Some(&PoolId(0))));
         assert!(snapshot.routes.iter().all(|route| route.timeout == Duration::from_secs(7)));
         let backend = &snapshot.pools[1].backends[1];
         assert_eq!((&*backend.name, backend.weight), ("[2001:db8::1]:80", 3));

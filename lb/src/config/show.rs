@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use serde_json::{Map, Value, json};
 
 use super::{
-    AccessLog, Backend, Config, HostPattern, Interface, Listener, LogStyle, NewFlows, PathPattern, Pool,
-    Route, Sources, Vip, Workers,
+    AccessLog, Backend, Config, Interface, Listener, LogStyle, NewFlows, Pool, Sources, Vip, Workers,
     file::{show_duration, show_sample},
+    show_route::route,
 };
 
 impl Config {
@@ -61,7 +61,7 @@ fn named<T>(tables: &BTreeMap<Arc<str>, T>, show: fn(&T) -> Value) -> Map<String
 }
 
 /// Puts a key that is left out where it has no value.
-fn put(table: &mut Value, key: &str, value: Option<impl serde::Serialize>) {
+pub(super) fn put(table: &mut Value, key: &str, value: Option<impl serde::Serialize>) {
     if let Some(value) = value {
         table[key] = json!(value);
     }
@@ -143,23 +143,9 @@ fn listener(listener: &Listener) -> Value {
         "syn_cookies": listener.syn_cookies,
     });
     put(&mut table, "pool", listener.pool.as_deref());
-    table
-}
-
-fn route(route: &Route) -> Value {
-    let mut table = json!({ "listener": route.listener, "pool": route.pool });
-    let host = |host: &HostPattern| match host {
-        HostPattern::Exact(host) => host.to_string(),
-        HostPattern::Wildcard(suffix) => format!("*{suffix}"),
-    };
-    let hosts: Vec<String> = route.hosts.iter().map(host).collect();
-    put(&mut table, "host", (!hosts.is_empty()).then_some(hosts));
-    let path = route.path.as_ref().map(|path| match path {
-        PathPattern::Exact(path) => path.to_string(),
-        PathPattern::Prefix(prefix) => format!("{prefix}*"),
-    });
-    put(&mut table, "path", path);
-    put(&mut table, "timeout", route.timeout.map(show_duration));
+    let proxies: Vec<String> = listener.trusted_proxies.iter().map(ToString::to_string).collect();
+    put(&mut table, "trusted_proxies", (!proxies.is_empty()).then_some(proxies));
+    put(&mut table, "forwarded", listener.forwarded.then_some(true));
     table
 }
 
@@ -242,16 +228,46 @@ mod tests {
         protocol = "http"
         steer = "hash"
         syn_cookies = "off"
+        trusted_proxies = ["10.0.0.0/8", "2001:db8::7"]
+        forwarded = true
         [route.api]
         listener = "web"
         host = ["API.example.com", "*.example.org"]
         path = "/v1/*"
         pool = "api"
         timeout = "1500ms"
+        deadline = "1h"
         [route.rest]
         listener = "web"
         path = "/status"
         pool = "api"
+        [route.much]
+        listener = "web"
+        path = "/u/{id:[0-9]+}/{x}/*"
+        method = ["POST", "GET"]
+        headers = { X-A = "1", x-b = { prefix = "2" }, X-C = { regex = "a|b" }, X-D = { present = true }, X-E = { present = false } }
+        query = { Q = "1", r = { prefix = "\"" }, s = { present = true } }
+        priority = 7
+        pool = "api"
+        rewrite = { host = "inner.example:81", path = "/{x}/{id}/*" }
+        [route.much.set_headers.request]
+        set = { X-Set = "1", Accept = "a, b" }
+        add = { X-Add = "\u00e4" }
+        remove = ["Cookie"]
+        [route.much.set_headers.response]
+        remove = ["Server"]
+        [route.away]
+        listener = "web"
+        path = "/old/*"
+        redirect = { status = 308, scheme = "https", host = "new.example", port = 8443, path = "/new/*", keep_query = false }
+        [route.gone]
+        listener = "web"
+        path = "/gone"
+        respond = { status = 410, body = "gone\n", content_type = "text/html", headers = { X-Why = "age" } }
+        [route.empty]
+        listener = "web"
+        path = "/empty"
+        respond = { status = 204 }
         [pool.dns]
         balance = "maglev"
         backends = [{ address = "10.0.1.53", server_id = 4095 }]

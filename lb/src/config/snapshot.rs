@@ -2,7 +2,9 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use super::{Keepalive, Limits, LogInclude, Protocol, Steer};
+use ipnet::IpNet;
+
+use super::{Conditions, HeaderEdits, Keepalive, Limits, LogInclude, Protocol, RouteAction, Segments, Steer};
 use crate::model::{BackendId, Generation, ListenerId, PoolId, RouteId};
 
 /// Immutable; workers hold it by `Arc` and swap it between turns.
@@ -46,6 +48,12 @@ pub struct ListenerSnapshot {
     pub steer: Steer,
     /// Where connections (tcp) or unrouted requests (http) go.
     pub pool: Option<PoolId>,
+    /// The port of all its addresses, where they have the same.
+    pub port: Option<u16>,
+    /// Clients whose own words about whom they speak for are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Whether backends get `Forwarded` (RFC 7239) too.
+    pub forwarded: bool,
     /// Routes of an http listener, most specific first; file order never matters.
     pub routes: Vec<RouteId>,
 }
@@ -61,10 +69,20 @@ pub struct RouteSnapshot {
     pub host: HostMatch,
     /// Path to match.
     pub path: PathMatch,
-    /// Where requests go.
-    pub pool: PoolId,
+    /// What else must hold.
+    pub conditions: Arc<Conditions>,
+    /// Of routes that are equally specific the greater one wins.
+    pub priority: u16,
+    /// What becomes of a request.
+    pub action: RouteAction<PoolId>,
+    /// Fields of the request, on its way to a backend.
+    pub request_headers: Arc<HeaderEdits>,
+    /// Fields of the response, on its way to the client.
+    pub response_headers: Arc<HeaderEdits>,
     /// From the end of the request to the response head.
     pub timeout: Duration,
+    /// From the end of the request head to the end of the response.
+    pub deadline: Option<Duration>,
 }
 
 /// Host condition of a route.
@@ -78,6 +96,17 @@ pub enum HostMatch {
     Any,
 }
 
+impl HostMatch {
+    /// As it is written; `None` where nothing is.
+    pub fn spelled(&self) -> Option<String> {
+        match self {
+            Self::Exact(host) => Some(host.to_string()),
+            Self::Suffix(suffix) => Some(format!("*{suffix}")),
+            Self::Any => None,
+        }
+    }
+}
+
 /// Path condition of a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PathMatch {
@@ -85,8 +114,22 @@ pub enum PathMatch {
     Exact(Arc<str>),
     /// Prefix that ends in `/`; the prefix without its last `/` matches too.
     Prefix(Arc<str>),
+    /// Segment by segment.
+    Segments(Arc<Segments>),
     /// No condition.
     Any,
+}
+
+impl PathMatch {
+    /// As it is written; `None` where nothing is.
+    pub fn spelled(&self) -> Option<String> {
+        match self {
+            Self::Exact(path) => Some(path.to_string()),
+            Self::Prefix(prefix) => Some(format!("{prefix}*")),
+            Self::Segments(segments) => Some(segments.text.to_string()),
+            Self::Any => None,
+        }
+    }
 }
 
 /// One pool.

@@ -10,7 +10,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::AccessLog;
+use super::{AccessLog, Route};
 
 /// The whole config, valid by construction.
 #[derive(Clone, Debug, PartialEq)]
@@ -370,9 +370,21 @@ pub struct Listener {
     pub steer: Steer,
     /// Who answers its SYN floods.
     pub syn_cookies: SynCookies,
+    /// Clients whose own words about whom they speak for are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Whether backends get `Forwarded` (RFC 7239) too.
+    pub forwarded: bool,
 }
 
 impl Listener {
+    /// The port of all its addresses, where they have the same.
+    pub fn port(&self) -> Option<u16> {
+        let ranges = self.ranges.iter().map(|range| Some(range.first).filter(|_| range.first == range.last));
+        let mut ports = self.bind.iter().map(|bind| Some(bind.port())).chain(ranges);
+        let first = ports.next()??;
+        ports.all(|port| port == Some(first)).then_some(first)
+    }
+
     /// `bind` as it is written: addresses, then ranges.
     pub fn spelled(&self) -> Vec<String> {
         let bind = self.bind.iter().map(SocketAddr::to_string);
@@ -450,39 +462,6 @@ pub enum SynCookies {
     Auto,
     /// The kernel alone.
     Off,
-}
-
-/// `[route.NAME]`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Route {
-    /// Name of an http listener that exists.
-    pub listener: Arc<str>,
-    /// Hosts, lower case; empty: any.
-    pub hosts: Vec<HostPattern>,
-    /// Path; `None`: any.
-    pub path: Option<PathPattern>,
-    /// Name of a pool that exists.
-    pub pool: Arc<str>,
-    /// From the end of the request to the response head; `None`: `limits.idle_timeout`.
-    pub timeout: Option<Duration>,
-}
-
-/// One of `route.host`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum HostPattern {
-    /// `api.example.com`.
-    Exact(Arc<str>),
-    /// `*.example.com`, kept as `.example.com`: any number of labels in front.
-    Wildcard(Arc<str>),
-}
-
-/// `route.path`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum PathPattern {
-    /// `/v1/status`.
-    Exact(Arc<str>),
-    /// `/v1/*`, kept as `/v1/`: also matches `/v1` itself. `/*` is kept as `/`.
-    Prefix(Arc<str>),
 }
 
 /// `[pool.NAME]`.

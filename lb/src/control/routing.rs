@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use crate::{
     config::{PathPattern, parse},
-    l7::path::normalise,
+    l7::{headers::FieldKind, path::normalise},
 };
 
 /// The pattern of a route with this path, where config takes it.
@@ -14,6 +14,56 @@ fn pattern(path: &str) -> Option<PathPattern> {
          path = {path:?}\npool = \"p\"\n[pool.p]\nbackends = [\"10.0.0.1:1\"]\n"
     );
     parse("f", &text).ok()?.config.routes.get("r")?.path.clone()
+}
+
+/// A route may write what means nothing to us, and what we only keep others from stripping.
+#[test]
+fn no_route_writes_a_field_that_is_ours() {
+    let names = [
+        "connection",
+        "content-length",
+        "expect",
+        "forwarded",
+        "host",
+        "http2-settings",
+        "keep-alive",
+        "proxy",
+        "proxy-authenticate",
+        "proxy-authentication-info",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-port",
+        "x-forwarded-proto",
+        "x-request-id",
+        "accept",
+        "authorization",
+        "cookie",
+        "set-cookie",
+        "date",
+        "location",
+        "server",
+        "x-anything",
+    ];
+    for name in names {
+        for name in [name.to_owned(), name.to_uppercase(), name.replace('-', "_")] {
+            for edit in [format!("set = {{ {name} = \"1\" }}"), format!("remove = [\"{name}\"]")] {
+                let text = format!(
+                    "version = 1\n[listener.l]\nbind = [\"[::1]:1\"]\nprotocol = \"http\"\n[route.r]\n\
+                     listener = \"l\"\nset_headers.response = {{ {edit} }}\nrespond = {{}}"
+                );
+                // A backend may take a look-alike for what it looks like.
+                let kind = FieldKind::of(name.replace('_', "-").as_bytes());
+                let is_free = matches!(kind, FieldKind::Plain | FieldKind::Protected);
+                assert_eq!(parse("f", &text).is_ok(), is_free, "{name}: {edit}");
+            }
+        }
+    }
 }
 
 proptest! {

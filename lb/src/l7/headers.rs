@@ -76,9 +76,16 @@ pub enum FieldKind {
     Expect,
     /// `X-Forwarded-For`.
     ForwardedFor,
-    /// What we set ourselves, or leave out because we cannot vouch for it: `X-Forwarded-Proto`,
-    /// `X-Forwarded-Host`, `X-Forwarded-Port`, `Forwarded`.
-    ForwardedOther,
+    /// `X-Forwarded-Proto`.
+    ForwardedProto,
+    /// `X-Forwarded-Host`.
+    ForwardedHost,
+    /// `X-Forwarded-Port`.
+    ForwardedPort,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+    /// `X-Request-Id`.
+    RequestId,
 }
 
 impl FieldKind {
@@ -97,7 +104,7 @@ impl FieldKind {
             ),
             7 => first_of(name, &[("upgrade", Self::Hop), ("trailer", Self::Hop)]),
             8 => first_of(name, &[("location", Self::Protected)]),
-            9 => first_of(name, &[("forwarded", Self::ForwardedOther)]),
+            9 => first_of(name, &[("forwarded", Self::Forwarded)]),
             10 => first_of(
                 name,
                 &[
@@ -106,7 +113,7 @@ impl FieldKind {
                     ("set-cookie", Self::Protected),
                 ],
             ),
-            12 => first_of(name, &[("content-type", Self::Protected)]),
+            12 => first_of(name, &[("content-type", Self::Protected), ("x-request-id", Self::RequestId)]),
             13 => first_of(
                 name,
                 &[
@@ -120,8 +127,8 @@ impl FieldKind {
             16 => first_of(
                 name,
                 &[
-                    ("x-forwarded-host", Self::ForwardedOther),
-                    ("x-forwarded-port", Self::ForwardedOther),
+                    ("x-forwarded-host", Self::ForwardedHost),
+                    ("x-forwarded-port", Self::ForwardedPort),
                     ("proxy-connection", Self::Hop),
                     ("content-encoding", Self::Protected),
                     ("www-authenticate", Self::Protected),
@@ -129,7 +136,7 @@ impl FieldKind {
             ),
             17 => first_of(
                 name,
-                &[("transfer-encoding", Self::TransferEncoding), ("x-forwarded-proto", Self::ForwardedOther)],
+                &[("transfer-encoding", Self::TransferEncoding), ("x-forwarded-proto", Self::ForwardedProto)],
             ),
             18 => first_of(name, &[("proxy-authenticate", Self::Hop)]),
             19 => first_of(name, &[("proxy-authorization", Self::Hop)]),
@@ -144,6 +151,20 @@ impl FieldKind {
     #[inline]
     pub const fn is_strippable(self) -> bool {
         matches!(self, Self::Plain)
+    }
+
+    /// Whether it tells of the client: only a trusted proxy's word is believed.
+    #[inline]
+    pub const fn is_testimony(self) -> bool {
+        matches!(
+            self,
+            Self::ForwardedFor
+                | Self::ForwardedProto
+                | Self::ForwardedHost
+                | Self::ForwardedPort
+                | Self::Forwarded
+                | Self::RequestId
+        )
     }
 
     /// Whether it may stand in trailers. Source: RFC 9110, 6.5.1.

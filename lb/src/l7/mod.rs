@@ -1,9 +1,12 @@
 //! HTTP: heads, bodies, routes, exchanges. Sans-io: bytes in, decisions and bytes out; never an fd, a clock
 //! or a random number.
 
+pub mod answer;
 pub mod authority;
+pub mod edit;
 pub mod exchange;
 pub mod headers;
 pub mod http1;
 pub mod path;
+pub mod rewrite;
 pub mod route;

@@ -134,6 +134,27 @@ fn route_form(forwarded: &[u8], out: &mut Vec<u8>) {
     }
 }
 
+/// Where in a forwarded path the part ends that made the first `len` bytes of its routed form; a run of slashes is not
+/// torn apart.
+pub fn forwarded_at(forwarded: &[u8], len: usize) -> usize {
+    let (mut at, mut made, mut after_slash) = (0, 0, false);
+    while let Some(rest @ [first, ..]) = forwarded.get(at..) {
+        let (is_slash, width) = match rest {
+            [b'%', b'2', b'F', ..] | [b'%', b'5', b'C', ..] => (true, 3),
+            _ => (*first == b'/', 1),
+        };
+        if !(is_slash && after_slash) {
+            if made == len {
+                break;
+            }
+            made += 1;
+        }
+        after_slash = is_slash;
+        at += width;
+    }
+    at
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

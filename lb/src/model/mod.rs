@@ -3,6 +3,8 @@
 mod id;
 mod question;
 pub mod reason;
+mod request;
 
 pub use id::{BackendId, Generation, ListenerId, PoolId, RouteId, VipId, WorkerId};
 pub use question::{LENGTH_MAX, Question, QuestionError, QuestionProtocol};
+pub use request::RequestQuestion;

@@ -111,13 +111,13 @@ impl fmt::Display for Question {
 
 /// A piece of the question and the column it begins in.
 #[derive(Clone, Copy)]
-struct Word<'a> {
-    text: &'a str,
-    column: usize,
+pub(super) struct Word<'a> {
+    pub(super) text: &'a str,
+    pub(super) column: usize,
 }
 
 impl<'a> Word<'a> {
-    fn wrong(self, message: impl Into<String>) -> QuestionError {
+    pub(super) fn wrong(self, message: impl Into<String>) -> QuestionError {
         QuestionError {
             column: self.column,
             width: self.text.chars().count().max(1),
@@ -126,7 +126,7 @@ impl<'a> Word<'a> {
     }
 
     /// The rest behind the first `bytes`.
-    fn after(self, bytes: usize) -> Self {
+    pub(super) fn after(self, bytes: usize) -> Self {
         let (before, text) = self.text.split_at(bytes);
         Self { text, column: self.column + before.chars().count() }
     }

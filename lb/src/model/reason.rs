@@ -116,4 +116,6 @@ close_reasons! {
     BadResponse, "bad-response", Upstream, 502;
     /// The backend ended its response body early or stalled.
     Truncated, "truncated", Upstream, 0;
+    /// The exchange took longer than the deadline of its route.
+    Deadline, "deadline", Upstream, 504;
 }

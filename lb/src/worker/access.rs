@@ -205,12 +205,25 @@ impl Entry {
     }
 
     /// It is known where it goes.
-    pub(super) fn way(&self, route: Option<&str>, pool: &str) {
+    pub(super) fn way(&self, route: Option<&str>, pool: Option<&str>) {
         self.with(|Draft { texts, .. }, _| {
             if let Some(route) = route {
                 texts.note(Text::Route, route.as_bytes());
             }
-            texts.note(Text::Pool, pool.as_bytes());
+            if let Some(pool) = pool {
+                texts.note(Text::Pool, pool.as_bytes());
+            }
+        });
+    }
+
+    /// What `write` writes is its id.
+    pub(super) fn request_id(&self, write: impl FnOnce(&mut Vec<u8>)) {
+        self.with(|Draft { texts, local, .. }, _| {
+            let Some(local) = local else { return };
+            let mut id = local.buffer();
+            write(&mut id);
+            texts.note(Text::RequestId, &id);
+            local.recycle(id);
         });
     }
 
@@ -313,9 +326,7 @@ fn facts(notes: &Notes, local: &Local, epoch: Instant) -> Facts {
 fn note_field(texts: &mut log::Draft, include: LogInclude, field: &Field, buf: &[u8]) {
     let name = field.name.of(buf);
     let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
-    if is(b"x-request-id") {
-        texts.note(Text::RequestId, field.value.of(buf));
-    } else if include.user_agent && is(b"user-agent") {
+    if include.user_agent && is(b"user-agent") {
         texts.note(Text::UserAgent, field.value.of(buf));
     } else if include.referer && is(b"referer") {
         let value = field.value.of(buf);

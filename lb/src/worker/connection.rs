@@ -1,6 +1,6 @@
 //! An accepted connection, as the drivers have it.
 
-use std::{net::SocketAddr, rc::Rc};
+use std::{cell::OnceCell, net::SocketAddr, rc::Rc};
 
 use super::{access::Entry, local::Local, timer::Deadline};
 use crate::{
@@ -17,6 +17,7 @@ pub(super) struct Accepted {
     pub(super) client: SocketAddr,
     pub(super) socket: Socket,
     pub(super) entry: Entry,
+    port: OnceCell<u16>,
     local: Rc<Local>,
     _permit: Permit,
 }
@@ -30,11 +31,19 @@ impl Accepted {
         socket: Socket,
         permit: Permit,
     ) -> Self {
-        let entry = Entry::default();
-        let accepted = Self { listener, client, socket, entry, local: local.clone(), _permit: permit };
+        let (entry, port) = (Entry::default(), OnceCell::new());
+        let accepted = Self { listener, client, socket, entry, port, local: local.clone(), _permit: permit };
         accepted.metrics().accepted.add(1);
         accepted.metrics().open.add(1);
         accepted
+    }
+
+    /// Port that the client connected to, asked of the kernel once; 0 where it does not say.
+    pub(super) fn port(&self) -> u16 {
+        *self.port.get_or_init(|| {
+            let address = socket2::SockRef::from(&self.socket).local_addr().ok();
+            address.and_then(|address| address.as_socket()).map_or(0, |address| address.port())
+        })
     }
 
     pub(super) fn metrics(&self) -> &ListenerMetrics {

@@ -13,18 +13,23 @@ use std::{
 use super::{
     choice::{Choice, InFlight, Reuse, park},
     connection::Context,
-    plan::Plan,
+    own_answer,
+    plan::{Plan, RoutePlan},
     pump::{Pump, PumpError},
     stream::{Stream, StreamError, send},
+    teller::Teller,
+    timer::Expired,
     upstream::Upstream,
 };
 use crate::{
     l7::{
+        answer::Answer,
         exchange::{self, Attempt, DownstreamEnd, RequestBody, UpstreamEnd},
         http1::{
-            Body, BodyReader, Downstream, Forwarding, Parsed, RequestHead, ResponseHead, Side,
-            encode_interim, encode_request, encode_response,
+            Body, BodyReader, Downstream, Parsed, RequestHead, ResponseHead, Side, encode_interim,
+            encode_request, encode_response, push_request_id,
         },
+        route::Asked,
     },
     model::{PoolId, reason::CloseReason},
 };
@@ -51,8 +56,13 @@ impl From<CloseReason> for Failure {
 }
 
 /// Where a request goes and how patient we are with it.
-struct Way {
+struct Way<'p> {
     pool: PoolId,
+    /// `None`: no route matched, and the listener has a pool for that.
+    route: Option<&'p RoutePlan>,
+    teller: Teller<'p>,
+    /// From the end of the request head to the end of the response.
+    deadline: Option<Duration>,
     /// From the end of the request to the response head.
     timeout: Duration,
     /// Silence within a body.
@@ -67,44 +77,77 @@ pub(super) async fn drive(
     request: &RequestHead,
     response: &mut ResponseHead,
 ) -> Result<After, Failure> {
-    let way = find_way(context, plan, stream, request)?;
+    let way = match find_target(context, plan, stream, request)? {
+        Target::Backend(way) => way,
+        Target::Answer(answer, teller) => {
+            return own_answer::drive(context, stream, request, answer, &teller).await;
+        }
+    };
     let mut choice = Choice::new(plan, way.pool);
     let uploaded = Cell::new(request.body() == Body::None);
     let exchange = Exchange { context, plan, request, way, head_sent: Cell::new(false), uploaded };
-    if request.body() == Body::None {
-        exchange.without_body(&mut choice, stream, response).await
-    } else {
-        exchange.with_body(&mut choice, stream, response).await
-    }
+    let mut work = pin!(async {
+        if request.body() == Body::None {
+            exchange.without_body(&mut choice, stream, response).await
+        } else {
+            exchange.with_body(&mut choice, stream, response).await
+        }
+    });
+    let Some(wait) = exchange.way.deadline else { return work.await };
+    let local = &context.local;
+    let deadline = local.timers.deadline();
+    deadline.set(local.after(wait));
+    deadline.guard(work.as_mut()).await.unwrap_or_else(|Expired| {
+        // A request that is still coming in is the client's delay.
+        let late = if exchange.uploaded.get() { CloseReason::Deadline } else { CloseReason::BodyTimeout };
+        Err(exchange.failure(context.expired(late)))
+    })
 }
 
-fn find_way(
+/// What becomes of a request.
+enum Target<'p> {
+    Backend(Way<'p>),
+    Answer(&'p Answer, Teller<'p>),
+}
+
+fn find_target<'p>(
     context: &Context,
-    plan: &Plan,
+    plan: &'p Plan,
     stream: &Stream,
     request: &RequestHead,
-) -> Result<Way, CloseReason> {
-    let listener = context.accepted.listener;
-    let idle = plan.snapshot.limits.idle_timeout;
-    let head = stream.data();
-    let route = plan.routes(listener).and_then(|routes| routes.find(request.host(head), request.path(head)));
-    let route = route.and_then(|route| plan.snapshot.routes.get(route.index()));
-    let way = match route {
-        Some(route) => Way { pool: route.pool, timeout: route.timeout, idle },
-        None => {
-            let fallback = plan.listener(listener).and_then(|listener| listener.pool);
-            Way { pool: fallback.ok_or(CloseReason::NoRoute)?, timeout: idle, idle }
-        }
+) -> Result<Target<'p>, CloseReason> {
+    let id = context.accepted.listener;
+    let (Some(http), Some(listener)) = (plan.http(id), plan.listener(id)) else {
+        return Err(CloseReason::NoRoute);
     };
-    context.accepted.entry.way(route.map(|route| &*route.name), &plan.pool(way.pool).name);
-    Ok(way)
+    let teller = Teller::new(context, listener, http.trusts(context.accepted.client.ip()));
+    context.accepted.entry.request_id(|out| {
+        push_request_id(out, stream.data(), request, &teller.forwarding(context, b""));
+    });
+    let idle = plan.snapshot.limits.idle_timeout;
+    let route = http.find(&Asked::new(request, stream.data(), teller.is_trusted));
+    let Some((route, compiled)) = route.and_then(|route| plan.route(route)) else {
+        let pool = listener.pool.ok_or(CloseReason::NoRoute)?;
+        context.accepted.entry.way(None, Some(&plan.pool(pool).name));
+        return Ok(Target::Backend(Way { pool, route: None, teller, deadline: None, timeout: idle, idle }));
+    };
+    let pool = route.action.pool().map(|pool| &*plan.pool(*pool).name);
+    context.accepted.entry.way(Some(&route.name), pool);
+    match (route.action.pool(), &compiled.answer) {
+        (Some(&pool), _) => {
+            let (timeout, deadline) = (route.timeout, route.deadline);
+            Ok(Target::Backend(Way { pool, route: Some(compiled), teller, deadline, timeout, idle }))
+        }
+        (None, Some(answer)) => Ok(Target::Answer(answer, teller)),
+        (None, None) => Err(CloseReason::NoRoute),
+    }
 }
 
 struct Exchange<'a> {
     context: &'a Context,
     plan: &'a Rc<Plan>,
     request: &'a RequestHead,
-    way: Way,
+    way: Way<'a>,
     /// A byte of the final response may have reached the client, or part of an interim one.
     head_sent: Cell<bool>,
     /// The request was sent to its end.
@@ -118,12 +161,9 @@ impl Exchange<'_> {
 
     fn encode(&self, stream: &Stream, upstream: &Upstream) -> Vec<u8> {
         let mut out = self.context.local.buffer();
-        let forwarding = Forwarding {
-            client: self.context.accepted.client.ip(),
-            scheme: "http",
-            authority: upstream.name.as_bytes(),
-        };
-        encode_request(&mut out, stream.data(), self.request, &forwarding);
+        let forwarding = self.way.teller.forwarding(self.context, upstream.name.as_bytes());
+        let edits = self.way.route.and_then(|route| route.request.as_deref());
+        encode_request(&mut out, stream.data(), self.request, &forwarding, edits);
         out
     }
 
@@ -346,7 +386,8 @@ impl Exchange<'_> {
         let body = exchange::downstream_framing(response, version);
         let downstream = Downstream { version, close: after == After::Close, body };
         let mut out = local.buffer();
-        encode_response(&mut out, upstream.stream.data(), response, &downstream);
+        let edits = self.way.route.and_then(|route| route.response.as_deref());
+        encode_response(&mut out, upstream.stream.data(), response, &downstream, edits);
         upstream.stream.consume(response.len());
         context.accepted.entry.answered();
         context.accepted.entry.responds(response.status(), out.len());

@@ -42,7 +42,7 @@ pub(super) async fn drive(local: Rc<Local>, accepted: Accepted) {
     accepted.begin(&plan.snapshot);
     let Some(pool) = pool else { return refuse(&accepted, CloseReason::NoBackend) };
     let entry = &accepted.entry;
-    entry.way(None, &plan.pool(pool).name);
+    entry.way(None, Some(&plan.pool(pool).name));
     let upstream = match Choice::new(&plan, pool).connect(&local, &deadline, Reuse::Forbidden, entry).await {
         Ok(upstream) => upstream,
         Err(reason) => return refuse(&accepted, reason),

@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{access::AccessLog, api::Setup, pipes::Pipes, plan::Plan, timer::Timers, upstream::Upstream};
+use super::{
+    access::AccessLog, api::Setup, pipes::Pipes, plan::Plan, request_id::RequestIds, timer::Timers,
+    upstream::Upstream,
+};
 use crate::{
     health::HealthTable,
     keepalive::Keepalive,
@@ -33,6 +36,7 @@ pub(super) struct Local {
     pub(super) keepalive: RefCell<Keepalive<Upstream>>,
     pub(super) pipes: Pipes,
     pub(super) access_log: Option<AccessLog>,
+    pub(super) request_ids: RequestIds,
     plan: RefCell<Rc<Plan>>,
     now: Cell<Instant>,
     /// Accept loops and connections that have not ended.
@@ -55,6 +59,7 @@ impl Local {
             keepalive: RefCell::default(),
             pipes: Pipes::default(),
             access_log: setup.access_log.take().map(|log| AccessLog::new(log, u64::from(setup.id.0))),
+            request_ids: RequestIds::default(),
             plan: RefCell::new(Rc::new(Plan::new(setup.snapshot.clone(), setup.id))),
             now: Cell::new(now),
             tasks: Cell::new(0),

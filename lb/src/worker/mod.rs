@@ -6,6 +6,7 @@
 //!                       accept ---- admits, then one task per connection:
 //!                         |- drive_relay   bytes both ways, by copy or by splice(2)
 //!                         `- drive_l7      heads, routes, exchanges
+//!                               |- own_answer redirects, fixed answers
 //!                               `- choice     picks a backend, dials or takes a kept connection
 //! ```
 
@@ -20,14 +21,18 @@ mod drive_relay;
 mod lease;
 mod local;
 mod mailbox;
+mod own_answer;
 mod pipes;
 mod plan;
 mod pump;
+mod request_id;
 mod stream;
+mod teller;
 #[cfg(test)]
 mod tests;
 mod thread;
 pub mod timer;
+mod trusted;
 mod upstream;
 
 pub use access::AccessLogSetup;

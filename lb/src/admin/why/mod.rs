@@ -5,6 +5,7 @@
 //! has told as many senders as it may that packets do not fit, and whether another core than its own is flooded with SYNs.
 
 mod kernel;
+pub mod request;
 mod steps;
 
 use std::net::IpAddr;

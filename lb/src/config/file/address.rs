@@ -53,6 +53,14 @@ pub(super) fn vip(text: &str) -> Result<IpNet, Fault> {
     Err(Fault::new("must be an IP address, such as \"192.0.2.53\" or \"2001:db8::53\", or a prefix"))
 }
 
+/// One of `listener.trusted_proxies`: an address or a prefix.
+pub(super) fn peer(text: &str) -> Result<IpNet, Fault> {
+    match text.parse() {
+        Ok(ip) => unicast(ip).map(IpNet::from),
+        Err(_) => prefix(text),
+    }
+}
+
 /// What a listener listens at.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Bind {

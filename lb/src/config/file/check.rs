@@ -12,15 +12,17 @@ use lb_abi::bounds;
 
 use super::{
     drafts::Drafts,
-    listener::{ListenerDraft, RouteDraft},
+    listener::ListenerDraft,
     nat,
     pool::PoolDraft,
     quic,
     reader::{At, Fault, Findings, Show},
+    route::RouteDraft,
+    route_conflicts,
     vip::VipDraft,
     vip_keys,
 };
-use crate::config::{Backend, Balance, BindRange, Forward, HostPattern, PathPattern, Protocol, Severity};
+use crate::config::{Backend, Balance, BindRange, Forward, Protocol, Severity};
 
 /// Most routes, each counted once per host: a `RouteId` is a u16.
 const ROUTES_MAX: usize = u16::MAX as usize;
@@ -51,7 +53,7 @@ pub(super) fn check(drafts: &Drafts, findings: &Findings<'_>) {
     for route in &drafts.routes {
         checker.route(route);
     }
-    checker.route_conflicts(&drafts.routes);
+    route_conflicts::check(&drafts.routes, findings);
     quic::check(drafts, findings);
     checker.pool_uses(drafts);
     checker.unused_pools(drafts);
@@ -270,32 +272,6 @@ impl<'d> Checker<'d, '_> {
                     .error(reference, Fault::new("only listeners with protocol = \"http\" have routes"));
             }
             Some(_) => {}
-        }
-    }
-
-    /// Two routes with the same listener, host and path: neither is the more specific one.
-    fn route_conflicts(&self, routes: &[RouteDraft]) {
-        type Condition<'a> = (&'a str, Option<&'a HostPattern>, Option<&'a PathPattern>);
-        let mut owners: HashMap<Condition<'_>, &str> = HashMap::new();
-        for route in routes.iter().filter(|route| route.is_comparable) {
-            let Some(listener) = &route.listener else { continue };
-            let path = route.path.as_ref().map(|at| &at.value);
-            let hosts: Vec<_> = match route.hosts.is_empty() {
-                true => vec![None],
-                false => route.hosts.iter().map(Some).collect(),
-            };
-            for host in hosts {
-                let condition = (&*listener.value, host.map(|at| &at.value), path);
-                let Some(owner) = owners.insert(condition, &route.name) else { continue };
-                let fault = match owner == &*route.name {
-                    true => Fault::new("this host is listed already"),
-                    false => Fault::new(format!("route.{owner} has the same listener, host and path")),
-                };
-                match host {
-                    Some(host) => self.findings.error(host, fault),
-                    None => self.header(Severity::Error, "route", &route.name, &route.span, fault),
-                }
-            }
         }
     }
 

@@ -2,12 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{
-    listener::{ListenerDraft, RouteDraft},
-    pool::PoolDraft,
-    reader::At,
-    vip::VipDraft,
-};
+use super::{listener::ListenerDraft, pool::PoolDraft, reader::At, route::RouteDraft, vip::VipDraft};
 
 /// Everything named, as it was read.
 pub(super) struct Drafts {

@@ -1,15 +1,16 @@
-//! `[listener.NAME]` and `[route.NAME]`.
+//! `[listener.NAME]`.
 
-use std::{net::SocketAddr, ops::Range, sync::Arc, time::Duration};
+use std::{net::SocketAddr, ops::Range, sync::Arc};
+
+use ipnet::IpNet;
 
 use super::{
-    address, pattern,
+    address,
     pool::reference,
-    process::TIMEOUTS,
-    reader::{At, Table, Value},
+    reader::{At, Fault, Table, Value},
     schema,
 };
-use crate::config::{BindRange, HostPattern, Listener, PathPattern, Protocol, Route, Steer, SynCookies};
+use crate::config::{BindRange, Listener, Protocol, Steer, SynCookies};
 
 /// What was read of a listener.
 pub(super) struct ListenerDraft {
@@ -24,6 +25,8 @@ pub(super) struct ListenerDraft {
     pub(super) has_pool: bool,
     steer: Steer,
     syn_cookies: SynCookies,
+    trusted_proxies: Vec<IpNet>,
+    forwarded: bool,
 }
 
 impl ListenerDraft {
@@ -38,17 +41,25 @@ impl ListenerDraft {
             value.choice(&schema::PROXY_PROTOCOLS);
         }
         let pool = table.value("pool");
+        let protocol = protocol.and_then(|value| value.choice(&schema::PROTOCOLS));
+        if protocol.as_ref().is_some_and(|at| at.value != Protocol::Http) {
+            for value in ["trusted_proxies", "forwarded"].into_iter().filter_map(|key| table.value(key)) {
+                value.fault(Fault::new("only listeners with protocol = \"http\" have it"));
+            }
+        }
         let (bind, ranges) = split(bind.unwrap_or_default());
         Self {
             name,
             span: table.span.clone(),
             bind,
             ranges,
-            protocol: protocol.and_then(|value| value.choice(&schema::PROTOCOLS)),
+            protocol,
             has_pool: pool.is_some(),
             pool: reference(pool, "pool"),
             steer: steer.map(|at| at.value).unwrap_or_default(),
             syn_cookies: syn_cookies.map(|at| at.value).unwrap_or_default(),
+            trusted_proxies: table.value("trusted_proxies").map(|value| proxies(&value)).unwrap_or_default(),
+            forwarded: table.value("forwarded").and_then(|value| value.boolean()).unwrap_or(false),
         }
     }
 
@@ -61,6 +72,8 @@ impl ListenerDraft {
             pool: self.pool.map(|at| at.value),
             steer: self.steer,
             syn_cookies: self.syn_cookies,
+            trusted_proxies: self.trusted_proxies,
+            forwarded: self.forwarded,
         })
     }
 }
@@ -82,50 +95,9 @@ fn split(items: Vec<Value<'_>>) -> (Vec<At<SocketAddr>>, Vec<At<BindRange>>) {
     (bind, ranges)
 }
 
-/// What was read of a route.
-pub(super) struct RouteDraft {
-    pub(super) name: Arc<str>,
-    /// Of its header.
-    pub(super) span: Range<usize>,
-    pub(super) listener: Option<At<Arc<str>>>,
-    pub(super) hosts: Vec<At<HostPattern>>,
-    pub(super) path: Option<At<PathPattern>>,
-    pub(super) pool: Option<At<Arc<str>>>,
-    /// Whether host and path are all that was written, so that routes can be compared.
-    pub(super) is_comparable: bool,
-    timeout: Option<Duration>,
-}
-
-impl RouteDraft {
-    pub(super) fn read(name: Arc<str>, table: &Table<'_>) -> Self {
-        let rule = "must be an array of hosts, such as [\"api.example.com\", \"*.example.org\"]";
-        let items = table.value("host").map(|value| value.items(rule));
-        let is_host_read = !matches!(items, Some(None));
-        let items = items.flatten().unwrap_or_default();
-        let hosts: Vec<_> =
-            items.iter().filter_map(|item| item.parsed("a host is a string", pattern::host)).collect();
-        let path = table.value("path").map(|value| value.parsed("a path is a string", pattern::path));
-        let timeout = table.value("timeout").and_then(|value| value.duration(&TIMEOUTS));
-        Self {
-            name,
-            span: table.span.clone(),
-            listener: reference(table.required("listener", "must be the name of a listener"), "listener"),
-            is_comparable: is_host_read && hosts.len() == items.len() && !matches!(path, Some(None)),
-            hosts,
-            path: path.flatten(),
-            pool: reference(table.required("pool", "must be the name of a pool"), "pool"),
-            timeout: timeout.map(|at| at.value),
-        }
-    }
-
-    /// `None` only where a problem was reported.
-    pub(super) fn build(self) -> Option<Route> {
-        Some(Route {
-            listener: self.listener?.value,
-            hosts: self.hosts.into_iter().map(|at| at.value).collect(),
-            path: self.path.map(|at| at.value),
-            pool: self.pool?.value,
-            timeout: self.timeout,
-        })
-    }
+fn proxies(value: &Value<'_>) -> Vec<IpNet> {
+    let rule = "must be an array of addresses and prefixes, such as [\"10.0.0.0/8\"]";
+    let items = value.items_or_none(rule).unwrap_or_default();
+    let nets = items.iter().filter_map(|item| item.parsed("must be a string", address::peer));
+    nets.map(|at| at.value).collect()
 }

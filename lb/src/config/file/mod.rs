@@ -7,6 +7,7 @@
 mod address;
 mod check;
 mod drafts;
+mod field;
 mod findings;
 mod listener;
 mod log;
@@ -18,6 +19,8 @@ mod process;
 mod quic;
 mod quic_draft;
 mod reader;
+mod route;
+mod route_conflicts;
 mod schema;
 mod source;
 mod sources;
@@ -39,9 +42,10 @@ use toml::de::DeTable;
 
 use self::{
     drafts::Drafts,
-    listener::{ListenerDraft, RouteDraft},
+    listener::ListenerDraft,
     pool::PoolDraft,
     reader::{Fault, Findings, Show, Table},
+    route::RouteDraft,
     source::Source,
     vip::VipDraft,
 };

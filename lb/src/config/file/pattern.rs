@@ -1,9 +1,9 @@
-//! Hosts and paths of routes.
+//! Hosts and paths of routes, and the paths made of them.
 
-use std::net::Ipv6Addr;
+use std::{net::Ipv6Addr, sync::Arc};
 
 use super::reader::Fault;
-use crate::config::{HostPattern, PathPattern};
+use crate::config::{CAPTURES_MAX, HostPattern, NewPart, NewPath, PathPattern, Pattern, Segment, Segments};
 
 /// One of `route.host`: lower-cased, its wildcard only in front. An IPv6 literal keeps its brackets, in the
 /// form of RFC 5952.
@@ -53,6 +53,32 @@ fn name(text: &str) -> Result<String, Fault> {
     Ok(lower)
 }
 
+/// `redirect.host`: one host, without port.
+pub(super) fn one_host(text: &str) -> Result<Arc<str>, Fault> {
+    match host(text)? {
+        HostPattern::Exact(host) => Ok(host),
+        HostPattern::Wildcard(_) => Err(Fault::new("must be one host, not a wildcard")),
+    }
+}
+
+/// `rewrite.host`: one host, with or without port.
+pub(super) fn authority(text: &str) -> Result<Arc<str>, Fault> {
+    let (before, port) = match text.rsplit_once(':') {
+        Some((before, port)) if !before.contains(':') || before.ends_with(']') => (before, Some(port)),
+        _ => (text, None),
+    };
+    let host = one_host(before)?;
+    match port {
+        None => Ok(host),
+        Some(port)
+            if port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|p| p > 0) =>
+        {
+            Ok(format!("{host}:{port}").into())
+        }
+        Some(_) => Err(Fault::new("the port must be from 1 to 65535")),
+    }
+}
+
 /// `route.path`.
 pub(super) fn path(text: &str) -> Result<PathPattern, Fault> {
     if !text.starts_with('/') {
@@ -65,8 +91,21 @@ pub(super) fn path(text: &str) -> Result<PathPattern, Fault> {
         Some(path) => (path, true),
         None => (text, false),
     };
+    if path.contains(['{', '}']) {
+        return segments(text, path, is_prefix).map(|segments| PathPattern::Segments(Arc::new(segments)));
+    }
+    literal(path)?;
+    let path = if is_prefix { format!("{path}/") } else { path.to_owned() };
+    is_normal(&path)?;
+    Ok(if is_prefix { PathPattern::Prefix(path.into()) } else { PathPattern::Exact(path.into()) })
+}
+
+/// Characters that a path may have.
+fn literal(path: &str) -> Result<(), Fault> {
     if path.contains('*') {
-        return Err(Fault::new("patterns other than a whole path and \"/prefix/*\" are not supported yet"));
+        return Err(Fault::new(
+            "a `*` may stand only for the end, as in \"/prefix/*\"; `{name}` stands for a segment",
+        ));
     }
     if path.contains(['?', '#']) {
         return Err(Fault::new("must be a path without query or fragment"));
@@ -74,13 +113,155 @@ pub(super) fn path(text: &str) -> Result<PathPattern, Fault> {
     if !is_path(path.as_bytes()) {
         return Err(Fault::new("must be a path of RFC 3986, 3.3: escape other characters as in \"%20\""));
     }
-    let path = if is_prefix { format!("{path}/") } else { path.to_owned() };
-    if let Some(rule) = unlike_normal_form(&path) {
-        return Err(Fault::new(format!(
-            "would never match: requests are routed by their normal form, {rule}"
-        )));
+    Ok(())
+}
+
+fn is_normal(path: &str) -> Result<(), Fault> {
+    match unlike_normal_form(path) {
+        None => Ok(()),
+        Some(rule) => {
+            Err(Fault::new(format!("would never match: requests are routed by their normal form, {rule}")))
+        }
     }
-    Ok(if is_prefix { PathPattern::Prefix(path.into()) } else { PathPattern::Exact(path.into()) })
+}
+
+/// A path with captures; `path` is without the `/*` at its end.
+fn segments(text: &str, path: &str, has_rest: bool) -> Result<Segments, Fault> {
+    let mut segments = Vec::new();
+    for segment in split(path)? {
+        let Some(inner) = capture(segment)? else {
+            segments.push(Segment::Literal(segment.into()));
+            continue;
+        };
+        let (name, rule) = match inner.split_once(':') {
+            None => (inner, None),
+            Some((name, rule)) => {
+                let rule =
+                    Pattern::new(rule).map_err(|wrong| Fault::new(format!("in {segment}: {wrong}")))?;
+                if rule.matches(b"") {
+                    return Err(Fault::new(format!("in {segment}: a segment is never empty")));
+                }
+                (name, Some(rule))
+            }
+        };
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        if !(1..=32).contains(&name.len()) || !name.bytes().all(is_name) {
+            return Err(Fault::new("a capture is named by 1 to 32 letters, digits and underscores"));
+        }
+        let names = segments
+            .iter()
+            .filter(|segment| matches!(segment, Segment::Capture { name: known, .. } if **known == *name));
+        if names.count() > 0 {
+            return Err(Fault::new(format!("two captures are named {name:?}")));
+        }
+        segments.push(Segment::Capture { name: name.into(), rule });
+    }
+    let segments = Segments { text: text.into(), segments, has_rest };
+    if segments.names().count() > CAPTURES_MAX {
+        return Err(Fault::new(format!("must have at most {CAPTURES_MAX} captures")));
+    }
+    // What stands between the captures is held to the rules of any path.
+    let plain = segments.segments.iter().map(|segment| match segment {
+        Segment::Literal(text) => text,
+        Segment::Capture { .. } => "x",
+    });
+    let plain: String = plain.flat_map(|segment| ["/", segment]).collect();
+    literal(&plain)?;
+    is_normal(&if has_rest { format!("{plain}/") } else { plain })?;
+    Ok(segments)
+}
+
+/// Segments of a path that begins with a slash; a slash between braces is no end.
+fn split(path: &str) -> Result<Vec<&str>, Fault> {
+    let (mut depth, mut start, mut parts) = (0usize, 1, Vec::new());
+    for (at, byte) in path.bytes().enumerate().skip(1) {
+        match byte {
+            b'{' => depth += 1,
+            b'}' => depth = depth.checked_sub(1).ok_or_else(|| Fault::new("a `}` without its `{`"))?,
+            b'/' if depth > 0 => return Err(Fault::new("a capture ends before the next \"/\"")),
+            b'/' => {
+                parts.extend(path.get(start..at));
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    if depth > 0 {
+        return Err(Fault::new("a `{` without its `}`"));
+    }
+    parts.extend(path.get(start..));
+    Ok(parts)
+}
+
+/// What stands between the braces; `None` without any.
+fn capture(segment: &str) -> Result<Option<&str>, Fault> {
+    if !segment.contains(['{', '}']) {
+        return Ok(None);
+    }
+    let inner = segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+    let mut depth = 1;
+    // `{a}{b}` begins and ends well too.
+    let is_one = |inner: &&str| {
+        inner.bytes().all(|byte| {
+            depth += i32::from(byte == b'{') - i32::from(byte == b'}');
+            depth > 0
+        })
+    };
+    inner
+        .filter(is_one)
+        .map(Some)
+        .ok_or_else(|| Fault::new("a capture is a whole segment, as in \"/users/{id}\""))
+}
+
+/// A path made of parts of `from`, the path of the route.
+pub(super) fn new_path(text: &str, from: Option<&PathPattern>) -> Result<NewPath, Fault> {
+    if !text.starts_with('/') {
+        return Err(Fault::new("must begin with \"/\""));
+    }
+    let (path, has_rest) = match text.strip_suffix("/*") {
+        Some(path) => (path, true),
+        None => (text, false),
+    };
+    let from_has_rest = match from {
+        Some(PathPattern::Prefix(_)) => true,
+        Some(PathPattern::Segments(segments)) => segments.has_rest,
+        Some(PathPattern::Exact(_)) | None => false,
+    };
+    if has_rest && !from_has_rest {
+        return Err(Fault::new("the `*` stands for that of `path`, which ends in none"));
+    }
+    let names: Vec<&str> = match from {
+        Some(PathPattern::Segments(segments)) => segments.names().map(|name| &**name).collect(),
+        _ => Vec::new(),
+    };
+    let (mut parts, mut written, mut plain) = (Vec::new(), String::new(), String::new());
+    let segments = if path.is_empty() { Vec::new() } else { split(path)? };
+    for segment in segments {
+        written.push('/');
+        plain.push('/');
+        let Some(name) = capture(segment)? else {
+            written.push_str(segment);
+            plain.push_str(segment);
+            continue;
+        };
+        let Some(place) = names.iter().position(|known| *known == name) else {
+            let fault = Fault::new(format!("`path` has no capture named {name:?}"));
+            return Err(fault.suggest(super::suggest::closest(name, names).map(|near| format!("{{{near}}}"))));
+        };
+        parts.extend([NewPart::Literal(std::mem::take(&mut written).into()), NewPart::Capture(place)]);
+        plain.push('x');
+    }
+    if !written.is_empty() {
+        parts.push(NewPart::Literal(written.into()));
+    }
+    if has_rest {
+        parts.push(NewPart::Rest);
+    }
+    literal(&plain)?;
+    if let Some(rule) = unlike_normal_form(&plain) {
+        return Err(Fault::new(format!("must be in the normal form of paths, {rule}")));
+    }
+    Ok(NewPath { text: text.into(), parts })
 }
 
 /// The rule of the normal form that a path breaks. Whoever routes (`l7::path`) has the form itself; a test in
@@ -186,6 +367,21 @@ mod tests {
             "/v1*",
             "/*/x",
             "/a/*/*",
+            "/{",
+            "/}",
+            "/{}",
+            "/{a}{b}",
+            "/x{a}",
+            "/{a}/{a}",
+            "/{a b}",
+            "/{a:}",
+            "/{a:x*}",
+            "/{a:(}",
+            "/{a:x/y}",
+            "/{a}/*/x",
+            "/{a}//x",
+            "/{a}/%2f",
+            "/{1}/{2}/{3}/{4}/{5}/{6}/{7}/{8}/{9}",
             "/a?b",
             "/a#b",
             "/a b",
@@ -208,6 +404,63 @@ mod tests {
             "/%E0%80%80",
         ] {
             assert!(path(bad).is_err(), "{bad:?}");
+        }
+    }
+    #[test]
+    fn paths_with_captures() {
+        let Ok(PathPattern::Segments(segments)) = path("/u/{id:[0-9]{2,3}}/{x}/*") else { panic!("is one") };
+        assert_eq!(segments.names().map(|name| &**name).collect::<Vec<_>>(), ["id", "x"]);
+        assert!(segments.has_rest);
+        let [
+            Segment::Literal(u),
+            Segment::Capture { rule: Some(rule), .. },
+            Segment::Capture { rule: None, .. },
+        ] = &segments.segments[..]
+        else {
+            panic!("{segments:?}")
+        };
+        assert_eq!(&**u, "u");
+        assert!(rule.matches(b"123") && !rule.matches(b"1234"));
+    }
+
+    #[test]
+    fn new_paths_are_made_of_what_was_matched() {
+        let made = |from: &str, text: &str| new_path(text, Some(&path(from).unwrap())).map(|path| path.parts);
+        let literal = |text: &str| NewPart::Literal(text.into());
+        assert_eq!(made("/v1/*", "/*").unwrap(), [NewPart::Rest]);
+        assert_eq!(made("/v1/*", "/api/v2/*").unwrap(), [literal("/api/v2"), NewPart::Rest]);
+        assert_eq!(made("/v1/*", "/").unwrap(), [literal("/")]);
+        assert_eq!(
+            made("/{a}/{b}/*", "/x/{b}/{a}/y/*").unwrap(),
+            [
+                literal("/x/"),
+                NewPart::Capture(1),
+                literal("/"),
+                NewPart::Capture(0),
+                literal("/y"),
+                NewPart::Rest
+            ]
+        );
+        for (from, text) in [
+            ("/v1", "/*"),
+            ("/v1/*", "x"),
+            ("/{a}", "/{b}"),
+            ("/{a}", "/x{a}"),
+            ("/a/*", "//b/*"),
+            ("/a", "/../b"),
+        ] {
+            assert!(made(from, text).is_err(), "{from} {text}");
+        }
+        assert!(new_path("/%2e%2e", None).is_err());
+    }
+
+    #[test]
+    fn authorities_may_have_a_port() {
+        assert_eq!(&*authority("A.example:8080").unwrap(), "a.example:8080");
+        assert_eq!(&*authority("[::1]").unwrap(), "[::1]");
+        assert_eq!(&*authority("[::1]:80").unwrap(), "[::1]:80");
+        for bad in ["", "a:0", "a:65536", "a:+1", "a:", "*.a", "u@a", "a/b", "::1", "a\r\nb: c"] {
+            assert!(authority(bad).is_err(), "{bad:?}");
         }
     }
 }

@@ -199,6 +199,15 @@ impl<'t> Value<'t> {
         }
     }
 
+    /// `true` or `false`.
+    pub(super) fn boolean(&self) -> Option<bool> {
+        let DeValue::Boolean(value) = self.node.get_ref() else {
+            self.wrong_type("must be true or false");
+            return None;
+        };
+        Some(*value)
+    }
+
     /// Items of an array that is not empty.
     pub(super) fn items(&self, rule: &str) -> Option<Vec<Value<'t>>> {
         let items = self.items_or_none(rule)?;

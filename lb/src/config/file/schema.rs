@@ -3,7 +3,9 @@
 //! The one list of names: unknown keys, refusals and suggestions all come from here.
 
 use super::log::{Access, Extra};
-use crate::config::{Balance, Forward, HashBy, Protocol, Spread, Steer, SynCookies, Transport, XdpMode};
+use crate::config::{
+    Balance, Forward, HashBy, Protocol, Scheme, Spread, Steer, SynCookies, Transport, XdpMode,
+};
 
 /// Keys of one table.
 pub(super) struct Keys {
@@ -104,25 +106,62 @@ pub(super) const QUIC_KEYS: Keys = Keys { supported: &["0", "1", "2", "3", "4", 
 
 /// `[listener.NAME]`.
 pub(super) const LISTENER: Keys = Keys {
-    supported: &["bind", "protocol", "pool", "steer", "syn_cookies", "proxy_protocol"],
-    later: &["tls", "trusted_proxies", "h2c"],
+    supported: &[
+        "bind",
+        "protocol",
+        "pool",
+        "steer",
+        "syn_cookies",
+        "proxy_protocol",
+        "trusted_proxies",
+        "forwarded",
+    ],
+    later: &["tls", "h2c"],
 };
 
 /// `[route.NAME]`.
 pub(super) const ROUTE: Keys = Keys {
-    supported: &["listener", "host", "path", "pool", "timeout"],
-    later: &[
-        "priority",
+    supported: &[
+        "listener",
+        "host",
+        "path",
         "method",
         "headers",
+        "query",
+        "priority",
+        "pool",
         "redirect",
         "respond",
         "rewrite",
         "set_headers",
-        "rate_limit",
-        "retry",
+        "timeout",
+        "deadline",
     ],
+    later: &["rate_limit", "retry"],
 };
+
+/// One of `route.headers`, written as a table.
+pub(super) const HEADER_TEST: Keys = Keys { supported: &["exact", "prefix", "regex", "present"], later: &[] };
+
+/// One of `route.query`, written as a table.
+pub(super) const QUERY_TEST: Keys = Keys { supported: &["exact", "prefix", "present"], later: &[] };
+
+/// `route.redirect`.
+pub(super) const REDIRECT: Keys =
+    Keys { supported: &["status", "scheme", "host", "port", "path", "keep_query"], later: &[] };
+
+/// `route.respond`.
+pub(super) const RESPOND: Keys =
+    Keys { supported: &["status", "body", "content_type", "headers"], later: &[] };
+
+/// `route.rewrite`.
+pub(super) const REWRITE: Keys = Keys { supported: &["host", "path"], later: &[] };
+
+/// `route.set_headers`.
+pub(super) const SET_HEADERS: Keys = Keys { supported: &["request", "response"], later: &[] };
+
+/// `route.set_headers.request` and `.response`.
+pub(super) const HEADER_EDITS: Keys = Keys { supported: &["set", "add", "remove"], later: &[] };
 
 /// `[pool.NAME]`.
 pub(super) const POOL: Keys = Keys {
@@ -170,6 +209,10 @@ pub(super) const LOG_EXTRAS: Choices<Extra> = Choices {
     supported: &[("query", Extra::Query), ("user_agent", Extra::UserAgent), ("referer", Extra::Referer)],
     later: &[],
 };
+
+/// `route.redirect.scheme`.
+pub(super) const SCHEMES: Choices<Scheme> =
+    Choices { supported: &[("http", Scheme::Http), ("https", Scheme::Https)], later: &[] };
 
 /// `vip.flows`.
 pub(super) const FLOWS: Choices<()> = Choices { supported: &[("none", ())], later: &[] };

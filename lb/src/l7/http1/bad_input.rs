@@ -227,8 +227,11 @@ fn row_17_absolute_form() {
 fn row_18_asterisk_and_connect() {
     refused(get("*"), Target, 400);
     refused("OPTIONS ** HTTP/1.1\r\nHost: a\r\n\r\n", Target, 400);
-    for target in ["a:443", "/", "*", "http://a/", "a"] {
+    for target in ["a:443", "[::1]:443"] {
         refused(format!("CONNECT {target} HTTP/1.1\r\nHost: a\r\n\r\n"), Method, 501);
+    }
+    for target in ["/", "*", "http://a/", "a", "[::1]", "a:", "u@a:443"] {
+        refused(format!("CONNECT {target} HTTP/1.1\r\nHost: a\r\n\r\n"), Target, 400);
     }
     let input = b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n";
     let head = request(input).unwrap();

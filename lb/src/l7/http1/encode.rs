@@ -1,24 +1,14 @@
 //! Heads out: what came in, less what was meant for us, plus what we vouch for, framed once and by us.
-//!
-//! Policy on forwarding fields: `X-Forwarded-For` keeps what came and appends the client; `X-Forwarded-Proto`
-//! and `X-Forwarded-Host` are replaced; `X-Forwarded-Port` and `Forwarded` are left out, since the client could
-//! have written them. Names that only differ from such a name by `_` are left out too.
 
-use std::{io::Write as _, net::IpAddr};
-
-use super::{Body, Field, RequestHead, ResponseHead, Span, Version, framing::Framing};
-use crate::l7::headers::FieldKind;
-
-/// What the backend is told of the client.
-#[derive(Clone, Copy, Debug)]
-pub struct Forwarding<'a> {
-    /// Address of the client's connection.
-    pub client: IpAddr,
-    /// What the client spoke: `http` or `https`.
-    pub scheme: &'a str,
-    /// `Host` for an HTTP/1.0 request that names none; the backend's name and port will do.
-    pub authority: &'a [u8],
-}
+use super::{
+    Body, Field, RequestHead, ResponseHead, Span, Version,
+    forwarding::{Forwarding, push_forwarding},
+    framing::Framing,
+};
+use crate::l7::{
+    edit::{FieldEdits, RequestEdits},
+    headers::FieldKind,
+};
 
 /// How a response goes to this client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,39 +24,37 @@ pub struct Downstream {
 /// Appends the head that a backend gets for `head`, which was parsed from `buf`.
 ///
 /// Always origin-form (or `*`) and HTTP/1.1 with a persistent connection, as RFC 9112, 3.2.1 and 9.3 have it.
-pub fn encode_request(out: &mut Vec<u8>, buf: &[u8], head: &RequestHead, forwarding: &Forwarding<'_>) {
-    out.reserve(head.len() + 256);
+pub fn encode_request(
+    out: &mut Vec<u8>,
+    buf: &[u8],
+    head: &RequestHead,
+    forwarding: &Forwarding<'_>,
+    edits: Option<&RequestEdits>,
+) {
+    out.reserve(head.len() + 320);
     out.extend_from_slice(head.method(buf));
     out.push(b' ');
-    out.extend_from_slice(head.forwarded_path(buf));
+    match edits.and_then(|edits| edits.path.as_ref()) {
+        Some(rewrite) => rewrite.push(out, head.path(buf), head.forwarded_path(buf)),
+        None => out.extend_from_slice(head.forwarded_path(buf)),
+    }
     out.extend_from_slice(head.query(buf));
     out.extend_from_slice(b" HTTP/1.1\r\nHost: ");
     let authority = head.authority(buf);
-    out.extend_from_slice(if authority.is_empty() { forwarding.authority } else { authority });
+    out.extend_from_slice(match edits.and_then(|edits| edits.host.as_deref()) {
+        Some(host) => host,
+        None if authority.is_empty() => forwarding.authority,
+        None => authority,
+    });
     out.extend_from_slice(b"\r\n");
 
-    copy_fields(out, buf, head.fields(), |kind| match kind {
+    copy_fields(out, buf, head.fields(), edits.and_then(|edits| edits.fields.as_ref()), |kind| match kind {
         FieldKind::Plain | FieldKind::Protected => true,
         FieldKind::Expect => head.expects_continue(),
         _ => false,
     });
 
-    out.extend_from_slice(b"X-Forwarded-For: ");
-    for field in head.fields().iter().filter(|field| field.kind == FieldKind::ForwardedFor) {
-        let value = field.value.of(buf);
-        if !value.is_empty() {
-            out.extend_from_slice(value);
-            out.extend_from_slice(b", ");
-        }
-    }
-    push_address(out, forwarding.client);
-    out.extend_from_slice(b"\r\nX-Forwarded-Proto: ");
-    out.extend_from_slice(forwarding.scheme.as_bytes());
-    if !authority.is_empty() {
-        out.extend_from_slice(b"\r\nX-Forwarded-Host: ");
-        out.extend_from_slice(authority);
-    }
-    out.extend_from_slice(b"\r\n");
+    push_forwarding(out, buf, head, forwarding);
     push_via(out, head.version());
     match head.body() {
         Body::None if head.says_empty() => push_length(out, 0),
@@ -79,9 +67,15 @@ pub fn encode_request(out: &mut Vec<u8>, buf: &[u8], head: &RequestHead, forward
 }
 
 /// Appends the head that the client gets for a final `head`, which was parsed from `buf`.
-pub fn encode_response(out: &mut Vec<u8>, buf: &[u8], head: &ResponseHead, to: &Downstream) {
+pub fn encode_response(
+    out: &mut Vec<u8>,
+    buf: &[u8],
+    head: &ResponseHead,
+    to: &Downstream,
+    edits: Option<&FieldEdits>,
+) {
     out.reserve(head.len() + 128);
-    status_and_fields(out, buf, head);
+    status_and_fields(out, buf, head, edits);
     push_via(out, head.version());
     match to.body {
         Body::Length(length) => push_length(out, length),
@@ -105,19 +99,19 @@ pub fn encode_response(out: &mut Vec<u8>, buf: &[u8], head: &ResponseHead, to: &
 /// Appends an interim head (1xx). Only HTTP/1.1 clients may get one (RFC 9110, 15.2): the caller asks
 /// [`crate::l7::exchange::passes_interim`].
 pub fn encode_interim(out: &mut Vec<u8>, buf: &[u8], head: &ResponseHead) {
-    status_and_fields(out, buf, head);
+    status_and_fields(out, buf, head, None);
     out.extend_from_slice(b"\r\n");
 }
 
 const CHUNKED: &[u8] = b"Transfer-Encoding: chunked\r\n";
 
-fn status_and_fields(out: &mut Vec<u8>, buf: &[u8], head: &ResponseHead) {
+fn status_and_fields(out: &mut Vec<u8>, buf: &[u8], head: &ResponseHead, edits: Option<&FieldEdits>) {
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(itoa::Buffer::new().format(head.status()).as_bytes());
     out.push(b' ');
     out.extend_from_slice(head.reason(buf));
     out.extend_from_slice(b"\r\n");
-    copy_fields(out, buf, head.fields(), |kind| {
+    copy_fields(out, buf, head.fields(), edits, |kind| {
         !matches!(
             kind,
             FieldKind::Hop
@@ -130,11 +124,18 @@ fn status_and_fields(out: &mut Vec<u8>, buf: &[u8], head: &ResponseHead) {
     });
 }
 
-/// Copies the lines of kept fields: runs of canonical lines at once, others written anew as `name: value`.
-fn copy_fields(out: &mut Vec<u8>, buf: &[u8], fields: &[Field], keeps: impl Fn(FieldKind) -> bool) {
+/// Copies the lines of kept fields: runs of canonical lines at once, others written anew as `name: value`. What the edits
+/// drop is left out, what they write comes behind.
+fn copy_fields(
+    out: &mut Vec<u8>,
+    buf: &[u8],
+    fields: &[Field],
+    edits: Option<&FieldEdits>,
+    keeps: impl Fn(FieldKind) -> bool,
+) {
     let mut run = Span::default();
     for field in fields {
-        if field.is_hop || !keeps(field.kind) {
+        if field.is_hop || !keeps(field.kind) || edits.is_some_and(|edits| edits.drops(field.name.of(buf))) {
             continue;
         }
         if field.is_canonical(buf) {
@@ -153,6 +154,9 @@ fn copy_fields(out: &mut Vec<u8>, buf: &[u8], fields: &[Field], keeps: impl Fn(F
         }
     }
     out.extend_from_slice(run.of(buf));
+    if let Some(edits) = edits {
+        out.extend_from_slice(&edits.lines);
+    }
 }
 
 /// The version is the received one. Source: RFC 9110, 7.6.3.
@@ -169,21 +173,6 @@ fn push_length(out: &mut Vec<u8>, length: u64) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn push_address(out: &mut Vec<u8>, address: IpAddr) {
-    match address.to_canonical() {
-        IpAddr::V4(address) => {
-            for (at, octet) in address.octets().into_iter().enumerate() {
-                if at > 0 {
-                    out.push(b'.');
-                }
-                out.extend_from_slice(itoa::Buffer::new().format(octet).as_bytes());
-            }
-        }
-        // Writing to a Vec cannot fail.
-        IpAddr::V6(address) => drop(write!(out, "{address}")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -196,13 +185,24 @@ mod tests {
 
     const LIMITS: HeadLimits = HeadLimits::new(32 << 10, 100);
 
+    const FORWARDING: Forwarding<'_> = Forwarding {
+        client: std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7)),
+        scheme: "http",
+        authority: b"10.0.0.1:80",
+        port: 80,
+        is_trusted: false,
+        says_forwarded: false,
+        request_id: [1, 2],
+    };
+    /// What stands before `Via` for a host `a`.
+    const TOLD: &str = "X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: a\r\n\
+         X-Forwarded-Port: 80\r\nX-Request-Id: 00000000000000010000000000000002\r\n";
+
     fn forward(input: &str) -> String {
         let mut head = RequestHead::default();
         assert_eq!(head.parse(input.as_bytes(), &LIMITS), Ok(Parsed::Complete), "{input:?}");
-        let forwarding =
-            Forwarding { client: [192, 0, 2, 7].into(), scheme: "http", authority: b"10.0.0.1:80" };
         let mut out = Vec::new();
-        encode_request(&mut out, input.as_bytes(), &head, &forwarding);
+        encode_request(&mut out, input.as_bytes(), &head, &FORWARDING, None);
         String::from_utf8(out).unwrap()
     }
 
@@ -215,7 +215,7 @@ mod tests {
         );
         let to = Downstream { version, close, body: downstream_framing(&head, version) };
         let mut out = Vec::new();
-        encode_response(&mut out, input.as_bytes(), &head, &to);
+        encode_response(&mut out, input.as_bytes(), &head, &to, None);
         String::from_utf8(out).unwrap()
     }
 
@@ -230,9 +230,9 @@ mod tests {
         assert_eq!(
             got,
             "POST /a?b HTTP/1.1\r\nHost: Example.com:8080\r\nAccept: */*\r\nX: spaced\r\nVia: 1.0 fred\r\n\
-             Expect: 100-continue\r\nX-Forwarded-For: 203.0.113.9, 10.1.1.1, 192.0.2.7\r\n\
-             X-Forwarded-Proto: http\r\nX-Forwarded-Host: Example.com:8080\r\nVia: 1.1 lb\r\n\
-             Content-Length: 5\r\n\r\n"
+             Expect: 100-continue\r\nX-Forwarded-For: 192.0.2.7\r\n\
+             X-Forwarded-Proto: http\r\nX-Forwarded-Host: Example.com:8080\r\nX-Forwarded-Port: 80\r\n\
+             X-Request-Id: 00000000000000010000000000000002\r\nVia: 1.1 lb\r\nContent-Length: 5\r\n\r\n"
         );
     }
 
@@ -250,11 +250,7 @@ mod tests {
              Proxy-Connection: keep-alive\r\nProxy-Authorization: Basic x\r\nProxy: http://evil\r\nTE: trailers\r\n\
              Trailer: X\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\nX-Mine: 1\r\nx-mine: 2\r\nX-Kept: 3\r\n\r\n",
         );
-        assert_eq!(
-            got,
-            "GET / HTTP/1.1\r\nHost: a\r\nX-Kept: 3\r\nX-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: http\r\n\
-             X-Forwarded-Host: a\r\nVia: 1.1 lb\r\n\r\n"
-        );
+        assert_eq!(got, format!("GET / HTTP/1.1\r\nHost: a\r\nX-Kept: 3\r\n{TOLD}Via: 1.1 lb\r\n\r\n"));
     }
 
     #[test]
@@ -266,7 +262,7 @@ mod tests {
         );
         for kept in [
             "Host: a\r\n",
-            "X-Forwarded-For: 203.0.113.9, 192.0.2.7\r\n",
+            "X-Forwarded-For: 192.0.2.7\r\n",
             "X-Forwarded-Proto: http\r\n",
             "Authorization: x\r\n",
             "Cookie: c\r\n",
@@ -285,7 +281,7 @@ mod tests {
         assert_eq!(
             got,
             "GET / HTTP/1.1\r\nHost: 10.0.0.1:80\r\nX-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: http\r\n\
-             Via: 1.0 lb\r\n\r\n"
+             X-Forwarded-Port: 80\r\nX-Request-Id: 00000000000000010000000000000002\r\nVia: 1.0 lb\r\n\r\n"
         );
     }
 
@@ -296,19 +292,6 @@ mod tests {
         assert!(with("Content-Length: 0\r\n").ends_with("Content-Length: 0\r\n\r\n"));
         assert!(with("Transfer-Encoding: Chunked\r\n").ends_with("Transfer-Encoding: chunked\r\n\r\n"));
         assert!(with("").ends_with("Via: 1.1 lb\r\n\r\n"));
-    }
-
-    #[test]
-    fn addresses() {
-        for (address, text) in [
-            ("2001:db8::7", "2001:db8::7"),
-            ("::ffff:192.0.2.255", "192.0.2.255"),
-            ("0.10.100.9", "0.10.100.9"),
-        ] {
-            let mut out = Vec::new();
-            push_address(&mut out, address.parse().unwrap());
-            assert_eq!(out, text.as_bytes());
-        }
     }
 
     #[test]
@@ -372,11 +355,10 @@ mod tests {
         let input = "GET /a/./b HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n";
         let mut head = RequestHead::default();
         let mut out = Vec::new();
-        let forwarding = Forwarding { client: [192, 0, 2, 7].into(), scheme: "http", authority: b"x" };
         let mut sizes = (0..3).map(|_| {
             out.clear();
             head.parse(input.as_bytes(), &LIMITS).unwrap();
-            encode_request(&mut out, input.as_bytes(), &head, &forwarding);
+            encode_request(&mut out, input.as_bytes(), &head, &FORWARDING, None);
             (out.as_ptr(), out.capacity(), head.fields().as_ptr(), head.path(input.as_bytes()).as_ptr())
         });
         let first = sizes.next();
@@ -413,6 +395,14 @@ mod tests {
         headers.iter().map(|h| (h.name.to_ascii_lowercase(), h.value.to_vec())).collect()
     }
 
+    fn edits() -> crate::config::HeaderEdits {
+        crate::config::HeaderEdits {
+            set: vec![("Server".into(), "mine".into())],
+            add: vec![("X-Added".into(), "1".into())],
+            remove: vec!["cookie".into()],
+        }
+    }
+
     fn is_ours(name: &str) -> bool {
         matches!(
             name,
@@ -423,6 +413,8 @@ mod tests {
                 | "x-forwarded-for"
                 | "x-forwarded-proto"
                 | "x-forwarded-host"
+                | "x-forwarded-port"
+                | "x-request-id"
                 | "connection"
         )
     }
@@ -477,6 +469,21 @@ mod tests {
                 usize::from(!framing.is_empty())
             );
             prop_assert_eq!((count("host"), count("connection"), count("x-forwarded-for")), (1, 0, 1));
+
+            // With edits the rest stays what it was.
+            let edits = RequestEdits { host: None, path: None, fields: FieldEdits::new(&edits()) };
+            let mut out = Vec::new();
+            encode_request(&mut out, input.as_bytes(), &head, &FORWARDING, Some(&edits));
+            let mut c = [httparse::EMPTY_HEADER; 64];
+            let mut edited = httparse::Request::new(&mut c);
+            edited.parse(&out).unwrap();
+            let mut kept = fields(received.headers);
+            kept.retain(|(name, _)| !matches!(&**name, "server" | "cookie"));
+            let mut got_edited = fields(edited.headers);
+            let added = [("server".to_owned(), b"mine".to_vec()), ("x-added".to_owned(), b"1".to_vec())];
+            got_edited.retain(|field| !added.contains(field));
+            prop_assert_eq!(got_edited.len() + 2, edited.headers.len());
+            prop_assert_eq!(got_edited, kept);
 
             // We would take it ourselves, and read the same into it.
             let mut again = RequestHead::default();

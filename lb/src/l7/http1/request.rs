@@ -120,7 +120,7 @@ impl RequestHead {
     fn interpret(&mut self, buf: &[u8]) -> Result<(), CloseReason> {
         self.kind = MethodKind::of(self.method.of(buf));
         if self.kind == MethodKind::Connect {
-            return Err(CloseReason::Method);
+            return Err(refusal_of_connect(self.raw_path.of(buf)));
         }
         self.framing = Some(framing(&self.fields, buf, self.version)?);
         self.interpret_host(buf)?;
@@ -297,6 +297,15 @@ impl RequestHead {
     /// All fields in order, as received.
     pub fn fields(&self) -> &[Field] {
         &self.fields
+    }
+}
+
+/// No tunnels for clients; a target that is no `host:port` is worse (RFC 9112, 3.2.3).
+fn refusal_of_connect(target: &[u8]) -> CloseReason {
+    let has_port = |host: usize| target.get(host..).is_some_and(|rest| rest.contains(&b':'));
+    match authority::host_len(target) {
+        Some(host) if has_port(host) => CloseReason::Method,
+        _ => CloseReason::Target,
     }
 }
 

@@ -9,10 +9,10 @@ use std::{
 use super::{
     Fixture, closed_port,
     peers::{Client, ok, responder},
-    wait_until,
+    snapshot, wait_until,
 };
 use crate::{
-    config::{AccessLogSnapshot, Limits, LogInclude, Protocol, SAMPLE_ALL},
+    config::{AccessLogSnapshot, Limits, LogInclude, Protocol, SAMPLE_ALL, Snapshot},
     log::{Facts, QUEUE_BYTES, Receiver, Record, Text, queue},
     model::reason::CloseReason,
     sys::event,
@@ -23,7 +23,11 @@ fn start(backend: std::net::SocketAddr, queue_bytes: usize, sample_ppm: u32) -> 
     let (sender, receiver) = queue(queue_bytes, Arc::new(AtomicBool::new(true)));
     let setup = AccessLogSetup { sender, bell: event::new().unwrap(), epoch: Instant::now() };
     let wanted = AccessLogSnapshot { include: LogInclude::default(), sample_ppm };
-    (Fixture::start_with(Protocol::Http, &[backend], Limits::default(), Some((wanted, setup))), receiver)
+    let snapshot = |address| Snapshot {
+        access_log: Some(wanted),
+        ..snapshot(1, Protocol::Http, address, &[backend], Limits::default())
+    };
+    (Fixture::start_with(snapshot, Some(setup)), receiver)
 }
 
 /// Facts and path of each record.

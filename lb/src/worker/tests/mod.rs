@@ -6,6 +6,7 @@ mod http;
 mod log;
 mod peers;
 mod relay;
+mod routes;
 mod storm;
 
 use std::{
@@ -17,10 +18,7 @@ use std::{
 
 use super::{AccessLogSetup, BoundListener, Command, Handle, Setup};
 use crate::{
-    config::{
-        AccessLogSnapshot, BackendSnapshot, Keepalive, Limits, ListenerSnapshot, PoolSnapshot, Protocol,
-        Snapshot, Steer,
-    },
+    config::{BackendSnapshot, Keepalive, Limits, ListenerSnapshot, PoolSnapshot, Protocol, Snapshot, Steer},
     health::HealthTable,
     limits::Admission,
     metrics::WorkerMetrics,
@@ -40,19 +38,14 @@ struct Fixture {
 
 impl Fixture {
     fn start(protocol: Protocol, backends: &[SocketAddr], limits: Limits) -> Self {
-        Self::start_with(protocol, backends, limits, None)
+        Self::start_with(|address| snapshot(1, protocol, address, backends, limits), None)
     }
 
-    fn start_with(
-        protocol: Protocol,
-        backends: &[SocketAddr],
-        limits: Limits,
-        access_log: Option<(AccessLogSnapshot, AccessLogSetup)>,
-    ) -> Self {
+    /// With the snapshot that is made for the listener's address.
+    fn start_with(snapshot: impl FnOnce(SocketAddr) -> Snapshot, access_log: Option<AccessLogSetup>) -> Self {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
-        let (wanted, access_log) = access_log.unzip();
-        let snapshot = Snapshot { access_log: wanted, ..snapshot(1, protocol, address, backends, limits) };
+        let snapshot = snapshot(address);
         let health = Arc::new(HealthTable::new(16));
         let admission = Admission::new();
         let handle = Handle::start(Setup {
@@ -126,6 +119,9 @@ fn snapshot(
             bind: vec![address],
             steer: Steer::Auto,
             pool: Some(PoolId(0)),
+            port: Some(address.port()),
+            trusted_proxies: Vec::new(),
+            forwarded: false,
             routes: Vec::new(),
         }],
         pools: vec![PoolSnapshot {

@@ -73,9 +73,17 @@ fn accepted(input: &[u8], head: &RequestHead) {
     assert!(!matches!(head.body(), Body::UntilClose | Body::Length(0)), "{:?}: {}", head.body(), show(input));
     a_path_is_its_own_normal_form(input, head);
 
-    let forwarding = Forwarding { client: [192, 0, 2, 7].into(), scheme: "http", authority: b"10.0.0.1:80" };
+    let forwarding = Forwarding {
+        client: [192, 0, 2, 7].into(),
+        scheme: "http",
+        authority: b"10.0.0.1:80",
+        port: 80,
+        is_trusted: false,
+        says_forwarded: true,
+        request_id: [1, 2],
+    };
     let mut out = Vec::new();
-    encode_request(&mut out, input, head, &forwarding);
+    encode_request(&mut out, input, head, &forwarding, None);
     let mut again = RequestHead::default();
     assert_eq!(again.parse(&out, &WIDE), Ok(Parsed::Complete), "{} from {}", show(&out), show(input));
     assert_eq!(again.len(), out.len(), "{} from {}", show(&out), show(input));

@@ -52,7 +52,7 @@ fn run(input: &[u8]) {
     } else {
         let to = Downstream { version, close: first & 8 != 0, body: downstream_framing(&head, version) };
         let mut out = Vec::new();
-        encode_response(&mut out, input, &head, &to);
+        encode_response(&mut out, input, &head, &to, None);
         again(input, &head, &out, is_head, true);
         framed(&head, &out, &to);
     }

@@ -36,9 +36,16 @@ fn read(mut rest: &[u8], limits: &HeadLimits, mut out: Option<&mut Vec<u8>>) -> 
         let Some((payload, used)) = body(head.body(), &rest[head.len()..]) else { break };
         let line = [head.method(rest), head.forwarded_path(rest), head.query(rest)].map(show);
         if let Some(out) = &mut out {
-            let forwarding =
-                Forwarding { client: [192, 0, 2, 7].into(), scheme: "http", authority: b"10.0.0.1:80" };
-            encode_request(out, rest, &head, &forwarding);
+            let forwarding = Forwarding {
+                client: [192, 0, 2, 7].into(),
+                scheme: "http",
+                authority: b"10.0.0.1:80",
+                port: 80,
+                is_trusted: false,
+                says_forwarded: true,
+                request_id: [1, 2],
+            };
+            encode_request(out, rest, &head, &forwarding, None);
             let writer = writer(head.body());
             payload.chunks(5).for_each(|piece| writer.frame(out, piece));
             writer.finish(out);

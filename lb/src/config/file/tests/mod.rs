@@ -9,6 +9,7 @@ mod nat;
 mod pools;
 mod readme;
 mod robust;
+mod routes;
 mod rules;
 
 use super::*;
@@ -122,10 +123,8 @@ fn the_example_is_read_as_written() {
     let hosts = [HostPattern::Exact("api.example.com".into()), HostPattern::Wildcard(".example.org".into())];
     assert_eq!(route.hosts, hosts);
     assert_eq!(route.path, Some(PathPattern::Prefix("/v1/".into())));
-    assert_eq!(
-        (&*route.listener, &*route.pool, route.timeout),
-        ("web", "api", Some(Duration::from_secs(30)))
-    );
+    assert_eq!((&*route.listener, route.timeout), ("web", Some(Duration::from_secs(30))));
+    assert_eq!(route.action.pool().map(|pool| &**pool), Some("api"));
     assert_eq!(pools["api"].balance, Some(Balance::RoundRobin));
     assert_eq!(pools["api"].backends[1].to_string(), "[2001:db8::1]:8080");
     assert_eq!(pools["api"].backends[1].weight, 2);

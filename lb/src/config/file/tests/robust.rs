@@ -71,7 +71,7 @@ fn the_schema_holds_every_name_of_the_design() {
     has(&STATE, "dir");
     has(&LOG, "access format file sample include");
     has(&VIP, "address ports forward pool hash flows nat_source quic sources on_down");
-    has(&LISTENER, "bind protocol tls proxy_protocol trusted_proxies h2c steer syn_cookies pool");
+    has(&LISTENER, "bind protocol tls proxy_protocol trusted_proxies h2c steer syn_cookies pool forwarded");
     has(&TLS, "certificate key profile client_auth default ocsp");
     has(
         &ROUTE,

@@ -451,7 +451,7 @@ fn routes() {
         (
             "\"/v1/*\"",
             "^\"/v1/*/x\"",
-            "route.api-v1.path = \"/v1/*/x\": patterns other than a whole path and \"/prefix/*\" are not supported yet",
+            "route.api-v1.path = \"/v1/*/x\": a `*` may stand only for the end, as in \"/prefix/*\"; `{name}` stands for a segment",
         ),
         (
             "\"/v1/*\"",
