@@ -1,25 +1,51 @@
-//! What leads a packet to its backend: the slot of its flow, or by the VIP's flags something else first.
+//! The backend of a packet, and what leads it there: the slot of its flow, or by the VIP's flags something else first.
 
 use lb_abi::{
+    backend::LOCAL,
+    hash,
+    reason::Reason,
+    slot::Phase,
     source::OWN,
-    vip::{HASH_PORT, HASH_SOURCE, LED, QUIC, SOURCES, VipEntry},
+    vip::{FLOWS_NONE, HASH_PORT, HASH_SOURCE, LED, QUIC, SOURCES, VipEntry},
 };
 
 use crate::{
-    env::Env,
+    address::Address,
     flow::Flow,
     packet::Packet,
     parse::Ip,
     quic,
-    select::{Lead, Stage},
+    select::{Pick, Stage, Standing, standing},
+    walk::Walk,
 };
+
+/// What leads a packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Lead {
+    /// What the packet says about what its VIP remembers.
+    pub stage: Stage,
+    /// What its slot is found by.
+    pub hash: u32,
+    /// Index of the first slot of the table that it goes by.
+    pub table: u32,
+    /// Id of the backend that it names itself; 0: none.
+    pub backend: u16,
+}
+
+impl Lead {
+    /// Of a packet that nothing leads but its flow.
+    #[inline(always)]
+    pub const fn of(vip: &VipEntry, stage: Stage, hash: u32) -> Self {
+        Self { stage, hash, table: vip.table, backend: 0 }
+    }
+}
 
 /// What leads a packet. `hash` is its whole flow's, whatever the VIP hashes by.
 ///
 /// A group never begins nor ends by one segment: in a moving slot it stays where it was, SYN or not, until it was
 /// silent for the flow idle time or that has passed since the change. So it is to the slot as datagrams are.
 #[inline(always)]
-pub fn lead<P: Packet, E: Env>(
+pub fn lead<P: Packet, E: Walk>(
     packet: &P,
     env: &E,
     ip: &Ip,
@@ -51,4 +77,60 @@ pub fn lead<P: Packet, E: Env>(
         }
     }
     lead
+}
+
+/// The backend of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// Id.
+    pub id: u16,
+    /// Where it is.
+    pub address: Address,
+    /// Which backend of that id.
+    pub generation: u32,
+    /// It is this box itself.
+    pub is_local: bool,
+    /// Counted as a new flow.
+    pub new_flow: bool,
+}
+
+/// Picks the backend of a packet. `stage` is what it says about its own flow. `activity`: see
+/// [`crate::env::Env::touch`]; none where flows are counted otherwise.
+#[inline(always)]
+pub fn select<E: Walk>(
+    env: &E,
+    activity: Option<u32>,
+    vip: &VipEntry,
+    flow: &Flow,
+    stage: Stage,
+    lead: Lead,
+) -> Result<Choice, Reason> {
+    let index = lead.table.wrapping_add(hash::slot(lead.hash, vip.table_len));
+    // The flow of a packet that names its backend counts, too, where it would go by hash.
+    if let Some(activity) = activity {
+        env.touch(activity, index);
+    }
+    let Pick { id, recorded } = if lead.backend != 0 {
+        Pick::of(lead.backend)
+    } else {
+        let slot = env.slot(index).ok_or(Reason::NoBackend)?;
+        let still = matches!(slot.phase(), Phase::Settled) || vip.flags & FLOWS_NONE != 0;
+        if still {
+            Pick::of(slot.owner())
+        } else {
+            env.pick_moving(&flow.subject(vip), vip.flow_idle_ticks, lead.stage, slot)
+        }
+    };
+    let entry = env.backend(id);
+    match (standing(entry), entry) {
+        (Standing::Up, Some(entry)) => Ok(Choice {
+            id,
+            address: Address::new(entry.address),
+            generation: entry.generation,
+            is_local: entry.flags & LOCAL != 0,
+            new_flow: matches!(stage, Stage::Opening) || (matches!(stage, Stage::Datagram) && recorded),
+        }),
+        (Standing::Down, _) => Err(Reason::BackendDown),
+        _ => Err(Reason::NoBackend),
+    }
 }

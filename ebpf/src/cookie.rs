@@ -22,11 +22,12 @@ use lb_abi::reason::Reason;
 
 use crate::{
     checksum::{self, Sum},
-    encap::{self, Outer, Tunnel},
+    encap,
     env::Env,
     flow::Flow,
     icmp, listener,
     numbers::{TCP_LEN, protocol},
+    outer::{Outer, Tunnel},
     packet::Packet,
     parse::{Ip, Link, Ports, TcpFlags, Transport},
     verdict::{Outcome, Verdict},

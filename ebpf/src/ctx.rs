@@ -1,11 +1,10 @@
 //! The kernel behind the library's traits. Raw pointers are here and below alone.
 
+pub(crate) mod apart;
 mod cells;
-pub(crate) mod choose;
 mod cookie;
 pub(crate) mod frame;
 pub(crate) mod kernel;
-pub(crate) mod listener;
 pub(crate) mod lookup;
 pub(crate) mod nat;
 pub(crate) mod probe;

@@ -148,9 +148,11 @@ mod tests {
     use super::*;
     use crate::{
         address::Address,
-        encap::{Outer, Tags, Tunnel},
-        env::{FlowCell, NextHop, Route, Unroutable},
+        encap::Tags,
+        env::FlowCell,
+        outer::{Outer, Tunnel},
         packet::Frame,
+        route::{NextHop, Route, Unroutable},
     };
 
     /// Maps that nobody wrote.

@@ -2,9 +2,9 @@
 
 use lb_abi::{
     be::Be16,
-    directory::{self, Bucket, OVERFLOWN, VipSlot, WAYS},
+    directory::{self, OVERFLOWN, VipSlot, WAYS},
     lengths::{self, VIP_LENGTHS_MAX, VIP_V4, VIP_V6},
-    meta::{FLAG_WIDE_VIPS, Meta},
+    meta::FLAG_WIDE_VIPS,
     vip::{RANGE, VipEntry, VipKey},
 };
 
@@ -13,9 +13,6 @@ use crate::{
     env::Env,
     numbers::{Family, protocol},
 };
-
-/// What [`Env::vip_bucket`] answers where there is no directory.
-pub const NO_DIRECTORY: Bucket = Bucket::UNKNOWN;
 
 /// What a packet is looked up by, and keys of the directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,17 +64,6 @@ impl Place {
     }
 }
 
-/// The entry of the VIP that a packet is for: of the key that is exactly this one, and where the config has others,
-/// of the most specific of them.
-#[inline(always)]
-pub fn find<'e, E: Env>(env: &'e E, meta: &Meta, wanted: Wanted) -> Option<&'e VipEntry> {
-    match find_key(env, wanted) {
-        Some(entry) => Some(entry),
-        None if meta.flags & FLAG_WIDE_VIPS != 0 => find_key(env, env.locate(wanted).key(wanted.address)?),
-        None => None,
-    }
-}
-
 /// The VIP that an address belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VipFlags {
@@ -105,7 +91,7 @@ impl VipFlags {
 #[inline(always)]
 pub fn flags_of<E: Env>(env: &E, address: Address) -> Option<VipFlags> {
     let wanted = Wanted::any(address);
-    // Not by `Env::locate`: frames of functions that call each other add up.
+    // Not by `Walk::locate`: frames of functions that call each other add up.
     let entry = match find_key(env, wanted) {
         Some(entry) => entry,
         None if env.meta()?.flags & FLAG_WIDE_VIPS != 0 => find_key(env, locate(env, wanted).key(address)?)?,

@@ -12,13 +12,12 @@
 //! belong to the link, not to the packet. A way out by a VLAN device sets that device's instead.
 
 use crate::{
-    address::Address,
-    checksum,
-    env::NextHop,
-    gue,
-    numbers::{ETHERNET_LEN, Family, IPV6_LEN, TAG_LEN, UDP_LEN, protocol},
+    checksum, gue,
+    numbers::{ETHERNET_LEN, Family, IPV6_LEN, TAG_LEN},
+    outer::{Outer, Tunnel},
     packet::Packet,
     parse::{Ip, Link},
+    route::NextHop,
 };
 use lb_abi::{be::Be16, reason::Reason};
 
@@ -27,53 +26,6 @@ pub const OUTER_TTL: u8 = 64;
 
 /// Don't-fragment, in IPv4's word of flags and offset.
 pub const DONT_FRAGMENT: u16 = 0x4000;
-
-/// The outer header of an encapsulated packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Outer {
-    /// Its version.
-    pub family: Family,
-    /// Source address; IPv4 as `::ffff:a.b.c.d`.
-    pub source: Address,
-    /// Destination address, the same.
-    pub destination: Address,
-    /// Flow label of IPv6, low 20 bits.
-    pub label: u32,
-    /// What stands between it and the packet.
-    pub tunnel: Tunnel,
-}
-
-/// What stands between the outer IP header and the packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tunnel {
-    /// Nothing.
-    Ip,
-    /// A UDP header (see [`gue`]).
-    Udp {
-        /// Its source port.
-        source_port: Be16,
-    },
-}
-
-impl Outer {
-    /// Bytes that it puts before a packet.
-    #[inline(always)]
-    pub const fn overhead(&self) -> usize {
-        match self.tunnel {
-            Tunnel::Ip => self.family.header_len(),
-            Tunnel::Udp { .. } => self.family.header_len() + UDP_LEN,
-        }
-    }
-
-    /// Its protocol number, around a packet of a family.
-    #[inline(always)]
-    pub const fn protocol(&self, inner: Family) -> u8 {
-        match self.tunnel {
-            Tunnel::Ip => inner.protocol(),
-            Tunnel::Udp { .. } => protocol::UDP,
-        }
-    }
-}
 
 /// What happens to the tags that a frame came with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -22,18 +22,7 @@ use lb_abi::{
     vip::{VipEntry, VipKey},
 };
 
-use crate::{
-    address::Address,
-    directory::{self, NO_DIRECTORY, Place, VipFlags, Wanted},
-    flow::Flow,
-    guard, hop, icmp, limit, listener,
-    numbers::Family,
-    packet::Packet,
-    quic::{self, Named},
-    select::{self, Pick, Stage},
-    source,
-    verdict::Outcome,
-};
+use crate::route::{NextHop, Route, Unroutable};
 
 /// Maps, routes, clock and counters.
 ///
@@ -56,50 +45,18 @@ pub trait Env {
     fn lengths(&self, _index: u32) -> Option<&Lengths> {
         None
     }
-    /// The VIP of an address, port and protocol, from map `VIPS`: a hash-map look-up. Packets are looked up by
-    /// [`crate::directory::find`], which comes here only where the directory does not say.
+    /// The VIP of an address, port and protocol, from map `VIPS`: a hash-map look-up. Packets are looked up by the
+    /// directory, which comes here only where it does not say.
     fn vip(&self, key: &VipKey) -> Option<&VipEntry>;
-    /// A bucket of the VIP directory, read as one word.
+    /// A bucket of the VIP directory, read as one word. Surroundings without a directory have all in the map.
     #[inline(always)]
     fn vip_bucket(&self, _bucket: u32) -> Bucket {
-        NO_DIRECTORY
+        Bucket::UNKNOWN
     }
     /// A set of port ranges of the VIP directory; none for 0.
     #[inline(always)]
     fn vip_ranges(&self, _index: u32) -> Option<&PortRanges> {
         None
-    }
-    /// As [`crate::directory::locate`]: in the kernel a function of its own, which the verifier looks at once.
-    #[inline(always)]
-    fn locate(&self, wanted: Wanted) -> Place
-    where
-        Self: Sized,
-    {
-        directory::locate(self, wanted)
-    }
-    /// As [`crate::directory::find`]: what a packet's VIP is found by.
-    #[inline(always)]
-    fn find_vip(&self, meta: &Meta, wanted: Wanted) -> Option<&VipEntry>
-    where
-        Self: Sized,
-    {
-        directory::find(self, meta, wanted)
-    }
-    /// As [`crate::directory::flags_of`], the same as [`Env::locate`].
-    #[inline(always)]
-    fn vip_flags(&self, address: Address) -> Option<VipFlags>
-    where
-        Self: Sized,
-    {
-        directory::flags_of(self, address)
-    }
-    /// As [`crate::guard::verdict`], the same.
-    #[inline(always)]
-    fn listed(&self, list: usize, source: Address) -> guard::Verdict
-    where
-        Self: Sized,
-    {
-        guard::verdict(self, list, source)
     }
     /// An entry of the VIP directory.
     #[inline(always)]
@@ -126,14 +83,6 @@ pub trait Env {
     /// Counts what led a datagram.
     #[inline(always)]
     fn count_quic(&self, _event: QuicEvent) {}
-    /// As [`quic::server`]: in the kernel a function of its own, as [`Env::locate`].
-    #[inline(always)]
-    fn quic_server<P: Packet>(&self, packet: &P, at: usize, vip: u32) -> Named
-    where
-        Self: Sized,
-    {
-        quic::server(packet, self, at, vip)
-    }
     /// How fast one source may open flows. Surroundings without limits have none of this.
     #[inline(always)]
     fn limits(&self) -> Option<&Limits> {
@@ -155,14 +104,6 @@ pub trait Env {
     /// Keeps the allowance of a source that has none.
     #[inline(always)]
     fn keep_allowance(&self, _source: &[u8; 16], _allowance: Allowance) {}
-    /// As [`limit::exceeds`], the same.
-    #[inline(always)]
-    fn exceeds(&self, source: Address) -> bool
-    where
-        Self: Sized,
-    {
-        limit::exceeds(self, source)
-    }
     /// The set of prefixes of the VIP with a counter index. Surroundings without prefixes have none of this.
     #[inline(always)]
     fn source_set(&self, _vip: u32) -> Option<u32> {
@@ -177,22 +118,6 @@ pub trait Env {
     #[inline(always)]
     fn source(&self, _key: &SourceKey) -> Option<u32> {
         None
-    }
-    /// As [`source::table`], the same.
-    #[inline(always)]
-    fn source_table(&self, source: Address, vip: u32) -> u32
-    where
-        Self: Sized,
-    {
-        source::table(self, source, vip)
-    }
-    /// As [`select::pick_moving`]: in the kernel a function of its own, as [`Env::locate`].
-    #[inline(always)]
-    fn pick_moving(&self, flow: &Flow, idle: u32, stage: Stage, slot: Slot) -> Pick
-    where
-        Self: Sized,
-    {
-        select::pick_moving(self, &flow.key(), idle, stage, slot)
     }
     /// The flow's record, if there is one of any epoch and age.
     fn flow(&self, key: &FlowKey) -> Option<impl FlowCell>;
@@ -223,36 +148,12 @@ pub trait Env {
     fn hop(&self, backend: u16) -> Option<HopEntry>;
     /// Keeps an answer of [`Env::route`] for a backend.
     fn keep_hop(&self, backend: u16, entry: HopEntry);
-    /// As [`hop::find`], the same as [`Env::locate`].
-    #[inline(always)]
-    fn find_hop(&self, backend: u16, wanted: HopEntry, route: &Route) -> Result<(), Unroutable>
-    where
-        Self: Sized,
-    {
-        hop::find(self, backend, wanted, route)
-    }
     /// What is known of an interface, by index.
     fn link(&self, interface: u32) -> Option<&LinkEntry>;
     /// Next hop to a destination, for a packet that came in by interface `ingress`.
     fn route(&self, ingress: u32, route: &Route) -> Result<NextHop, Unroutable>;
-    /// As [`icmp::too_big`], the same.
-    #[inline(always)]
-    fn tell_too_big<P: Packet>(&self, packet: &mut P, fits: u16) -> Result<(), Reason>
-    where
-        Self: Sized,
-    {
-        icmp::too_big(packet, self, fits)
-    }
     /// Takes one out of what this core may answer by ICMP errors in the present tick; false: it is spent.
     fn may_answer(&self) -> bool;
-    /// As [`listener::arrive`], the same.
-    #[inline(always)]
-    fn listener(&self, flow: &Flow, stage: Option<Stage>) -> Outcome
-    where
-        Self: Sized,
-    {
-        listener::arrive(self, flow, stage)
-    }
     /// Counts a SYN for no VIP on this core; true: it had more than [`lb_abi::bounds::SYNS_PER_TICK`] in the present
     /// tick. This and [`Env::is_flooded`] default to what is true without listeners.
     fn count_syn(&self) -> bool {
@@ -338,69 +239,5 @@ impl AllowanceCell for Infallible {
     #[inline(always)]
     fn store(&self, _: Allowance) {
         match *self {}
-    }
-}
-
-/// A question to the routing table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Route {
-    /// Family of both addresses.
-    pub family: Family,
-    /// Source address; IPv4 as `::ffff:a.b.c.d`.
-    pub source: Address,
-    /// Destination address, the same.
-    pub destination: Address,
-    /// IP protocol of the packet as it will leave.
-    pub protocol: u8,
-    /// Its length from the IP header on, checked against the MTU of the way out.
-    pub length: u16,
-    /// Any router may carry it: it is addressed to the backend. Else the backend must be a neighbour.
-    pub is_tunnel: bool,
-}
-
-/// Where a frame goes next.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct NextHop {
-    /// Index of the interface it leaves by.
-    pub interface: u32,
-    /// Ethernet destination, then source, as words of the wire.
-    pub addresses: [u16; 6],
-    /// Tags that the frame gets, as in [`LinkEntry::tags`]; none: it keeps or loses its own.
-    pub tags: [u32; 2],
-    /// Longest IP packet that the way out takes.
-    pub mtu: u16,
-}
-
-impl NextHop {
-    /// Whether the frame gets tags.
-    #[inline(always)]
-    pub const fn is_tagged(&self) -> bool {
-        self.tags[0] != 0
-    }
-}
-
-/// Why there is no next hop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unroutable {
-    /// No usable route, or forwarding is disabled on the ingress interface.
-    NoRoute,
-    /// The next hop's Ethernet address is not known.
-    NoNeighbour,
-    /// Longer than the way out takes.
-    TooLong {
-        /// Longest IP packet that it takes.
-        mtu: u16,
-    },
-}
-
-impl Unroutable {
-    /// The drop reason it is counted under.
-    #[inline(always)]
-    pub const fn reason(self) -> Reason {
-        match self {
-            Self::NoRoute => Reason::NoRoute,
-            Self::NoNeighbour => Reason::NoNeighbour,
-            Self::TooLong { .. } => Reason::Mtu,
-        }
     }
 }

@@ -13,24 +13,21 @@ use crate::{
     parse::Ip,
 };
 
-/// Whether the longest listed prefix that covers a packet's source denies it.
+/// The list of [`lb_abi::lengths`] that may say something of a packet's source; none: no prefix covers it.
 #[inline(always)]
-pub fn denies<E: Env>(env: &E, meta: &Meta, ip: &Ip) -> bool {
+pub fn gate<E: Env>(env: &E, meta: &Meta, ip: &Ip) -> Option<usize> {
     let (flag, list) = match ip.family {
         Family::V4 => (FLAG_DENY_V4, DENY_V4),
         Family::V6 => (FLAG_DENY_V6, DENY_V6),
     };
     if meta.flags & flag == 0 {
-        return false;
+        return None;
     }
     let gate = match ip.family {
         Family::V4 => guard::gate_v4(ip.source.last_double()),
         Family::V6 => guard::gate_v6(ip.source.halves().0),
     };
-    if env.gates(gate / 64) >> (gate % 64) & 1 == 0 {
-        return false;
-    }
-    matches!(env.listed(list, ip.source), Verdict::Deny)
+    if env.gates(gate / 64) >> (gate % 64) & 1 == 0 { None } else { Some(list) }
 }
 
 /// What the lists say of an address.

@@ -15,8 +15,8 @@ use lb_abi::{be::Be16, reason::Reason};
 use crate::{
     address::Address,
     checksum::{Sum, pseudo},
-    encap::Outer,
     numbers::{Family, GUE_PORT, UDP_LEN, protocol},
+    outer::Outer,
     packet::Packet,
     parse::{Ip, Shape},
 };
@@ -131,7 +131,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{encap::Tunnel, packet::Frame};
+    use crate::{outer::Tunnel, packet::Frame};
 
     /// RFC 1071, read literally.
     fn sum(bytes: &[u8]) -> u16 {

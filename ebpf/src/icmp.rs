@@ -13,10 +13,11 @@ use lb_abi::{be::Be16, reason::Reason};
 use crate::{
     address::Address,
     checksum::{self, Sum},
-    encap::{self, OUTER_TTL, Outer, Tunnel},
+    encap::{self, OUTER_TTL},
     env::Env,
     flow::Flow,
     numbers::{Family, IPV4_LEN, IPV6_LEN, protocol},
+    outer::{Outer, Tunnel},
     packet::Packet,
     parse::{Ip, Link, Ports, Shape},
 };

@@ -21,22 +21,25 @@ use crate::{
     address::Address,
     choose,
     directory::Wanted,
-    encap::{self, Outer, Tags, Tunnel},
-    env::{Env, Route, Unroutable},
+    encap::{self, Tags},
     flow::Flow,
-    fragment, guard, gue, hop, icmp, listener, nat,
+    fragment, gue, icmp, nat,
     numbers::Family,
+    outer::{Outer, Tunnel},
     packet::Packet,
     parse::{Ip, Link, Shape, Transport},
-    select::{self, Stage},
+    route::{Route, Unroutable},
+    select::Stage,
     verdict::{Outcome, Verdict},
+    walk::{self, Walk},
+    way,
 };
 
 /// Decides about one packet, rewrites it if it is forwarded or answered, and counts it; or says who does. Where
 /// addresses are translated, what is not ours here is [`nat::nat`]'s to decide about and to count, also if it may be a
 /// listener's: a reply is known by its flow alone.
 #[inline(always)]
-pub fn ingress<P: Packet, E: Env>(packet: &mut P, env: &E) -> Verdict {
+pub fn ingress<P: Packet, E: Walk>(packet: &mut P, env: &E) -> Verdict {
     let outcome = match walk(packet, env) {
         Ok(outcome) => outcome,
         Err(Reason::NotOurs) if nat::is_on(env) => return Verdict::Translate,
@@ -47,7 +50,7 @@ pub fn ingress<P: Packet, E: Env>(packet: &mut P, env: &E) -> Verdict {
 }
 
 #[inline(always)]
-fn walk<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<Outcome, Reason> {
+fn walk<P: Packet, E: Walk>(packet: &mut P, env: &E) -> Result<Outcome, Reason> {
     let meta = env.meta().ok_or(Reason::Abi)?;
     if meta.abi != ABI_VERSION {
         return Err(Reason::Abi);
@@ -58,7 +61,7 @@ fn walk<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<Outcome, Reason> {
         return Err(Reason::NotOurs);
     }
     let ip = Ip::parse(packet, link.len, family)?;
-    if guard::denies(env, meta, &ip) {
+    if walk::denies(env, meta, &ip) {
         return Err(Reason::Denied);
     }
     let (flow, stage) = match Transport::parse(packet, &ip) {
@@ -84,7 +87,7 @@ fn walk<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<Outcome, Reason> {
     let vip = match vip {
         Some(vip) if vip.flags & (FORWARD_IPIP | FORWARD_GUE | FORWARD_L2DSR) != 0 => vip,
         _ if meta.flags & FLAG_NAT != 0 => return Err(Reason::NotOurs),
-        _ => return Ok(listener::reach(env, meta, &flow, stage)),
+        _ => return Ok(walk::reach(env, meta, &flow, stage)),
     };
     let stage = stage.ok_or(Reason::MalformedTcp)?;
     forward(packet, env, meta, &link, &ip, vip, &flow, stage)
@@ -92,13 +95,13 @@ fn walk<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<Outcome, Reason> {
 
 /// What is cut short, a fragment or has options is ours to judge if its address is.
 #[inline(always)]
-fn unreadable<E: Env>(env: &E, ip: &Ip, reason: Reason) -> Reason {
+fn unreadable<E: Walk>(env: &E, ip: &Ip, reason: Reason) -> Reason {
     env.vip_flags(ip.destination).map_or(Reason::NotOurs, |_| reason)
 }
 
 /// An echo request is answered if it is for a VIP that does so.
 #[inline(always)]
-fn echo<P: Packet, E: Env>(packet: &mut P, env: &E, ip: &Ip) -> Result<Outcome, Reason> {
+fn echo<P: Packet, E: Walk>(packet: &mut P, env: &E, ip: &Ip) -> Result<Outcome, Reason> {
     let vip = env.vip_flags(ip.destination).ok_or(Reason::NotOurs)?;
     if vip.flags & ECHO == 0 {
         return Err(Reason::NotOurs);
@@ -109,7 +112,7 @@ fn echo<P: Packet, E: Env>(packet: &mut P, env: &E, ip: &Ip) -> Result<Outcome, 
 
 #[expect(clippy::too_many_arguments, reason = "inlined; a struct of these would only be taken apart again")]
 #[inline(always)]
-fn forward<P: Packet, E: Env>(
+fn forward<P: Packet, E: Walk>(
     packet: &mut P,
     env: &E,
     meta: &Meta,
@@ -124,7 +127,7 @@ fn forward<P: Packet, E: Env>(
     }
     let hash = flow.hash(vip.hash_key);
     let lead = choose::lead(packet, env, ip, vip, flow, stage, hash);
-    let choice = select::select(env, Some(meta.activity), vip, flow, stage, lead)?;
+    let choice = choose::select(env, Some(meta.activity), vip, flow, stage, lead)?;
     let bytes = packet.len_of(ip.at + ip.length as usize) as u64;
     if choice.is_local {
         env.count_traffic(vip.vip, choice.id, bytes, choice.new_flow);
@@ -154,7 +157,7 @@ fn forward<P: Packet, E: Env>(
     };
     let is_tunnel = outer.is_some();
     let route = Route { family, source, destination: choice.address, protocol, length, is_tunnel };
-    let hop = match hop::to_backend(env, packet.ingress(), &choice, &route) {
+    let hop = match way::to_backend(env, packet.ingress(), &choice, &route) {
         Ok(hop) => hop,
         Err(Unroutable::TooLong { mtu }) => {
             let fits = mtu.saturating_sub(length - ip.length);

@@ -1,8 +1,8 @@
 //! The packet path as pure functions: what `lb_ingress` and `lb_decap` do, without a kernel.
 //!
-//! A packet is a [`packet::Packet`]; maps, routes, clock and counters are an [`env::Env`]. The object
-//! (`main.rs`, behind feature `bpf`) implements both over the kernel's, tests over vectors and cells, so that
-//! one set of rows is run on both. Order of steps in [`ingress::ingress`]:
+//! A packet is a [`packet::Packet`]; maps, routes, clock and counters are an [`env::Env`], and what is called apart from
+//! the path is a [`walk::Walk`]. The object (`main.rs`, behind feature `bpf`) implements all three over the kernel's,
+//! tests over vectors and cells, so that one set of rows is run on both. Order of steps in [`ingress::ingress`]:
 //!
 //! ```text
 //! parse link, IP -> deny and allow lists -> parse transport -> echo | VIP (of the flow that an ICMP error quotes) ->
@@ -31,14 +31,18 @@ pub mod limit;
 pub mod listener;
 pub mod nat;
 pub mod numbers;
+pub mod outer;
 pub mod packet;
 pub mod parse;
 pub mod probe;
 pub mod quic;
+pub mod route;
 pub mod select;
 pub mod source;
 pub mod spread;
 pub mod verdict;
+pub mod walk;
+pub mod way;
 pub mod witness;
 
 #[cfg(test)]

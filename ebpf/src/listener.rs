@@ -14,18 +14,15 @@ use crate::{
     verdict::{Outcome, Verdict},
 };
 
-/// What becomes of one of a flow; an impossible one has no stage. What is called counts it.
+/// Whether a packet of a flow is [`arrive`]'s to decide about; an impossible one has no stage.
 #[inline(always)]
-pub fn reach<E: Env>(env: &E, meta: &Meta, flow: &Flow, stage: Option<Stage>) -> Outcome {
+pub const fn is_asked(meta: &Meta, flow: &Flow, stage: Option<Stage>) -> bool {
     let is_on = meta.flags & (FLAG_COOKIES | FLAG_SPREAD) != 0;
     // An ICMP error is about the flow, and none of its packets.
-    if is_on && flow.protocol == protocol::TCP && !matches!(stage, Some(Stage::Reported)) {
-        return env.listener(flow, stage);
-    }
-    Outcome { reason: Reason::NotOurs, verdict: Verdict::Pass }
+    is_on && flow.protocol == protocol::TCP && !matches!(stage, Some(Stage::Reported))
 }
 
-/// The same of a TCP packet, where listeners take cookies or their packets are spread.
+/// What becomes of a TCP packet, where listeners take cookies or their packets are spread.
 #[inline(always)]
 pub fn arrive<E: Env>(env: &E, flow: &Flow, stage: Option<Stage>) -> Outcome {
     let flags = env.meta().map_or(0, |meta| meta.flags);

@@ -38,7 +38,7 @@ use lb_abi::{
     trace::Why,
     vip::{VipEntry, VipKey},
 };
-use lb_ebpf::env::Route;
+use lb_ebpf::route::Route;
 
 /// A core's room for a packet's walk, in the maps that have rooms.
 pub(crate) const ROOM: u32 = 0;

@@ -58,20 +58,15 @@
 //! since, looks like a new flow. It is followed by whoever is first recorded.
 
 use lb_abi::{
-    backend::{BackendEntry, DOWN, LOCAL, PRESENT},
+    backend::{BackendEntry, DOWN, PRESENT},
     bounds::INSERTS_PER_TICK,
     counter::FlowEvent,
     flow::{CLOSING, FlowKey, FlowRecord, Inserts},
-    hash,
-    reason::Reason,
     slot::{CHANGED_AT_MASK, GRACE_TICKS, Phase, Slot},
-    vip::{FLOWS_NONE, VipEntry},
 };
 
 use crate::{
-    address::Address,
     env::{Env, FlowCell},
-    flow::Flow,
     parse::TcpFlags,
 };
 
@@ -131,31 +126,16 @@ impl Stage {
     }
 }
 
-/// The backend of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Choice {
-    /// Id.
-    pub id: u16,
-    /// Where it is.
-    pub address: Address,
-    /// Which backend of that id.
-    pub generation: u32,
-    /// It is this box itself.
-    pub is_local: bool,
-    /// Counted as a new flow.
-    pub new_flow: bool,
-}
-
 /// What a backend id stands for at this moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
+pub(crate) enum Standing {
     Up,
     Down,
     Absent,
 }
 
 #[inline(always)]
-fn standing(entry: Option<&BackendEntry>) -> Standing {
+pub(crate) fn standing(entry: Option<&BackendEntry>) -> Standing {
     match entry {
         Some(entry) if entry.flags & PRESENT == 0 => Standing::Absent,
         Some(entry) if entry.flags & DOWN != 0 => Standing::Down,
@@ -169,68 +149,6 @@ fn is_up<E: Env>(env: &E, id: u16) -> bool {
     standing(env.backend(id)) == Standing::Up
 }
 
-/// What leads a packet.
-#[derive(Clone, Copy, Debug)]
-pub struct Lead {
-    /// What the packet says about what its VIP remembers.
-    pub stage: Stage,
-    /// What its slot is found by.
-    pub hash: u32,
-    /// Index of the first slot of the table that it goes by.
-    pub table: u32,
-    /// Id of the backend that it names itself; 0: none.
-    pub backend: u16,
-}
-
-impl Lead {
-    /// Of a packet that nothing leads but its flow.
-    #[inline(always)]
-    pub const fn of(vip: &VipEntry, stage: Stage, hash: u32) -> Self {
-        Self { stage, hash, table: vip.table, backend: 0 }
-    }
-}
-
-/// Picks the backend of a packet. `stage` is what it says about its own flow. `activity`: see [`Env::touch`]; none
-/// where flows are counted otherwise.
-#[inline(always)]
-pub fn select<E: Env>(
-    env: &E,
-    activity: Option<u32>,
-    vip: &VipEntry,
-    flow: &Flow,
-    stage: Stage,
-    lead: Lead,
-) -> Result<Choice, Reason> {
-    let index = lead.table.wrapping_add(hash::slot(lead.hash, vip.table_len));
-    // The flow of a packet that names its backend counts, too, where it would go by hash.
-    if let Some(activity) = activity {
-        env.touch(activity, index);
-    }
-    let Pick { id, recorded } = if lead.backend != 0 {
-        Pick::of(lead.backend)
-    } else {
-        let slot = env.slot(index).ok_or(Reason::NoBackend)?;
-        let still = matches!(slot.phase(), Phase::Settled) || vip.flags & FLOWS_NONE != 0;
-        if still {
-            Pick::of(slot.owner())
-        } else {
-            env.pick_moving(&flow.subject(vip), vip.flow_idle_ticks, lead.stage, slot)
-        }
-    };
-    let entry = env.backend(id);
-    match (standing(entry), entry) {
-        (Standing::Up, Some(entry)) => Ok(Choice {
-            id,
-            address: Address::new(entry.address),
-            generation: entry.generation,
-            is_local: entry.flags & LOCAL != 0,
-            new_flow: matches!(stage, Stage::Opening) || (matches!(stage, Stage::Datagram) && recorded),
-        }),
-        (Standing::Down, _) => Err(Reason::BackendDown),
-        _ => Err(Reason::NoBackend),
-    }
-}
-
 /// A backend id that may yet turn out to be down or absent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pick {
@@ -241,8 +159,9 @@ pub struct Pick {
 }
 
 impl Pick {
+    /// Of a packet that began none.
     #[inline(always)]
-    const fn of(id: u16) -> Self {
+    pub(crate) const fn of(id: u16) -> Self {
         Self { id, recorded: false }
     }
 }

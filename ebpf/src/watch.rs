@@ -26,10 +26,11 @@ use lb_ebpf::{
     address::Address,
     capture::{self, Sight},
     checksum::Sum,
-    env::{Env, Route, Unroutable},
+    env::Env,
     flow::Flow,
     ingress, limit,
     packet::Packet,
+    route::{Route, Unroutable},
     select::{Pick, Stage},
     verdict::{Outcome, Verdict},
     witness::{self, Dry, Kind, Live, Notes, Witness},
@@ -38,9 +39,9 @@ use lb_ebpf::{
 use crate::{
     ctx::{
         self,
-        choose::lb_exceeds,
+        apart::{self, lb_exceeds, lb_too_big},
         frame::XdpPacket,
-        kernel::{self, Kernel},
+        kernel::Kernel,
     },
     maps,
 };
@@ -98,9 +99,9 @@ impl<K: Traced> Notes for InMap<'_, K> {
 
     #[inline(always)]
     fn pick_moving<E: Env>(&self, _: &E, flow: &Flow, idle: u32, stage: Stage, slot: Slot) -> Pick {
-        kernel::ask_moving(K::ROOM, flow);
+        apart::ask_moving(K::ROOM, flow);
         let (slot, idle, stage) = (slot.0, idle as u64, stage as u64);
-        kernel::pick_of(if K::LIVE {
+        apart::pick_of(if K::LIVE {
             lb_pick_moving_live(slot, idle, stage)
         } else {
             lb_pick_moving_dry(slot, idle, stage)
@@ -115,8 +116,8 @@ impl<K: Traced> Notes for InMap<'_, K> {
         wanted: HopEntry,
         route: &Route,
     ) -> Result<(), Unroutable> {
-        let (to, from) = kernel::ask_hop(K::ROOM, backend, wanted, route);
-        kernel::hop_result(if K::LIVE {
+        let (to, from) = apart::ask_hop(K::ROOM, backend, wanted, route);
+        apart::hop_result(if K::LIVE {
             lb_find_hop_live(self.ctx.ctx, to, from)
         } else {
             lb_find_hop_dry(self.ctx.ctx, to, from)
@@ -133,8 +134,8 @@ impl<K: Traced> Notes for InMap<'_, K> {
     #[inline(always)]
     fn tell_too_big<P: Packet, E: Env>(&self, _: &E, _: &mut P, fits: u16) -> Result<(), Reason> {
         // Nothing of it is noted: only the budget differs.
-        kernel::told_result(if K::LIVE {
-            kernel::lb_too_big(self.ctx.ctx, fits as u64)
+        apart::told_result(if K::LIVE {
+            lb_too_big(self.ctx.ctx, fits as u64)
         } else {
             lb_too_big_dry(self.ctx.ctx, fits as u64)
         })
@@ -142,8 +143,8 @@ impl<K: Traced> Notes for InMap<'_, K> {
 
     #[inline(always)]
     fn listener<E: Env>(&self, _: &E, flow: &Flow, stage: Option<Stage>) -> Outcome {
-        let (source, destination, rest) = ctx::listener::ask(flow, stage);
-        ctx::listener::outcome(if K::LIVE {
+        let (source, destination, rest) = apart::ask_listener(flow, stage);
+        apart::outcome(if K::LIVE {
             lb_listener_live(source.0, source.1, destination.0, destination.1, rest)
         } else {
             lb_listener_dry(source.0, source.1, destination.0, destination.1, rest)
@@ -151,7 +152,7 @@ impl<K: Traced> Notes for InMap<'_, K> {
     }
 }
 
-// As the functions of `ctx::kernel`, before the witness that the caller has.
+// As the functions of `ctx::apart`, before the witness that the caller has.
 
 /// `lb_pick_moving`, live.
 #[unsafe(no_mangle)]
@@ -173,7 +174,7 @@ fn pick_moving<K: Traced>(slot: u64, idle: u64, stage: u64) -> u64 {
     let nothing = XdpContext::new(ptr::null_mut());
     let Some(trace) = InMap::<K>::of(&nothing) else { return 0 };
     let kernel = Kernel::within(&nothing, K::ROOM);
-    kernel::pick_moving(&Witness::<_, _, K>::new(&kernel, &trace), K::ROOM, slot, idle, stage)
+    apart::pick_moving(&Witness::<_, _, K>::new(&kernel, &trace), K::ROOM, slot, idle, stage)
 }
 
 /// `lb_find_hop`, live.
@@ -195,7 +196,7 @@ fn find_hop<K: Traced>(ctx: *mut xdp_md, to: u64, from: u64) -> u64 {
     let ctx = XdpContext::new(ctx);
     let Some(trace) = InMap::<K>::of(&ctx) else { return 2 };
     let kernel = Kernel::within(&ctx, K::ROOM);
-    kernel::find_hop(&Witness::<_, _, K>::new(&kernel, &trace), K::ROOM, to, from)
+    apart::find_hop(&Witness::<_, _, K>::new(&kernel, &trace), K::ROOM, to, from)
 }
 
 /// `lb_exceeds`, dry.
@@ -215,7 +216,7 @@ extern "C" fn lb_exceeds_dry(high: u64, low: u64) -> u64 {
 extern "C" fn lb_too_big_dry(ctx: *mut xdp_md, fits: u64) -> u64 {
     let ctx = XdpContext::new(ctx);
     let Some(trace) = InMap::<Dry>::of(&ctx) else { return 2 };
-    kernel::tell_too_big(&ctx, &Witness::<_, _, Dry>::new(&Kernel::new(&ctx), &trace), fits)
+    apart::tell_too_big(&ctx, &Witness::<_, _, Dry>::new(&Kernel::new(&ctx), &trace), fits)
 }
 
 /// `lb_listener`, live.
@@ -250,7 +251,7 @@ fn arrive<K: Traced>(source: (u64, u64), destination: (u64, u64), rest: u64) -> 
     let nothing = XdpContext::new(ptr::null_mut());
     let Some(trace) = InMap::<K>::of(&nothing) else { return 0 };
     let kernel = Kernel::within(&nothing, K::ROOM);
-    ctx::listener::arrive(&Witness::<_, _, K>::new(&kernel, &trace), source, destination, rest)
+    apart::arrive(&Witness::<_, _, K>::new(&kernel, &trace), source, destination, rest)
 }
 
 /// A frame that is to have come in by some interface.

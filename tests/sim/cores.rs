@@ -16,10 +16,13 @@ use lb_abi::{
 };
 use lb_ebpf::{
     address::Address,
-    env::{Env, FlowCell, NextHop, Route, Unroutable},
+    choose::{self, Choice, Lead},
+    env::{Env, FlowCell},
     flow::Flow,
     parse::Ports,
-    select::{self, Choice, Lead, Stage},
+    route::{NextHop, Route, Unroutable},
+    select::Stage,
+    walk::Walk,
 };
 
 use crate::{
@@ -62,7 +65,7 @@ pub(crate) fn forward(run: &Run, at: usize, key: &FlowKey, stage: Stage) -> Fate
         protocol: key.protocol,
     };
     let lead = Lead::of(vip, stage, flow.hash(vip.hash_key));
-    match select::select(&core, None, vip, &flow, stage, lead) {
+    match choose::select(&core, None, vip, &flow, stage, lead) {
         Ok(choice) => Fate::Sent(choice),
         Err(reason) => Fate::Dropped(reason),
     }
@@ -186,6 +189,8 @@ impl Env for Core<'_> {
 
     fn count_traffic(&self, _: u32, _: u16, _: u64, _: bool) {}
 }
+
+impl Walk for Core<'_> {}
 
 /// A record that a program holds, by its place: whose it is by now, the program does not know.
 struct Held<'a> {

@@ -9,7 +9,7 @@ use aya_ebpf::{
     },
     helpers::generated as helpers,
 };
-use lb_abi::{bounds::SYNS_PER_TICK, steer::STEER_COOKIES};
+use lb_abi::steer::STEER_COOKIES;
 use lb_ebpf::{
     cookie::{CookieEnv, Syn},
     numbers::{Family, protocol},
@@ -33,25 +33,6 @@ const TCP_WORDS: usize = 15;
 const IP_WORDS: usize = 10;
 /// `BPF_FIB_LOOKUP_SKIP_NEIGH` of linux/bpf.h is newer than 6.1: the neighbour is looked for, and not used.
 const NO_FLAGS: u32 = 0;
-
-/// See [`lb_ebpf::env::Env::count_syn`].
-#[inline(always)]
-pub(super) fn count_syn(tick: u32) -> bool {
-    let Some(syns) = maps::SYNS.get_ptr_mut(0) else { return false };
-    // SAFETY: this core's own entry; XDP programs are not interrupted by one another on a core.
-    let syns = unsafe { &mut *syns };
-    if syns.tick != tick {
-        (syns.tick, syns.spent) = (tick, 0);
-    }
-    syns.spent += 1;
-    syns.spent > SYNS_PER_TICK
-}
-
-/// See [`lb_ebpf::env::Env::is_flooded`].
-#[inline(always)]
-pub(super) fn is_flooded(tick: u32) -> bool {
-    maps::SYNS.get(0).is_some_and(|syns| syns.tick == tick && syns.spent >= SYNS_PER_TICK)
-}
 
 impl CookieEnv for Kernel<'_> {
     #[inline(always)]

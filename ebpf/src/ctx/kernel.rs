@@ -1,12 +1,11 @@
 //! Maps, routes and clock of the kernel.
 
-use core::{mem::size_of, ptr};
+use core::mem::size_of;
 
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{
         BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup,
-        xdp_md,
     },
     helpers::generated as helpers,
     programs::XdpContext,
@@ -15,12 +14,12 @@ use lb_abi::{
     activity,
     backend::BackendEntry,
     be::Be16,
-    bounds::ANSWERS_PER_TICK,
+    bounds::{ANSWERS_PER_TICK, SYNS_PER_TICK},
     counter::FlowEvent,
     directory::{Bucket, PortRanges, VipSlot},
     flow::{FlowKey, FlowRecord, Inserts},
     hop::{HOP_TICK_SHIFT, HopEntry},
-    lengths::{DENY_V4, DENY_V6, Lengths},
+    lengths::Lengths,
     limit::{Allowance, Limits, Meter},
     link::LinkEntry,
     meta::Meta,
@@ -28,29 +27,20 @@ use lb_abi::{
     reason::Reason,
     slot::{Slot, TICK_SHIFT},
     source::{SourceKey, SourceTree},
-    spread::Spread,
+    spread::{Spread, port_bit},
     vip::{VipEntry, VipKey},
 };
 use lb_ebpf::{
     address::Address,
-    directory::{self, Place, VipFlags, Wanted},
-    env::{AllowanceCell, Env, FlowCell, NextHop, Route, Unroutable, Words},
-    flow::Flow,
-    guard, hop, icmp,
+    env::{AllowanceCell, Env, FlowCell, Words},
     numbers::Family,
-    packet::Packet,
-    quic::Named,
-    select::{self, Pick, Stage},
-    verdict::Outcome,
+    route::{NextHop, Route, Unroutable},
 };
 
 use super::{
     AF_INET, AF_INET6, add_one, add_traffic,
     cells::{Left, Listed, Record},
-    choose::{lb_exceeds, lb_quic_server, lb_source_table},
-    cookie, count_drop,
-    frame::XdpPacket,
-    listener,
+    count_drop,
 };
 use crate::maps;
 
@@ -116,28 +106,6 @@ impl Env for Kernel<'_> {
     }
 
     #[inline(always)]
-    fn locate(&self, wanted: Wanted) -> Place {
-        let (high, low) = wanted.address.halves();
-        Place(lb_locate(high, low, (wanted.port.0 as u64) << 8 | wanted.protocol as u64))
-    }
-
-    #[inline(always)]
-    fn vip_flags(&self, address: Address) -> Option<VipFlags> {
-        let (high, low) = address.halves();
-        VipFlags::from_word(lb_vip_flags(high, low))
-    }
-
-    #[inline(always)]
-    fn listed(&self, list: usize, source: Address) -> guard::Verdict {
-        let (high, low) = source.halves();
-        match lb_listed(list as u64, high, low) {
-            1 => guard::Verdict::Allow,
-            2 => guard::Verdict::Deny,
-            _ => guard::Verdict::Unlisted,
-        }
-    }
-
-    #[inline(always)]
     fn vip_slot(&self, index: u16) -> Option<&VipSlot> {
         // Control writes an entry before its index stands in a bucket, and not again while a program may read it.
         maps::VIP_ENTRIES.get(index as u32)
@@ -190,11 +158,6 @@ impl Env for Kernel<'_> {
     }
 
     #[inline(always)]
-    fn quic_server<P: Packet>(&self, _: &P, at: usize, vip: u32) -> Named {
-        Named::from_word(lb_quic_server(self.ctx.ctx, at as u64, vip as u64))
-    }
-
-    #[inline(always)]
     fn limits(&self) -> Option<&Limits> {
         maps::LIMITS.get(0)
     }
@@ -224,12 +187,6 @@ impl Env for Kernel<'_> {
     }
 
     #[inline(always)]
-    fn exceeds(&self, source: Address) -> bool {
-        let (high, low) = source.halves();
-        lb_exceeds(high, low) != 0
-    }
-
-    #[inline(always)]
     fn source_set(&self, vip: u32) -> Option<u32> {
         let set = maps::SOURCE_SETS.get_ptr_mut(vip)?;
         // SAFETY: as in `slot`, of four bytes.
@@ -245,18 +202,6 @@ impl Env for Kernel<'_> {
     fn source(&self, key: &SourceKey) -> Option<u32> {
         // SAFETY: as in `vip`.
         unsafe { maps::SOURCES.get(key) }.copied()
-    }
-
-    #[inline(always)]
-    fn source_table(&self, source: Address, vip: u32) -> u32 {
-        let (high, low) = source.halves();
-        lb_source_table(high, low, vip as u64) as u32
-    }
-
-    #[inline(always)]
-    fn pick_moving(&self, flow: &Flow, idle: u32, stage: Stage, slot: Slot) -> Pick {
-        ask_moving(self.room, flow);
-        pick_of(lb_pick_moving(slot.0, idle as u64, stage as u64))
     }
 
     #[inline(always)]
@@ -322,12 +267,6 @@ impl Env for Kernel<'_> {
     }
 
     #[inline(always)]
-    fn find_hop(&self, backend: u16, wanted: HopEntry, route: &Route) -> Result<(), Unroutable> {
-        let (to, from) = ask_hop(self.room, backend, wanted, route);
-        hop_result(lb_find_hop(self.ctx.ctx, to, from))
-    }
-
-    #[inline(always)]
     fn link(&self, interface: u32) -> Option<&LinkEntry> {
         // SAFETY: as in `vip`.
         unsafe { maps::LINKS.get(&interface) }
@@ -384,11 +323,6 @@ impl Env for Kernel<'_> {
     }
 
     #[inline(always)]
-    fn tell_too_big<P: Packet>(&self, _: &mut P, fits: u16) -> Result<(), Reason> {
-        told_result(lb_too_big(self.ctx.ctx, fits as u64))
-    }
-
-    #[inline(always)]
     fn may_answer(&self) -> bool {
         let Some(budget) = maps::ANSWERS.get_ptr_mut(0) else { return false };
         // SAFETY: this core's own entry; XDP programs are not interrupted by one another on a core.
@@ -403,43 +337,49 @@ impl Env for Kernel<'_> {
     }
 
     #[inline(always)]
-    fn listener(&self, flow: &Flow, stage: Option<Stage>) -> Outcome {
-        listener::reach(flow, stage)
-    }
-
-    #[inline(always)]
     fn count_syn(&self) -> bool {
-        cookie::count_syn(self.now_ticks())
+        let Some(syns) = maps::SYNS.get_ptr_mut(0) else { return false };
+        // SAFETY: this core's own entry; XDP programs are not interrupted by one another on a core.
+        let syns = unsafe { &mut *syns };
+        let tick = self.now_ticks();
+        if syns.tick != tick {
+            (syns.tick, syns.spent) = (tick, 0);
+        }
+        syns.spent += 1;
+        syns.spent > SYNS_PER_TICK
     }
 
     #[inline(always)]
     fn is_flooded(&self) -> bool {
-        cookie::is_flooded(self.now_ticks())
+        let tick = self.now_ticks();
+        maps::SYNS.get(0).is_some_and(|syns| syns.tick == tick && syns.spent >= SYNS_PER_TICK)
     }
 
     #[inline(always)]
     fn spread(&self) -> Option<&Spread> {
-        listener::spread()
+        maps::SPREAD.get(0)
     }
 
     #[inline(always)]
     fn is_spread(&self, port: Be16) -> bool {
-        listener::is_spread(port)
+        let (word, bit) = port_bit(port.host());
+        maps::SPREAD_PORTS.get(word).is_some_and(|ports| ports & bit != 0)
     }
 
     #[inline(always)]
     fn core_of(&self, worker: u32) -> Option<u32> {
-        listener::core_of(worker)
+        maps::SPREAD_CORES.get(worker).copied()
     }
 
     #[inline(always)]
     fn own_core(&self) -> u32 {
-        listener::own_core()
+        // SAFETY: a helper without arguments.
+        unsafe { helpers::bpf_get_smp_processor_id() }
     }
 
     #[inline(always)]
     fn move_to(&self, core: u32) -> bool {
-        listener::move_to(core)
+        maps::SPREAD_CPUS.redirect(core, 0).is_ok()
     }
 
     #[inline(always)]
@@ -464,148 +404,6 @@ impl Env for Kernel<'_> {
 
 /// Flag of an update that may not replace. Source: `BPF_NOEXIST` of linux/bpf.h.
 const BPF_NOEXIST: u64 = 1;
-
-// What few packets need and the verifier would otherwise look through once for each way that leads there: global
-// functions, which take and give numbers, are verified alone (Documentation/bpf, `btf_func_linkage`, since 5.6).
-
-/// [`directory::locate`]; `what` is port and protocol.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn lb_locate(high: u64, low: u64, what: u64) -> u64 {
-    let address = Address::of_halves(high, low);
-    with_maps(|maps| directory::locate(maps, Wanted::new(address, Be16((what >> 8) as u16), what as u8)).0)
-}
-
-/// [`directory::flags_of`] as a word; 0: none.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn lb_vip_flags(high: u64, low: u64) -> u64 {
-    let address = Address::of_halves(high, low);
-    with_maps(|maps| directory::flags_of(maps, address).map_or(0, VipFlags::to_word))
-}
-
-/// [`guard::verdict`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn lb_listed(list: u64, high: u64, low: u64) -> u64 {
-    let list = if list == DENY_V4 as u64 { DENY_V4 } else { DENY_V6 };
-    with_maps(|maps| guard::verdict(maps, list, Address::of_halves(high, low)) as u64)
-}
-
-/// [`select::pick_moving`] for the flow in map `MOVING`: the backend's id, and in bit 16 whether a record began.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn lb_pick_moving(slot: u64, idle: u64, stage: u64) -> u64 {
-    with_maps(|maps| pick_moving(maps, maps::ROOM, slot, idle, stage))
-}
-
-/// Leaves a flow in map `MOVING`.
-#[inline(always)]
-pub(crate) fn ask_moving(room: u32, flow: &Flow) {
-    if let Some(key) = maps::MOVING.get_ptr_mut(room) {
-        // SAFETY: this core's own entry; XDP programs are not interrupted by one another on a core.
-        unsafe { key.write(flow.key()) };
-    }
-}
-
-/// Answers for it, as a number.
-#[inline(always)]
-pub(crate) fn pick_moving<E: Env>(env: &E, room: u32, slot: u64, idle: u64, stage: u64) -> u64 {
-    let Some(key) = maps::MOVING.get(room) else { return 0 };
-    let Pick { id, recorded } =
-        select::pick_moving(env, key, idle as u32, Stage::of_number(stage as u8), Slot(slot));
-    id as u64 | (recorded as u64) << 16
-}
-
-/// What the number stands for.
-#[inline(always)]
-pub(crate) const fn pick_of(number: u64) -> Pick {
-    Pick { id: number as u16, recorded: number >> 16 != 0 }
-}
-
-/// [`hop::find`] for the route in map `ROUTE`: 0 if the answer is kept, else why not; above 2, the MTU that it exceeds.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn lb_find_hop(ctx: *mut xdp_md, to: u64, from: u64) -> u64 {
-    find_hop(&Kernel::new(&XdpContext::new(ctx)), maps::ROOM, to, from)
-}
-
-/// Leaves a route in map `ROUTE`: the numbers that are asked by.
-#[inline(always)]
-pub(crate) fn ask_hop(room: u32, backend: u16, wanted: HopEntry, route: &Route) -> (u64, u64) {
-    if let Some(room) = maps::ROUTE.get_ptr_mut(room) {
-        // SAFETY: this core's own entry; XDP programs are not interrupted by one another on a core.
-        unsafe { (*room).write(*route) };
-    }
-    let HopEntry { tick, ingress, generation, .. } = wanted;
-    (backend as u64 | (generation as u64) << 32, ingress as u64 | (tick as u64) << 32)
-}
-
-/// Answers for it, as a number.
-#[inline(always)]
-pub(crate) fn find_hop<E: Env>(env: &E, room: u32, to: u64, from: u64) -> u64 {
-    let Some(room) = maps::ROUTE.get_ptr(room) else { return 2 };
-    // SAFETY: this core's own entry, which the caller wrote.
-    let route = unsafe { (*room).assume_init_ref() };
-    let wanted = HopEntry {
-        tick: (from >> 32) as u32,
-        ingress: from as u32,
-        generation: (to >> 32) as u32,
-        ..HopEntry::default()
-    };
-    match hop::find(env, to as u16, wanted, route) {
-        Ok(()) => 0,
-        Err(Unroutable::NoNeighbour) => 1,
-        Err(Unroutable::NoRoute) => 2,
-        Err(Unroutable::TooLong { mtu }) => mtu as u64,
-    }
-}
-
-/// What the number stands for.
-#[inline(always)]
-pub(crate) const fn hop_result(number: u64) -> Result<(), Unroutable> {
-    match number as u16 {
-        0 => Ok(()),
-        1 => Err(Unroutable::NoNeighbour),
-        2 => Err(Unroutable::NoRoute),
-        mtu => Err(Unroutable::TooLong { mtu }),
-    }
-}
-
-/// [`icmp::too_big`]: 0 if the packet is now the answer, else why not.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(crate) extern "C" fn lb_too_big(ctx: *mut xdp_md, fits: u64) -> u64 {
-    let ctx = XdpContext::new(ctx);
-    tell_too_big(&ctx, &Kernel::new(&ctx), fits)
-}
-
-/// [`icmp::too_big`]'s answer as a number.
-#[inline(always)]
-pub(crate) fn tell_too_big<E: Env>(ctx: &XdpContext, env: &E, fits: u64) -> u64 {
-    match icmp::too_big(&mut XdpPacket::new(ctx), env, fits as u16) {
-        Ok(()) => 0,
-        Err(Reason::EncapHeadroom) => 1,
-        Err(_) => 2,
-    }
-}
-
-/// What the number stands for.
-#[inline(always)]
-pub(crate) const fn told_result(number: u64) -> Result<(), Reason> {
-    match number {
-        0 => Ok(()),
-        1 => Err(Reason::EncapHeadroom),
-        _ => Err(Reason::Mtu),
-    }
-}
-
-/// A kernel for who asks nothing but maps.
-#[inline(always)]
-pub(crate) fn with_maps(ask: impl FnOnce(&Kernel<'_>) -> u64) -> u64 {
-    let nothing = XdpContext::new(ptr::null_mut());
-    ask(&Kernel::new(&nothing))
-}
 
 #[inline(always)]
 pub(super) fn double_words(address: Address) -> [u32; 4] {

@@ -76,13 +76,14 @@ use crate::{
     address::Address,
     checksum::Delta,
     directory::{self, Wanted},
-    env::{Env, NextHop},
+    env::Env,
     flow::Flow,
-    listener,
     packet::Packet,
     parse::{Ip, Link, Ports, TcpFlags, Transport},
+    route::NextHop,
     select::Stage,
     verdict::{Outcome, Verdict},
+    walk::{self, Walk},
 };
 
 /// The two maps of entries.
@@ -103,8 +104,8 @@ pub enum Refusal {
     Full,
 }
 
-/// What translation asks of its surroundings, besides [`Env`].
-pub trait NatEnv: Env {
+/// What translation asks of its surroundings, besides [`Walk`].
+pub trait NatEnv: Walk {
     /// An entry in its place.
     type Cell: NatCell;
 
@@ -318,13 +319,13 @@ fn addressed<P: Packet, E: NatEnv>(
 
 /// As in [`crate::ingress`]: whether the source of a SYN opened more flows than it may.
 #[inline(always)]
-fn exceeds<E: Env>(env: &E, ip: &Ip, passage: &Passage) -> bool {
+fn exceeds<E: Walk>(env: &E, ip: &Ip, passage: &Passage) -> bool {
     matches!(passage.stage, Stage::Opening)
         && env.meta().is_some_and(|meta| meta.flags & FLAG_LIMITED != 0)
         && env.exceeds(ip.source)
 }
 
-/// The VIP that a packet is for, if it is one that translates: as [`directory::find`], in parts.
+/// The VIP that a packet is for, if it is one that translates: as [`Walk::find_vip`], in parts.
 ///
 /// A function of its own, as most of those below: each has its own part of the stack, for as long as it runs.
 #[inline(never)]
@@ -554,16 +555,16 @@ fn replied<E: NatEnv>(env: &E, passage: &mut Passage) -> bool {
 
 /// A packet for no VIP and of no flow: a listener may want what is the kernel's.
 #[inline(always)]
-fn nobodys<E: Env>(env: &E, ip: &Ip, ports: Ports, stage: Option<Stage>) -> Result<Outcome, Reason> {
+fn nobodys<E: Walk>(env: &E, ip: &Ip, ports: Ports, stage: Option<Stage>) -> Result<Outcome, Reason> {
     match (unknown(env, ip), env.meta()) {
-        (Reason::NotOurs, Some(meta)) => Ok(listener::reach(env, meta, &Flow::new(ip, ports), stage)),
+        (Reason::NotOurs, Some(meta)) => Ok(walk::reach(env, meta, &Flow::new(ip, ports), stage)),
         (reason, _) => Err(reason),
     }
 }
 
 /// What is for a source of ours but of no flow is dropped; everything else is the kernel's.
 #[inline(always)]
-fn unknown<E: Env>(env: &E, ip: &Ip) -> Reason {
+fn unknown<E: Walk>(env: &E, ip: &Ip) -> Reason {
     match env.vip_flags(ip.destination) {
         Some(vip) if vip.flags & NAT_SOURCE != 0 => Reason::NatUnknown,
         _ => Reason::NotOurs,

@@ -15,7 +15,6 @@ use crate::{
     flow::Flow,
     packet::Packet,
     parse::{Ip, Ports},
-    select,
 };
 
 /// Ports that one packet tries. The walk goes on where it stopped, so a repeated SYN tries others.
@@ -46,7 +45,7 @@ pub(super) fn choose<P: Packet, E: NatEnv>(
     let vip = &VipEntry { flags: vip.flags | FLOWS_NONE, ..*vip };
     // Control counts entries.
     let lead = choose::lead(packet, env, ip, vip, &flow, passage.stage, flow.hash(vip.hash_key));
-    let choice = select::select(env, None, vip, &flow, passage.stage, lead)?;
+    let choice = choose::select(env, None, vip, &flow, passage.stage, lead)?;
     if choice.is_local {
         passage.peer.backend = choice.id;
         return Ok(Chosen::Here);

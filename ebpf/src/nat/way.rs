@@ -4,13 +4,13 @@ use lb_abi::{nat::NatEntry, reason::Reason};
 
 use super::{NatEnv, Passage, rewrite::Ends};
 use crate::{
+    choose::Choice,
     encap::{self, Tags},
-    env::{NextHop, Route, Unroutable},
-    hop,
     packet::Packet,
     parse::{Ip, Link},
-    select::Choice,
+    route::{NextHop, Route, Unroutable},
     verdict::Verdict,
+    way,
 };
 
 /// Finds the next hop for the ends that the packet leaves with; the answer is left in `passage`. Err(too-big): so is
@@ -35,9 +35,9 @@ pub(super) fn find<P: Packet, E: NatEnv>(
         let NatEntry { backend: id, generation, .. } = passage.entry;
         let (address, new_flow) = (ends.destination, passage.is_new);
         let choice = Choice { id, address, generation, is_local: false, new_flow };
-        hop::to_backend(env, packet.ingress(), &choice, &route)
+        way::to_backend(env, packet.ingress(), &choice, &route)
     } else {
-        hop::to_anybody(env, packet.ingress(), &route)
+        way::to_anybody(env, packet.ingress(), &route)
     };
     // A next hop whose Ethernet address is not known is no reason to drop: the kernel forwards the translated packet,
     // and learns the address. XDP cannot ask for it, and nothing else of ours speaks to clients.

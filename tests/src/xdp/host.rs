@@ -31,12 +31,14 @@ use lb_abi::{
 use lb_ebpf::{
     cookie::{self, CookieEnv, Syn},
     decap,
-    env::{AllowanceCell, Env, FlowCell, NextHop, Route, Unroutable, Words},
+    env::{AllowanceCell, Env, FlowCell, Words},
     ingress,
     nat::{self, NatEnv, Refusal, Table},
     numbers::Family,
     packet::Frame,
+    route::{NextHop, Route, Unroutable},
     verdict::Verdict,
+    walk::Walk,
     witness::{self, Kind, Notes, Witness},
 };
 
@@ -452,6 +454,8 @@ impl Env for Mock<'_> {
         self.moved.borrow_mut().push(Moved { vip, backend, bytes, new_flows: u64::from(new_flow) });
     }
 }
+
+impl Walk for Mock<'_> {}
 
 impl NatEnv for Mock<'_> {
     type Cell = HostCell;
