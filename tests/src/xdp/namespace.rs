@@ -84,8 +84,11 @@ fn ip(batch: &str) -> Result<()> {
     Ok(())
 }
 
-/// Runs rows of now, one after the other: what failed. Where a kernel is slow, they are made anew, so that what is to be
-/// some seconds old is not some more.
+/// Ticks, ten seconds of them, for which rows are of now.
+const FRESH_TICKS: u32 = 75;
+
+/// Runs rows of now, one after the other: what failed. Where a kernel is slow, they are made anew now and then, so that
+/// what is to be some seconds old is not much more.
 pub fn each_fresh<Row>(
     rows: impl Fn(u32) -> Vec<Row>,
     mut run: impl FnMut(&Row) -> Result<(), String>,
@@ -93,7 +96,7 @@ pub fn each_fresh<Row>(
     let (mut now, mut failed) = (now_ticks(), Vec::new());
     let mut fresh = rows(now);
     for at in 0..fresh.len() {
-        if now_ticks() != now {
+        if now_ticks() - now > FRESH_TICKS {
             now = now_ticks();
             fresh = rows(now);
         }
