@@ -12,6 +12,7 @@ mod quickstart;
 mod resolve;
 mod route;
 mod show;
+mod show_key;
 mod show_route;
 mod snapshot;
 mod valid;

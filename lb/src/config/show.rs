@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::{
     AccessLog, Backend, Config, Interface, Listener, LogStyle, NewFlows, Pool, Sources, Vip, Workers,
     file::{show_duration, show_sample},
+    show_key::put,
     show_route::route,
 };
 
@@ -58,13 +59,6 @@ impl Config {
 
 fn named<T>(tables: &BTreeMap<Arc<str>, T>, show: fn(&T) -> Value) -> Map<String, Value> {
     tables.iter().map(|(name, table)| (name.to_string(), show(table))).collect()
-}
-
-/// Puts a key that is left out where it has no value.
-pub(super) fn put(table: &mut Value, key: &str, value: Option<impl serde::Serialize>) {
-    if let Some(value) = value {
-        table[key] = json!(value);
-    }
 }
 
 fn file_reference(path: &Path) -> String {

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Condition, Conditions, HeaderEdits, Redirect, Respond, Rewrite, Route, RouteAction, Test,
-    file::show_duration, show::put,
+    file::show_duration, show_key::put,
 };
 
 pub(super) fn route(route: &Route) -> Value {

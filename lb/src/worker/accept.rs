@@ -70,7 +70,7 @@ fn admit(local: &Rc<Local>, listener: ListenerId, socket: Socket) {
         Err(reason) => {
             local.count(reason);
             let entry = Entry::default();
-            entry.begin(local, &plan.snapshot, listener, client);
+            entry.begin(local.access_log.as_ref(), &plan.snapshot, listener, client);
             entry.fail(reason);
             return entry.end();
         }

@@ -11,10 +11,10 @@ use std::{
     net::SocketAddr,
     os::fd::OwnedFd,
     rc::Rc,
+    sync::Arc,
     time::Instant,
 };
 
-use super::local::Local;
 use crate::{
     config::{LogInclude, Protocol, SAMPLE_ALL, Snapshot},
     l7::{
@@ -22,7 +22,8 @@ use crate::{
         http1::{Field, RequestHead, Version},
     },
     log::{self, Facts, HttpVersion, Sender, Text},
-    model::{ListenerId, reason::CloseReason},
+    metrics::WorkerMetrics,
+    model::{ListenerId, WorkerId, reason::CloseReason},
     sys::event,
 };
 
@@ -45,6 +46,12 @@ pub struct AccessLogSetup {
 /// One worker's part of the access log.
 pub(super) struct AccessLog {
     setup: RefCell<AccessLogSetup>,
+    worker: WorkerId,
+    metrics: Arc<WorkerMetrics>,
+    /// The time of this turn.
+    now: Cell<Instant>,
+    /// Room for a text that is put together.
+    text: RefCell<Vec<u8>>,
     #[expect(clippy::vec_box, reason = "they come from entries and go to entries as boxes")]
     spare: RefCell<Vec<Box<Draft>>>,
     /// Records were put in since the writer was last thought of.
@@ -54,13 +61,26 @@ pub(super) struct AccessLog {
 }
 
 impl AccessLog {
-    pub(super) fn new(setup: AccessLogSetup, seed: u64) -> Self {
+    pub(super) fn new(
+        setup: AccessLogSetup,
+        worker: WorkerId,
+        metrics: Arc<WorkerMetrics>,
+        now: Instant,
+    ) -> Self {
         Self {
             setup: RefCell::new(setup),
+            worker,
+            metrics,
+            now: Cell::new(now),
+            text: RefCell::default(),
             spare: RefCell::default(),
             has_news: Cell::new(false),
-            seed: Cell::new(seed),
+            seed: Cell::new(u64::from(worker.0)),
         }
+    }
+
+    pub(super) fn set_now(&self, now: Instant) {
+        self.now.set(now);
     }
 
     /// Wakes the writer where it sleeps and this turn had records: one system call for a batch, at most.
@@ -85,7 +105,7 @@ impl AccessLog {
 /// A record in the making.
 struct Draft {
     /// None while it waits for reuse.
-    local: Option<Rc<Local>>,
+    log: Option<Rc<AccessLog>>,
     texts: log::Draft,
     notes: Notes,
 }
@@ -121,20 +141,20 @@ impl Entry {
     /// The first byte of a request has come, or a relay begins.
     pub(super) fn begin(
         &self,
-        local: &Rc<Local>,
+        log: Option<&Rc<AccessLog>>,
         snapshot: &Snapshot,
         listener: ListenerId,
         client: SocketAddr,
     ) {
         self.end();
-        let (Some(log), Some(wanted)) = (&local.access_log, snapshot.access_log) else { return };
+        let (Some(log), Some(wanted)) = (log, snapshot.access_log) else { return };
         let Some(listener) = snapshot.listeners.get(listener.index()) else { return };
         let notes = Notes {
             include: wanted.include,
             sample_ppm: wanted.sample_ppm,
             protocol: listener.protocol,
             client,
-            begun: local.now(),
+            begun: log.now.get(),
             head: None,
             attempt: None,
             connected: None,
@@ -150,9 +170,9 @@ impl Entry {
         };
         let mut draft = match log.spare.borrow_mut().pop() {
             Some(spare) => spare,
-            None => Box::new(Draft { local: None, texts: log::Draft::default(), notes }),
+            None => Box::new(Draft { log: None, texts: log::Draft::default(), notes }),
         };
-        draft.local = Some(local.clone());
+        draft.log = Some(log.clone());
         draft.notes = notes;
         draft.texts.clear();
         draft.texts.note(Text::Listener, listener.name.as_bytes());
@@ -162,7 +182,7 @@ impl Entry {
     /// Notes something, with the time of the turn.
     fn with(&self, note: impl FnOnce(&mut Draft, Instant)) {
         if let Some(mut draft) = self.0.take() {
-            if let Some(now) = draft.local.as_ref().map(|local| local.now()) {
+            if let Some(now) = draft.log.as_ref().map(|log| log.now.get()) {
                 note(&mut draft, now);
             }
             self.0.set(Some(draft));
@@ -218,12 +238,12 @@ impl Entry {
 
     /// What `write` writes is its id.
     pub(super) fn request_id(&self, write: impl FnOnce(&mut Vec<u8>)) {
-        self.with(|Draft { texts, local, .. }, _| {
-            let Some(local) = local else { return };
-            let mut id = local.buffer();
+        self.with(|Draft { texts, log, .. }, _| {
+            let Some(log) = log else { return };
+            let mut id = log.text.borrow_mut();
+            id.clear();
             write(&mut id);
             texts.note(Text::RequestId, &id);
-            local.recycle(id);
         });
     }
 
@@ -270,12 +290,11 @@ impl Entry {
     /// It has ended: the one record of it goes its way.
     pub(super) fn end(&self) {
         let Some(mut draft) = self.0.take() else { return };
-        let Some(local) = draft.local.take() else { return };
-        let Some(log) = &local.access_log else { return };
-        let metrics = &local.metrics;
+        let Some(log) = draft.log.take() else { return };
+        let metrics = &log.metrics;
         let mut setup = log.setup.borrow_mut();
         let notes = draft.notes;
-        let facts = facts(&notes, &local, setup.epoch);
+        let facts = facts(&notes, &log, setup.epoch);
         let is_error = notes.reason.is_some() || notes.status >= 500;
         if !is_error && !log.is_sampled(notes.sample_ppm) {
             metrics.log_skipped.add(1);
@@ -299,14 +318,14 @@ impl Drop for Entry {
     }
 }
 
-fn facts(notes: &Notes, local: &Local, epoch: Instant) -> Facts {
+fn facts(notes: &Notes, log: &AccessLog, epoch: Instant) -> Facts {
     let since = |from: Instant, to: Instant| to.saturating_duration_since(from).as_micros() as u64;
     let between = |from: Option<Instant>, to: Option<Instant>| Some(since(from?, to?));
     Facts {
         begun_us: since(epoch, notes.begun),
         client: notes.client,
         protocol: notes.protocol,
-        worker: local.id.0,
+        worker: log.worker.0,
         version: notes.version,
         status: notes.status,
         attempts: notes.attempts,
@@ -319,7 +338,7 @@ fn facts(notes: &Notes, local: &Local, epoch: Instant) -> Facts {
         queue_us: between(notes.head.or(Some(notes.begun)), notes.attempt),
         connect_us: between(notes.attempt, notes.connected),
         first_byte_us: between(notes.connected, notes.answered),
-        total_us: since(notes.begun, local.now()),
+        total_us: since(notes.begun, log.now.get()),
     }
 }
 

@@ -13,6 +13,7 @@ use std::{
 use super::{
     choice::{Choice, InFlight, Reuse, park},
     connection::Context,
+    outcome::{After, Failure},
     own_answer,
     plan::{Plan, RoutePlan},
     pump::{Pump, PumpError},
@@ -33,27 +34,6 @@ use crate::{
     },
     model::{PoolId, reason::CloseReason},
 };
-
-/// What becomes of the client's connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum After {
-    KeepAlive,
-    Close,
-}
-
-/// An exchange that did not end well.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Failure {
-    pub(super) reason: CloseReason,
-    /// Nothing of a response was sent: the client can still be told.
-    pub(super) answerable: bool,
-}
-
-impl From<CloseReason> for Failure {
-    fn from(reason: CloseReason) -> Self {
-        Self { reason, answerable: true }
-    }
-}
 
 /// Where a request goes and how patient we are with it.
 struct Way<'p> {

@@ -11,8 +11,9 @@ use std::{net::Shutdown, rc::Rc, time::Duration};
 
 use super::{
     connection::{Accepted, Context},
-    drive_exchange::{self, After, Failure},
+    drive_exchange,
     local::Local,
+    outcome::{After, Failure},
     stream::{Stream, StreamError, send},
 };
 use crate::{

@@ -35,7 +35,7 @@ pub(super) struct Local {
     pub(super) metrics: Arc<WorkerMetrics>,
     pub(super) keepalive: RefCell<Keepalive<Upstream>>,
     pub(super) pipes: Pipes,
-    pub(super) access_log: Option<AccessLog>,
+    pub(super) access_log: Option<Rc<AccessLog>>,
     pub(super) request_ids: RequestIds,
     plan: RefCell<Rc<Plan>>,
     now: Cell<Instant>,
@@ -58,7 +58,10 @@ impl Local {
             metrics: setup.metrics.clone(),
             keepalive: RefCell::default(),
             pipes: Pipes::default(),
-            access_log: setup.access_log.take().map(|log| AccessLog::new(log, u64::from(setup.id.0))),
+            access_log: setup
+                .access_log
+                .take()
+                .map(|log| Rc::new(AccessLog::new(log, setup.id, setup.metrics.clone(), now))),
             request_ids: RequestIds::default(),
             plan: RefCell::new(Rc::new(Plan::new(setup.snapshot.clone(), setup.id))),
             now: Cell::new(now),
@@ -76,6 +79,9 @@ impl Local {
 
     pub(super) fn set_now(&self, now: Instant) {
         self.now.set(now);
+        if let Some(log) = &self.access_log {
+            log.set_now(now);
+        }
     }
 
     /// From now on.

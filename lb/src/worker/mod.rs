@@ -21,6 +21,7 @@ mod drive_relay;
 mod lease;
 mod local;
 mod mailbox;
+mod outcome;
 mod own_answer;
 mod pipes;
 mod plan;

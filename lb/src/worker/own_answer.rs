@@ -2,7 +2,7 @@
 
 use super::{
     connection::Context,
-    drive_exchange::{After, Failure},
+    outcome::{After, Failure},
     stream::{Stream, send},
     teller::Teller,
 };

@@ -10,7 +10,6 @@ use std::{
 
 use super::{
     accept,
-    access::AccessLog,
     api::{Command, Setup},
     local::Local,
     mailbox::Mailbox,
@@ -129,7 +128,7 @@ fn serve(local: &Local) -> io::Result<()> {
     let mut sweep_at = local.now() + SWEEP_EVERY;
     loop {
         let tasks_left = executor::run(STEPS_PER_TURN);
-        local.access_log.iter().for_each(AccessLog::flush);
+        local.access_log.iter().for_each(|log| log.flush());
         if local.is_finished() {
             return Ok(());
         }

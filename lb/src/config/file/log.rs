@@ -5,27 +5,12 @@ use std::{iter, net::SocketAddr};
 use super::{
     process,
     reader::{Fault, Table, Value},
-    schema, suggest,
+    schema::{self, Access, Extra},
+    suggest,
 };
 use crate::config::{
     AccessLog, LogField, LogFormat, LogInclude, LogPiece, LogStyle, LogTarget, Quoted, SAMPLE_ALL,
 };
-
-/// `log.access`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Access {
-    Off,
-    Json,
-    Text,
-}
-
-/// One of `log.include`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Extra {
-    Query,
-    UserAgent,
-    Referer,
-}
 
 /// Default of `log.format`: what HAProxy's log has, in its order.
 pub(super) const FORMAT: &str = "$time $client:$client_port $listener $route $pool/$backend \

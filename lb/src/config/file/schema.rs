@@ -2,7 +2,6 @@
 //!
 //! The one list of names: unknown keys, refusals and suggestions all come from here.
 
-use super::log::{Access, Extra};
 use crate::config::{
     Balance, Forward, HashBy, Protocol, Scheme, Spread, Steer, SynCookies, Transport, XdpMode,
 };
@@ -197,6 +196,22 @@ pub(super) const FORWARDS: Choices<Forward> = Choices {
     ],
     later: &[],
 };
+
+/// `log.access`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    Off,
+    Json,
+    Text,
+}
+
+/// One of `log.include`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extra {
+    Query,
+    UserAgent,
+    Referer,
+}
 
 /// `log.access`.
 pub(super) const ACCESSES: Choices<Access> = Choices {
