@@ -1,0 +1,10 @@
+//! One key of what is shown.
+
+use serde_json::{Value, json};
+
+/// Puts a key that is left out where it has no value.
+pub(super) fn put(table: &mut Value, key: &str, value: Option<impl serde::Serialize>) {
+    if let Some(value) = value {
+        table[key] = json!(value);
+    }
+}
