@@ -29,6 +29,7 @@ const CONFIG: &str = r#"
 [listener.web]
 bind = ["10.77.0.2:8080"]
 protocol = "http"
+trusted_proxies = ["10.77.0.1"]
 
 [listener.relay]
 bind = ["10.77.0.2:9003"]
@@ -315,7 +316,9 @@ fn a_line_says_what_happened() {
         ensure!(number("total_us")? >= parts && number("connect_us")? > 0, "{first}");
         ensure!(number("received_bytes")? > 100 && number("sent_bytes")? > 100, "{first}");
         ensure!((number("attempts")?, &first["reused"]) == (1, &Value::Bool(false)), "{first}");
-        ensure!(second["request_id"] == "id-7" && first.get("request_id").is_none(), "{second}");
+        let made = first["request_id"].as_str().with_context(|| format!("no id: {first}"))?;
+        ensure!(made.len() == 32 && made.bytes().all(|byte| byte.is_ascii_hexdigit()), "{first}");
+        ensure!(second["request_id"] == "id-7", "{second}");
         ensure!(!fs::read_to_string(log_file(scene))?.contains("hidden"), "secrets are logged");
 
         // Refused for their number, before anything was asked.
