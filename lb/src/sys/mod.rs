@@ -5,3 +5,4 @@ pub mod event;
 pub mod interfaces;
 pub mod lock;
 pub mod pipe;
+pub mod rooms;

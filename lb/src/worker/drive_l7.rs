@@ -12,13 +12,14 @@ use std::{net::Shutdown, rc::Rc, time::Duration};
 use super::{
     connection::{Accepted, Context},
     drive_exchange,
-    local::Local,
+    local::{Heads, Local},
     outcome::{After, Failure},
     stream::{Stream, StreamError, send},
 };
 use crate::{
-    l7::http1::{Body, Parsed, RequestHead, ResponseHead, encode_error},
+    l7::http1::{Body, Parsed, RequestHead, encode_error},
     model::reason::{CloseReason, Fault},
+    sys::rooms,
 };
 
 /// How long we read on after our last byte, so that the client gets our answer before a reset can overtake it
@@ -33,46 +34,77 @@ pub(super) async fn drive(local: Rc<Local>, accepted: Accepted) {
     let mut stream = Stream::new(&local.ring, accepted.socket.clone());
     let deadline = local.timers.deadline();
     let context = Context { local, accepted, deadline };
-    let (mut request, mut response) = (RequestHead::default(), ResponseHead::default());
     let mut first = true;
-    loop {
-        match read_head(&context, &mut stream, &mut request, first).await {
-            Ok(true) => {}
-            Ok(false) => return,
-            Err(reason) => {
-                context.count_received(stream.take_received());
-                context.accepted.entry.refused_head(stream.data());
-                // What `request` says is of the last one that was sound.
-                let head_request = stream.data().starts_with(b"HEAD ");
-                let _ = answer(&context, reason, head_request, true).await;
-                return linger(&context, &mut stream).await;
-            }
+    while !stream.data().is_empty() || wait(&context, &mut stream, first).await {
+        // What a request needs has room only while there is one.
+        if rooms::pinned(serve(&context, &mut stream, first)).await == After::Close {
+            return;
         }
         first = false;
-        // Only now: a connection that waits between requests goes on with the config of its next one.
-        let plan = context.local.plan();
-        context.accepted.metrics().requests.add(1);
-        context.accepted.entry.head(&request, stream.data());
-        let outcome = drive_exchange::drive(&context, &plan, &mut stream, &request, &mut response).await;
-        context.count_received(stream.take_received());
-        match outcome {
-            Ok(After::KeepAlive) => {}
-            Ok(After::Close) => return linger(&context, &mut stream).await,
-            Err(Failure { reason, answerable: false }) => {
-                context.accepted.fail(reason);
-                return reset(&context);
-            }
-            Err(Failure { reason, answerable: true }) => {
-                let close = must_close(&context, &request, reason);
-                let answered = answer(&context, reason, request.is_head(), close).await;
-                if close || answered.is_err() {
-                    return linger(&context, &mut stream).await;
-                }
-                stream.consume(request.len());
-            }
-        }
-        context.accepted.entry.end();
     }
+}
+
+/// Waits for the first byte of a request. False: the client ended, or was silent for too long.
+async fn wait(context: &Context, stream: &mut Stream, first: bool) -> bool {
+    let (local, deadline) = (&context.local, &context.deadline);
+    if local.is_draining() && !first {
+        return false;
+    }
+    let limits = &local.plan().snapshot.limits;
+    deadline.set(local.after(if first { limits.head_timeout } else { limits.idle_timeout }));
+    // Between requests a drain may end the wait.
+    deadline.set_idle(!first);
+    let filled = stream.fill(deadline).await;
+    deadline.set_idle(false);
+    if matches!(filled, Err(StreamError::Expired)) && !local.is_draining() {
+        local.count(CloseReason::IdleTimeout);
+    }
+    matches!(filled, Ok(1..))
+}
+
+/// One request, whose first byte is there: all that becomes of it, and of the connection if that ends with it.
+async fn serve(context: &Context, stream: &mut Stream, first: bool) -> After {
+    let local = &context.local;
+    let mut heads = local.heads();
+    let Heads { request, response } = &mut *heads;
+    if let Err(reason) = read_head(context, stream, request, first).await {
+        context.count_received(stream.take_received());
+        context.accepted.entry.refused_head(stream.data());
+        // What `request` says is of the last one that was sound.
+        let head_request = stream.data().starts_with(b"HEAD ");
+        let _ = answer(context, reason, head_request, true).await;
+        linger(context, stream).await;
+        return After::Close;
+    }
+    // Only now: a connection that waits between requests goes on with the config of its next one.
+    let plan = local.plan();
+    context.accepted.metrics().requests.add(1);
+    context.accepted.entry.head(request, stream.data());
+    let outcome = drive_exchange::drive(context, &plan, stream, request, response).await;
+    context.count_received(stream.take_received());
+    match outcome {
+        Ok(After::KeepAlive) => {}
+        Ok(After::Close) => {
+            linger(context, stream).await;
+            return After::Close;
+        }
+        Err(Failure { reason, answerable: false }) => {
+            context.accepted.fail(reason);
+            reset(context);
+            return After::Close;
+        }
+        Err(Failure { reason, answerable: true }) => {
+            let close = must_close(context, request, reason);
+            let answered = answer(context, reason, request.is_head(), close).await;
+            if close || answered.is_err() {
+                linger(context, stream).await;
+                return After::Close;
+            }
+            stream.consume(request.len());
+        }
+    }
+    context.accepted.entry.end();
+    After::KeepAlive
 }
 
 /// After an answer of our own the connection may go on only where nothing of the request is left unread.
@@ -83,55 +115,32 @@ fn must_close(context: &Context, request: &RequestHead, reason: CloseReason) -> 
         || context.local.is_draining()
 }
 
-/// Waits for a complete head. False: the client ended, or was silent between requests.
+/// Waits for a complete head, whose first byte is there.
 async fn read_head(
     context: &Context,
     stream: &mut Stream,
     request: &mut RequestHead,
     first: bool,
-) -> Result<bool, CloseReason> {
+) -> Result<(), CloseReason> {
     let (local, deadline) = (&context.local, &context.deadline);
+    context.accepted.begin(&local.plan().snapshot);
     let limits = local.plan().snapshot.limits;
+    // The first one's time began with the connection.
+    if !first {
+        deadline.set(local.after(limits.head_timeout));
+    }
     let mut reading = HeadProgress::default();
-    let mut begun = !stream.data().is_empty();
-    if begun {
-        context.accepted.begin(&local.plan().snapshot);
-    }
-    if local.is_draining() && !begun && !first {
-        return Ok(false);
-    }
-    deadline.set(local.after(if first || begun { limits.head_timeout } else { limits.idle_timeout }));
     loop {
-        if begun && reading.is_worth_parsing(stream.data(), limits.head_bytes) {
+        if reading.is_worth_parsing(stream.data(), limits.head_bytes) {
             if request.parse(stream.data(), &local.plan().head_limits)? == Parsed::Complete {
-                return Ok(true);
+                return Ok(());
             }
             stream.yield_buffer();
         }
-        // Between requests a drain may end the wait.
-        deadline.set_idle(!first && !begun);
-        let filled = stream.fill(deadline).await;
-        deadline.set_idle(false);
-        match filled {
-            Ok(0) if !begun => return Ok(false),
-            Ok(0) => return Err(CloseReason::ClientGone),
+        match stream.fill(deadline).await {
+            Ok(0) | Err(StreamError::Broken) => return Err(CloseReason::ClientGone),
             Ok(_) => {}
-            Err(StreamError::Expired) if begun => return Err(context.expired(CloseReason::HeadTimeout)),
-            Err(StreamError::Expired) => {
-                if !local.is_draining() {
-                    local.count(CloseReason::IdleTimeout);
-                }
-                return Ok(false);
-            }
-            Err(StreamError::Broken) if begun => return Err(CloseReason::ClientGone),
-            Err(StreamError::Broken) => return Ok(false),
-        }
-        if !begun {
-            begun = true;
-            context.accepted.begin(&local.plan().snapshot);
-            if !first {
-                deadline.set(local.after(limits.head_timeout));
-            }
+            Err(StreamError::Expired) => return Err(context.expired(CloseReason::HeadTimeout)),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    ops::{Deref, DerefMut},
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
@@ -14,6 +15,7 @@ use super::{
 use crate::{
     health::HealthTable,
     keepalive::Keepalive,
+    l7::http1::{RequestHead, ResponseHead},
     limits::Admission,
     metrics::WorkerMetrics,
     model::{BackendId, WorkerId, reason::CloseReason},
@@ -44,6 +46,7 @@ pub(super) struct Local {
     drain: Cell<Option<Instant>>,
     stop: Cell<bool>,
     spare: RefCell<Vec<Vec<u8>>>,
+    heads: RefCell<Vec<Heads>>,
 }
 
 impl Local {
@@ -69,6 +72,7 @@ impl Local {
             drain: Cell::new(None),
             stop: Cell::new(false),
             spare: RefCell::default(),
+            heads: RefCell::default(),
         }
     }
 
@@ -156,6 +160,11 @@ impl Local {
         drop(gone);
     }
 
+    /// Heads to parse into, for as long as an exchange takes.
+    pub(super) fn heads(&self) -> LentHeads<'_> {
+        LentHeads { local: self, heads: self.heads.borrow_mut().pop().unwrap_or_default() }
+    }
+
     /// An empty send buffer.
     pub(super) fn buffer(&self) -> Vec<u8> {
         self.spare.borrow_mut().pop().unwrap_or_default()
@@ -166,6 +175,42 @@ impl Local {
         if spare.len() < SPARE_BUFFERS && buffer.capacity() <= SPARE_BYTES_MAX {
             buffer.clear();
             spare.push(buffer);
+        }
+    }
+}
+
+/// The heads of one exchange, with the memory that parsing them takes.
+#[derive(Debug, Default)]
+pub(super) struct Heads {
+    pub(super) request: RequestHead,
+    pub(super) response: ResponseHead,
+}
+
+/// See [`Local::heads`].
+pub(super) struct LentHeads<'a> {
+    local: &'a Local,
+    heads: Heads,
+}
+
+impl Deref for LentHeads<'_> {
+    type Target = Heads;
+
+    fn deref(&self) -> &Heads {
+        &self.heads
+    }
+}
+
+impl DerefMut for LentHeads<'_> {
+    fn deref_mut(&mut self) -> &mut Heads {
+        &mut self.heads
+    }
+}
+
+impl Drop for LentHeads<'_> {
+    fn drop(&mut self) {
+        let mut spare = self.local.heads.borrow_mut();
+        if spare.len() < SPARE_BUFFERS {
+            spare.push(std::mem::take(&mut self.heads));
         }
     }
 }
