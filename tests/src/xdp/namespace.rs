@@ -84,8 +84,8 @@ fn ip(batch: &str) -> Result<()> {
     Ok(())
 }
 
-/// Ticks, ten seconds of them, for which rows are of now.
-const FRESH_TICKS: u32 = 75;
+/// Ticks, two seconds of them, for which rows are of now: some are about moments that are four seconds apart.
+const FRESH_TICKS: u32 = 15;
 
 /// Runs rows of now, one after the other: what failed. Where a kernel is slow, they are made anew now and then, so that
 /// what is to be some seconds old is not much more.
