@@ -20,7 +20,11 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use self::{debian::Series, guest::Suite, qemu::Emulator};
+use self::{
+    debian::{Kernel, Series},
+    guest::Suite,
+    qemu::Emulator,
+};
 use crate::{
     build_ebpf,
     needs::Group,
@@ -78,16 +82,34 @@ pub(crate) fn verb(workspace: &Workspace, arguments: &[String]) -> Result<ExitCo
     let emulator = Emulator::find(workspace, &place)?;
     let userland = guest::userland(workspace, &place, &SUITES)?;
     let mut failed = Vec::new();
+    let mut guests = Vec::new();
     for series in chosen {
-        if let Err(error) = on(workspace, &place, series, &emulator, &userland) {
-            eprintln!("vmtest: {}: {error:#}", series.name);
-            failed.push(series.name);
+        match debian::kernel(workspace, &place, series) {
+            Ok(kernel) => guests.push((series, kernel)),
+            Err(error) => failed.push(refused(series, &error)),
         }
     }
+    // At the same time: most of their time is the verifier's, on one core.
+    std::thread::scope(|scope| {
+        let boot = |(series, kernel)| {
+            let (place, emulator, userland) = (&place, &emulator, &userland);
+            (series, scope.spawn(move || on(workspace, place, series, &kernel, emulator, userland)))
+        };
+        for (series, guest) in guests.into_iter().map(boot).collect::<Vec<_>>() {
+            let ended = guest.join().unwrap_or_else(|_| bail!("the test of the test panicked"));
+            failed.extend(ended.err().map(|error| refused(series, &error)));
+        }
+    });
     if !failed.is_empty() {
         bail!("failed on {}", failed.join(" and "));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says what went wrong with a kernel; gives back its name.
+fn refused(series: &Series, error: &anyhow::Error) -> &'static str {
+    eprintln!("vmtest: {}: {error:#}", series.name);
+    series.name
 }
 
 /// Boots one kernel and judges what its guest said.
@@ -95,10 +117,10 @@ fn on(
     workspace: &Workspace,
     place: &std::path::Path,
     series: &Series,
+    kernel: &Kernel,
     emulator: &Emulator,
     userland: &cpio::Archive,
 ) -> Result<()> {
-    let kernel = debian::kernel(workspace, place, series)?;
     let mut archive = userland.clone();
     kernel.add_modules(workspace, &mut archive)?;
     let started = Instant::now();
