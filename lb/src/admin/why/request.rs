@@ -169,10 +169,19 @@ fn act(
     "forwarded"
 }
 
+/// An authority whose port is said.
+fn with_port(authority: &str) -> String {
+    let has_port =
+        authority.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
+    if has_port { authority.to_owned() } else { format!("{authority}:80") }
+}
+
 /// The head, as a client would send it.
 fn written(question: &RequestQuestion) -> Vec<u8> {
     let target = match &*question.target {
         "" if question.method == "OPTIONS" => "*".to_owned(),
+        // It names no resource but a host and port (RFC 9110, 9.3.6).
+        _ if question.method == "CONNECT" => with_port(&question.authority),
         target if target.starts_with('/') => target.to_owned(),
         query => format!("/{query}"),
     };

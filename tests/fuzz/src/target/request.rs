@@ -180,6 +180,9 @@ fn plain_reading(input: &[u8], head: &RequestHead, out: &[u8]) {
         "x-forwarded-for",
         "x-forwarded-proto",
         "x-forwarded-host",
+        "x-forwarded-port",
+        "forwarded",
+        "x-request-id",
     ];
     let passed = fields.into_iter().filter(|(name, _)| !ours.contains(&&**name));
     let mut passed: Vec<_> = passed.collect();
