@@ -2,6 +2,7 @@
 //!
 //! Every test stands in a scene of its own, one at a time, and ends with the proof that nothing is left of it.
 
+mod arms;
 mod capture;
 mod check;
 mod choose;
@@ -12,8 +13,10 @@ mod health;
 mod hotplug;
 mod http;
 mod lifecycle;
+mod limit;
 mod log;
 mod nat;
+mod quic;
 mod quickstart;
 mod ranges;
 mod relay;

@@ -50,6 +50,23 @@ impl Flood {
     /// # Errors
     /// A packet socket cannot be had.
     pub fn start(from: &Host, to: &Host, services: &[SocketAddr]) -> Result<Self> {
+        Self::start_as(from, to, services, forged)
+    }
+
+    /// The same, but all of a family come from one address of [`FORGED`].
+    ///
+    /// # Errors
+    /// A packet socket cannot be had.
+    pub fn of_one(from: &Host, to: &Host, services: &[SocketAddr]) -> Result<Self> {
+        Self::start_as(from, to, services, one)
+    }
+
+    fn start_as(
+        from: &Host,
+        to: &Host,
+        services: &[SocketAddr],
+        source: fn(IpAddr, u32) -> String,
+    ) -> Result<Self> {
         let (own, target) = (mac(from)?, mac(to)?);
         let shared = Arc::new(Shared::default());
         let mut senders = Vec::new();
@@ -64,7 +81,7 @@ impl Flood {
                 _ = sched_setaffinity(None, &cores);
                 let frame = |number: u32| {
                     let service = services[number as usize % services.len()];
-                    let source = forged(service.ip(), number << 1 | core as u32);
+                    let source = source(service.ip(), number << 1 | core as u32);
                     let syn = Packet::tcp(&source, &service.to_string(), SYN);
                     syn.macs(target, own).options(&OPTIONS).payload(0).build()
                 };
@@ -120,6 +137,15 @@ fn forged(like: IpAddr, number: u32) -> String {
     match like {
         IpAddr::V4(_) => format!("198.18.{}.{}:{port}", mixed >> 8 & 0xff, mixed & 0xff),
         IpAddr::V6(_) => format!("[2001:db8:bad::{:x}:{:x}]:{port}", mixed >> 16, mixed & 0xffff),
+    }
+}
+
+/// The one that [`Flood::of_one`] comes from, and a port.
+fn one(like: IpAddr, number: u32) -> String {
+    let port = 1024 + number % 60_000;
+    match like {
+        IpAddr::V4(_) => format!("198.18.0.1:{port}"),
+        IpAddr::V6(_) => format!("[2001:db8:bad::1]:{port}"),
     }
 }
 

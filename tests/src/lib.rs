@@ -3,6 +3,7 @@
 //! What is made here is named after this process, goes away by `Drop` also when a test panics, and is looked
 //! for afterwards: see [`scene`]. Nothing here sleeps for a fixed time; see [`wait`].
 
+pub mod arms;
 pub mod checksums;
 pub mod curl;
 pub mod daemon;

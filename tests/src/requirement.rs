@@ -1,6 +1,9 @@
 //! What a host must offer for the namespace tests.
 
-use std::{env, fs};
+use std::{
+    env, fs,
+    process::{Command, Output},
+};
 
 use crate::{daemon, xdp::kernel};
 
@@ -64,6 +67,24 @@ pub fn is_there(program: &str, package: &str) -> bool {
         return true;
     }
     let missing = format!("{program} is not installed (Debian: apt-get install {package})");
+    assert!(env::var_os("CI").is_none(), "cannot run here, which is a failure under CI: {missing}");
+    eprintln!("SKIPPED: {missing}");
+    false
+}
+
+/// Whether the kernel makes VLAN devices; says so if not. Under `CI` that is a failure.
+///
+/// # Panics
+/// It does not, and the variable `CI` is set.
+pub fn has_vlans() -> bool {
+    let mut probe = Command::new("ip");
+    // Always refused: for want of a number, where the kernel knows the type.
+    probe.args(["link", "add", "link", "lo", "name", "lbtest-vlan", "type", "vlan"]);
+    let unknown = |output: &Output| String::from_utf8_lossy(&output.stderr).contains("Unknown device type");
+    if !probe.output().is_ok_and(|output| unknown(&output)) {
+        return true;
+    }
+    let missing = "the kernel makes no VLAN devices (CONFIG_VLAN_8021Q)";
     assert!(env::var_os("CI").is_none(), "cannot run here, which is a failure under CI: {missing}");
     eprintln!("SKIPPED: {missing}");
     false

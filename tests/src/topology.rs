@@ -156,9 +156,9 @@ impl Host {
     }
 
     /// Routes both VIPs through `gateway`, as a router in front of a row of load balancers would.
-    fn route_vips(&self, gateway: &Self) -> Result<()> {
+    pub(crate) fn route_vips(&self, gateway: &Self) -> Result<()> {
         self.netns.ip(&format!(
-            "route add {VIP_V4}/32 via {} mtu {VIP_MTU}\nroute add {VIP_V6}/128 via {} mtu {VIP_MTU}",
+            "route replace {VIP_V4}/32 via {} mtu {VIP_MTU}\nroute replace {VIP_V6}/128 via {} mtu {VIP_MTU}",
             gateway.v4, gateway.v6
         ))
     }
@@ -226,6 +226,11 @@ impl Topology {
         [&self.client.netns, &self.lb.netns, &self.b1.netns, &self.b2.netns, &self.switch]
     }
 
+    /// What all of them are plugged into.
+    pub(crate) fn switch(&self) -> &Namespace {
+        &self.switch
+    }
+
     fn cable(&self) -> Result<()> {
         // Snooping would hold back neighbour discovery until a querier has spoken.
         let mut lines =
@@ -247,7 +252,8 @@ impl Topology {
     }
 }
 
-fn set_features(netns: &Namespace, interface: &str, features: &[&str]) -> Result<()> {
+/// `ethtool -K`.
+pub(crate) fn set_features(netns: &Namespace, interface: &str, features: &[&str]) -> Result<()> {
     let mut command = netns.command("ethtool");
     command.args(["-K", interface]).args(features);
     process::run(command, PATIENCE)?.success().with_context(|| format!("ethtool -K {interface}"))?;
