@@ -39,7 +39,7 @@ const KERNELS: [Series; 2] = [Series { name: "6.1" }, Series { name: "6.12" }];
 const LIMIT: Duration = Duration::from_secs(900);
 
 /// What runs there: every program loaded, the rows, real frames, links and listener groups, and the daemon where
-/// its way into the kernel depends on the version (clsact or tcx, sk_lookup, pinned links) or on modules (VLANs).
+/// its way into the kernel depends on the version (clsact or tcx, sk_lookup, pinned links).
 const SUITES: [Suite; 9] = [
     Suite { program: "xdp_object", source: "tests/xdp/object.rs", arguments: &["--test-threads=1"] },
     Suite {
@@ -61,7 +61,6 @@ const SUITES: [Suite; 9] = [
             "tunnel::a_backend_that",
             "ranges::a_listener",
             "spread::a_connection",
-            "from_vlan_to_vlan",
         ],
     },
 ];
