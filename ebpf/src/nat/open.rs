@@ -79,7 +79,7 @@ pub(super) fn choose<P: Packet, E: NatEnv>(
     Ok(Chosen::There)
 }
 
-/// Opens a flow to the backend that [`choose`] left in `passage`: finds a source, writes both entries, and the forward
+/// Opens a flow to the backend that [`choose()`] left in `passage`: finds a source, writes both entries, and the forward
 /// one into `passage`.
 #[inline(never)]
 pub(super) fn open<E: NatEnv>(env: &E, vip: &VipEntry, passage: &mut Passage) -> Result<(), Reason> {
