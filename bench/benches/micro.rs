@@ -18,6 +18,7 @@ use divan::{
 };
 use lb::{
     balance::{
+        ByKey, Generator, Standing, TwoChoices, WHOLE, least_loaded,
         maglev::{DownSet, Member, Table},
         round_robin::RoundRobin,
     },
@@ -80,7 +81,7 @@ fn request_encode(bencher: Bencher<'_, '_>) {
     let mut out = Vec::with_capacity(2048);
     bencher.bench_local(move || {
         out.clear();
-        encode_request(&mut out, black_box(REQUEST), &head, &forwarding, None);
+        encode_request(&mut out, black_box(REQUEST), &head, &forwarding, None, None);
         out.len()
     });
 }
@@ -189,10 +190,48 @@ fn maglev_slot(bencher: Bencher<'_, '_>) {
     bencher.bench_local(|| hash::slot(black_box(0x9e37_79b1), black_box(TABLE_LEN)));
 }
 
+/// So many backends, all up, of the same weight.
+struct Alike(usize);
+
+impl Standing for Alike {
+    fn len(&self) -> usize {
+        self.0
+    }
+
+    fn share(&self, _: usize) -> u32 {
+        WHOLE
+    }
+
+    fn load(&self, _: usize) -> u64 {
+        0
+    }
+}
+
 #[divan::bench(args = [2, 16, 256])]
 fn round_robin_next(bencher: Bencher<'_, '_>, backends: usize) {
-    let mut order = RoundRobin::new(std::iter::repeat_n(1, backends));
-    bencher.bench_local(move || order.next(|_| true));
+    let (mut order, alike) = (RoundRobin::new(backends), Alike(backends));
+    bencher.bench_local(move || order.next(&alike));
+}
+
+#[divan::bench(args = [2, 16, 256])]
+fn least_loaded_of(bencher: Bencher<'_, '_>, backends: usize) {
+    let (alike, mut generator) = (Alike(backends), Generator::new(1));
+    bencher.bench_local(move || least_loaded(&alike, &mut generator));
+}
+
+#[divan::bench(args = [2, 16, 256])]
+fn two_choices_next(bencher: Bencher<'_, '_>, backends: usize) {
+    let (alike, mut generator) = (Alike(backends), Generator::new(1));
+    let choices = TwoChoices::new(std::iter::repeat_n(1, backends));
+    bencher.bench_local(move || choices.next(&alike, &mut generator));
+}
+
+#[divan::bench(args = [2, 16, 256])]
+fn by_key_next(bencher: Bencher<'_, '_>, backends: usize) {
+    let names: Vec<String> = (0..backends).map(|at| format!("10.0.0.1:{at}")).collect();
+    let by_key = ByKey::new([1, 2], names.iter().map(|name| (&**name, 1)));
+    let (alike, mut generator) = (Alike(backends), Generator::new(1));
+    bencher.bench_local(move || by_key.next(&alike, generator.next()));
 }
 
 /// Deadlines on the wheel: a worker's connections.

@@ -3,6 +3,7 @@
 pub(crate) mod apart;
 mod cells;
 mod cookie;
+mod flows;
 pub(crate) mod frame;
 pub(crate) mod kernel;
 pub(crate) mod lookup;

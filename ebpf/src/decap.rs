@@ -141,6 +141,7 @@ mod tests {
         link::LinkEntry,
         meta::Meta,
         slot::Slot,
+        tag::FlowTag,
         vip::VipEntry,
     };
     use proptest::prelude::*;
@@ -185,11 +186,11 @@ mod tests {
             None
         }
 
-        fn flow(&self, _: &FlowKey) -> Option<impl FlowCell> {
+        fn flow(&self, _: &FlowKey, _: FlowTag) -> Option<impl FlowCell> {
             None::<NoRecord>
         }
 
-        fn record(&self, _: &FlowKey, _: FlowRecord) -> Option<()> {
+        fn record(&self, _: &FlowKey, _: FlowTag, _: FlowRecord) -> Option<()> {
             None
         }
 

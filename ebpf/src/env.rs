@@ -19,6 +19,7 @@ use lb_abi::{
     slot::Slot,
     source::{SourceKey, SourceTree},
     spread::Spread,
+    tag::{FlowTag, TagKeys},
     vip::{VipEntry, VipKey},
 };
 
@@ -119,11 +120,15 @@ pub trait Env {
     fn source(&self, _key: &SourceKey) -> Option<u32> {
         None
     }
-    /// The flow's record, if there is one of any epoch and age.
-    fn flow(&self, key: &FlowKey) -> Option<impl FlowCell>;
-    /// Writes the first record of a flow. None: the table is full, or another core was faster; nothing was
-    /// written.
-    fn record(&self, key: &FlowKey, record: FlowRecord) -> Option<()>;
+    /// Keys of tags. Surroundings that find flows by their keys have none.
+    #[inline(always)]
+    fn tag_keys(&self) -> TagKeys {
+        TagKeys::default()
+    }
+    /// The place of a flow's record, if it has one: with a record of any epoch and age, or with none yet.
+    fn flow(&self, key: &FlowKey, tag: FlowTag) -> Option<impl FlowCell>;
+    /// Writes the first record of a flow. None: there is no room, or another core was faster; nothing was written.
+    fn record(&self, key: &FlowKey, tag: FlowTag, record: FlowRecord) -> Option<()>;
     /// What this core has tried to record in the tick that it names.
     fn inserts(&self) -> Inserts {
         Inserts::default()
@@ -207,10 +212,18 @@ impl Words for GuardBucket {
 /// A record in its place in the table. Loads and stores are whole words, so that no core sees half a change; a
 /// store of one field leaves the others to the cores that write those at the same moment.
 pub trait FlowCell {
-    /// Reads it.
+    /// Reads it. Zero: another core took the place and has not written its record yet.
     fn load(&self) -> FlowRecord;
     /// Overwrites it.
     fn store(&self, record: FlowRecord);
+    /// Writes it where there is none yet. False: another core did. As for [`FlowCell::touch`].
+    fn begin(&self, record: FlowRecord) -> bool {
+        let is_none = self.load().backend == 0;
+        if is_none {
+            self.store(record);
+        }
+        is_none
+    }
     /// Overwrites the tick of its last packet alone. This default does for records that no other core has.
     fn touch(&self, seen: u32) {
         self.store(FlowRecord { seen, ..self.load() });

@@ -5,6 +5,7 @@ use lb_abi::{
     flow::FlowKey,
     hash,
     subject::{GROUPS, PORT, SOURCE},
+    tag::{FlowTag, TagKeys},
     vip::{HASH_SOURCE, VipEntry},
 };
 
@@ -39,6 +40,12 @@ impl Flow {
         let (source, destination) = (self.source.halves(), self.destination.halves());
         let ports = self.ports.source.0 as u32 | (self.ports.destination.0 as u32) << 16;
         hash::spread(key, source.into(), destination.into(), ports, self.protocol)
+    }
+
+    /// What its record is found by: as [`FlowTag::of`] its key.
+    #[inline(always)]
+    pub fn tag(&self, keys: &TagKeys) -> FlowTag {
+        FlowTag::of_hashes(self.hash(keys[0]), self.hash(keys[1]))
     }
 
     /// What a VIP remembers it as: as [`lb_abi::subject::of`] has it of its key.
@@ -115,6 +122,8 @@ mod tests {
             let vip = VipEntry { vip, flags, hash_key, ..VipEntry::default() };
             let key = subject::of(&vip, &flow.key());
             prop_assert_eq!(flow.subject(&vip).key(), key);
+            let keys = [hash_key, [3, 5]];
+            prop_assert_eq!(flow.subject(&vip).tag(&keys), FlowTag::of(&keys, &key));
             let hash = if flags == 0 { flow.hash(hash_key) } else { flow.group_hash(&vip) };
             prop_assert_eq!(hash, subject::hash(hash_key, &key));
         }

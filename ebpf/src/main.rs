@@ -8,6 +8,7 @@
 //! XDP programs are `xdp.frags`: frames of several buffers (jumbo frames) run here, too. Headers lie in the first one.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 #![expect(unsafe_code, reason = "link sections and exported names are unsafe attributes")]
 
 mod ctx;

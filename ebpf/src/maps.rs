@@ -19,7 +19,7 @@ use lb_abi::{
     capture::{self, CaptureCounters, CaptureFilter, CaptureScratch},
     counter::{Budget, FlowEvent, Traffic},
     directory::{PortRanges, VipSlot},
-    flow::{FlowKey, FlowRecord, Inserts},
+    flow::{BUCKET_LEN, FlowBucket, FlowKey, FlowName, Inserts},
     guard::{GATE_WORDS, GuardBucket},
     hop::HopEntry,
     interface::{self, InterfaceEntry},
@@ -113,9 +113,12 @@ pub(crate) static SPREAD_PORTS: Array<u32> = Array::with_max_entries(bounds::SPR
 /// As long as the machine has cores: the loader says it.
 #[map]
 pub(crate) static SPREAD_CPUS: CpuMap = CpuMap::with_max_entries(1, 0);
-/// Preallocated (no `BPF_F_NO_PREALLOC`) and not LRU: full means refuse.
+/// Mappable: a bucket is one cache line, and control reads them all as memory.
 #[map]
-pub(crate) static FLOWS: HashMap<FlowKey, FlowRecord> = HashMap::with_max_entries(bounds::FLOWS_MAX, 0);
+pub(crate) static FLOWS: Array<FlowBucket> = Array::with_max_entries(bounds::FLOW_BUCKETS, BPF_F_MMAPABLE);
+#[map]
+pub(crate) static FLOW_KEYS: Array<FlowName> =
+    Array::with_max_entries(bounds::FLOW_BUCKETS * BUCKET_LEN as u32, BPF_F_MMAPABLE);
 #[map]
 pub(crate) static INSERTS: PerCpuArray<Inserts> = PerCpuArray::with_max_entries(1, 0);
 /// Shared by all cores; written at most once a tick by each, and only while something is refused.
@@ -153,7 +156,7 @@ pub(crate) static LOOKUP_SOCKETS: SockMap = SockMap::with_max_entries(bounds::ST
 #[map]
 pub(crate) static PROBES: Array<ProbeEntry> = Array::with_max_entries(bounds::PROBES_MAX, 0);
 #[map]
-pub(crate) static PROBE_PORTS: Array<u32> = Array::with_max_entries(1 << 16, 0);
+pub(crate) static PROBE_PORTS: Array<u32> = Array::with_max_entries(bounds::PROBE_PORTS, 0);
 #[map]
 pub(crate) static STEER_LISTENERS: HashMap<SteerKey, SteerEntry> =
     HashMap::with_max_entries(bounds::STEER_LISTENERS_MAX, 0);

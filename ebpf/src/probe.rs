@@ -23,20 +23,52 @@ pub const fn difference(old: [u16; 8], new: [u16; 8]) -> u32 {
     sum
 }
 
-/// Whether an IPv4 header is a plain one before TCP: no options, no fragment.
+/// What follows an IPv4 header, if that is a plain one: no options, no fragment.
 #[inline(always)]
-pub const fn is_plain_v4(head: &[u16; 10]) -> bool {
+pub const fn plain_v4(head: &[u16; 10]) -> Option<Transport> {
     let [version, _] = head[0].to_ne_bytes();
     let [_, next] = head[4].to_ne_bytes();
-    version == 0x45 && next == protocol::TCP && Be16(head[3]).host() & 0x3fff == 0
+    if version != 0x45 || Be16(head[3]).host() & 0x3fff != 0 {
+        return None;
+    }
+    Transport::of(next)
 }
 
-/// Whether an IPv6 header stands right before TCP.
+/// What follows an IPv6 header right away.
 #[inline(always)]
-pub const fn is_plain_v6(head: &[u16; 20]) -> bool {
+pub const fn plain_v6(head: &[u16; 20]) -> Option<Transport> {
     let [version, _] = head[0].to_ne_bytes();
     let [next, _] = head[3].to_ne_bytes();
-    version >> 4 == 6 && next == protocol::TCP
+    if version >> 4 == 6 { Transport::of(next) } else { None }
+}
+
+/// What a probe is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// Segments.
+    Tcp,
+    /// Datagrams.
+    Udp,
+}
+
+impl Transport {
+    #[inline(always)]
+    const fn of(next: u8) -> Option<Self> {
+        match next {
+            protocol::TCP => Some(Self::Tcp),
+            protocol::UDP => Some(Self::Udp),
+            _ => None,
+        }
+    }
+
+    /// Where the checksum stands in its header.
+    #[inline(always)]
+    pub const fn check(self) -> usize {
+        match self {
+            Self::Tcp => 16,
+            Self::Udp => 6,
+        }
+    }
 }
 
 /// The header before an IPv4 packet with header `inner`.
@@ -85,29 +117,27 @@ mod tests {
     }
 
     #[test]
-    fn only_plain_headers_before_tcp_are_plain() {
+    fn only_plain_headers_before_tcp_or_udp_are_plain() {
         let v4 = |first: [u8; 2], fragment: u16, protocol: u8| {
             let mut head = [0; 10];
             head[0] = u16::from_ne_bytes(first);
             head[3] = fragment.to_be();
             head[4] = u16::from_ne_bytes([64, protocol]);
-            is_plain_v4(&head)
+            plain_v4(&head)
         };
-        assert!(v4([0x45, 8], 0x4000, 6) && v4([0x45, 0], 0, 6));
-        assert!(
-            !v4([0x46, 0], 0, 6)
-                && !v4([0x45, 0], 0x2000, 6)
-                && !v4([0x45, 0], 1, 6)
-                && !v4([0x45, 0], 0, 17)
-        );
+        let (tcp, udp) = (Some(Transport::Tcp), Some(Transport::Udp));
+        assert_eq!((v4([0x45, 8], 0x4000, 6), v4([0x45, 0], 0, 17)), (tcp, udp));
+        let others =
+            [v4([0x46, 0], 0, 6), v4([0x45, 0], 0x2000, 6), v4([0x45, 0], 1, 6), v4([0x45, 0], 0, 1)];
+        assert_eq!(others, [None; 4]);
         let v6 = |first: [u8; 2], next: u8| {
             let mut head = [0; 20];
             head[0] = u16::from_ne_bytes(first);
             head[3] = u16::from_ne_bytes([next, 64]);
-            is_plain_v6(&head)
+            plain_v6(&head)
         };
-        assert!(v6([0x60, 0], 6) && v6([0x6b, 0xff], 6));
-        assert!(!v6([0x45, 0], 6) && !v6([0x60, 0], 17) && !v6([0x60, 0], 0));
+        assert_eq!((v6([0x60, 0], 6), v6([0x6b, 0xff], 6), v6([0x60, 0], 17)), (tcp, tcp, udp));
+        assert_eq!([v6([0x45, 0], 6), v6([0x60, 0], 58), v6([0x60, 0], 0)], [None; 3]);
     }
 
     #[test]

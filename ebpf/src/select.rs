@@ -55,7 +55,8 @@
 //!   being recorded until the table is full, and then to `previous`.
 //!
 //! What is not promised: a SYN that is forged or repeated just when the slot has opened, for a flow not yet heard of
-//! since, looks like a new flow. It is followed by whoever is first recorded.
+//! since, looks like a new flow. It is followed by whoever is first recorded. And a flow of which nothing but a FIN, an
+//! RST or a SYN-ACK is heard while its slot is open has not been heard of.
 
 use lb_abi::{
     backend::{BackendEntry, DOWN, PRESENT},
@@ -63,6 +64,7 @@ use lb_abi::{
     counter::FlowEvent,
     flow::{CLOSING, FlowKey, FlowRecord, Inserts},
     slot::{CHANGED_AT_MASK, GRACE_TICKS, Phase, Slot},
+    tag::FlowTag,
 };
 
 use crate::{
@@ -121,7 +123,7 @@ impl Stage {
 
     /// Whether a packet without a record may begin one.
     #[inline(always)]
-    const fn records(self) -> bool {
+    pub const fn records(self) -> bool {
         matches!(self, Self::Opening | Self::Running | Self::Datagram)
     }
 }
@@ -168,23 +170,35 @@ impl Pick {
 
 /// The backend of a packet whose slot moves. `idle`: ticks that the VIP remembers a flow without packets.
 #[inline(always)]
-pub fn pick_moving<E: Env>(env: &E, flow: &FlowKey, idle: u32, stage: Stage, slot: Slot) -> Pick {
+pub fn pick_moving<E: Env>(
+    env: &E,
+    flow: &FlowKey,
+    tag: FlowTag,
+    idle: u32,
+    stage: Stage,
+    slot: Slot,
+) -> Pick {
+    let cell = env.flow(flow, tag);
+    if cell.is_none() && matches!(slot.phase(), Phase::Closed) {
+        // As below, without a look at the clock.
+        env.count_flow(FlowEvent::UnrecordedToOwner);
+        return Pick::of(slot.owner());
+    }
     let now = env.now_ticks();
-    let cell = env.flow(flow);
     if let Some(cell) = &cell {
         let record = cell.load();
         if lives(record, slot, idle, now) {
             return follow(env, cell, record, stage, slot, now);
         }
     }
-    begin(env, flow, idle, stage, slot, now, cell)
+    begin(env, (flow, tag), idle, stage, slot, now, cell)
 }
 
-/// The record is of the slot's epoch and its last packet no older than the idle time. Another core's clock may be
-/// a tick ahead of ours.
+/// There is a record, it is of the slot's epoch, and its last packet no older than the idle time. Another core's clock
+/// may be a tick ahead of ours.
 #[inline(always)]
 const fn lives(record: FlowRecord, slot: Slot, idle: u32, now: u32) -> bool {
-    record.epoch == slot.epoch() && since(record.seen, now) <= idle
+    record.backend != 0 && record.epoch == slot.epoch() && since(record.seen, now) <= idle
 }
 
 /// Ticks since `then`; 0 where the clock that said so is ahead of ours.
@@ -212,19 +226,18 @@ fn follow<E: Env>(
     let home = standing(env.backend(record.backend));
     let reopened = matches!(stage, Stage::Opening) && record.state & CLOSING != 0;
     let owner = slot.owner();
-    let owner_up = is_up(env, owner);
     // A reopened flow stays where it was if its new owner takes nothing.
-    let stays = matches!(home, Standing::Up) && !(reopened && owner_up);
-    if stays || !owner_up {
+    let stays = matches!(home, Standing::Up) && (!reopened || !is_up(env, owner));
+    if stays || !is_up(env, owner) {
         if record.seen != now && !matches!(stage, Stage::Reported) {
             cell.touch(now);
         }
-        // Nobody takes over: the record stays as it is, for when its backend returns; the packet is the owner's loss.
-        let id = if stays { record.backend } else { owner };
         if stays {
             env.count_flow(FlowEvent::Followed);
+            return Pick::of(record.backend);
         }
-        return Pick::of(id);
+        // Nobody takes over: the record stays as it is, for when its backend returns; the packet is the owner's loss.
+        return Pick::of(owner);
     }
     env.count_flow(match home {
         Standing::Up => FlowEvent::Recorded,
@@ -243,7 +256,7 @@ fn follow<E: Env>(
 #[inline(always)]
 fn begin<E: Env>(
     env: &E,
-    flow: &FlowKey,
+    (flow, tag): (&FlowKey, FlowTag),
     idle: u32,
     stage: Stage,
     slot: Slot,
@@ -278,7 +291,7 @@ fn begin<E: Env>(
         return Pick::of(id);
     }
     let record = FlowRecord { backend: id, epoch: slot.epoch(), state: 0, seen: now };
-    let refused = match write(env, flow, slot, record, cell) {
+    let refused = match write(env, flow, tag, slot, record, cell) {
         Ok(()) => {
             env.count_flow(FlowEvent::Recorded);
             return Pick { id, recorded: true };
@@ -286,12 +299,13 @@ fn begin<E: Env>(
         Err(refused) => refused,
     };
     if matches!(refused, FlowEvent::InsertRefused)
-        && let Some(cell) = env.flow(flow)
+        && let Some(cell) = env.flow(flow, tag)
     {
-        // Another core was faster with a packet of the same flow.
+        // Another core was faster with a packet of the same flow, in this very moment: its record is as fresh as ours.
         let record = cell.load();
-        if lives(record, slot, idle, now) {
-            return follow(env, &cell, record, stage, slot, now);
+        if record.epoch == slot.epoch() && is_up(env, record.backend) {
+            env.count_flow(FlowEvent::Followed);
+            return Pick::of(record.backend);
         }
     }
     env.count_flow(refused);
@@ -316,6 +330,7 @@ fn is_window_open<E: Env>(env: &E, idle: u32, slot: Slot, now: u32) -> bool {
 fn write<E: Env>(
     env: &E,
     flow: &FlowKey,
+    tag: FlowTag,
     slot: Slot,
     record: FlowRecord,
     cell: Option<impl FlowCell>,
@@ -324,6 +339,9 @@ fn write<E: Env>(
         return Err(FlowEvent::InsertPaused);
     }
     if let Some(cell) = cell {
+        if cell.load().backend == 0 {
+            return if cell.begin(record) { Ok(()) } else { Err(FlowEvent::InsertRefused) };
+        }
         cell.store(record);
         return Ok(());
     }
@@ -334,7 +352,7 @@ fn write<E: Env>(
         return Err(FlowEvent::BudgetSpent);
     }
     env.keep_inserts(Inserts { tick, spent: spent + 1 });
-    env.record(flow, record).ok_or(FlowEvent::InsertRefused)
+    env.record(flow, tag, record).ok_or(FlowEvent::InsertRefused)
 }
 
 /// Ticks since the slot changed; 0 where control's clock is ahead of ours.
@@ -364,7 +382,7 @@ mod tests {
 
     #[test]
     fn a_clock_a_tick_ahead_makes_nothing_old() {
-        let record = FlowRecord { seen: 101, ..FlowRecord::default() };
+        let record = FlowRecord { backend: 1, seen: 101, ..FlowRecord::default() };
         let slot = Slot::new(1, 2, Phase::Open, 0, 101);
         assert!(lives(record, slot, 10, 100));
         assert!(lives(record, slot, 10, 111));

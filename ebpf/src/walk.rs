@@ -26,8 +26,8 @@ use crate::{
 /// Parts of the path that few packets need, asked of the surroundings like [`Env`]: in the kernel all but one are
 /// functions of their own, which the verifier looks at once and not for each way that leads there.
 ///
-/// None of them calls another: frames of functions that call each other add up. So what stands behind them knows
-/// [`Env`] alone.
+/// None of them calls another, but for two small ones that look after the table of flows: frames of functions that call
+/// each other add up. So what stands behind them knows [`Env`] alone.
 pub trait Walk: Env + Sized {
     /// As [`directory::locate`].
     #[inline(always)]
@@ -74,7 +74,7 @@ pub trait Walk: Env + Sized {
     /// As [`select::pick_moving`].
     #[inline(always)]
     fn pick_moving(&self, flow: &Flow, idle: u32, stage: Stage, slot: Slot) -> Pick {
-        select::pick_moving(self, &flow.key(), idle, stage, slot)
+        select::pick_moving(self, &flow.key(), flow.tag(&self.tag_keys()), idle, stage, slot)
     }
     /// As [`hop::find`].
     #[inline(always)]

@@ -100,11 +100,11 @@ impl<K: Traced> Notes for InMap<'_, K> {
     #[inline(always)]
     fn pick_moving<E: Env>(&self, _: &E, flow: &Flow, idle: u32, stage: Stage, slot: Slot) -> Pick {
         apart::ask_moving(K::ROOM, flow);
-        let (slot, idle, stage) = (slot.0, idle as u64, stage as u64);
+        let (tag, rest) = (apart::tag(flow), apart::moving(idle, stage));
         apart::pick_of(if K::LIVE {
-            lb_pick_moving_live(slot, idle, stage)
+            lb_pick_moving_live(slot.0, tag, rest)
         } else {
-            lb_pick_moving_dry(slot, idle, stage)
+            lb_pick_moving_dry(slot.0, tag, rest)
         })
     }
 
@@ -157,24 +157,24 @@ impl<K: Traced> Notes for InMap<'_, K> {
 /// `lb_pick_moving`, live.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn lb_pick_moving_live(slot: u64, idle: u64, stage: u64) -> u64 {
-    pick_moving::<Live>(slot, idle, stage)
+extern "C" fn lb_pick_moving_live(slot: u64, tag: u64, rest: u64) -> u64 {
+    pick_moving::<Live>(slot, tag, rest)
 }
 
 /// `lb_pick_moving`, dry.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn lb_pick_moving_dry(slot: u64, idle: u64, stage: u64) -> u64 {
-    pick_moving::<Dry>(slot, idle, stage)
+extern "C" fn lb_pick_moving_dry(slot: u64, tag: u64, rest: u64) -> u64 {
+    pick_moving::<Dry>(slot, tag, rest)
 }
 
 #[inline(always)]
-fn pick_moving<K: Traced>(slot: u64, idle: u64, stage: u64) -> u64 {
+fn pick_moving<K: Traced>(slot: u64, tag: u64, rest: u64) -> u64 {
     // Nothing but maps is asked.
     let nothing = XdpContext::new(ptr::null_mut());
     let Some(trace) = InMap::<K>::of(&nothing) else { return 0 };
     let kernel = Kernel::within(&nothing, K::ROOM);
-    apart::pick_moving(&Witness::<_, _, K>::new(&kernel, &trace), K::ROOM, slot, idle, stage)
+    apart::pick_moving(&Witness::<_, _, K>::new(&kernel, &trace), K::ROOM, slot, tag, rest)
 }
 
 /// `lb_find_hop`, live.

@@ -65,6 +65,7 @@ mod tests {
         meta::Meta,
         reason::Reason,
         slot::Slot,
+        tag::FlowTag,
         vip::{VipEntry, VipKey},
     };
 
@@ -113,11 +114,11 @@ mod tests {
             None
         }
 
-        fn flow(&self, _: &FlowKey) -> Option<impl FlowCell> {
+        fn flow(&self, _: &FlowKey, _: FlowTag) -> Option<impl FlowCell> {
             None::<NoRecord>
         }
 
-        fn record(&self, _: &FlowKey, _: FlowRecord) -> Option<()> {
+        fn record(&self, _: &FlowKey, _: FlowTag, _: FlowRecord) -> Option<()> {
             None
         }
 

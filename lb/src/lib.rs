@@ -5,7 +5,8 @@
 //!   save `ring`, `sys` and `steering`.
 //! - `steering` and `worker` never import each other; `control` carries what one needs of the other.
 //! - `model`, `config` and `metrics` import nothing of the rest.
-//! - No lock and no atomic read-modify-write per request on a worker; counters have one writer each.
+//! - No lock and no atomic read-modify-write per request on a worker, save the bucket of one under a rate limit, and the shelf
+//!   for one that takes its connection from there instead of dialling; counters have one writer each.
 //! - `unsafe` stands only in `ring`, `sys` and `steering::maps`.
 
 pub mod admin;
@@ -13,6 +14,7 @@ pub mod balance;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod generations;
 pub mod health;
 pub mod keepalive;
 pub mod l7;
@@ -20,6 +22,7 @@ pub mod limits;
 pub mod log;
 pub mod metrics;
 pub mod model;
+pub mod names;
 pub mod relay;
 pub mod ring;
 pub mod steering;

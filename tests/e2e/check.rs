@@ -33,6 +33,18 @@ pool = "dns"
 backends = ["10.0.0.53"]
 "#;
 
+/// A name that nobody answers for.
+const NAMED: &str = r#"version = 1
+[dns]
+servers = ["127.0.0.1:9"]
+[listener.l]
+bind = ["127.0.0.1:8080"]
+protocol = "http"
+pool = "p"
+[pool.p]
+backends = ["a.internal:80"]
+"#;
+
 /// Line of each mistake, and a word its message must hold.
 const MISTAKES: [(usize, &str); 5] = [(5, "bind"), (11, "path"), (12, "nowhere"), (16, "every"), (21, "nat")];
 
@@ -68,6 +80,10 @@ fn exit_codes_tell_good_refused_and_misused() {
         fs::write(&file, "version = 1\n[pool.a]\nbackends = [\"127.0.0.1:1\"]\n")?;
         let good = verb(host, &["check", "--config", &file.display().to_string()])?;
         ensure!(good.code == 0, "{good:?}");
+        let named = scene.directory().join("named.toml");
+        fs::write(&named, NAMED)?;
+        let resolved = verb(host, &["check", "--resolve", "--config", &named.display().to_string()])?;
+        ensure!(resolved.code == 0 && resolved.stderr.contains("a.internal:80"), "{resolved:?}");
         let absent = verb(host, &["check", "--config", "/nonexistent/lb.toml"])?;
         ensure!(absent.code == 1 && absent.stderr.contains("/nonexistent/lb.toml"), "{absent:?}");
         for misuse in [&["check", "--confg", "x"][..], &["show", "everything"], &["frobnicate"]] {

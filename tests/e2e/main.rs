@@ -3,22 +3,34 @@
 //! Every test stands in a scene of its own, one at a time, and ends with the proof that nothing is left of it.
 
 mod arms;
+mod balance;
 mod capture;
+mod change;
 mod check;
+mod checks;
 mod choose;
+mod clients;
 mod cookies;
+mod crowd;
+mod datagrams;
 mod drain;
 mod harness;
 mod health;
 mod hotplug;
 mod http;
+mod http_limits;
 mod lifecycle;
 mod limit;
 mod log;
+mod names;
 mod nat;
+mod outlier;
+mod passthrough;
+mod proxied;
 mod quic;
 mod quickstart;
 mod ranges;
+mod redis;
 mod relay;
 mod routes;
 mod spread;

@@ -313,8 +313,12 @@ impl Clients {
             } else {
                 self.judge(run, client, packet, to, began_ms);
             }
-            client.heard_at_ms = began_ms;
-            client.heard_at = began;
+            // What ends a flow begins no record: where it has none, the slot has not heard of it.
+            let is_remembered = !is_moving || live.is_some() || packet.stage.records();
+            if is_remembered {
+                client.heard_at_ms = began_ms;
+                client.heard_at = began;
+            }
         }
         if client.under_way == 0 {
             client.overlaps = false;

@@ -12,6 +12,7 @@ use lb_abi::{
     meta::Meta,
     reason::Reason,
     slot::{Phase, Slot},
+    tag::FlowTag,
     vip::{VipEntry, VipKey},
 };
 use lb_ebpf::{
@@ -109,7 +110,7 @@ impl Env for Core<'_> {
         self.run.maps.backends.get(usize::from(id)).map(Cell::get)
     }
 
-    fn flow(&self, key: &FlowKey) -> Option<impl FlowCell> {
+    fn flow(&self, key: &FlowKey, _: FlowTag) -> Option<impl FlowCell> {
         self.run.pause();
         if self.is(Mutant::SynReadsNothing) && self.stage == Stage::Opening {
             return None;
@@ -117,21 +118,24 @@ impl Env for Core<'_> {
         self.run.maps.flows.find(key).map(|place| Held { core: self, place })
     }
 
-    fn record(&self, key: &FlowKey, record: FlowRecord) -> Option<()> {
+    fn record(&self, key: &FlowKey, _: FlowTag, record: FlowRecord) -> Option<()> {
         self.run.pause();
         let flows = &self.run.maps.flows;
         if self.is(Mutant::InsertLost) && self.run.rng.one_in(4) {
             return Some(());
         }
-        if let Some(()) = flows.insert(key, record) {
-            return Some(());
-        }
-        if self.is(Mutant::Evicts) && flows.find(key).is_none() {
-            let keys = flows.keys();
-            flows.remove(&keys[self.run.rng.within(0, keys.len() as u64) as usize]);
-            return flows.insert(key, record);
-        }
-        None
+        let place = match flows.take(key) {
+            None if self.is(Mutant::Evicts) && flows.find(key).is_none() => {
+                let keys = flows.keys();
+                flows.remove(&keys[self.run.rng.within(0, keys.len() as u64) as usize]);
+                flows.take(key)
+            }
+            place => place,
+        }?;
+        self.run.pause();
+        // Whoever found the place meanwhile has begun the record.
+        let cell = flows.at(place);
+        (cell.get() == 0).then(|| cell.set(record.to_word()))
     }
 
     fn link(&self, _: u32) -> Option<&LinkEntry> {
@@ -221,6 +225,15 @@ impl FlowCell for Held<'_> {
     fn store(&self, record: FlowRecord) {
         self.core.run.pause();
         self.write(record);
+    }
+
+    fn begin(&self, record: FlowRecord) -> bool {
+        self.core.run.pause();
+        let begins = self.read().backend == 0;
+        if begins {
+            self.write(record);
+        }
+        begins
     }
 
     fn touch(&self, seen: u32) {

@@ -1,5 +1,6 @@
 //! The maps as the kernel has them, cell by cell: an array's word is read and stored whole, a hash map's entry is
-//! replaced whole, and the place of a deleted record is the next flow's at once, while a program may still hold it.
+//! replaced whole, a flow's place is taken before its record is written, and the place of a deleted record is the next
+//! flow's at once, while a program may still hold it.
 
 use std::{
     cell::{Cell, RefCell},
@@ -50,20 +51,20 @@ impl Flows {
         &self.places[place]
     }
 
-    /// Only over nothing.
-    pub(crate) fn insert(&self, key: &FlowKey, record: FlowRecord) -> Option<()> {
+    /// A place for a flow that has none. Its record is none until it is written.
+    pub(crate) fn take(&self, key: &FlowKey) -> Option<Place> {
         let mut by_key = self.by_key.borrow_mut();
         if by_key.contains_key(key) {
             return None;
         }
         let place = self.free.borrow_mut().pop()?;
-        self.places[place].set(record.to_word());
         by_key.insert(*key, place);
-        Some(())
+        Some(place)
     }
 
     pub(crate) fn remove(&self, key: &FlowKey) {
         if let Some(place) = self.by_key.borrow_mut().remove(key) {
+            self.places[place].set(0);
             self.free.borrow_mut().push(place);
         }
     }
@@ -139,7 +140,8 @@ impl Maps {
     pub(crate) fn live(&self, key: &FlowKey, now: u32) -> Option<FlowRecord> {
         let (slot, vip) = self.slot_of(key)?;
         let record = FlowRecord::from_word(self.flows.at(self.flows.find(key)?).get());
-        let is_live = slot.phase() != Phase::Settled
+        let is_live = record.backend != 0
+            && slot.phase() != Phase::Settled
             && record.epoch == slot.epoch()
             && now.wrapping_sub(record.seen) as i32 <= vip.flow_idle_ticks as i32;
         is_live.then_some(record)

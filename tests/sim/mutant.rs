@@ -30,16 +30,16 @@ pub(crate) enum Mutant {
 impl Mutant {
     /// All, each with a seed that found it once. Another will, when what happens under that seed has changed.
     pub(crate) const ALL: [(Self, u64); 11] = [
-        (Self::EpochIgnored, 12),
+        (Self::EpochIgnored, 19),
         (Self::SynReadsNothing, 1),
         (Self::PreviousIgnored, 1),
         (Self::Evicts, 1),
         (Self::InsertLost, 1),
         (Self::RefusalUntold, 1),
-        (Self::FullUntold, 27),
+        (Self::FullUntold, 58),
         (Self::StraysUnseen, 1),
         (Self::LiveTakenForEnded, 1),
         (Self::NothingDeleted, 1),
-        (Self::IdsReusedEarly, 19),
+        (Self::IdsReusedEarly, 24),
     ];
 }

@@ -130,7 +130,9 @@ impl Operator {
         };
         let down = self.down.borrow();
         let is_up = |(id, weight): (&u16, &u16)| *weight > 0 && !down.contains(&BackendId(*id));
-        !self.is_behind.get() && self.daemon.borrow().is_some() && spec.members[pool].iter().any(is_up)
+        // An id that was given to another backend is down until the daemon is told of it.
+        let is_told = self.daemon.borrow().as_ref().is_some_and(|daemon| *daemon.down() == *down);
+        !self.is_behind.get() && is_told && spec.members[pool].iter().any(is_up)
     }
 
     /// A backend that is there and should not be.

@@ -200,6 +200,9 @@ impl Store for Hand<'_> {
             }
             let Some(place) = flows.find(&key) else { continue };
             let mut record = FlowRecord::from_word(flows.at(place).get());
+            if record.backend == 0 {
+                continue;
+            }
             if self.run.mutant == Some(Mutant::LiveTakenForEnded) {
                 record.seen = record.seen.wrapping_sub(1 << 20);
             }

@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::{
+    admin::Admin,
     curl::Curl,
     process::{self, Output, Process},
     scene::Scene,
@@ -184,6 +185,11 @@ impl<'a> Daemon<'a> {
     pub fn why(&self, flow: &str) -> Result<Value> {
         let text = self.ask(&["why", flow, "--json"])?;
         serde_json::from_str(&text).with_context(|| format!("not JSON: {text}"))
+    }
+
+    /// Its admin socket.
+    pub fn admin(&self) -> Admin {
+        Admin(self.admin.clone())
     }
 
     /// A verb of the command line, put to this daemon.

@@ -3,11 +3,13 @@
 //! What is made here is named after this process, goes away by `Drop` also when a test panics, and is looked
 //! for afterwards: see [`scene`]. Nothing here sleeps for a fixed time; see [`wait`].
 
+pub mod admin;
 pub mod arms;
 pub mod checksums;
 pub mod curl;
 pub mod daemon;
 pub mod flood;
+pub mod keepalive;
 pub mod leak;
 pub mod netns;
 pub mod nginx;
@@ -19,6 +21,7 @@ pub mod process;
 pub mod requirement;
 pub mod scene;
 pub mod topology;
+pub mod tunnel;
 pub mod udp;
 pub mod view;
 pub mod wait;

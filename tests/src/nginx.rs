@@ -19,6 +19,8 @@ use crate::{
 
 /// Port every nginx listens on, on all addresses of its host.
 pub const PORT: u16 = 80;
+/// Where a PROXY header stands in front of each connection.
+pub const INTRODUCED_PORT: u16 = 81;
 
 /// One nginx, named after its host; ends with SIGKILL when dropped.
 ///
@@ -98,11 +100,12 @@ http {{
   access_log {dir}/access line;
   server {{
     listen 0.0.0.0:{PORT}; listen [::]:{PORT} ipv6only=on;
+    listen 0.0.0.0:{INTRODUCED_PORT} proxy_protocol; listen [::]:{INTRODUCED_PORT} ipv6only=on proxy_protocol;
     root {root};
     add_header X-Backend {name} always;
     location / {{ return 200 "{name}\n"; }}
     location /echo {{
-      return 200 "name={name}\nmethod=$request_method\nuri=$request_uri\nhost=$http_host\nprotocol=$server_protocol\nx-forwarded-for=$http_x_forwarded_for\nx-forwarded-proto=$http_x_forwarded_proto\nx-forwarded-host=$http_x_forwarded_host\nx-forwarded-port=$http_x_forwarded_port\nforwarded=$http_forwarded\nx-request-id=$http_x_request_id\nx-env=$http_x_env\ncookie=$http_cookie\nvia=$http_via\nconnection=$http_connection\nkeep-alive=$http_keep_alive\nx-private=$http_x_private\nserial=$connection\nrequests=$connection_requests\nremote=$remote_addr\n";
+      return 200 "name={name}\nmethod=$request_method\nuri=$request_uri\nhost=$http_host\nprotocol=$server_protocol\nx-forwarded-for=$http_x_forwarded_for\nx-forwarded-proto=$http_x_forwarded_proto\nx-forwarded-host=$http_x_forwarded_host\nx-forwarded-port=$http_x_forwarded_port\nforwarded=$http_forwarded\nx-request-id=$http_x_request_id\nx-env=$http_x_env\ncookie=$http_cookie\nvia=$http_via\nconnection=$http_connection\nkeep-alive=$http_keep_alive\nx-private=$http_x_private\nserial=$connection\nrequests=$connection_requests\nremote=$remote_addr\nintroduced=$proxy_protocol_addr $proxy_protocol_server_port\n";
     }}
     location /files/ {{ }}
     location /slow/ {{ alias {root}/files/; limit_rate 1m; }}

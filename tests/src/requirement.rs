@@ -2,12 +2,13 @@
 
 use std::{
     env, fs,
+    path::Path,
     process::{Command, Output},
 };
 
 use crate::{daemon, xdp::kernel};
 
-/// Programs the tests run, with the Debian package that brings each.
+/// Programs that all of the tests run, with the Debian package that brings each.
 const PROGRAMS: [(&str, &str); 7] = [
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
@@ -67,6 +68,20 @@ pub fn is_there(program: &str, package: &str) -> bool {
         return true;
     }
     let missing = format!("{program} is not installed (Debian: apt-get install {package})");
+    assert!(env::var_os("CI").is_none(), "cannot run here, which is a failure under CI: {missing}");
+    eprintln!("SKIPPED: {missing}");
+    false
+}
+
+/// The same of a file.
+///
+/// # Panics
+/// It is not there, and the variable `CI` is set.
+pub fn is_file_there(file: &str, package: &str) -> bool {
+    if Path::new(file).exists() {
+        return true;
+    }
+    let missing = format!("{file} is not there (Debian: apt-get install {package})");
     assert!(env::var_os("CI").is_none(), "cannot run here, which is a failure under CI: {missing}");
     eprintln!("SKIPPED: {missing}");
     false

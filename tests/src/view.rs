@@ -83,7 +83,7 @@ impl Row {
     pub fn is_up(&self) -> Result<bool> {
         match self.text("state")? {
             "up" => Ok(true),
-            "down" => Ok(false),
+            "down" | "ejected" => Ok(false),
             other => bail!("state {other:?}"),
         }
     }

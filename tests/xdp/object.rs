@@ -92,6 +92,7 @@ fn loads_and_attaches_at_full_bounds() {
         names::MAP_BACKENDS,
         names::MAP_HOPS,
         names::MAP_FLOWS,
+        names::MAP_FLOW_KEYS,
         names::MAP_PROGRAMS,
         names::MAP_SYNS,
         names::MAP_INSERTS,

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use aya::{Ebpf, EbpfLoader, TestRun as _, TestRunOptions, maps::Array, programs::SchedClassifier};
 use lb_abi::{
     names,
-    probe::{PROBE_IPIP, PROBE_MARK, ProbeEntry},
+    probe::{PROBE_IPIP, PROBE_MARK, ProbeEntry, port_index},
 };
 use lb_tests::{
     packet::{ACK, Packet, SYN},
@@ -64,7 +64,16 @@ impl Bench {
 
     fn expect(&mut self, number: Option<u32>) {
         let mut ports = Array::<_, u32>::try_from(self.0.map_mut(names::MAP_PROBE_PORTS).unwrap()).unwrap();
-        ports.set(u32::from(PORT), number.map_or(0, |number| number + 1), 0).unwrap();
+        for is_udp in [false, true] {
+            ports.set(port_index(PORT, is_udp), number.map_or(0, |number| number + 1), 0).unwrap();
+        }
+    }
+
+    /// Only of one protocol.
+    fn expect_of(&mut self, is_udp: bool, number: u32) {
+        self.expect(None);
+        let mut ports = Array::<_, u32>::try_from(self.0.map_mut(names::MAP_PROBE_PORTS).unwrap()).unwrap();
+        ports.set(port_index(PORT, is_udp), number + 1, 0).unwrap();
     }
 
     fn run(&self, name: &str, frame: &[u8], mark: u32) -> (u32, Vec<u8>) {
@@ -109,6 +118,12 @@ fn a_marked_packet_goes_to_the_vip_on_its_backend() {
             }
             assert_eq!(bench.out(&sent, PROBE_MARK | number), (NEXT, expected.build()), "probe {number}");
         }
+        let sent = Packet::udp(OWN[family], BACKEND[family]).payload(20);
+        let mut expected = Packet::udp(OWN[family], VIP[family]).payload(20);
+        if number < 2 {
+            expected = expected.inside(OUTER[family], &unmapped(BACKEND[family]), 0);
+        }
+        assert_eq!(bench.out(&sent, PROBE_MARK | number), (NEXT, expected.build()), "probe {number}, UDP");
     }
 }
 
@@ -125,7 +140,6 @@ fn whatever_is_no_probe_leaves_as_it_is() {
             (packet(BACKEND[family]), PROBE_MARK | 0xffff, "no such probe"),
             (packet(BACKEND[family]), PROBE_MARK | (1 - number), "a probe of the other family"),
             (packet(elsewhere), PROBE_MARK | number, "another destination"),
-            (Packet::udp(OWN[family], BACKEND[family]), PROBE_MARK | number, "not TCP"),
         ] {
             assert_eq!(bench.out(&packet, mark), (NEXT, packet.build()), "{why}, family {family}");
         }
@@ -149,10 +163,17 @@ fn an_answer_comes_from_the_backend() {
             (Packet::tcp(VIP[family], other_port, ACK), "another port"),
             (Packet::tcp(other_source, OWN[family], ACK), "another source"),
             (Packet::tcp(BACKEND[family], OWN[family], ACK), "the backend itself"),
-            (Packet::udp(VIP[family], OWN[family]).payload(64), "not TCP"),
         ] {
             assert_eq!(bench.back(&packet), (NEXT, packet.build()), "{why}, probe {number}");
         }
+        let datagram = Packet::udp(VIP[family], OWN[family]).payload(64);
+        let home_datagram = Packet::udp(BACKEND[family], OWN[family]).payload(64);
+        bench.expect_of(true, number);
+        assert_eq!(bench.back(&answer), (NEXT, answer.build()), "a datagram is expected");
+        assert_eq!(bench.back(&datagram), (NEXT, home_datagram.build()), "probe {number}, UDP");
+        bench.expect_of(false, number);
+        assert_eq!(bench.back(&answer), (NEXT, home.build()), "a segment is expected");
+        assert_eq!(bench.back(&datagram), (NEXT, datagram.build()), "a segment is expected");
     }
 }
 

@@ -157,7 +157,7 @@ fn measure(context: &mut Context<'_>) -> Result<()> {
 fn once(bench: &mut Bench, case: &Case, repeat: u32) -> Result<f64> {
     if case.program == Program::Ingress {
         bench.write(&case.maps)?;
-        bench.forget_flows()?;
+        bench.forget_flows();
         bench.renew_budget()?;
         if case.is_remembered {
             bench.remember(&case.packet, case.flows, OTHER.id)?;

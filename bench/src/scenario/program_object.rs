@@ -17,7 +17,7 @@ use aya::{
     },
 };
 use ipnet::{IpNet, Ipv4Net};
-use lb::steering::maps::Lists;
+use lb::steering::maps::{Flows, Lists};
 use lb_abi::{
     ABI_VERSION,
     backend::{BackendEntry, PRESENT},
@@ -36,6 +36,7 @@ use lb_abi::{
     reason::Reason,
     slot::{Phase, Slot, ticks},
     source::{SourceKey, SourceTree, first_set},
+    tag::FlowTag,
     vip::{ECHO, FORWARD_NAT, VipEntry, VipKey},
 };
 use lb_tests::{
@@ -43,7 +44,7 @@ use lb_tests::{
     xdp::{
         directory::Directory,
         namespace,
-        world::{self, GUARD_KEY, LB0, VIP},
+        world::{self, GUARD_KEY, LB0, TAG_KEYS, VIP},
     },
 };
 
@@ -135,6 +136,7 @@ fn denied() -> Vec<IpNet> {
 pub(crate) struct Bench {
     object: Ebpf,
     wrapper: Ebpf,
+    flows: Flows,
     /// What stands in the table.
     slots: Option<Slots>,
     /// `lb_ingress` on `lb0`, while it is there.
@@ -160,7 +162,9 @@ impl Bench {
         for name in [bench::PROGRAM_WRAP, bench::PROGRAM_EMPTY, bench::PROGRAM_SWAP, bench::PROGRAM_SINK] {
             program(&mut wrapper, name)?.load().with_context(|| name)?;
         }
-        let mut this = Self { object, wrapper, slots: None, link: Some(link), sink_link: None };
+        let mut take = |name| object.take_map(name).context(name);
+        let flows = Flows::map(take(names::MAP_FLOWS)?, take(names::MAP_FLOW_KEYS)?)?;
+        let mut this = Self { object, wrapper, flows, slots: None, link: Some(link), sink_link: None };
         this.furnish()?;
         Ok(this)
     }
@@ -285,11 +289,10 @@ impl Bench {
     }
 
     /// Removes all flow records.
-    pub(crate) fn forget_flows(&mut self) -> Result<()> {
-        let mut flows =
-            HashMap::<_, FlowKey, FlowRecord>::try_from(map(&mut self.object, names::MAP_FLOWS)?)?;
-        let keys: Vec<_> = flows.keys().collect::<std::result::Result<_, _>>()?;
-        keys.iter().try_for_each(|key| Ok(flows.remove(key)?))
+    pub(crate) fn forget_flows(&self) {
+        let mut tags = Vec::new();
+        self.flows.for_each(&mut |key, _| tags.push(FlowTag::of(&TAG_KEYS, key)));
+        tags.into_iter().for_each(|tag| self.flows.remove(tag));
     }
 
     /// Removes all translated flows.
@@ -349,15 +352,18 @@ impl Bench {
     }
 
     /// Records the first `flows` flows of a packet, all with one backend.
-    pub(crate) fn remember(&mut self, packet: &Packet, flows: u32, backend: u16) -> Result<()> {
-        let mut map = HashMap::<_, FlowKey, FlowRecord>::try_from(map(&mut self.object, names::MAP_FLOWS)?)?;
+    pub(crate) fn remember(&self, packet: &Packet, flows: u32, backend: u16) -> Result<()> {
         let mut key = world::flow(packet);
         let [.., a, b, c, d] = key.source;
         let first = u32::from_be_bytes([a, b, c, d]);
         for at in 0..flows {
             key.source[12..].copy_from_slice(&first.wrapping_add(at).to_be_bytes());
             let seen = namespace::now_ticks();
-            map.insert(key, FlowRecord { backend, epoch: EPOCH, state: 0, seen }, 0)?;
+            let record = FlowRecord { backend, epoch: EPOCH, state: 0, seen };
+            ensure!(
+                self.flows.insert(&key, FlowTag::of(&TAG_KEYS, &key), record),
+                "no room for flow {at} of {flows}"
+            );
         }
         Ok(())
     }

@@ -25,8 +25,9 @@ pub const TABLE_LEN: u32 = 65_537;
 pub const TABLES_MAX: u32 = 64;
 /// All slots, in one memory-mapped array.
 pub const SLOTS_MAX: u32 = TABLE_LEN * TABLES_MAX;
-/// Flow records; they exist only for slots that are moving. Preallocated, never evicted: full means refuse.
-pub const FLOWS_MAX: u32 = 262_144;
+/// Buckets of four flow records; they exist only for slots that are moving. Made for 262 144 records, as they are
+/// seldom more than half full. Preallocated, never evicted: full means refuse.
+pub const FLOW_BUCKETS: u32 = 131_072;
 /// Sources whose new flows are counted; the one not seen for longest is forgotten first.
 pub const NEW_FLOWS_MAX: u32 = 131_072;
 /// Records that one core begins in one tick (134 ms), tried or written: some 60 000 a second, 2 % of a core.
@@ -44,6 +45,8 @@ pub const DENY_MAX: u32 = 1 << 20;
 pub const GUARD_BUCKETS: u32 = DENY_MAX / 4;
 /// Health probes that go a VIP's way: one for each backend.
 pub const PROBES_MAX: u32 = BACKENDS_MAX;
+/// Ports that a probe may be answered on: all of TCP, then all of UDP.
+pub const PROBE_PORTS: u32 = 2 << 16;
 /// ICMP errors of our own per core and tick (see [`crate::slot::TICK_SHIFT`]): some 1000 in a second.
 pub const ANSWERS_PER_TICK: u32 = 128;
 /// SYNs for no VIP that one core leaves to the kernel in one tick, some 1900 in a second, before it looks whether XDP

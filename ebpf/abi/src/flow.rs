@@ -1,8 +1,17 @@
 //! A flow and what is remembered of it, only while its slot is moving.
+//!
+//! Map `FLOWS` is a table of buckets that are a cache line each: four tags, and the four records that belong to them. A
+//! flow has two buckets; what begins a record takes the emptier one (Azar, Broder, Karlin, Upfal: "Balanced
+//! allocations", 1994), so that one flow in a hundred thousand finds no room where half of the places are taken. A tag
+//! stands for its flow: 64 bits under keys that nobody outside knows. What flow that was, map `FLOW_KEYS` says to
+//! people and to control, by the same place; packets write there and do not read.
+//!
+//! A place is taken by a compare-and-exchange of its tag, from zero. Then its key is written, and last its record: a
+//! record of zero is none yet. A record's place is given back in the other order, by control alone.
 
-use crate::be::Be16;
+use crate::{be::Be16, bounds::FLOW_BUCKETS};
 
-/// Key of map `FLOWS`: the 5-tuple as it came in.
+/// A flow: the 5-tuple as it came in. Key of the maps of translated flows.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FlowKey {
@@ -20,7 +29,22 @@ pub struct FlowKey {
     pub pad: [u8; 3],
 }
 
-/// Value of map `FLOWS`.
+/// Places of a bucket.
+pub const BUCKET_LEN: usize = 4;
+/// Value of map `FLOW_KEYS`, by place: a line of its own, too.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowName {
+    /// Who has the place.
+    pub key: FlowKey,
+    /// Zero.
+    pub pad: [u64; 3],
+}
+
+/// Value of map `FLOWS`: the tags of its places, and after them their records.
+pub type FlowBucket = [u64; 2 * BUCKET_LEN];
+
+/// What is remembered of a flow: a word of map `FLOWS`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlowRecord {
@@ -64,6 +88,8 @@ pub struct Inserts {
     pub spent: u32,
 }
 
+const _: () = assert!(FLOW_BUCKETS.is_power_of_two() && size_of::<FlowBucket>() == 64);
+const _: () = assert!(size_of::<FlowName>() == 64);
 const _: () = assert!(size_of::<FlowKey>() == 40);
 const _: () = assert!(size_of::<FlowRecord>() == 8);
 const _: () = assert!(size_of::<Inserts>() == 8);

@@ -36,8 +36,9 @@ pub mod source;
 pub mod spread;
 pub mod steer;
 pub mod subject;
+pub mod tag;
 pub mod trace;
 pub mod vip;
 
 /// Version of every layout and meaning in this crate.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 6;

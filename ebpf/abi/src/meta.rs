@@ -1,6 +1,6 @@
 //! What holds for the whole packet path.
 
-use crate::lengths::LISTS;
+use crate::{lengths::LISTS, tag::TagKeys};
 
 /// The one entry of map `META`, written last by control and read once per packet.
 #[repr(C)]
@@ -24,6 +24,8 @@ pub struct Meta {
     pub lengths: [u8; LISTS],
     /// Keys the fingerprints of map `GUARD`.
     pub guard_key: [u64; 2],
+    /// Keys what flows are found by in map `FLOWS`. It stays as long as the maps do.
+    pub tag_keys: TagKeys,
     /// See [`crate::activity::word`].
     pub activity: u32,
     /// Zero.
@@ -48,4 +50,4 @@ pub const FLAG_COOKIES: u32 = 1 << 24;
 /// Packets of listeners are spread over the workers' cores (see [`crate::spread`]).
 pub const FLAG_SPREAD: u32 = 1 << 25;
 
-const _: () = assert!(size_of::<Meta>() == 72);
+const _: () = assert!(size_of::<Meta>() == 104);

@@ -66,6 +66,8 @@ pub const MAP_METER: &str = "METER";
 pub const MAP_NEW_FLOWS: &str = "NEW_FLOWS";
 /// `HashMap<FlowKey, FlowRecord>`.
 pub const MAP_FLOWS: &str = "FLOWS";
+/// What flow a place of [`MAP_FLOWS`] is of.
+pub const MAP_FLOW_KEYS: &str = "FLOW_KEYS";
 /// `PerCpuArray<Inserts>`, one entry.
 pub const MAP_INSERTS: &str = "INSERTS";
 /// `Array<u32>`, one entry: tick at which a flow last could not be recorded. Written by packets, read by control.

@@ -30,3 +30,8 @@ pub const PROBE_MARK: u32 = 0x6c62_0000;
 pub const PROBE_NUMBER: u32 = 0xffff;
 
 const _: () = assert!(size_of::<ProbeEntry>() == 56);
+
+/// Index of a local port in map `PROBE_PORTS`: those of TCP, then those of UDP.
+pub const fn port_index(port: u16, is_udp: bool) -> u32 {
+    port as u32 | (is_udp as u32) << 16
+}

@@ -12,6 +12,7 @@ use lb_abi::{
     lengths::{DENY_V4, DENY_V6},
     reason::Reason,
     slot::Slot,
+    tag::FlowTag,
 };
 use lb_ebpf::{
     address::Address,
@@ -76,7 +77,7 @@ impl Walk for Kernel<'_> {
     #[inline(always)]
     fn pick_moving(&self, flow: &Flow, idle: u32, stage: Stage, slot: Slot) -> Pick {
         ask_moving(self.room, flow);
-        pick_of(lb_pick_moving(slot.0, idle as u64, stage as u64))
+        pick_of(lb_pick_moving(slot.0, tag(flow), moving(idle, stage)))
     }
 
     #[inline(always)]
@@ -148,8 +149,41 @@ extern "C" fn lb_source_table(high: u64, low: u64, vip: u64) -> u64 {
 /// [`select::pick_moving`] for the flow in map `MOVING`: the backend's id, and in bit 16 whether a record began.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn lb_pick_moving(slot: u64, idle: u64, stage: u64) -> u64 {
-    with_maps(|maps| pick_moving(maps, maps::ROOM, slot, idle, stage))
+extern "C" fn lb_pick_moving(slot: u64, tag: u64, rest: u64) -> u64 {
+    with_maps(|maps| pick_moving(maps, maps::ROOM, slot, tag, rest))
+}
+
+/// [`Flow::tag`] of a flow, in five parts: `rest` holds both ports and the protocol.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn lb_flow_tag(
+    source_high: u64,
+    source_low: u64,
+    destination_high: u64,
+    destination_low: u64,
+    rest: u64,
+) -> u64 {
+    let flow = Flow {
+        source: Address::of_halves(source_high, source_low),
+        destination: Address::of_halves(destination_high, destination_low),
+        ports: Ports { source: Be16(rest as u16), destination: Be16((rest >> 16) as u16) },
+        protocol: (rest >> 32) as u8,
+    };
+    with_maps(|maps| flow.tag(&maps.tag_keys()).0)
+}
+
+/// Asks for it.
+#[inline(always)]
+pub(crate) fn tag(flow: &Flow) -> u64 {
+    let (source, destination) = (flow.source.halves(), flow.destination.halves());
+    let ports = flow.ports.source.0 as u64 | (flow.ports.destination.0 as u64) << 16;
+    lb_flow_tag(source.0, source.1, destination.0, destination.1, ports | (flow.protocol as u64) << 32)
+}
+
+/// Idle time and stage in one number.
+#[inline(always)]
+pub(crate) const fn moving(idle: u32, stage: Stage) -> u64 {
+    idle as u64 | (stage as u64) << 32
 }
 
 /// Leaves a flow in map `MOVING`.
@@ -163,10 +197,10 @@ pub(crate) fn ask_moving(room: u32, flow: &Flow) {
 
 /// Answers for it, as a number.
 #[inline(always)]
-pub(crate) fn pick_moving<E: Env>(env: &E, room: u32, slot: u64, idle: u64, stage: u64) -> u64 {
+pub(crate) fn pick_moving<E: Env>(env: &E, room: u32, slot: u64, tag: u64, rest: u64) -> u64 {
     let Some(key) = maps::MOVING.get(room) else { return 0 };
-    let Pick { id, recorded } =
-        select::pick_moving(env, key, idle as u32, Stage::of_number(stage as u8), Slot(slot));
+    let (idle, stage) = (rest as u32, Stage::of_number((rest >> 32) as u8));
+    let Pick { id, recorded } = select::pick_moving(env, key, FlowTag(tag), idle, stage, Slot(slot));
     id as u64 | (recorded as u64) << 16
 }
 

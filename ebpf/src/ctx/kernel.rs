@@ -28,6 +28,7 @@ use lb_abi::{
     slot::{Slot, TICK_SHIFT},
     source::{SourceKey, SourceTree},
     spread::{Spread, port_bit},
+    tag::{FlowTag, TagKeys},
     vip::{VipEntry, VipKey},
 };
 use lb_ebpf::{
@@ -39,8 +40,8 @@ use lb_ebpf::{
 
 use super::{
     AF_INET, AF_INET6, add_one, add_traffic,
-    cells::{Left, Listed, Record},
-    count_drop,
+    cells::{Left, Listed},
+    count_drop, flows,
 };
 use crate::maps;
 
@@ -48,18 +49,20 @@ use crate::maps;
 pub(crate) struct Kernel<'a> {
     pub(super) ctx: &'a XdpContext,
     pub(super) room: u32,
+    /// It is a witness's, whose frames are large: what can be is called apart.
+    is_witnessed: bool,
 }
 
 impl<'a> Kernel<'a> {
     #[inline(always)]
     pub(crate) fn new(ctx: &'a XdpContext) -> Self {
-        Self::within(ctx, maps::ROOM)
+        Self { ctx, room: maps::ROOM, is_witnessed: false }
     }
 
-    /// In one of the rooms of a core.
+    /// A witness's, in one of the rooms of a core.
     #[inline(always)]
     pub(crate) fn within(ctx: &'a XdpContext, room: u32) -> Self {
-        Self { ctx, room }
+        Self { ctx, room, is_witnessed: true }
     }
 }
 
@@ -205,13 +208,22 @@ impl Env for Kernel<'_> {
     }
 
     #[inline(always)]
-    fn flow(&self, key: &FlowKey) -> Option<impl FlowCell> {
-        maps::FLOWS.get_ptr_mut(key).map(|record| Record(record.cast()))
+    fn tag_keys(&self) -> TagKeys {
+        maps::META.get(0).map_or_else(TagKeys::default, |meta| meta.tag_keys)
     }
 
     #[inline(always)]
-    fn record(&self, key: &FlowKey, record: FlowRecord) -> Option<()> {
-        maps::FLOWS.insert(key, record, BPF_NOEXIST).ok()
+    fn flow(&self, _: &FlowKey, tag: FlowTag) -> Option<impl FlowCell> {
+        if self.is_witnessed { flows::find_apart(tag) } else { flows::find(tag) }
+    }
+
+    #[inline(always)]
+    fn record(&self, _: &FlowKey, tag: FlowTag, record: FlowRecord) -> Option<()> {
+        if self.is_witnessed {
+            flows::begin_apart(self.room, tag, record)
+        } else {
+            flows::begin(self.room, tag, record)
+        }
     }
 
     #[inline(always)]
@@ -401,9 +413,6 @@ impl Env for Kernel<'_> {
         add_traffic(&maps::BACKEND_TRAFFIC, backend as u32, bytes, new_flow);
     }
 }
-
-/// Flag of an update that may not replace. Source: `BPF_NOEXIST` of linux/bpf.h.
-const BPF_NOEXIST: u64 = 1;
 
 #[inline(always)]
 pub(super) fn double_words(address: Address) -> [u32; 4] {

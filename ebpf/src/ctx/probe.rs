@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     bindings::{
-        BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_PSEUDO_HDR,
+        BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR,
         bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
     },
     helpers::generated as helpers,
@@ -10,12 +10,12 @@ use aya_ebpf::{
 };
 use lb_abi::{
     be::Be16,
-    probe::{PROBE_IPIP, PROBE_MARK, PROBE_NUMBER, ProbeEntry},
+    probe::{PROBE_IPIP, PROBE_MARK, PROBE_NUMBER, ProbeEntry, port_index},
 };
 use lb_ebpf::{
     address::Address,
     numbers::{ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Family, IPV4_LEN, IPV6_LEN},
-    probe::{difference, is_plain_v4, is_plain_v6, outer_v4, outer_v6},
+    probe::{Transport, difference, outer_v4, outer_v6, plain_v4, plain_v6},
 };
 
 use crate::maps;
@@ -31,7 +31,6 @@ const V4_SOURCE: usize = ETHERNET_LEN + 12;
 const V4_DESTINATION: usize = ETHERNET_LEN + 16;
 const V6_SOURCE: usize = ETHERNET_LEN + 8;
 const V6_DESTINATION: usize = ETHERNET_LEN + 24;
-const TCP_CHECK: usize = 16;
 
 /// A packet on its way out: nothing happens to one without the mark.
 #[inline(always)]
@@ -47,11 +46,12 @@ pub(crate) fn out(ctx: &TcContext) -> i32 {
         Family::V4 => {
             let Ok(head) = ctx.load::<[u16; 10]>(ETHERNET_LEN) else { return NEXT };
             let [.., d0, d1] = head;
-            if !is_plain_v4(&head) || [d0, d1] != backend.last_words() {
+            let Some(transport) = plain_v4(&head) else { return NEXT };
+            if [d0, d1] != backend.last_words() {
                 return NEXT;
             }
             // From here on a packet that is not changed whole is not sent: it would be for nobody.
-            if readdress_v4(ctx, V4_DESTINATION, backend, vip).is_none() {
+            if readdress_v4(ctx, transport, V4_DESTINATION, backend, vip).is_none() {
                 return DROP;
             }
             before_v4(ctx, entry, &head, backend).map_or(DROP, |()| NEXT)
@@ -59,10 +59,11 @@ pub(crate) fn out(ctx: &TcContext) -> i32 {
         Family::V6 => {
             let Ok(head) = ctx.load::<[u16; 20]>(ETHERNET_LEN) else { return NEXT };
             let [.., a, b, c, d, e, f, g, h] = head;
-            if !is_plain_v6(&head) || Address::v6([a, b, c, d, e, f, g, h]) != backend {
+            let Some(transport) = plain_v6(&head) else { return NEXT };
+            if Address::v6([a, b, c, d, e, f, g, h]) != backend {
                 return NEXT;
             }
-            if readdress_v6(ctx, V6_DESTINATION, backend, vip).is_none() {
+            if readdress_v6(ctx, transport, V6_DESTINATION, backend, vip).is_none() {
                 return DROP;
             }
             before_v6(ctx, entry, &head, backend).map_or(DROP, |()| NEXT)
@@ -76,49 +77,60 @@ pub(crate) fn back(ctx: &TcContext) -> i32 {
     let protocol = Be16(ctx.skb.protocol() as u16).host();
     if protocol == ETHERTYPE_IPV4 {
         let Ok(head) = ctx.load::<[u16; 12]>(ETHERNET_LEN) else { return NEXT };
-        let Some(entry) = expected(head[11]) else { return NEXT };
-        let [a, b, c, d, e, f, g, h, i, j, ..] = head;
+        let [a, b, c, d, e, f, g, h, i, j, _, port] = head;
+        let Some(transport) = plain_v4(&[a, b, c, d, e, f, g, h, i, j]) else { return NEXT };
+        let Some(entry) = expected(transport, port) else { return NEXT };
         let (vip, source) = (Address::new(entry.vip), Address::v4([g, h]));
-        if source != vip || !is_plain_v4(&[a, b, c, d, e, f, g, h, i, j]) {
+        if source != vip {
             return NEXT;
         }
-        return readdress_v4(ctx, V4_SOURCE, vip, Address::new(entry.backend)).map_or(DROP, |()| NEXT);
+        return readdress_v4(ctx, transport, V4_SOURCE, vip, Address::new(entry.backend))
+            .map_or(DROP, |()| NEXT);
     }
     if protocol != ETHERTYPE_IPV6 {
         return NEXT;
     }
-    let Ok(ports) = ctx.load::<[u16; 2]>(ETHERNET_LEN + IPV6_LEN) else { return NEXT };
-    let Some(entry) = expected(ports[1]) else { return NEXT };
     let Ok(head) = ctx.load::<[u16; 20]>(ETHERNET_LEN) else { return NEXT };
+    let Some(transport) = plain_v6(&head) else { return NEXT };
+    let Ok(ports) = ctx.load::<[u16; 2]>(ETHERNET_LEN + IPV6_LEN) else { return NEXT };
+    let Some(entry) = expected(transport, ports[1]) else { return NEXT };
     let [_, _, _, _, a, b, c, d, e, f, g, h, ..] = head;
     let (vip, source) = (Address::new(entry.vip), Address::v6([a, b, c, d, e, f, g, h]));
-    if source != vip || !is_plain_v6(&head) {
+    if source != vip {
         return NEXT;
     }
-    readdress_v6(ctx, V6_SOURCE, vip, Address::new(entry.backend)).map_or(DROP, |()| NEXT)
+    readdress_v6(ctx, transport, V6_SOURCE, vip, Address::new(entry.backend)).map_or(DROP, |()| NEXT)
 }
 
 /// The probe that expects an answer on this port, in network order.
 #[inline(always)]
-fn expected(port: u16) -> Option<&'static ProbeEntry> {
-    let number = maps::PROBE_PORTS.get(Be16(port).host() as u32).copied()?.checked_sub(1)?;
+fn expected(transport: Transport, port: u16) -> Option<&'static ProbeEntry> {
+    let index = port_index(Be16(port).host(), matches!(transport, Transport::Udp));
+    let number = maps::PROBE_PORTS.get(index).copied()?.checked_sub(1)?;
     maps::PROBES.get(number)
 }
 
 #[inline(always)]
-fn readdress_v4(ctx: &TcContext, at: usize, old: Address, new: Address) -> Option<()> {
+fn readdress_v4(ctx: &TcContext, transport: Transport, at: usize, old: Address, new: Address) -> Option<()> {
     let (old, new) = (u32::from_ne_bytes(old.last()), u32::from_ne_bytes(new.last()));
-    let flags = BPF_F_PSEUDO_HDR as u64 | 4;
-    ctx.l4_csum_replace(ETHERNET_LEN + IPV4_LEN + TCP_CHECK, old as u64, new as u64, flags).ok()?;
+    let flags = BPF_F_PSEUDO_HDR as u64 | may_be_absent(transport) | 4;
+    ctx.l4_csum_replace(ETHERNET_LEN + IPV4_LEN + transport.check(), old as u64, new as u64, flags).ok()?;
     ctx.l3_csum_replace(V4_CHECK, old as u64, new as u64, 4).ok()?;
     ctx.store(at, &new, 0).ok()
 }
 
+/// A datagram's checksum of zero is none, and stays so.
 #[inline(always)]
-fn readdress_v6(ctx: &TcContext, at: usize, old: Address, new: Address) -> Option<()> {
+fn may_be_absent(transport: Transport) -> u64 {
+    if matches!(transport, Transport::Udp) { BPF_F_MARK_MANGLED_0 as u64 } else { 0 }
+}
+
+#[inline(always)]
+fn readdress_v6(ctx: &TcContext, transport: Transport, at: usize, old: Address, new: Address) -> Option<()> {
     let difference = difference(old.words(), new.words());
-    let check = ETHERNET_LEN + IPV6_LEN + TCP_CHECK;
-    ctx.l4_csum_replace(check, 0, difference as u64, BPF_F_PSEUDO_HDR as u64).ok()?;
+    let check = ETHERNET_LEN + IPV6_LEN + transport.check();
+    let flags = BPF_F_PSEUDO_HDR as u64 | may_be_absent(transport);
+    ctx.l4_csum_replace(check, 0, difference as u64, flags).ok()?;
     // An IPv6 header has no checksum that would make up for its address: of a sum that the device took over the whole
     // packet, the helper has taken away what the address is about to add. Refused where there is no such sum.
     // SAFETY: the context is the kernel's.

@@ -48,6 +48,15 @@ impl<C: FlowCell, E: Env, N: Notes, K: Kind> FlowCell for Seen<'_, '_, C, E, N, 
     }
 
     #[inline(always)]
+    fn begin(&self, record: FlowRecord) -> bool {
+        let begins = if K::LIVE { self.cell.begin(record) } else { true };
+        if begins {
+            self.witness.left(record);
+        }
+        begins
+    }
+
+    #[inline(always)]
     fn touch(&self, seen: u32) {
         if K::LIVE {
             self.cell.touch(seen);

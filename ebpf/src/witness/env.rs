@@ -18,6 +18,7 @@ use lb_abi::{
     slot::Slot,
     source::{SourceKey, SourceTree},
     spread::Spread,
+    tag::{FlowTag, TagKeys},
     trace::{
         STEP_BACKEND, STEP_CLOCK, STEP_COUNTED, STEP_DENY_ASKED, STEP_NEW_FLOW, STEP_QUIC, STEP_RECORD_ASKED,
         STEP_RECORD_FOUND, STEP_ROUTE_ASKED, STEP_ROUTE_FOUND, STEP_SLOT, STEP_SPREAD, STEP_TRAFFIC,
@@ -175,22 +176,30 @@ impl<E: Env, N: Notes, K: Kind> Env for Witness<'_, E, N, K> {
     }
 
     #[inline(always)]
-    fn flow(&self, key: &FlowKey) -> Option<impl FlowCell> {
+    fn tag_keys(&self) -> TagKeys {
+        self.env.tag_keys()
+    }
+
+    #[inline(always)]
+    fn flow(&self, key: &FlowKey, tag: FlowTag) -> Option<impl FlowCell> {
         self.notes.change(|trace| trace.steps |= STEP_RECORD_ASKED);
-        let cell = self.env.flow(key)?;
+        let cell = self.env.flow(key, tag)?;
         let record = cell.load();
-        self.notes.change(|trace| {
-            trace.steps |= STEP_RECORD_FOUND;
-            trace.record_found = record;
-        });
+        // A place that another core takes at this moment has no record yet.
+        if record.backend != 0 {
+            self.notes.change(|trace| {
+                trace.steps |= STEP_RECORD_FOUND;
+                trace.record_found = record;
+            });
+        }
         Some(Seen { cell, witness: self })
     }
 
     #[inline(always)]
-    fn record(&self, key: &FlowKey, record: FlowRecord) -> Option<()> {
+    fn record(&self, key: &FlowKey, tag: FlowTag, record: FlowRecord) -> Option<()> {
         // Asked only, it is not known whether there is room: the answer is that of a table with some.
         if K::LIVE {
-            self.env.record(key, record)?;
+            self.env.record(key, tag, record)?;
         }
         self.left(record);
         Some(())

@@ -42,7 +42,7 @@ pub trait Notes {
     /// As [`crate::walk::Walk::pick_moving`].
     #[inline(always)]
     fn pick_moving<E: Env>(&self, witness: &E, flow: &Flow, idle: u32, stage: Stage, slot: Slot) -> Pick {
-        select::pick_moving(witness, &flow.key(), idle, stage, slot)
+        select::pick_moving(witness, &flow.key(), flow.tag(&witness.tag_keys()), idle, stage, slot)
     }
     /// As [`crate::walk::Walk::find_hop`].
     #[inline(always)]

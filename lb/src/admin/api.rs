@@ -1,11 +1,13 @@
-//! From a request's head to its answer. Knows no socket.
+//! From a request's head to what is asked, and to the answer of what only reads. Knows no socket.
 
 use hyper::{HeaderMap, Method, Uri, header::HOST};
 
 use super::{
-    answer::{Answer, error, json_answer},
+    answer::{Answer, TEXT, error, json_answer},
     capture::Wish,
-    metrics,
+    change::Asked,
+    endpoints::{self, Act, Resource},
+    generation_list, metrics, openapi,
     packets::Refusal,
     query::Query,
     show::{self, Readings, What},
@@ -15,7 +17,7 @@ use super::{
 };
 use crate::{
     metrics::encode,
-    model::{Question, RequestQuestion},
+    model::{Generation, Question, RequestQuestion},
 };
 
 /// Which door a request came in by.
@@ -27,43 +29,72 @@ pub enum Door {
     Tcp,
 }
 
+/// What is asked by a request that is answered.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Accepted {
+    /// Something is to be shown.
+    Read(Read),
+    /// Something is to be changed.
+    Change(Box<Asked>),
+}
+
+/// Something that is to be shown.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Read(Endpoint);
+
 /// What a path names.
 #[derive(Clone, Debug, PartialEq)]
 enum Endpoint {
     Status,
     Show(What),
+    Config,
+    Entry(String, String),
+    Generations,
+    Generation(Generation),
+    Openapi,
     Why(Box<Question>),
     WhyRequest(Box<RequestQuestion>),
     Capture(Box<Wish>),
     Metrics,
     Healthz,
-    Readyz,
+    Readyz(Door),
 }
 
 impl Endpoint {
-    fn find(door: Door, uri: &Uri, view: &View) -> Result<Self, Answer> {
-        let path = uri.path();
-        let unknown = || error(404, "not-found", "no such resource", path);
-        // All that show config, or packets.
-        if door == Door::Tcp && path.starts_with("/v1/") {
-            return Err(unknown());
-        }
-        Ok(match path {
-            "/metrics" => Self::Metrics,
-            "/healthz" => Self::Healthz,
-            "/readyz" => Self::Readyz,
-            "/v1/status" => Self::Status,
-            "/v1/why" => question(uri)?,
-            "/v1/capture" => {
+    fn of(act: Act, door: Door, caught: Vec<String>, uri: &Uri, view: &View) -> Result<Self, Answer> {
+        let unknown = || endpoints::unknown(uri.path());
+        let mut caught = caught.into_iter();
+        let mut next = || caught.next().ok_or_else(unknown);
+        Ok(match act {
+            Act::Metrics => Self::Metrics,
+            Act::Healthz => Self::Healthz,
+            Act::Readyz => Self::Readyz(door),
+            Act::Status => Self::Status,
+            Act::Show => Self::Show(next()?.parse().map_err(|()| unknown())?),
+            Act::Why => question(uri)?,
+            Act::Capture => {
                 let query = Query::parse(uri.query().unwrap_or_default())?;
                 Self::Capture(Box::new(Wish::parse(&query, view)?))
             }
-            path => {
-                let what = path.strip_prefix("/v1/show/").and_then(|name| name.parse().ok());
-                Self::Show(what.ok_or_else(unknown)?)
-            }
+            Act::Config => Self::Config,
+            Act::Entry => Self::Entry(next()?, next()?),
+            Act::Generations => Self::Generations,
+            Act::Openapi => Self::Openapi,
+            Act::Generation => Self::Generation(generation(&next()?)?),
+            // Changes, which are no endpoints to read.
+            _ => return Err(unknown()),
         })
     }
+}
+
+/// The number of a generation.
+///
+/// # Errors
+/// 404: no number, so no generation.
+pub(super) fn generation(text: &str) -> Result<Generation, Answer> {
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = text.parse().ok().filter(|_| is_number).map(Generation);
+    number.ok_or_else(|| error(404, "not-found", "no such generation", text))
 }
 
 /// About a packet or a request.
@@ -88,18 +119,15 @@ fn question(uri: &Uri) -> Result<Endpoint, Answer> {
     }
 }
 
-/// A request that may be answered.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Accepted(Endpoint);
-
-impl Accepted {
+impl Read {
     /// Whether the answer wants a reading of the packet path.
     pub fn needs_packets(&self) -> bool {
-        use Endpoint::{Healthz, Readyz, Show, WhyRequest};
-        !matches!(
-            self.0,
-            Healthz | Readyz | WhyRequest(_) | Show(What::Config | What::Flows) | Endpoint::Capture(_)
-        )
+        use Endpoint::{Metrics, Show, Status, Why};
+        match &self.0 {
+            Status | Metrics | Why(_) => true,
+            Show(what) => !matches!(what, What::Config | What::Flows | What::Generations),
+            _ => false,
+        }
     }
 
     /// Whether it wants the flow records.
@@ -122,12 +150,21 @@ impl Accepted {
             _ => None,
         }
     }
+
+    /// The generation that is asked for; its config is read elsewhere, by [`stored`].
+    pub fn generation(&self) -> Option<Generation> {
+        match self.0 {
+            Endpoint::Generation(generation) => Some(generation),
+            _ => None,
+        }
+    }
 }
 
 /// Whether this request is answered at all.
 ///
 /// # Errors
-/// The refusal to send: a foreign Host, an unknown path, another method than GET.
+/// The refusal to send: a foreign Host, an unknown path, another method than the path has, a change by the TCP
+/// endpoint, or one that cannot be meant.
 pub fn accept(
     door: Door,
     method: &Method,
@@ -138,17 +175,35 @@ pub fn accept(
     if door == Door::Tcp {
         check_host(uri, headers)?;
     }
-    let endpoint = Endpoint::find(door, uri, view)?;
-    if *method != Method::GET {
-        return Err(error(405, "method-not-allowed", "this resource can only be read: use GET", uri.path()));
+    let path = uri.path();
+    // All that show config, or packets, or change anything.
+    if door == Door::Tcp && path.starts_with("/v1/") {
+        return Err(match *method {
+            Method::GET | Method::HEAD => endpoints::unknown(path),
+            _ => error(403, "read-only", "nothing is changed by this endpoint: use the unix socket", path),
+        });
     }
-    Ok(Accepted(endpoint))
+    let (resource, caught) = Resource::find(path)?;
+    let operation = resource.operation(method, path)?;
+    if operation.is_change() {
+        return Ok(Accepted::Change(Box::new(Asked::read(operation, caught, uri, headers, view)?)));
+    }
+    Ok(Accepted::Read(Read(Endpoint::of(operation.act, door, caught, uri, view)?)))
 }
 
-/// The answer; `readings` hold what [`Accepted`] needs, as far as its owner answered.
-pub fn answer(accepted: Accepted, view: &View, readings: Readings<'_>) -> Answer {
+/// The answer to [`Read::generation`].
+pub(super) async fn stored(generation: Generation, view: &View) -> Answer {
+    match generation_list::document(view, generation).await {
+        Ok(Some(document)) => json_answer(200, &document),
+        Ok(None) => error(404, "not-found", "no such generation is kept", &generation.to_string()),
+        Err(message) => error(503, "generations", &message, &generation.to_string()),
+    }
+}
+
+/// The answer; `readings` hold what [`Read`] needs, as far as its owner answered.
+pub fn answer(read: Read, view: &View, readings: Readings<'_>) -> Answer {
     let packets = readings.packets;
-    match accepted.0 {
+    match read.0 {
         Endpoint::Status => json_answer(200, &status::render(view, packets)),
         Endpoint::Show(what) => json_answer(200, &show::render(what, view, readings)),
         Endpoint::Why(question) => match readings.why {
@@ -161,18 +216,40 @@ pub fn answer(accepted: Accepted, view: &View, readings: Readings<'_>) -> Answer
             }
             Err(refusal) => refused(refusal, "flow"),
         },
-        Endpoint::WhyRequest(question) => match why::request::render(view, &question) {
+        Endpoint::WhyRequest(question) => match why::route(view, &question) {
             Ok(document) => json_answer(200, &document),
             Err(refusal) => refused(&refusal, "request"),
         },
         // The server makes a stream of it; what is left is that there is no packet path.
         Endpoint::Capture(_) => error(422, "packet-path", "nothing of XDP runs here", "capture"),
         Endpoint::Metrics => {
-            Answer { status: 200, content_type: encode::CONTENT_TYPE, body: metrics::render(view, packets) }
+            let body = metrics::render(view, packets);
+            Answer { status: 200, content_type: encode::CONTENT_TYPE, body, fields: Vec::new() }
         }
         Endpoint::Healthz => text(200, "ok\n"),
-        Endpoint::Readyz if view.is_draining() => text(503, "draining\n"),
-        Endpoint::Readyz => text(200, "ready\n"),
+        Endpoint::Readyz(_) if view.is_draining() => text(503, "draining\n"),
+        Endpoint::Readyz(door) => match (&view.degraded, door) {
+            (None, _) => text(200, "ready\n"),
+            // What is wrong may quote the config.
+            (Some(_), Door::Tcp) => text(200, "ready, but degraded: lb status says why\n"),
+            (Some(why), Door::Unix) => text(200, &format!("ready, but degraded: {why}\n")),
+        },
+        Endpoint::Config => json_answer(200, &view.config.to_json()).with("etag", &view.etag),
+        Endpoint::Entry(table, name) => match endpoints::TABLES.contains(&&*table) {
+            true => match view.config.to_json().get(&table).and_then(|entries| entries.get(&name)) {
+                Some(entry) => json_answer(200, entry).with("etag", &view.etag),
+                None => error(404, "not-found", &format!("no {table} {name:?}"), &format!("{table}.{name}")),
+            },
+            false => error(404, "not-found", &format!("no entries of {table:?}"), &table),
+        },
+        Endpoint::Generations => {
+            json_answer(200, &show::render(What::Generations, view, Readings::default()))
+        }
+        Endpoint::Openapi => json_answer(200, &openapi::document()),
+        // The server reads it; what is left is that nobody did.
+        Endpoint::Generation(generation) => {
+            error(404, "not-found", "no such generation is kept", &generation.to_string())
+        }
     }
 }
 
@@ -217,7 +294,7 @@ fn is_local_name(host: &str) -> bool {
 }
 
 fn text(status: u16, body: &str) -> Answer {
-    Answer { status, content_type: "text/plain; charset=utf-8", body: body.to_owned() }
+    Answer { status, content_type: TEXT, body: body.to_owned(), fields: Vec::new() }
 }
 
 #[cfg(test)]
@@ -236,7 +313,8 @@ mod tests {
             headers.append(HOST, HeaderValue::from_static(host));
         }
         match accept(door, &method, &path.parse().unwrap(), &headers, &view) {
-            Ok(accepted) => answer(accepted, &view, Readings::default()),
+            Ok(Accepted::Read(read)) => answer(read, &view, Readings::default()),
+            Ok(Accepted::Change(asked)) => panic!("{asked:?}"),
             Err(refusal) => refusal,
         }
     }
@@ -314,7 +392,8 @@ mod tests {
         let view = fixture::view();
         let uri = "/v1/why?flow=udp+1.1.1.1:1+-%3E+2.2.2.2:2".parse().unwrap();
         let accepted = accept(Door::Unix, &Method::GET, &uri, &HeaderMap::new(), &view).unwrap();
-        let answer = answer(accepted, &view, Readings { why: Err(&failed), ..Readings::default() });
+        let Accepted::Read(read) = accepted else { panic!("{accepted:?}") };
+        let answer = answer(read, &view, Readings { why: Err(&failed), ..Readings::default() });
         assert_eq!((answer.status, &*code(&answer)), (503, "packet-path"));
     }
 
@@ -322,7 +401,55 @@ mod tests {
     fn a_draining_daemon_is_alive_but_not_ready() {
         let view = fixture::view();
         view.draining.store(true, std::sync::atomic::Ordering::Relaxed);
-        assert_eq!(answer(Accepted(Endpoint::Healthz), &view, Readings::default()).status, 200);
-        assert_eq!(answer(Accepted(Endpoint::Readyz), &view, Readings::default()).status, 503);
+        assert_eq!(answer(Read(Endpoint::Healthz), &view, Readings::default()).status, 200);
+        assert_eq!(answer(Read(Endpoint::Readyz(Door::Unix)), &view, Readings::default()).status, 503);
+    }
+
+    #[test]
+    fn a_degraded_daemon_is_ready_and_says_why_where_config_may_be_shown() {
+        let view = View { degraded: Some("lb.toml:3:1: secret words".to_owned()), ..fixture::view() };
+        let ready = |door| answer(Read(Endpoint::Readyz(door)), &view, Readings::default());
+        let (unix, tcp) = (ready(Door::Unix), ready(Door::Tcp));
+        assert_eq!((unix.status, &*unix.body), (200, "ready, but degraded: lb.toml:3:1: secret words\n"));
+        assert_eq!((tcp.status, &*tcp.body), (200, "ready, but degraded: lb status says why\n"));
+    }
+
+    #[test]
+    fn the_tcp_door_changes_nothing() {
+        for (method, path) in [
+            (Method::PUT, "/v1/config"),
+            (Method::PATCH, "/v1/config/pool/app"),
+            (Method::DELETE, "/v1/nothing"),
+            (Method::POST, "/v1/backends/app/127.0.0.1:9001/drain"),
+            (Method::OPTIONS, "/v1/config"),
+        ] {
+            let refused = ask(Door::Tcp, method, path, &["127.0.0.1:9900"]);
+            assert_eq!((refused.status, &*code(&refused)), (403, "read-only"), "{path}");
+        }
+        let refused = ask(Door::Tcp, Method::POST, "/metrics", &["127.0.0.1:9900"]);
+        assert_eq!((refused.status, &*refused.fields[0].1), (405, "GET, HEAD"));
+        assert_eq!(ask(Door::Tcp, Method::PUT, "/v1/config", &["evil.example"]).status, 421);
+        assert_eq!(ask(Door::Tcp, Method::HEAD, "/v1/config", &["127.0.0.1"]).status, 404);
+        assert_eq!(ask(Door::Tcp, Method::HEAD, "/metrics", &["127.0.0.1"]).status, 200);
+    }
+
+    #[test]
+    fn the_config_is_read_with_its_etag_whole_and_by_entry() {
+        let view = fixture::view();
+        let etag = vec![("etag", view.etag.to_string())];
+        let whole = ask(Door::Unix, Method::GET, "/v1/config", &[]);
+        assert_eq!((whole.status, &whole.fields), (200, &etag));
+        let document: Value = serde_json::from_str(&whole.body).unwrap();
+        assert_eq!(document, view.config.to_json());
+        assert_eq!(whole.body.trim_end(), document.to_string(), "canonical: keys in order, no spaces");
+        assert_eq!(view.etag, crate::admin::changes::Etag::of(&document));
+        let entry = ask(Door::Unix, Method::GET, "/v1/config/pool/app", &[]);
+        assert_eq!((entry.status, &entry.fields), (200, &etag));
+        assert_eq!(serde_json::from_str::<Value>(&entry.body).unwrap(), document["pool"]["app"]);
+        for path in ["/v1/config/pool/nope", "/v1/config/tls/app", "/v1/config/limits/rate", "/v1/config/x/y"]
+        {
+            let refused = ask(Door::Unix, Method::GET, path, &[]);
+            assert_eq!((refused.status, &*code(&refused)), (404, "not-found"), "{path}");
+        }
     }
 }

@@ -16,7 +16,7 @@ use crate::model::{Question, RequestQuestion};
 /// Longest silence of the daemon.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest answer taken.
-const ANSWER_BYTES_MAX: u64 = 256 << 20;
+pub(super) const ANSWER_BYTES_MAX: u64 = 256 << 20;
 /// Fields in an answer's head.
 const FIELDS_MAX: usize = 32;
 
@@ -31,7 +31,7 @@ pub fn get(socket: &Path, path: &str) -> Result<Value, String> {
     document(socket, status, body)
 }
 
-fn no_answer(socket: &Path, error: &io::Error) -> String {
+pub(super) fn no_answer(socket: &Path, error: &io::Error) -> String {
     let place = socket.display();
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
@@ -194,7 +194,7 @@ fn exchange(socket: &Path, path: &str) -> io::Result<Vec<u8>> {
 }
 
 /// Status and body. The server sends its length and closes, so the body is the rest, checked against the length.
-fn parse(answer: &[u8]) -> Option<(u16, &[u8])> {
+pub(super) fn parse(answer: &[u8]) -> Option<(u16, &[u8])> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut head = httparse::Response::new(&mut fields);
     let httparse::Status::Complete(length) = head.parse(answer).ok()? else { return None };

@@ -4,7 +4,11 @@ use lb_abi::reason::{Fate, Reason};
 use serde_json::{Map, Value, json};
 
 use super::{packets::Packets, view::View};
-use crate::model::reason::{CloseReason, Fault};
+use crate::{
+    config::ListenerSnapshot,
+    metrics::WorkerMetrics,
+    model::reason::{CloseReason, Fault},
+};
 
 /// Every reason there is, those that never came to pass too; packets' first, where there is a packet path.
 ///
@@ -19,27 +23,51 @@ pub(super) fn rows(view: &View, packets: Option<&Packets>) -> Vec<Value> {
                 "reason": reason.name(),
                 "count": count,
                 "interfaces": by_interface(packets, *reason),
+                "listeners": null,
                 "blame": null,
                 "meaning": reason.describe(),
             })
         })
     });
-    let worker = CloseReason::ALL.iter().map(|&reason| {
-        let count: u64 = view.workers.iter().map(|worker| worker.metrics.reason(reason).value()).sum();
-        json!({
-            "plane": "worker",
-            "reason": reason.name(),
-            "count": count,
-            "interfaces": null,
-            "blame": match reason.fault() {
-                Fault::Downstream => "downstream",
-                Fault::Upstream => "upstream",
-                Fault::Us => "us",
-            },
-            "meaning": reason.describe(),
-        })
+    let workers = |value: fn(&WorkerMetrics, CloseReason) -> u64, reason: CloseReason| -> u64 {
+        view.workers.iter().map(|worker| value(&worker.metrics, reason)).sum()
+    };
+    let closes = CloseReason::ALL.iter().map(|&reason| {
+        let count = workers(|metrics, reason| metrics.reason(reason).value(), reason);
+        of_worker("worker", reason, count, json!(by_listener(view, reason)))
     });
-    xdp.chain(worker).collect()
+    let datagrams = CloseReason::OF_DATAGRAMS.iter().map(|&reason| {
+        let count = workers(|metrics, reason| metrics.datagrams_dropped.of(reason).value(), reason);
+        of_worker("datagrams", reason, count, Value::Null)
+    });
+    xdp.chain(closes).chain(datagrams).collect()
+}
+
+fn of_worker(plane: &str, reason: CloseReason, count: u64, listeners: Value) -> Value {
+    json!({
+        "plane": plane,
+        "reason": reason.name(),
+        "count": count,
+        "interfaces": null,
+        "listeners": listeners,
+        "blame": match reason.fault() {
+            Fault::Downstream => "downstream",
+            Fault::Upstream => "upstream",
+            Fault::Us => "us",
+        },
+        "meaning": reason.describe(),
+    })
+}
+
+/// Those with a count.
+fn by_listener(view: &View, reason: CloseReason) -> Map<String, Value> {
+    let of = |listener: &ListenerSnapshot| {
+        let counts =
+            view.workers.iter().map(|worker| worker.metrics.listener(listener.id).reasons.of(reason).value());
+        let count: u64 = counts.sum();
+        (count > 0).then(|| (listener.name.to_string(), json!(count)))
+    };
+    view.snapshot.listeners.iter().filter_map(of).collect()
 }
 
 fn by_interface(packets: &Packets, reason: Reason) -> Map<String, Value> {
@@ -58,7 +86,7 @@ mod tests {
     #[test]
     fn there_are_no_packet_reasons_without_a_packet_path() {
         let view = fixture::view();
-        assert!(rows(&view, None).iter().all(|row| row["plane"] == "worker"));
+        assert!(rows(&view, None).iter().all(|row| row["plane"] != "xdp"));
         let all = rows(&view, Some(&fixture::packets()));
         assert!(all.iter().any(|row| row["reason"] == "mtu"));
         assert!(all.iter().all(|row| row["reason"] != "forwarded"), "what went well is no drop");

@@ -5,18 +5,23 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::{Arc, atomic::AtomicBool},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use super::{
+    changes::{Acknowledged, Applied, Author, Changes, Etag, OverrideView, Refusal, Wish},
+    generations::GenerationView,
     packets::{Flow, FlowList, Packets, SlotMove, SteerReport, TableDigest},
-    view::{View, WorkerView},
+    view::{CheckView, NameView, View, WorkerView},
 };
 use crate::{
     config::*,
     health::HealthTable,
-    metrics::{BACKENDS_MAX, ProbeMetrics, WorkerMetrics},
-    model::{BackendId, Generation, ListenerId, PoolId, RouteId, WorkerId},
+    keepalive::Shelf,
+    limits::Permits,
+    metrics::{BACKENDS_MAX, WorkerMetrics},
+    model::{BackendId, FoundBackend, Generation, ListenerId, PoolId, RouteId, WorkerId},
+    names::{Condition, Failure},
 };
 
 /// A directory of one test; gone with it.
@@ -50,23 +55,35 @@ fn address(port: u16) -> SocketAddr {
 }
 
 fn config() -> Config {
-    let backend =
-        |port| Backend { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), port: Some(port), weight: 1, server_id: None };
+    let backend = |port| Backend::at(IpAddr::V4(Ipv4Addr::LOCALHOST), Some(port));
     let health = Health {
-        tcp_port: None,
+        kind: CheckKind::Tcp,
+        port: None,
         every: Duration::from_secs(2),
+        recheck: None,
+        jitter: Duration::ZERO,
         timeout: Duration::from_secs(1),
         fall: 3,
         rise: 2,
     };
-    let pool = |backends, health| Pool { balance: None, backends, health, keepalive: Keepalive::default() };
-    let dns = Backend { ip: IpAddr::V4(Ipv4Addr::new(10, 0, 1, 53)), port: None, weight: 1, server_id: None };
+    let pool = |backends, health| Pool {
+        balance: None,
+        backends,
+        names: Vec::new(),
+        health,
+        keepalive: Keepalive::default(),
+        choosing: Choosing::default(),
+        proxy_protocol: None,
+    };
+    let dns = Backend::at(IpAddr::V4(Ipv4Addr::new(10, 0, 1, 53)), None);
     Config {
         runtime: Runtime { workers: Workers::Count(2) },
         xdp: None,
         admin: Admin { socket: PathBuf::from("/run/lb/admin.sock"), http: None },
         limits: Limits::default(),
+        programs_dir: None,
         state: State { dir: PathBuf::from("/var/lib/lb") },
+        dns: Dns::default(),
         access_log: None,
         vips: BTreeMap::from([(
             "dns".into(),
@@ -93,7 +110,11 @@ fn config() -> Config {
                 steer: Steer::Auto,
                 syn_cookies: SynCookies::Auto,
                 trusted_proxies: Vec::new(),
+                proxy_protocol: ProxyHeaders::Off,
                 forwarded: false,
+                connections: None,
+                idle: None,
+                replies: None,
             },
         )]),
         routes: BTreeMap::new(),
@@ -105,11 +126,14 @@ fn config() -> Config {
 }
 
 fn snapshot() -> Snapshot {
-    let backend = |id, name: &str, address| BackendSnapshot {
+    let backend = |id, name: &str, address: SocketAddr| BackendSnapshot {
         id: BackendId(id),
         name: name.into(),
-        address,
+        address: address.into(),
         weight: 1,
+        backup: false,
+        max_connections: None,
+        origin: None,
     };
     let keepalive = Keepalive::default();
     Snapshot {
@@ -125,7 +149,10 @@ fn snapshot() -> Snapshot {
             pool: Some(PoolId(0)),
             port: Some(8080),
             trusted_proxies: Vec::new(),
+            proxy_protocol: ProxyHeaders::Off,
             forwarded: false,
+            connections: None,
+            udp: Udp::default(),
             routes: vec![RouteId(0)],
         }],
         pools: vec![
@@ -136,13 +163,25 @@ fn snapshot() -> Snapshot {
                     backend(1, "127.0.0.1:9001", address(9001)),
                     backend(2, "127.0.0.1:9002", address(9002)),
                 ],
+                is_named: false,
                 keepalive,
+                balance: Balance::RoundRobin,
+                choosing: Choosing::default(),
+                secret: PoolSecret::default(),
+                sticky_secret: PoolSecret::default(),
+                proxy_protocol: None,
             },
             PoolSnapshot {
                 id: PoolId(1),
                 name: "dns".into(),
                 backends: vec![backend(3, "10.0.1.53", (Ipv4Addr::new(10, 0, 1, 53), 0).into())],
+                is_named: false,
                 keepalive,
+                balance: Balance::RoundRobin,
+                choosing: Choosing::default(),
+                secret: PoolSecret::default(),
+                sticky_secret: PoolSecret::default(),
+                proxy_protocol: None,
             },
         ],
         routes: vec![RouteSnapshot {
@@ -157,6 +196,7 @@ fn snapshot() -> Snapshot {
             response_headers: Arc::default(),
             timeout: Duration::from_secs(60),
             deadline: None,
+            policy: Arc::default(),
         }],
     }
 }
@@ -165,20 +205,93 @@ fn snapshot() -> Snapshot {
 pub(crate) fn view() -> View {
     let worker =
         |id| WorkerView { id: WorkerId(id), core: usize::from(id), metrics: Arc::new(WorkerMetrics::new()) };
+    let config = Arc::new(config());
     View {
         started: Instant::now(),
         config_path: Some(PathBuf::from("lb.toml")),
         config_digest: Some("00ff".to_owned()),
-        config: Arc::new(config()),
+        etag: Etag::of(&config.to_json()),
+        config,
         snapshot: Arc::new(snapshot()),
         workers: vec![worker(0), worker(1)],
         log: Arc::default(),
+        permits: Permits::new(BACKENDS_MAX, 2),
+        shelf: Arc::new(Shelf::new(BACKENDS_MAX)),
         health: Arc::new(HealthTable::new(BACKENDS_MAX)),
-        probes: vec![(BackendId(1), Arc::new(ProbeMetrics::default()))],
+        checks: Arc::new([(BackendId(1), CheckView { kind: Some("tcp"), ..CheckView::default() })].into()),
+        pools: Arc::new([("app".into(), Arc::default())].into()),
         warnings: vec!["no CAP_BPF: lb_steer is not attached".to_owned()],
         open_files: 20_512,
         packets: None,
-        draining: AtomicBool::new(false),
+        draining: Arc::new(AtomicBool::new(false)),
+        names: Arc::default(),
+        changes: None,
+        generations: Arc::default(),
+        documents: None,
+        overrides: Arc::default(),
+        degraded: None,
+        drift: None,
+    }
+}
+
+/// [`view`] with a control that answers by `script`; the wishes that it was asked, as they come.
+pub(crate) fn controlled(
+    script: impl Fn(&Wish) -> Result<Applied, Refusal> + Send + 'static,
+) -> (View, flume::Receiver<Wish>) {
+    let (changes, letters) = Changes::channel();
+    let (asked, wishes) = flume::unbounded();
+    std::thread::spawn(move || {
+        while let Ok((wish, reply)) = letters.recv() {
+            let answer = script(&wish);
+            drop(asked.send(wish));
+            drop(reply.send(answer));
+        }
+    });
+    (View { changes: Some(changes), ..view() }, wishes)
+}
+
+/// A change that went well.
+pub(crate) fn applied(wish: &Wish) -> Applied {
+    Applied {
+        generation: Generation(7),
+        took_ms: 4.25,
+        acknowledged: Acknowledged { workers: 2, maps: 1 },
+        changed: vec!["pool.app.backends".to_owned(), "route.api".to_owned()],
+        warnings: vec!["pool.dns has no health".to_owned()],
+        dry_run: wish.is_dry,
+        etag: Etag("e7".into()),
+    }
+}
+
+/// The second backend of [`view`], which an operator drained.
+pub(crate) fn drained() -> OverrideView {
+    OverrideView { pool: "app".into(), backend: "127.0.0.1:9002".into(), drained: true, weight: Some(3) }
+}
+
+/// Two generations, the newer one made by the API.
+pub(crate) fn generations() -> Arc<[GenerationView]> {
+    let generation = |number, seconds, by: &'static str, source: &str| GenerationView {
+        generation: Generation(number),
+        when: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds),
+        author: Author { by: by.into(), uid: (by == "api").then_some(0), pid: None },
+        source: source.to_owned(),
+        is_current: by == "api",
+        etag: Etag(format!("e{number}").into()),
+        changed: vec!["pool.app.backends".to_owned()],
+    };
+    [generation(1, 1_700_000_000, "api", "api"), generation(0, 1_600_000_000, "start", "lb.toml")].into()
+}
+
+/// A name that nobody has an answer for now.
+pub(crate) fn name() -> NameView {
+    NameView {
+        name: "app.internal:80".to_owned(),
+        pools: vec!["app".into()],
+        condition: Condition::Failing(Failure::TimedOut),
+        backends: vec![FoundBackend { address: address(80), weight: None, backup: false }],
+        answered: Some(Instant::now()),
+        due: Instant::now() + Duration::from_secs(9),
+        lookups: vec![("good", 5), ("timed-out", 3)],
     }
 }
 

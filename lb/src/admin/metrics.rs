@@ -13,12 +13,14 @@ use lb_abi::{
 };
 
 use super::{
+    health_metrics,
     packets::{Packets, TableDigest},
+    upstream_metrics::{self, Column},
     view::View,
 };
 use crate::{
     metrics::{
-        BackendMetrics, ListenerMetrics, ProbeMetrics, WorkerMetrics,
+        ListenerMetrics, WorkerMetrics,
         encode::{Encoder, Kind},
     },
     model::reason::CloseReason,
@@ -31,8 +33,10 @@ pub fn render(view: &View, packets: Option<&Packets>) -> String {
     workers(&mut encoder, view);
     access_log(&mut encoder, view);
     listeners(&mut encoder, view);
-    upstream(&mut encoder, view);
-    health(&mut encoder, view);
+    listener_reasons(&mut encoder, view);
+    upstream_metrics::upstream(&mut encoder, view);
+    health_metrics::health(&mut encoder, view);
+    names(&mut encoder, view);
     if let Some(packets) = packets {
         xdp(&mut encoder, packets);
         xdp_traffic(&mut encoder, view, packets);
@@ -69,10 +73,7 @@ fn access_log(encoder: &mut Encoder, view: &View) {
         .sample(&[], view.log.failed.value());
 }
 
-/// Name, help, and where to read it.
-type Column<T> = (&'static str, Kind, &'static str, fn(&T) -> u64);
-
-const WORKER: [Column<WorkerMetrics>; 10] = [
+const WORKER: [Column<WorkerMetrics>; 13] = [
     ("lb_worker_turns_total", Kind::Counter, "Loop turns.", |m| m.turns.value()),
     ("lb_worker_enters_total", Kind::Counter, "io_uring_enter calls.", |m| m.enters.value()),
     ("lb_worker_completions_total", Kind::Counter, "Completions reaped.", |m| m.completions.value()),
@@ -92,12 +93,30 @@ const WORKER: [Column<WorkerMetrics>; 10] = [
         m.pipes_refused.value()
     }),
     ("lb_worker_snapshots_total", Kind::Counter, "Configs taken over.", |m| m.snapshots.value()),
+    (
+        "lb_worker_memory_used_bytes",
+        Kind::Gauge,
+        "Memory of the whole daemon that limits.memory is about, as the worker last saw it.",
+        |m| m.memory_used.value(),
+    ),
+    (
+        "lb_worker_memory_pressure",
+        Kind::Gauge,
+        "What memory is short for: 0 nothing, 1 idle connections, 2 new requests, 3 new connections.",
+        |m| m.memory_pressure.value(),
+    ),
     ("lb_log_dropped_total", Kind::Counter, "Lines of the access log lost because a queue was full.", |m| {
         m.log_dropped.value()
     }),
     ("lb_log_skipped_total", Kind::Counter, "Lines of the access log left out by log.sample.", |m| {
         m.log_skipped.value()
     }),
+    (
+        "lb_worker_refused_cookies_total",
+        Kind::Counter,
+        "Sticky cookies that were not made with their pool's secret.",
+        |m| m.cookies_refused.value(),
+    ),
 ];
 
 fn workers(encoder: &mut Encoder, view: &View) {
@@ -118,9 +137,20 @@ fn workers(encoder: &mut Encoder, view: &View) {
             family.sample(&labels, worker.metrics.reason(reason).value());
         }
     }
+    let mut family = encoder.family(
+        "lb_worker_dropped_datagrams_total",
+        Kind::Counter,
+        "Datagrams that went nowhere, by reason.",
+    );
+    for worker in &view.workers {
+        for &reason in CloseReason::OF_DATAGRAMS {
+            let labels: [(&str, &dyn Display); 2] = [("worker", &worker.id), ("reason", &reason.name())];
+            family.sample(&labels, worker.metrics.datagrams_dropped.of(reason).value());
+        }
+    }
 }
 
-const LISTENER: [Column<ListenerMetrics>; 6] = [
+const LISTENER: [Column<ListenerMetrics>; 12] = [
     ("lb_listener_accepted_connections_total", Kind::Counter, "Connections accepted.", |m| {
         m.accepted.value()
     }),
@@ -132,8 +162,30 @@ const LISTENER: [Column<ListenerMetrics>; 6] = [
     ),
     ("lb_listener_open_connections", Kind::Gauge, "Connections open.", |m| m.open.value()),
     ("lb_listener_requests_total", Kind::Counter, "Requests with a complete head.", |m| m.requests.value()),
+    (
+        "lb_listener_retries_total",
+        Kind::Counter,
+        "Requests sent to another backend after one had them.",
+        |m| m.retries.value(),
+    ),
+    (
+        "lb_listener_retries_refused_total",
+        Kind::Counter,
+        "Requests that were not, as the budget of their route was spent.",
+        |m| m.retries_refused.value(),
+    ),
+    ("lb_listener_upgrades_total", Kind::Counter, "Connections that changed to another protocol.", |m| {
+        m.upgrades.value()
+    }),
+    ("lb_listener_open_tunnels", Kind::Gauge, "Of those, how many are open.", |m| m.tunnels.value()),
     ("lb_listener_received_bytes_total", Kind::Counter, "Bytes from clients.", |m| m.received_bytes.value()),
     ("lb_listener_sent_bytes_total", Kind::Counter, "Bytes to clients.", |m| m.sent_bytes.value()),
+    ("lb_listener_received_datagrams_total", Kind::Counter, "Datagrams from clients.", |m| {
+        m.received_datagrams.value()
+    }),
+    ("lb_listener_sent_datagrams_total", Kind::Counter, "Datagrams to clients.", |m| {
+        m.sent_datagrams.value()
+    }),
 ];
 
 fn listeners(encoder: &mut Encoder, view: &View) {
@@ -164,64 +216,56 @@ fn listeners(encoder: &mut Encoder, view: &View) {
     }
 }
 
-const UPSTREAM: [Column<BackendMetrics>; 6] = [
-    ("lb_upstream_connects_total", Kind::Counter, "Connections dialled with success.", |m| {
-        m.connects.value()
-    }),
-    (
-        "lb_upstream_connect_failures_total",
+/// Only reasons that came to pass: a listener for each reason would be most of the exposition.
+fn listener_reasons(encoder: &mut Encoder, view: &View) {
+    let mut family = encoder.family(
+        "lb_listener_closes_total",
         Kind::Counter,
-        "Connections refused, unanswered or unreachable.",
-        |m| m.connect_failures.value(),
-    ),
-    ("lb_upstream_reuses_total", Kind::Counter, "Exchanges that took a kept connection.", |m| {
-        m.reuses.value()
-    }),
-    ("lb_upstream_exchanges_total", Kind::Counter, "Exchanges or relays begun.", |m| m.exchanges.value()),
-    ("lb_upstream_in_flight_exchanges", Kind::Gauge, "Exchanges or relays going on.", |m| {
-        m.in_flight.value()
-    }),
-    ("lb_upstream_idle_connections", Kind::Gauge, "Idle connections kept.", |m| m.idle.value()),
-];
-
-fn upstream(encoder: &mut Encoder, view: &View) {
-    for (name, kind, help, value) in UPSTREAM {
-        let mut family = encoder.family(name, kind, help);
-        for (pool, backend) in view.backends() {
-            for worker in &view.workers {
-                let labels: [(&str, &dyn Display); 3] =
-                    [("pool", &pool), ("backend", &backend.name), ("worker", &worker.id)];
-                family.sample(&labels, value(worker.metrics.backend(backend.id)));
+        "Connections and requests of a listener that ended otherwise than well, by reason, where there were any.",
+    );
+    for listener in &view.snapshot.listeners {
+        for &reason in CloseReason::ALL {
+            let of = |metrics: &WorkerMetrics| metrics.listener(listener.id).reasons.of(reason).value();
+            let count: u64 = view.workers.iter().map(|worker| of(&worker.metrics)).sum();
+            if count > 0 {
+                let labels: [(&str, &dyn Display); 2] =
+                    [("listener", &listener.name), ("reason", &reason.name())];
+                family.sample(&labels, count);
             }
         }
     }
 }
 
-/// Value of label `code`, and where to read it.
-type ProbeColumn = (&'static str, fn(&ProbeMetrics) -> u64);
-
-const PROBE: [ProbeColumn; 4] = [
-    ("answered", |m| m.answered.value()),
-    ("failed", |m| m.failed.value()),
-    ("timed-out", |m| m.timed_out.value()),
-    ("discounted", |m| m.discounted.value()),
-];
-
-fn health(encoder: &mut Encoder, view: &View) {
-    let mut family = encoder.family("lb_health_backend_up", Kind::Gauge, "1 while new work may go there.");
-    for (pool, backend) in view.backends() {
-        let labels: [(&str, &dyn Display); 2] = [("pool", &pool), ("backend", &backend.name)];
-        family.sample(&labels, u8::from(view.health.is_up(backend.id)));
+/// Absent where no backend is a name.
+fn names(encoder: &mut Encoder, view: &View) {
+    if view.names.is_empty() {
+        return;
     }
-    let mut family =
-        encoder.family("lb_health_checks_total", Kind::Counter, "Active checks by how they ended.");
-    for (pool, backend) in view.backends() {
-        let Some(probe) = view.probe(backend.id) else { continue };
-        for (code, value) in PROBE {
-            let labels: [(&str, &dyn Display); 3] =
-                [("pool", &pool), ("backend", &backend.name), ("code", &code)];
-            family.sample(&labels, value(probe));
+    let mut family = encoder.family(
+        "lb_names_lookups_total",
+        Kind::Counter,
+        "Lookups of names of backends by how they ended.",
+    );
+    for name in view.names.iter() {
+        for (end, count) in &name.lookups {
+            let labels: [(&str, &dyn Display); 2] = [("name", &name.name), ("reason", end)];
+            family.sample(&labels, count);
         }
+    }
+    let mut family = encoder.family(
+        "lb_names_backends",
+        Kind::Gauge,
+        "Backends that a name stands for by its last good answer.",
+    );
+    view.names.iter().for_each(|name| family.sample(&[("name", &name.name)], name.backends.len()));
+    let mut family = encoder.family(
+        "lb_names_answer_age_seconds",
+        Kind::Gauge,
+        "Seconds since a name's last whole answer.",
+    );
+    for name in view.names.iter() {
+        let Some(answered) = name.answered else { continue };
+        family.sample(&[("name", &name.name)], format_args!("{:.3}", answered.elapsed().as_secs_f64()));
     }
 }
 
@@ -377,23 +421,47 @@ mod tests {
     use super::*;
     use crate::{
         admin::{fixture, packets::InterfaceDrops},
+        keepalive::Kept,
         metrics::encode::checker,
         model::BackendId,
     };
 
-    const LABELS: [&str; 10] =
-        ["vip", "listener", "route", "pool", "backend", "worker", "reason", "code", "interface", "version"];
+    const LABELS: [&str; 12] = [
+        "vip",
+        "listener",
+        "route",
+        "pool",
+        "backend",
+        "name",
+        "worker",
+        "reason",
+        "code",
+        "kind",
+        "interface",
+        "version",
+    ];
 
     #[test]
     fn every_counter_comes_out_with_its_labels() {
-        let view = fixture::view();
+        let mut view = fixture::view();
+        view.names = [fixture::name()].into();
         view.workers[1].metrics.listeners[0].accepted.add(7);
         view.workers[0].metrics.listeners[0].responses[1].add(5);
         view.workers[0].metrics.backends[2].in_flight.add(3);
         view.workers[0].metrics.reason(CloseReason::NoRoute).add(2);
         view.workers[1].metrics.log_dropped.add(6);
+        view.workers[0].metrics.backends[2].shelf_reuses.add(14);
+        let connection = std::fs::File::open("/dev/null").unwrap().into();
+        let kept = Kept { connection, until: view.started };
+        assert!(view.shelf.put(BackendId(2), kept, 1, 1).is_none());
+        view.workers[1].metrics.cookies_refused.add(4);
+        view.workers[0].metrics.listeners[0].reasons.of(CloseReason::RateLimit).add(4);
+        view.workers[1].metrics.listeners[0].reasons.of(CloseReason::RateLimit).add(5);
         view.log.lines.add(8);
         view.health.set(BackendId(2), false);
+        view.checks[&BackendId(1)].metrics.of(crate::metrics::ProbeEnd::WrongAnswer).add(12);
+        view.checks[&BackendId(1)].metrics.changes.add(13);
+        view.pools["app"].set_panic(true);
         let mut packets = fixture::packets();
         packets.reasons[Reason::Mtu as usize] = 11;
         packets.drops.push(InterfaceDrops {
@@ -414,11 +482,25 @@ mod tests {
             (r#"lb_listener_accepted_connections_total{listener="web",worker="0"}"#, 0.0),
             (r#"lb_listener_responses_total{listener="web",worker="0",code="2xx"}"#, 5.0),
             (r#"lb_upstream_in_flight_exchanges{pool="app",backend="127.0.0.1:9002",worker="0"}"#, 3.0),
+            (r#"lb_upstream_shelf_reuses_total{pool="app",backend="127.0.0.1:9002",worker="0"}"#, 14.0),
+            (r#"lb_upstream_shelved_connections{pool="app",backend="127.0.0.1:9002"}"#, 1.0),
+            (r#"lb_upstream_shelved_connections{pool="app",backend="127.0.0.1:9001"}"#, 0.0),
             (r#"lb_log_dropped_total{worker="1"}"#, 6.0),
+            (r#"lb_listener_closes_total{listener="web",reason="rate-limit"}"#, 9.0),
             (r#"lb_log_lines_total"#, 8.0),
+            (r#"lb_worker_refused_cookies_total{worker="1"}"#, 4.0),
             (r#"lb_worker_closes_total{worker="0",reason="no-route"}"#, 2.0),
             (r#"lb_health_backend_up{pool="app",backend="127.0.0.1:9001"}"#, 1.0),
             (r#"lb_health_backend_up{pool="app",backend="127.0.0.1:9002"}"#, 0.0),
+            (
+                r#"lb_health_checks_total{pool="app",backend="127.0.0.1:9001",kind="tcp",code="wrong-answer"}"#,
+                12.0,
+            ),
+            (r#"lb_health_changes_total{pool="app",backend="127.0.0.1:9001"}"#, 13.0),
+            (r#"lb_health_in_panic{pool="app"}"#, 1.0),
+            (r#"lb_health_panics_total{pool="app"}"#, 1.0),
+            (r#"lb_names_lookups_total{name="app.internal:80",reason="timed-out"}"#, 3.0),
+            (r#"lb_names_backends{name="app.internal:80"}"#, 1.0),
             (r#"lb_xdp_packets_total{reason="mtu"}"#, 11.0),
             (r#"lb_xdp_dropped_packets_total{interface="eth0",reason="mtu"}"#, 11.0),
             (r#"lb_xdp_dropped_packets_total{interface="eth0",reason="ttl"}"#, 0.0),

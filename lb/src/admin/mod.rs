@@ -1,34 +1,47 @@
 //! The admin API: what runs here, over a unix socket, and a read-only corner of it over TCP.
 //!
-//! Deliberately absent: anything that changes the daemon. [`View`] has no way to.
+//! Nothing here changes the daemon itself: a [change](changes) is asked of control.
 
 pub mod answer;
 pub mod api;
 pub mod capture;
+pub mod change;
+pub mod changes;
 pub mod client;
 mod drops;
+mod endpoints;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod flows;
+mod generation_list;
+pub mod generations;
+mod health_metrics;
 pub mod io;
 pub mod metrics;
+mod openapi;
+#[cfg(test)]
+mod openapi_tests;
 pub mod packets;
 mod query;
 mod routes;
 pub mod server;
 pub mod show;
 pub(crate) mod socket;
+mod standing;
 pub mod status;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
+mod upstream_metrics;
 pub mod view;
 pub mod why;
 
+pub use change::{ChangeRequest, Refused, request as request_change};
 pub use client::{capture as begin_capture, get, why as ask_why, why_request as ask_why_request};
 pub use packets::{
     Ask, Attached, Cookies, Flow, FlowList, NatReport, Packets, PacketsSource, SlotMove, Spread, SteerReport,
     TableDigest,
 };
+pub(crate) use query::encode;
 pub use server::{Doors, Server};
 pub use show::What;
-pub use view::{View, WorkerView};
+pub use view::{CheckView, NameView, View, Views, WorkerView};

@@ -47,12 +47,21 @@ impl Query {
 }
 
 fn decode(text: &str) -> Option<String> {
+    decoded(text, b' ')
+}
+
+/// A segment of a path, where `+` is itself (RFC 3986, section 3.3).
+pub(super) fn decode_segment(text: &str) -> Option<String> {
+    decoded(text, b'+')
+}
+
+fn decoded(text: &str, plus: u8) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, tail)) = rest.split_first() {
         rest = tail;
         bytes.push(match first {
-            b'+' => b' ',
+            b'+' => plus,
             b'%' => {
                 let (digits, tail) = rest.split_first_chunk::<2>()?;
                 rest = tail;
@@ -65,8 +74,8 @@ fn decode(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// A value as it can stand in a query.
-pub(super) fn encode(text: &str) -> String {
+/// A value as it can stand in a query or in a segment of a path.
+pub(crate) fn encode(text: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     text.bytes()
         .map(|byte| if is_plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })

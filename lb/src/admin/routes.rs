@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::view::View;
-use crate::config::{Condition, Conditions, Redirect, RouteAction, RouteSnapshot, Scheme, Test};
+use crate::config::{Condition, Conditions, Protocol, Redirect, RouteAction, RouteSnapshot, Scheme, Test};
 
 /// `GET /v1/show/routes`, in the order they are tried.
 pub(super) fn rows(view: &View) -> Vec<Value> {
@@ -14,6 +14,10 @@ pub(super) fn rows(view: &View) -> Vec<Value> {
                 "route": route.name,
                 "listener": listener.name,
                 "host": route.host.spelled(),
+                "by": match listener.protocol {
+                    Protocol::Http => "host",
+                    Protocol::Tcp | Protocol::Udp => "sni",
+                },
                 "path": route.path.spelled(),
                 "pool": null,
                 "priority": route.priority,
@@ -23,6 +27,7 @@ pub(super) fn rows(view: &View) -> Vec<Value> {
                 "deadline_ms": route.deadline.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
             });
             route.conditions.show(&mut row);
+            route.policy.show(&mut row);
             let edits =
                 [("request_headers", &route.request_headers), ("response_headers", &route.response_headers)];
             for (key, edits) in edits.into_iter().filter(|(_, edits)| !edits.is_empty()) {

@@ -8,30 +8,34 @@ use std::{
     convert::Infallible,
     io,
     net::SocketAddr,
+    os::unix::net::UnixListener,
     path::{Path, PathBuf},
     rc::Rc,
-    sync::Arc,
     time::Duration,
 };
 
 use futures_lite::{AsyncRead, AsyncWrite, future};
-use glommio::{
-    LocalExecutorBuilder, Placement,
-    net::{TcpListener, UnixListener},
-    timer::sleep,
-};
+use glommio::{LocalExecutorBuilder, Placement, net::TcpListener, timer::sleep};
 use http_body_util::{Either, Full, StreamBody};
-use hyper::{Request, Response, body::Bytes, body::Incoming, header::HeaderValue, service::service_fn};
+use hyper::{
+    Request, Response,
+    body::{Bytes, Incoming},
+    header::{HeaderName, HeaderValue},
+    service::service_fn,
+};
 
 use super::{
     answer::Answer,
-    api::{self, Door},
+    api::{self, Accepted, Door},
     capture,
+    change::{self, Bodies},
+    changes,
     io::HyperStream,
     show::Readings,
     socket::{self, outlive_predecessor},
-    view::View,
+    view::{View, Views},
 };
+use crate::sys::{self, Peer};
 
 /// Connections of one door.
 const CONNECTIONS_MAX: usize = 64;
@@ -39,6 +43,8 @@ const CONNECTIONS_MAX: usize = 64;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// From the head to the last byte of the answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// What a change may take longer: its body, and everything until it is answered.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(10 + changes::ANSWER_TIMEOUT.as_secs());
 /// Bytes of a head.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 /// Fields in a head.
@@ -97,41 +103,44 @@ impl Server {
     ///
     /// # Errors
     /// An address or path cannot be bound (the message names it), or glommio is refused by the host.
-    pub fn start(view: Arc<View>, doors: Doors) -> io::Result<Self> {
-        let socket = doors.socket.clone();
+    pub fn start(views: impl Into<Views>, doors: Doors) -> io::Result<Self> {
+        let (socket, views) = (doors.socket.clone(), views.into());
         let (opened, wait) = flume::bounded(1);
         LocalExecutorBuilder::new(Placement::Unbound)
             .name("lb-admin")
             .io_memory(IO_MEMORY)
-            .spawn(move || serve(view, doors, opened))
+            .spawn(move || serve(views, doors, opened))
             .map_err(|error| io::Error::other(format!("admin executor: {error}")))?;
         wait.recv().map_err(|_| io::Error::other("admin executor ended early"))??;
         Ok(Self { socket })
     }
 }
 
-async fn serve(view: Arc<View>, doors: Doors, opened: flume::Sender<io::Result<()>>) {
+async fn serve(views: Views, doors: Doors, opened: flume::Sender<io::Result<()>>) {
     let (unix, tcp) = match open(&doors) {
         Ok(listeners) => listeners,
         Err(error) => return drop(opened.send(Err(error))),
     };
     drop(opened.send(Ok(())));
-    let tcp_view = view.clone();
+    let tcp_views = views.clone();
     let tcp = async move {
         let Some(listener) = tcp else { return };
-        let gate = Gate::default();
+        let gate = Gate::new(Door::Tcp, tcp_views);
         loop {
             match listener.accept().await {
-                Ok(stream) => gate.admit(stream, &tcp_view, Door::Tcp),
+                Ok(stream) => gate.admit(stream, None),
                 Err(error) => pause(Door::Tcp, &error).await,
             }
         }
     };
     let unix = async move {
-        let gate = Gate::default();
+        let gate = Gate::new(Door::Unix, views);
         loop {
             match unix.accept().await {
-                Ok(stream) => gate.admit(stream, &view, Door::Unix),
+                Ok(stream) => {
+                    let peer = sys::peer(&stream).ok();
+                    gate.admit(stream, peer);
+                }
                 Err(error) => pause(Door::Unix, &error).await,
             }
         }
@@ -139,7 +148,11 @@ async fn serve(view: Arc<View>, doors: Doors, opened: flume::Sender<io::Result<(
     future::zip(unix, tcp).await;
 }
 
-fn open(doors: &Doors) -> io::Result<(UnixListener, Option<TcpListener>)> {
+/// Of both doors: glommio's listener of unix sockets gives streams that hide their descriptors, and with them their
+/// peers; that of TCP does nothing that is TCP's alone.
+type Listener = TcpListener;
+
+fn open(doors: &Doors) -> io::Result<(Listener, Option<Listener>)> {
     let unix = open_unix(&doors.socket).map_err(|error| named(&doors.socket.display(), error))?;
     let Some(address) = doors.http else { return Ok((unix, None)) };
     // glommio binds with SO_REUSEPORT: without this a second daemon would silently share the port.
@@ -148,11 +161,11 @@ fn open(doors: &Doors) -> io::Result<(UnixListener, Option<TcpListener>)> {
     Ok((unix, Some(tcp)))
 }
 
-fn open_unix(path: &Path) -> io::Result<UnixListener> {
+fn open_unix(path: &Path) -> io::Result<Listener> {
     let place = socket::Placed::prepare(path)?;
-    let listener = UnixListener::bind(place.temporary()).map_err(io::Error::from)?;
+    let listener = UnixListener::bind(place.temporary())?;
     place.publish()?;
-    Ok(listener)
+    Ok(sys::adopt(listener))
 }
 
 async fn pause(door: Door, error: &dyn std::fmt::Display) {
@@ -160,14 +173,20 @@ async fn pause(door: Door, error: &dyn std::fmt::Display) {
     sleep(ACCEPT_PAUSE).await;
 }
 
-/// Counts the connections of one door.
-#[derive(Default)]
+/// Counts the connections of one door, and the bytes that wait there.
 struct Gate {
+    door: Door,
+    views: Views,
     open: Rc<Cell<usize>>,
+    bodies: Bodies,
 }
 
 impl Gate {
-    fn admit<S>(&self, stream: S, view: &Arc<View>, door: Door)
+    fn new(door: Door, views: Views) -> Self {
+        Self { door, views, open: Rc::default(), bodies: Bodies::default() }
+    }
+
+    fn admit<S>(&self, stream: S, peer: Option<Peer>)
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
@@ -175,28 +194,38 @@ impl Gate {
             return;
         }
         self.open.set(self.open.get() + 1);
-        let (open, view) = (self.open.clone(), view.clone());
+        let open = self.open.clone();
+        let caller = Caller { door: self.door, peer, views: self.views.clone(), bodies: self.bodies.clone() };
         glommio::spawn_local(async move {
-            serve_connection(stream, view, door).await;
+            serve_connection(stream, caller).await;
             open.set(open.get() - 1);
         })
         .detach();
     }
 }
 
+/// Who asks, and what for.
+#[derive(Clone)]
+struct Caller {
+    door: Door,
+    peer: Option<Peer>,
+    views: Views,
+    bodies: Bodies,
+}
+
 /// Serves one request. Deadlines are ours: hyper's want a timer that can change threads, and glommio's cannot.
-async fn serve_connection<S>(stream: S, view: Arc<View>, door: Door)
+async fn serve_connection<S>(stream: S, caller: Caller)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let stage = Rc::new(Cell::new(Stage::Waiting));
+    let (stage, door) = (Rc::new(Cell::new(Stage::Waiting)), caller.door);
     let service = {
         let stage = stage.clone();
         service_fn(move |request: Request<Incoming>| {
             stage.set(Stage::Answering);
-            let (view, stage) = (view.clone(), stage.clone());
+            let (caller, stage) = (caller.clone(), stage.clone());
             async move {
-                let response = handle(request, &view, door).await;
+                let response = handle(request, caller, &stage).await;
                 if matches!(response.body(), Either::Right(_)) {
                     stage.set(Stage::Streaming);
                 }
@@ -214,6 +243,9 @@ where
         if stage.get() != Stage::Waiting {
             sleep(ANSWER_TIMEOUT).await;
         }
+        if stage.get() == Stage::Changing {
+            sleep(CHANGE_TIMEOUT).await;
+        }
         // A stream has its own end; whoever feeds it gives up a client that takes nothing.
         if stage.get() == Stage::Streaming {
             future::pending::<()>().await;
@@ -230,41 +262,53 @@ where
 enum Stage {
     Waiting,
     Answering,
+    /// As long as it is served.
+    Changing,
     Streaming,
 }
 
 /// An answer, or a stream.
 type Body = Either<Full<Bytes>, StreamBody<capture::Chunks>>;
 
-async fn handle(request: Request<Incoming>, view: &Arc<View>, door: Door) -> Response<Body> {
-    let accepted = match api::accept(door, request.method(), request.uri(), request.headers(), view) {
-        Ok(accepted) => accepted,
+async fn handle(request: Request<Incoming>, caller: Caller, stage: &Cell<Stage>) -> Response<Body> {
+    let view = caller.views.now();
+    let (head, body) = request.into_parts();
+    let read = match api::accept(caller.door, &head.method, &head.uri, &head.headers, &view) {
+        Ok(Accepted::Read(read)) => read,
+        Ok(Accepted::Change(asked)) => {
+            stage.set(Stage::Changing);
+            let Caller { peer, bodies, .. } = caller;
+            return response(change::serve(*asked, &head.headers, body, &view, peer, &bodies).await);
+        }
         Err(refusal) => return response(refusal),
     };
-    match (&view.packets, accepted.wish()) {
+    match (&view.packets, read.wish()) {
         (Some(source), Some(wish)) => match source.capture(wish).await {
             Ok(feed) => streamed(capture::pcapng(view.clone(), feed, wish.filter.snap)),
             Err(refusal) => response(api::refused(&refusal, "capture")),
         },
-        _ => response(answer(accepted, view).await),
+        _ => response(answer(read, &view).await),
     }
 }
 
-async fn answer(accepted: api::Accepted, view: &View) -> Answer {
+async fn answer(read: api::Read, view: &View) -> Answer {
+    if let Some(generation) = read.generation() {
+        return api::stored(generation, view).await;
+    }
     let packets = match &view.packets {
-        Some(source) if accepted.needs_packets() => source.read().await,
+        Some(source) if read.needs_packets() => source.read().await,
         _ => None,
     };
     let flows = match &view.packets {
-        Some(source) if accepted.needs_flows() => source.read_flows().await,
+        Some(source) if read.needs_flows() => source.read_flows().await,
         _ => None,
     };
-    let why = match (&view.packets, accepted.question()) {
+    let why = match (&view.packets, read.question()) {
         (Some(source), Some(question)) => source.ask_why(question).await,
         _ => Ok(None),
     };
     let why = why.as_ref().map(Option::as_ref);
-    api::answer(accepted, view, Readings { packets: packets.as_ref(), flows: flows.as_ref(), why })
+    api::answer(read, view, Readings { packets: packets.as_ref(), flows: flows.as_ref(), why })
 }
 
 fn streamed(chunks: capture::Chunks) -> Response<Body> {
@@ -281,8 +325,11 @@ fn response(answer: Answer) -> Response<Body> {
         .header("content-type", answer.content_type)
         .header("cache-control", "no-store")
         .header("x-content-type-options", "nosniff");
-    if answer.status == 405 {
-        response = response.header("allow", "GET");
+    for (name, value) in &answer.fields {
+        // An ETag is control's; one that is no field value is left out.
+        if let Ok(value) = HeaderValue::try_from(value) {
+            response = response.header(HeaderName::from_static(name), value);
+        }
     }
     // Every part is one of our own constants, so this cannot fail; an empty answer is still an answer.
     response.body(Full::from(answer.body)).unwrap_or_default().map(Either::Left)

@@ -1,15 +1,20 @@
 //! `GET /v1/show/{what}`: one list each, as rows of plain values.
 
-use std::str::FromStr;
+use std::{str::FromStr, time::Instant};
 
 use lb_abi::counter::Traffic;
 use serde_json::{Value, json};
 
 use super::{
     packets::{FlowList, Packets, Reading, Refusal},
+    standing::Standing,
     view::View,
 };
-use crate::metrics::{ListenerMetrics, WorkerMetrics};
+use crate::{
+    balance::{WHOLE, ramp},
+    config::Balance,
+    metrics::{ListenerMetrics, WorkerMetrics},
+};
 
 /// What can be shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +29,8 @@ pub enum What {
     Pools,
     /// Backends.
     Backends,
+    /// Names of backends.
+    Names,
     /// Workers.
     Workers,
     /// Flow records.
@@ -38,12 +45,13 @@ pub enum What {
 
 impl What {
     /// All, with their names on the API and the command line.
-    pub const ALL: [(&'static str, Self); 10] = [
+    pub const ALL: [(&'static str, Self); 11] = [
         ("vips", Self::Vips),
         ("listeners", Self::Listeners),
         ("routes", Self::Routes),
         ("pools", Self::Pools),
         ("backends", Self::Backends),
+        ("names", Self::Names),
         ("workers", Self::Workers),
         ("flows", Self::Flows),
         ("drops", Self::Drops),
@@ -75,24 +83,39 @@ impl What {
                 "by_hash",
             ],
             Self::Routes => {
-                &["route", "listener", "host", "path", "when", "action", "timeout_ms", "deadline_ms"]
+                &["route", "listener", "by", "host", "path", "when", "action", "timeout_ms", "deadline_ms"]
             }
-            Self::Pools => &["pool", "balance", "backends", "up", "checked"],
+            Self::Pools => &[
+                "pool", "balance", "key", "sticky", "backends", "backups", "up", "ejected", "panic",
+                "checked", "queued",
+            ],
+            Self::Names => &["name", "pools", "state", "backends", "age_seconds", "next_seconds"],
             Self::Backends => &[
                 "pool",
                 "backend",
+                "name",
                 "state",
+                "override",
+                "since_seconds",
+                "role",
                 "weight",
+                "share_percent",
                 "in_flight",
+                "max_connections",
                 "idle",
+                "shelved",
                 "exchanges",
                 "connects",
                 "reuses",
+                "shelf_reuses",
+                "reuse_percent",
                 "connect_failures",
                 "packets",
                 "bytes",
                 "new_flows",
                 "active_flows",
+                "probe_us",
+                "reason",
             ],
             Self::Workers => &[
                 "worker",
@@ -106,7 +129,7 @@ impl What {
                 "spliced_bytes",
             ],
             Self::Drops => &["plane", "reason", "count", "interfaces", "blame", "meaning"],
-            Self::Generations => &["generation", "state", "digest", "source"],
+            Self::Generations => &["generation", "state", "when", "by", "source", "changed", "digest"],
             Self::Flows => {
                 &["vip", "source", "destination", "protocol", "backend", "translated", "age_seconds", "state"]
             }
@@ -149,9 +172,10 @@ pub fn render(what: What, view: &View, readings: Readings<'_>) -> Value {
         What::Routes => super::routes::rows(view),
         What::Pools => pools(view),
         What::Backends => backends(view, packets),
+        What::Names => names(view),
         What::Workers => workers(view),
         What::Drops => super::drops::rows(view, packets),
-        What::Generations => generations(view),
+        What::Generations => super::generation_list::rows(view),
         What::Flows => return super::flows::render(view, readings.flows),
         // Secrets stand in it by reference only.
         What::Config => return json!({ what.name(): view.config.to_json() }),
@@ -198,9 +222,15 @@ fn listeners(view: &View, packets: Option<&Packets>) -> Vec<Value> {
             "accepted": sum(|m| m.accepted.value()),
             "accepted_on_core": sum(|m| m.accepted_on_core.value()),
             "open": sum(|m| m.open.value()),
+            "connections_max": listener.connections,
             "requests": sum(|m| m.requests.value()),
+            "retries": sum(|m| m.retries.value()),
+            "upgrades": sum(|m| m.upgrades.value()),
+            "tunnels": sum(|m| m.tunnels.value()),
             "received_bytes": sum(|m| m.received_bytes.value()),
             "sent_bytes": sum(|m| m.sent_bytes.value()),
+            "received_datagrams": sum(|m| m.received_datagrams.value()),
+            "sent_datagrams": sum(|m| m.sent_datagrams.value()),
             "by_core": steer.map(|report| report.by_core),
             "by_hash": steer.map(|report| report.by_hash),
             "missing": steer.map(|report| report.missing),
@@ -213,15 +243,33 @@ fn listeners(view: &View, packets: Option<&Packets>) -> Vec<Value> {
 fn pools(view: &View) -> Vec<Value> {
     let row = |pool: &crate::config::PoolSnapshot| {
         let config = view.config.pools.get(&pool.name);
+        let is_forwarded = view.config.vips.values().any(|vip| vip.pools().any(|name| *name == pool.name));
         json!({
             "pool": pool.name,
             "balance": config.and_then(|config| config.balance),
+            "key": (pool.balance == Balance::Maglev && !is_forwarded).then(|| pool.choosing.key.to_string()),
             "backends": pool.backends.len(),
+            "backups": pool.backends.iter().filter(|backend| backend.backup).count(),
+            "queued": is_limited(pool).then(|| view.permits.gate(&pool.name).waiting()),
+            "queue_length": is_limited(pool).then_some(pool.choosing.queue.length),
+            "sticky": pool.choosing.sticky.as_ref().map(|sticky| &sticky.cookie),
+            "slow_start_ms": pool.choosing.slow_start.map(|time| time.as_millis() as u64),
             "up": pool.backends.iter().filter(|backend| view.health.is_up(backend.id)).count(),
+            "ejected": pool.backends.iter().filter(|backend| is_ejected(view, backend.id)).count(),
+            "panic": view.is_panic(&pool.name),
             "checked": config.is_some_and(|config| config.health.is_some()),
         })
     };
     view.snapshot.pools.iter().map(row).collect()
+}
+
+fn is_ejected(view: &View, id: crate::model::BackendId) -> bool {
+    view.checks.get(&id).is_some_and(|check| check.report.findings().ejected.is_some())
+}
+
+/// Whether one may have to wait for its backends.
+fn is_limited(pool: &crate::config::PoolSnapshot) -> bool {
+    pool.backends.iter().any(|backend| backend.max_connections.is_some())
 }
 
 fn backends(view: &View, packets: Option<&Packets>) -> Vec<Value> {
@@ -229,28 +277,69 @@ fn backends(view: &View, packets: Option<&Packets>) -> Vec<Value> {
         let sum = |value: fn(&crate::metrics::BackendMetrics) -> u64| -> u64 {
             view.workers.iter().map(|worker| value(worker.metrics.backend(backend.id))).sum()
         };
+        let shelved = view.shelf.count(backend.id) as u64;
         let traffic = packets
             .and_then(|packets| packets.backends.iter().find(|(id, _)| *id == backend.id))
             .map(|(_, traffic)| *traffic);
-        json!({
+        let mut row = json!({
             "pool": pool,
             "backend": backend.name,
+            "name": backend.origin,
             "id": backend.id,
-            "state": if view.health.is_up(backend.id) { "up" } else { "down" },
+            "role": if backend.backup { "backup" } else { "primary" },
             "weight": backend.weight,
+            "override": view.override_of(pool, &backend.name).map(super::changes::OverrideView::said),
+            "share_percent": share_percent(view, pool, backend),
             "in_flight": sum(|m| m.in_flight.value()),
-            "idle": sum(|m| m.idle.value()),
+            "max_connections": backend.max_connections,
+            "idle": sum(|m| m.idle.value()) + shelved,
+            "shelved": shelved,
             "exchanges": sum(|m| m.exchanges.value()),
             "connects": sum(|m| m.connects.value()),
             "reuses": sum(|m| m.reuses.value()),
+            "shelf_reuses": sum(|m| m.shelf_reuses.value()),
+            "reuse_percent": percent(sum(|m| m.reuses.value()), sum(|m| m.connects.value())),
             "connect_failures": sum(|m| m.connect_failures.value()),
             "packets": traffic.map(|t| t.packets),
             "bytes": traffic.map(|t| t.bytes),
             "new_flows": traffic.map(|t| t.new_flows),
             "active_flows": packets.and_then(|packets| packets.active_of_backend(backend.id)),
-        })
+        });
+        Standing::of(view, pool, backend).put(&mut row);
+        row
     };
     view.backends().map(row).collect()
+}
+
+/// `state` is how the last lookup ended; `backends` are those of the last good answer, which came `age_seconds` ago.
+fn names(view: &View) -> Vec<Value> {
+    let now = Instant::now();
+    let row = |name: &super::view::NameView| {
+        let lookups: serde_json::Map<_, _> =
+            name.lookups.iter().map(|(end, count)| ((*end).to_owned(), json!(count))).collect();
+        json!({
+            "name": name.name,
+            "pools": name.pools,
+            "state": name.condition.name(),
+            "backends": name.backends.iter().map(|found| found.address.to_string()).collect::<Vec<_>>(),
+            "age_seconds": name.answered.map(|at| now.saturating_duration_since(at).as_secs()),
+            "next_seconds": name.due.saturating_duration_since(now).as_secs(),
+            "lookups": lookups,
+        })
+    };
+    view.names.iter().map(row).collect()
+}
+
+/// What part `of` is of both together; `None` where there is neither.
+fn percent(of: u64, rest: u64) -> Option<u64> {
+    (of * 100).checked_div(of + rest)
+}
+
+/// What part of its share a backend that starts slowly has by now; `None` where it has all of it, or nothing.
+fn share_percent(view: &View, pool: &str, backend: &crate::config::BackendSnapshot) -> Option<u32> {
+    let whole_after = view.config.pools.get(pool)?.choosing.slow_start?;
+    let up_for = view.health.up_for(backend.id, Instant::now())?;
+    (up_for < whole_after).then(|| ramp(1, up_for, whole_after) * 100 / WHOLE)
 }
 
 fn workers(view: &View) -> Vec<Value> {
@@ -273,20 +362,11 @@ fn workers(view: &View) -> Vec<Value> {
             "spliced_bytes": metrics.spliced_bytes.value(),
             "splices_started": metrics.splices_started.value(),
             "pipes_refused": metrics.pipes_refused.value(),
+            "cookies_refused": metrics.cookies_refused.value(),
             "snapshots": metrics.snapshots.value(),
         })
     };
     view.workers.iter().map(row).collect()
-}
-
-/// Until reload exists, the one that was started with is the only one.
-fn generations(view: &View) -> Vec<Value> {
-    vec![json!({
-        "generation": view.snapshot.generation,
-        "state": "current",
-        "digest": view.config_digest,
-        "source": view.config_path.as_ref().map_or_else(|| "quickstart".to_owned(), |path| path.display().to_string()),
-    })]
 }
 
 #[cfg(test)]
@@ -304,7 +384,8 @@ mod tests {
 
     #[test]
     fn every_column_of_a_table_is_in_its_rows() {
-        let (view, packets) = (fixture::view(), fixture::packets());
+        let (mut view, packets) = (fixture::view(), fixture::packets());
+        view.names = [fixture::name()].into();
         for (name, what) in What::ALL {
             assert_eq!(name.parse(), Ok(what));
             if what == What::Config {
@@ -333,6 +414,23 @@ mod tests {
             rows(What::Backends, &view, None).iter().map(|row| row["state"].clone()).collect();
         assert_eq!(states, ["down", "up", "up"]);
         assert_eq!(rows(What::Pools, &view, None)[0]["up"], 1);
+    }
+
+    #[test]
+    fn what_is_kept_is_that_of_workers_and_of_none() {
+        let view = fixture::view();
+        view.workers[0].metrics.backends[1].idle.add(2);
+        view.workers[1].metrics.backends[1].idle.add(3);
+        view.workers[1].metrics.backends[1].reuses.add(6);
+        view.workers[1].metrics.backends[1].shelf_reuses.add(4);
+        view.workers[0].metrics.backends[1].connects.add(2);
+        let connection = std::fs::File::open("/dev/null").unwrap().into();
+        let kept = crate::keepalive::Kept { connection, until: view.started };
+        assert!(view.shelf.put(BackendId(1), kept, 1, 1).is_none());
+        let row = &rows(What::Backends, &view, None)[0];
+        assert_eq!((&row["idle"], &row["shelved"]), (&json!(6), &json!(1)));
+        let reuses = (&row["reuses"], &row["shelf_reuses"], &row["reuse_percent"]);
+        assert_eq!(reuses, (&json!(6), &json!(4), &json!(75)));
     }
 
     #[test]

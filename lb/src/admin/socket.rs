@@ -139,10 +139,13 @@ fn group_id(name: &str) -> Option<u32> {
 ///
 /// # Errors
 /// The bind's error, `EADDRINUSE` above all.
-pub(crate) fn check_free(address: SocketAddr) -> io::Result<()> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    // Only so that connections in TIME_WAIT do not count as somebody.
-    socket.set_reuse_address(true)?;
+pub(crate) fn check_free(address: SocketAddr, is_udp: bool) -> io::Result<()> {
+    let kind = if is_udp { Type::DGRAM } else { Type::STREAM };
+    let socket = Socket::new(Domain::for_address(address), kind, None)?;
+    if !is_udp {
+        // Only so that connections in TIME_WAIT do not count as somebody.
+        socket.set_reuse_address(true)?;
+    }
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
@@ -163,7 +166,7 @@ mod tests {
         group.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
         group.listen(1).unwrap();
         let address = TcpListener::from(group.try_clone().unwrap()).local_addr().unwrap();
-        for check in [check_free, check_unanswered] {
+        for check in [|address| check_free(address, false), check_unanswered] {
             assert_eq!(check(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         }
         drop(group);
@@ -178,7 +181,7 @@ mod tests {
             thread::sleep(PREDECESSOR_PAUSE * 3);
             drop(listener);
         });
-        outlive_predecessor(|| check_free(address)).unwrap();
+        outlive_predecessor(|| check_free(address, false)).unwrap();
         ends.join().unwrap();
         let began = Instant::now();
         let refused = outlive_predecessor(|| Err::<(), _>(io::Error::from(io::ErrorKind::NotFound)));

@@ -3,7 +3,7 @@
 use lb_abi::reason::Reason;
 use serde_json::{Value, json};
 
-use super::{packets::Packets, view::View};
+use super::{packets::Packets, standing::Standing, view::View};
 use crate::config::SynCookies;
 
 /// The document. `packets` is `None` where nothing is attached, or where its owner did not answer.
@@ -13,8 +13,11 @@ pub fn render(view: &View, packets: Option<&Packets>) -> Value {
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
-        "state": if view.is_draining() { "draining" } else { "ready" },
+        "state": state(view),
+        "degraded": view.degraded,
+        "drift": view.drift,
         "generation": view.snapshot.generation,
+        "etag": view.etag,
         "config": {
             "path": view.config_path.as_ref().map(|path| path.display().to_string()),
             "digest": view.config_digest,
@@ -26,7 +29,7 @@ pub fn render(view: &View, packets: Option<&Packets>) -> Value {
                 .sum();
             json!({ "worker": worker.id, "core": worker.core, "open_connections": open })
         }).collect::<Vec<_>>(),
-        "limits": { "connections": view.config.limits.connections, "open_files": view.open_files },
+        "limits": { "connections": view.snapshot.limits.connections, "open_files": view.open_files },
         "listeners": view.snapshot.listeners.iter().map(|listener| json!({
             "listener": listener.name,
             "protocol": listener.protocol,
@@ -37,12 +40,32 @@ pub fn render(view: &View, packets: Option<&Packets>) -> Value {
         "backends": {
             "up": up.len(),
             "down": down.len(),
+            "panic": view.snapshot.pools.iter().map(|pool| &*pool.name).filter(|pool| view.is_panic(pool))
+                .collect::<Vec<_>>(),
+            "down_reasons": down.iter().map(|(pool, backend)| {
+                let standing = Standing::of(view, pool, backend);
+                json!({
+                    "backend": format!("{pool}/{}", backend.name),
+                    "state": standing.state(),
+                    "since_seconds": standing.since_seconds(),
+                    "reason": standing.reason(),
+                })
+            }).collect::<Vec<_>>(),
             "down_names": down.iter().map(|(pool, backend)| format!("{pool}/{}", backend.name))
                 .collect::<Vec<_>>(),
         },
+        "overrides": view.overrides,
         "xdp": packets.map(xdp),
         "warnings": view.warnings,
     })
+}
+
+fn state(view: &View) -> &'static str {
+    match &view.degraded {
+        _ if view.is_draining() => "draining",
+        Some(_) => "degraded",
+        None => "ready",
+    }
 }
 
 fn xdp(packets: &Packets) -> Value {
@@ -76,6 +99,22 @@ mod tests {
     use crate::{admin::fixture, model::BackendId};
 
     #[test]
+    fn says_what_does_not_run_as_it_should() {
+        let mut view = fixture::view();
+        let status = render(&view, None);
+        assert_eq!((&status["state"], &status["degraded"]), (&json!("ready"), &Value::Null));
+        assert_eq!((&status["drift"], &status["overrides"]), (&Value::Null, &json!([])));
+        view.degraded = Some("lb.toml:3:1: unknown key".to_owned());
+        view.drift = Some("lb.toml is not what runs".to_owned());
+        view.overrides = [fixture::drained()].into();
+        let status = render(&view, None);
+        assert_eq!((&status["state"], &status["drift"]), (&json!("degraded"), &json!(view.drift)));
+        assert_eq!(status["degraded"], "lb.toml:3:1: unknown key");
+        let said = json!({ "pool": "app", "backend": "127.0.0.1:9002", "drained": true, "weight": 3 });
+        assert_eq!(status["overrides"][0], said);
+    }
+
+    #[test]
     fn names_what_is_down_and_what_is_lost() {
         let view = fixture::view();
         view.health.set(BackendId(2), false);
@@ -83,6 +122,8 @@ mod tests {
         assert_eq!(status["limits"], json!({ "connections": 200_000, "open_files": 20_512 }));
         assert_eq!(status["backends"]["up"], 2);
         assert_eq!(status["backends"]["down_names"], json!(["app/127.0.0.1:9002"]));
+        let reasons = json!([{ "backend": "app/127.0.0.1:9002", "state": "down", "since_seconds": null, "reason": null }]);
+        assert_eq!(status["backends"]["down_reasons"], reasons);
         assert_eq!(status["warnings"][0], "no CAP_BPF: lb_steer is not attached");
         assert_eq!(status["xdp"], Value::Null);
         assert_eq!(status["listeners"][0]["steer"], Value::Null);

@@ -17,16 +17,18 @@ use super::{
     client::CaptureStream,
     fixture,
     fixture::TemporaryDirectory,
+    generations::GenerationSource,
     get,
     packets::Refusal,
 };
 use crate::metrics::encode::checker;
 
-struct Running {
+/// A server on real sockets.
+pub(crate) struct Running {
     _server: Server,
     _directory: TemporaryDirectory,
-    socket: PathBuf,
-    http: SocketAddr,
+    pub(crate) socket: PathBuf,
+    pub(crate) http: SocketAddr,
 }
 
 /// A port nobody uses at this moment.
@@ -38,14 +40,14 @@ fn directory(name: &str) -> TemporaryDirectory {
     TemporaryDirectory::new(&format!("admin-{name}"))
 }
 
-fn start(name: &str, view: View) -> Running {
+pub(crate) fn start(name: &str, view: View) -> Running {
     let directory = directory(name);
     let (socket, http) = (directory.join("admin.sock"), free_port());
     let doors = Doors { socket: socket.clone(), http: Some(http) };
     Running { _server: Server::start(Arc::new(view), doors).unwrap(), _directory: directory, socket, http }
 }
 
-fn exchange(mut stream: impl Read + Write, request: &str) -> String {
+pub(crate) fn exchange(mut stream: impl Read + Write, request: &str) -> String {
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -91,7 +93,10 @@ fn both_doors_answer() {
         UnixStream::connect(&running.socket).unwrap(),
         "DELETE /v1/status HTTP/1.1\r\nHost: x\r\n\r\n",
     );
-    assert!(refused.starts_with("HTTP/1.1 405 ") && refused.contains("\r\nallow: GET\r\n"), "{refused}");
+    assert!(
+        refused.starts_with("HTTP/1.1 405 ") && refused.contains("\r\nallow: GET, HEAD\r\n"),
+        "{refused}"
+    );
 }
 
 /// A capture's events are sent in here, and it ends when this or the stream does.
@@ -144,6 +149,43 @@ fn a_capture_ends_when_its_client_goes() {
         assert!(began.elapsed() < Duration::from_secs(5), "the feed is still held");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+#[test]
+fn generations_are_listed_and_read_one_by_one() {
+    let listed = |view: View| {
+        let running = start("generations", view);
+        let rows = get(&running.socket, "/v1/generations").unwrap();
+        assert_eq!(rows, get(&running.socket, "/v1/show/generations").unwrap());
+        (running, rows["generations"].clone())
+    };
+    let (_running, rows) = listed(fixture::view());
+    assert_eq!((&rows[0]["generation"], &rows[0]["source"]), (&1.into(), &"lb.toml".into()));
+    let mut view = fixture::view();
+    view.generations = fixture::generations();
+    let config = view.config.to_json();
+    view.documents = Some(GenerationSource::new(|generation, reply| match generation.0 {
+        0 => drop(reply.send(Ok(Some(serde_json::json!({ "version": 1 }))))),
+        _ => drop(reply.send(Err("the disk is gone".to_owned()))),
+    }));
+    let (running, rows) = listed(view);
+    assert_eq!(rows.as_array().unwrap().len(), 2);
+    let expected = serde_json::json!({
+        "generation": 1, "state": "current", "when": "2023-11-14T22:13:20Z", "by": "api", "uid": 0, "pid": null,
+        "source": "api", "digest": "e1", "changed": ["pool.app.backends"],
+    });
+    assert_eq!(rows[0], expected);
+    let current = get(&running.socket, "/v1/generations/1").unwrap();
+    assert_eq!((&current["config"], &current["by"]), (&config, &"api".into()), "nobody had to be asked");
+    assert_eq!(get(&running.socket, "/v1/generations/0").unwrap()["config"]["version"], 1);
+    let error = get(&running.socket, "/v1/generations/2").unwrap_err();
+    assert_eq!(error, "no such generation is kept", "it is not in the list");
+    let mut view = fixture::view();
+    view.generations = fixture::generations();
+    view.documents =
+        Some(GenerationSource::new(|_, reply| drop(reply.send(Err("the disk is gone".to_owned())))));
+    let (running, _) = listed(view);
+    assert_eq!(get(&running.socket, "/v1/generations/0").unwrap_err(), "the disk is gone");
 }
 
 #[test]

@@ -1,6 +1,8 @@
-//! What the admin API can see of the running daemon. Read-only: it holds no command channel.
+//! What the admin API can see of the running daemon, and where it asks for changes.
 
 use std::{
+    collections::BTreeMap,
+    os::fd::OwnedFd,
     path::PathBuf,
     sync::{
         Arc,
@@ -9,16 +11,47 @@ use std::{
     time::Instant,
 };
 
-use super::packets::PacketsSource;
+use arc_swap::ArcSwap;
+
+use super::{
+    changes::{Changes, Etag, OverrideView},
+    generations::{GenerationSource, GenerationView},
+    packets::PacketsSource,
+};
 use crate::{
     config::{Config, Snapshot},
-    health::HealthTable,
-    metrics::{LogMetrics, ProbeMetrics, WorkerMetrics},
-    model::{BackendId, WorkerId},
+    health::{HealthTable, PoolReport, Report},
+    keepalive::Shelf,
+    limits::Permits,
+    metrics::{EjectionMetrics, LogMetrics, ProbeMetrics, WorkerMetrics},
+    model::{BackendId, FoundBackend, WorkerId},
+    names::Condition,
 };
 
+/// The view as it is at a time: it is replaced as a whole.
+#[derive(Clone, Debug)]
+pub struct Views(Arc<ArcSwap<View>>);
+
+impl Views {
+    /// What is to be seen now.
+    pub fn now(&self) -> Arc<View> {
+        self.0.load_full()
+    }
+
+    /// Shows another one from now on.
+    pub fn replace(&self, view: View) {
+        self.0.store(Arc::new(view));
+    }
+}
+
+impl From<Arc<View>> for Views {
+    fn from(view: Arc<View>) -> Self {
+        Self(Arc::new(ArcSwap::new(view)))
+    }
+}
+
 /// Everything that can be shown.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct View {
     /// When the daemon began to serve.
     pub started: Instant,
@@ -34,10 +67,16 @@ pub struct View {
     pub workers: Vec<WorkerView>,
     /// Of the access log.
     pub log: Arc<LogMetrics>,
+    /// How much goes on with backends that have a limit, and who waits for them.
+    pub permits: Arc<Permits>,
+    /// Kept connections to backends that any worker may take.
+    pub shelf: Arc<Shelf<OwnedFd>>,
     /// Verdicts.
     pub health: Arc<HealthTable>,
-    /// Checks, by backend; those without a check are absent.
-    pub probes: Vec<(BackendId, Arc<ProbeMetrics>)>,
+    /// Checks and ejections, by backend; those whose state never changes are absent.
+    pub checks: Arc<BTreeMap<BackendId, CheckView>>,
+    /// Pools whose backends' states may change.
+    pub pools: Arc<BTreeMap<Arc<str>, Arc<PoolReport>>>,
     /// What this host or config costs us, one sentence each.
     pub warnings: Vec<String>,
     /// Open files that this process may have, which clip `limits.connections`.
@@ -45,7 +84,55 @@ pub struct View {
     /// The packet path, where there is one.
     pub packets: Option<PacketsSource>,
     /// Raised once, when the drain begins.
-    pub draining: AtomicBool,
+    pub draining: Arc<AtomicBool>,
+    /// Names of backends, in their order.
+    pub names: Arc<[NameView]>,
+    /// Where changes are asked for; `None`: not yet.
+    pub changes: Option<Changes>,
+    /// Of `config`.
+    pub etag: Etag,
+    /// Configs that ran, the newest first; none: nothing keeps them.
+    pub generations: Arc<[GenerationView]>,
+    /// Where configs of earlier generations are read.
+    pub documents: Option<GenerationSource>,
+    /// What operators said of backends.
+    pub overrides: Arc<[OverrideView]>,
+    /// Why what runs is not what should: the file was refused, say.
+    pub degraded: Option<String>,
+    /// How the config's file differs from what runs, where it does.
+    pub drift: Option<String>,
+}
+
+/// One name of backends.
+#[derive(Clone, Debug)]
+pub struct NameView {
+    /// As in the config.
+    pub name: String,
+    /// Pools that have it.
+    pub pools: Vec<Arc<str>>,
+    /// How the last lookup ended.
+    pub condition: Condition,
+    /// The answer that holds.
+    pub backends: Vec<FoundBackend>,
+    /// When the last whole answer came.
+    pub answered: Option<Instant>,
+    /// When it is looked up next.
+    pub due: Instant,
+    /// Lookups by how they ended.
+    pub lookups: Vec<(&'static str, u64)>,
+}
+
+/// Checks and ejections of one backend.
+#[derive(Clone, Debug, Default)]
+pub struct CheckView {
+    /// The key of `pool.health` that says what is asked; `None`: nothing is.
+    pub kind: Option<&'static str>,
+    /// What they count.
+    pub metrics: Arc<ProbeMetrics>,
+    /// What they and exchanges found.
+    pub report: Arc<Report>,
+    /// How often it was taken out by what exchanges met.
+    pub ejections: Arc<EjectionMetrics>,
 }
 
 /// One worker.
@@ -65,6 +152,16 @@ impl View {
         self.draining.load(Ordering::Relaxed)
     }
 
+    /// What an operator said of a backend.
+    pub fn override_of(&self, pool: &str, backend: &str) -> Option<&OverrideView> {
+        self.overrides.iter().find(|said| &*said.pool == pool && &*said.backend == backend)
+    }
+
+    /// Whether all backends of a pool are used, whatever they are.
+    pub fn is_panic(&self, pool: &str) -> bool {
+        self.pools.get(pool).is_some_and(|report| report.is_panic())
+    }
+
     /// Every backend with its pool's name, in config order.
     pub fn backends(&self) -> impl Iterator<Item = (&str, &crate::config::BackendSnapshot)> {
         self.snapshot.pools.iter().flat_map(|pool| {
@@ -80,10 +177,5 @@ impl View {
             Some((pool, backend)) => format!("{pool}/{} (id {id})", backend.name),
             None => format!("a backend that left the config (id {id})"),
         }
-    }
-
-    /// The checks of one backend.
-    pub fn probe(&self, id: BackendId) -> Option<&ProbeMetrics> {
-        self.probes.iter().find(|(of, _)| *of == id).map(|(_, metrics)| &**metrics)
     }
 }

@@ -20,6 +20,10 @@ pub(super) enum Command {
     Run(Run),
     /// Check a config; says everything that is wrong with it.
     Check(Check),
+    /// Show what a config would change of what runs, key by key; changes nothing.
+    Diff(Diff),
+    /// Print the JSON Schema of configs.
+    Schema,
     /// Show the running daemon on one page.
     Status(Asking),
     /// Show one list of the running daemon.
@@ -30,6 +34,16 @@ pub(super) enum Command {
     Why(Why),
     /// Capture packets as they come in, each with what became of it, as pcapng.
     Capture(Capture),
+    /// Make a config file the config of the running daemon; says everything that is wrong with it.
+    Apply(Apply),
+    /// Make the config of an earlier generation the config again (lb show generations).
+    Rollback(Rollback),
+    /// Give a backend nothing new, whatever the config says; what it has goes on.
+    Drain(OfBackend),
+    /// Take back a drain: a backend gets what the config and its health say.
+    Undrain(OfBackend),
+    /// Give a backend another share of what is new than the config says.
+    Weight(Weight),
     /// Remove lb's programs and pins: L4 forwarding stops.
     Detach(Detach),
     /// On a backend without tunnel devices: take outer headers off, until interrupted.
@@ -83,9 +97,21 @@ pub(super) struct Check {
     /// The config.
     #[arg(long, value_name = "FILE")]
     pub(super) config: PathBuf,
+    /// Look names of backends up, once, and warn of those that stand for nothing.
+    #[arg(long)]
+    pub(super) resolve: bool,
     /// Say it in JSON.
     #[arg(long)]
     pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Diff {
+    /// The config.
+    #[arg(value_name = "FILE")]
+    pub(super) file: PathBuf,
+    #[command(flatten)]
+    pub(super) asking: Asking,
 }
 
 #[derive(Debug, Args)]
@@ -96,6 +122,62 @@ pub(super) struct Asking {
     /// The daemon's admin socket.
     #[arg(long, value_name = "SOCKET")]
     pub(super) admin: Option<PathBuf>,
+}
+
+/// Of every verb that changes something.
+#[derive(Debug, Args)]
+pub(super) struct Changing {
+    /// Do everything but the change itself.
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    #[command(flatten)]
+    pub(super) asking: Asking,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Apply {
+    /// The config.
+    #[arg(value_name = "FILE")]
+    pub(super) file: PathBuf,
+    /// Only if the config that runs has this ETag (lb status --json).
+    #[arg(long, value_name = "ETAG", value_parser = entity_tag)]
+    pub(super) if_match: Option<String>,
+    #[command(flatten)]
+    pub(super) changing: Changing,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Rollback {
+    /// Number of the generation.
+    #[arg(value_name = "N")]
+    pub(super) generation: u64,
+    #[command(flatten)]
+    pub(super) changing: Changing,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct OfBackend {
+    /// The backend, by its address in the config.
+    #[arg(value_name = "POOL/BACKEND", value_parser = backend)]
+    pub(super) backend: (String, String),
+    #[command(flatten)]
+    pub(super) changing: Changing,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Weight {
+    #[command(flatten)]
+    pub(super) of: OfBackend,
+    /// Its weight, 1 to 1000; config: what the config says.
+    #[arg(value_name = "N|config", value_parser = share)]
+    pub(super) weight: Share,
+}
+
+/// A backend's share of what is new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Share {
+    Config,
+    Of(u16),
 }
 
 #[derive(Debug, Args)]
@@ -138,7 +220,7 @@ const WHY_HELP: &str = "FLOW is PROTOCOL SOURCE -> DESTINATION [OPTION]...
   ttl=         time to live or hop limit; 64 unless said
   length=      bytes of the IP packet; its headers alone unless said
 
-REQUEST is [METHOD] http://HOST[:PORT]/PATH [OPTION]...
+REQUEST is [METHOD] http://HOST[:PORT]/PATH [OPTION]..., or tls://NAME[:PORT] for a TLS client that is passed on
   header:NAME= a header, as often as wanted; \"header:NAME=a value\" with spaces
   from=        the client's address; nobody that is trusted unless said
   listener=    who takes it; by port unless said";
@@ -237,6 +319,31 @@ pub(super) struct QuicId {
     pub(super) nonce: Option<[u8; 5]>,
 }
 
+/// The first slash ends the pool; there may be more in the path of a unix socket.
+fn backend(text: &str) -> Result<(String, String), String> {
+    let parts = text.split_once('/').filter(|(pool, backend)| !pool.is_empty() && !backend.is_empty());
+    let (pool, backend) = parts.ok_or("must be a pool and a backend, such as api/10.0.0.11:8080")?;
+    Ok((pool.to_owned(), backend.to_owned()))
+}
+
+fn share(text: &str) -> Result<Share, String> {
+    if text == "config" {
+        return Ok(Share::Config);
+    }
+    let weight = text.parse().ok().filter(|weight| (1..=1000).contains(weight));
+    weight.map(Share::Of).ok_or_else(|| "must be 1 to 1000, or config".to_owned())
+}
+
+/// Quotes may be left out.
+fn entity_tag(text: &str) -> Result<String, String> {
+    let inner = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
+    match inner.is_empty() || inner.bytes().any(|byte| byte <= b' ' || byte == b'"' || byte == 0x7f) {
+        true => Err("must be an ETag, such as 5d0c2f6f3ea1b9d4, or *".to_owned()),
+        false if inner == "*" => Ok(inner.to_owned()),
+        false => Ok(format!("\"{inner}\"")),
+    }
+}
+
 fn octets<const N: usize>(text: &str) -> Result<[u8; N], String> {
     quic_id::bytes(text).ok_or_else(|| format!("must be {} hexadecimal digits", 2 * N))
 }
@@ -266,9 +373,21 @@ mod tests {
             &["lb", "show"],
             &["lb", "show", "flow"],
             &["lb", "check"],
+            &["lb", "diff"],
             &["lb", "runn"],
             &["lb", "run", "--nope"],
             &["lb", "run", "x"],
+            &["lb", "apply"],
+            &["lb", "apply", "lb.toml", "--if-match", "a b"],
+            &["lb", "apply", "lb.toml", "--if-match", "a\r\nb: c"],
+            &["lb", "rollback", "x"],
+            &["lb", "rollback", "-1"],
+            &["lb", "drain", "api"],
+            &["lb", "drain", "/10.0.0.1:80"],
+            &["lb", "undrain", "api/"],
+            &["lb", "weight", "api/10.0.0.1:80"],
+            &["lb", "weight", "api/10.0.0.1:80", "0"],
+            &["lb", "weight", "api/10.0.0.1:80", "1001"],
             &["lb", "quic-id", "--key", "x"],
             &["lb", "quic-id", "--server", "7"],
             &["lb", "quic-id", "--key", "x", "--server", "7", "--read", "00"],

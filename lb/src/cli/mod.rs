@@ -2,6 +2,8 @@
 
 mod args;
 mod capture;
+mod change;
+mod diff;
 mod logging;
 mod render;
 mod top;
@@ -19,7 +21,7 @@ use serde_json::{Value, json};
 use self::args::{Asking, Check, Cli, Command, Decap, Detach, QuicId, Run, Show, Why};
 use crate::{
     admin::{self, What},
-    config,
+    config::{self, Loaded, Problems},
     control::{self, Options, Paths, quic_id},
     model::{QuestionError, RequestQuestion},
 };
@@ -32,11 +34,21 @@ pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(run) => run_daemon(run),
         Command::Check(check) => return check_config(&check),
+        Command::Diff(diff) => diff::run(&diff),
+        Command::Schema => {
+            print(pretty(&config::json_schema()));
+            Ok(())
+        }
         Command::Status(asking) => status(&asking),
         Command::Show(show) => show_list(&show),
         Command::Top(top) => top::run(&top),
         Command::Why(why) => ask_why(&why),
         Command::Capture(wanted) => capture::run(&wanted),
+        Command::Apply(wanted) => change::apply(&wanted),
+        Command::Rollback(wanted) => change::rollback(&wanted),
+        Command::Drain(wanted) => change::drain(&wanted, "drain"),
+        Command::Undrain(wanted) => change::drain(&wanted, "undrain"),
+        Command::Weight(wanted) => change::weight(&wanted),
         Command::Detach(detach) => detach_all(&detach),
         Command::Decap(decap) => decapsulate(&decap),
         Command::QuicId(id) => connection_id(&id),
@@ -63,7 +75,7 @@ fn run_daemon(run: Run) -> Result<(), String> {
 
 fn check_config(check: &Check) -> ExitCode {
     let (problems, is_valid) = match config::load(&check.config) {
-        Ok(loaded) => (loaded.warnings, true),
+        Ok(loaded) => (warnings(check, loaded), true),
         Err(problems) => (problems, false),
     };
     if check.json {
@@ -80,6 +92,18 @@ fn check_config(check: &Check) -> ExitCode {
         print(format!("{}: {verdict}\n", check.config.display()));
     }
     if is_valid { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) }
+}
+
+/// Of a config that is valid.
+fn warnings(check: &Check, loaded: Loaded) -> Problems {
+    let mut warnings = loaded.warnings;
+    if check.resolve {
+        match control::unresolved(&loaded.config, &check.config) {
+            Ok(unresolved) => warnings.problems.extend(unresolved),
+            Err(error) => eprintln!("lb: {}", whole(error)),
+        }
+    }
+    warnings
 }
 
 fn status(asking: &Asking) -> Result<(), String> {

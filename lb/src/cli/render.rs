@@ -39,7 +39,7 @@ fn are_numbers(rows: &[Value], column: &str) -> bool {
 }
 
 /// One value on one line; what is absent is a dash. Control characters are escaped: names come from elsewhere.
-fn cell(value: &Value) -> String {
+pub(super) fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
         Value::String(text) => text.chars().flat_map(printable).collect(),
@@ -53,6 +53,16 @@ fn cell(value: &Value) -> String {
         }
         value => value.to_string(),
     }
+}
+
+/// Longest value on a line, in characters.
+const VALUE_CHARS_MAX: usize = 240;
+
+/// A value as JSON on one line, a long one cut off.
+pub(super) fn clipped(value: &Value) -> String {
+    let text = value.to_string();
+    let cut = text.char_indices().nth(VALUE_CHARS_MAX).map(|(end, _)| format!("{}...", &text[..end]));
+    cut.unwrap_or(text).chars().flat_map(printable).collect()
 }
 
 fn printable(c: char) -> Vec<char> {
@@ -78,6 +88,9 @@ pub(super) fn pointed(text: &str, wrong: &QuestionError) -> String {
 /// `GET /v1/status` on one page.
 pub(super) fn status(status: &Value) -> String {
     let mut text = String::new();
+    if !status["degraded"].is_null() {
+        _ = writeln!(text, "{:<10}{}", "DEGRADED", cell(&status["degraded"]));
+    }
     let config = match &status["config"]["path"] {
         Value::Null => "quickstart".to_owned(),
         path => cell(path),
@@ -99,6 +112,20 @@ pub(super) fn status(status: &Value) -> String {
     ];
     for (name, value) in lines {
         _ = writeln!(text, "{name:<10}{value}");
+    }
+    if !status["drift"].is_null() {
+        _ = writeln!(text, "{:<10}{}", "drift", cell(&status["drift"]));
+    }
+    for said in array(&status["overrides"]) {
+        let drained = if said["drained"] == true { " drained" } else { "" };
+        let weight = said["weight"].as_u64().map(|weight| format!(" weight {weight}")).unwrap_or_default();
+        _ = writeln!(
+            text,
+            "{:<10}{}/{}{drained}{weight}",
+            "override",
+            cell(&said["pool"]),
+            cell(&said["backend"])
+        );
     }
     for listener in array(&status["listeners"]) {
         let steer = match &listener["steer"] {
@@ -132,6 +159,16 @@ fn backends(backends: &Value) -> String {
     let mut text = format!("{} up, {} down", backends["up"], backends["down"]);
     if !array(&backends["down_names"]).is_empty() {
         _ = write!(text, ": {}", cell(&backends["down_names"]).replace(',', ", "));
+    }
+    for down in array(&backends["down_reasons"]) {
+        if let (Some(seconds), false) = (down["since_seconds"].as_u64(), down["reason"].is_null()) {
+            let (name, reason) = (cell(&down["backend"]), cell(&down["reason"]));
+            let state = cell(&down["state"]);
+            _ = write!(text, "\n{state:<10}{name} for {}: {reason}", duration(seconds));
+        }
+    }
+    for pool in array(&backends["panic"]) {
+        _ = write!(text, "\npanic     pool {}: all backends are used, whatever they are", cell(pool));
     }
     text
 }
@@ -185,7 +222,7 @@ fn xdp(text: &mut String, xdp: &Value) {
     }
 }
 
-fn array(value: &Value) -> &[Value] {
+pub(super) fn array(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
@@ -243,6 +280,19 @@ mod tests {
         ] {
             assert!(page.contains(line), "{line}{page}");
         }
+    }
+
+    #[test]
+    fn status_begins_with_what_is_wrong() {
+        let mut view = crate::admin::fixture::view();
+        view.degraded = Some("lb.toml:3:1: unknown key; generation 1 runs".to_owned());
+        view.drift = Some("lb.toml is not what runs".to_owned());
+        view.overrides = [crate::admin::fixture::drained()].into();
+        let page = super::status(&crate::admin::status::render(&view, None));
+        assert!(page.starts_with("DEGRADED  lb.toml:3:1: unknown key; generation 1 runs\nlb "), "{page}");
+        assert!(page.contains("(pid ") && page.contains(", degraded\n"), "{page}");
+        assert!(page.contains("\ndrift     lb.toml is not what runs\n"), "{page}");
+        assert!(page.contains("\noverride  app/127.0.0.1:9002 drained weight 3\n"), "{page}");
     }
 
     #[test]

@@ -1,19 +1,19 @@
 //! Which number a backend goes by.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     net::IpAddr,
     sync::Arc,
 };
 
 use lb_abi::bounds::BACKENDS_MAX;
 
-use super::{Backend, Config};
+use super::{Backend, BackendPlace, Config};
 use crate::model::BackendId;
 
 /// The stable map (pool, address, port) -> [`BackendId`], shared by snapshots, the health table and XDP.
 ///
-/// Ids start at 1 and are never reused within its life: a slot, a flow record or a worker's older snapshot may
+/// Ids start at 1 and are not reused within its life, save those that are [released](Self::release): a slot, a flow record or a worker's older snapshot may
 /// still name a backend that is gone from the config. One that comes back gets the id it had. Across a restart
 /// the ids that maps and kept tables still name are [adopted](Self::adopt): their address gets them again, and
 /// nobody else does.
@@ -30,14 +30,16 @@ pub struct BackendIds {
     last: u16,
     /// How many were given out, adopted ones included.
     given: u16,
+    /// Those that may be given out again, once there are no fresh ones: the first has waited longest.
+    free: VecDeque<BackendId>,
 }
 
-/// Ids of one pool, by address and port.
-type PoolIds = HashMap<(IpAddr, Option<u16>), BackendId>;
+/// Ids of one pool.
+type PoolIds = HashMap<BackendPlace, BackendId>;
 
 /// Every id that XDP's map has room for was given out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no backend id is left: {} were given out since start, and none is ever reused", BACKENDS_MAX - 1)]
+#[error("no backend id is left: {} were given out since start, and none of them is free again", BACKENDS_MAX - 1)]
 pub struct BackendIdsExhausted;
 
 impl BackendIds {
@@ -48,7 +50,7 @@ impl BackendIds {
 
     /// The id of a backend, if it ever had one. The weight does not matter.
     pub fn id(&self, pool: &str, backend: &Backend) -> Option<BackendId> {
-        self.pools.get(pool)?.get(&(backend.ip, backend.port)).copied()
+        self.pools.get(pool)?.get(&backend.place).copied()
     }
 
     /// Takes over what an earlier run called its backends; to be called before the first [`Self::assign`].
@@ -73,11 +75,11 @@ impl BackendIds {
     pub fn assign(&mut self, config: &Config) -> Result<(), BackendIdsExhausted> {
         let mut next = self.clone();
         // Kept tables first: an id that one names must not go to another pool with the same address.
-        next.assign_by(config, |ids, pool, backend| Ok(ids.kept(pool, backend.ip)))?;
+        next.assign_by(config, |ids, pool, backend| Ok(backend.ip().and_then(|ip| ids.kept(pool, ip))))?;
         // Only packets outlive a process: what no VIP uses needs no id of an earlier run.
         next.assign_by(config, |ids, pool, backend| {
             let is_behind_vip = config.vips.values().any(|vip| vip.pools().any(|name| &**name == pool));
-            Ok(if is_behind_vip { ids.former(backend.ip) } else { None })
+            Ok(backend.ip().filter(|_| is_behind_vip).and_then(|ip| ids.former(ip)))
         })?;
         next.assign_by(config, |ids, _, _| ids.fresh().map(Some))?;
         *self = next;
@@ -98,7 +100,7 @@ impl BackendIds {
                 let Some(id) = choose(self, name, backend)? else { continue };
                 self.former.remove(&id);
                 self.given += 1;
-                self.pools.entry(name.clone()).or_default().insert((backend.ip, backend.port), id);
+                self.pools.entry(name.clone()).or_default().insert(backend.place.clone(), id);
             }
         }
         Ok(())
@@ -117,15 +119,24 @@ impl BackendIds {
     /// An id that neither this run nor anything left of an earlier one names.
     fn fresh(&mut self) -> Result<BackendId, BackendIdsExhausted> {
         loop {
-            self.last += 1;
-            if u32::from(self.last) >= BACKENDS_MAX {
-                return Err(BackendIdsExhausted);
+            if u32::from(self.last) + 1 >= BACKENDS_MAX {
+                return self.free.pop_front().ok_or(BackendIdsExhausted);
             }
+            self.last += 1;
             let id = BackendId(self.last);
             if !self.reserved.contains(&id) {
                 return Ok(id);
             }
         }
+    }
+
+    /// Forgets who had these ids, of pools that no VIP uses: names bring addresses without end. The caller knows that
+    /// nothing names them any more.
+    pub fn release(&mut self, ids: &BTreeSet<BackendId>) {
+        for pool in self.pools.values_mut() {
+            pool.retain(|_, id| !ids.contains(id));
+        }
+        self.free.extend(ids.iter().filter(|id| !self.reserved.contains(id)));
     }
 
     /// How many ids were given out.
@@ -144,8 +155,7 @@ mod tests {
     }
 
     fn id(ids: &BackendIds, port: u16) -> Option<BackendId> {
-        let ip = [127, 0, 0, 1].into();
-        ids.id("demo", &Backend { ip, port: Some(port), weight: 9, server_id: None })
+        ids.id("demo", &Backend { weight: 9, ..Backend::at([127, 0, 0, 1].into(), Some(port)) })
     }
 
     #[test]
@@ -168,6 +178,11 @@ mod tests {
         assert_eq!(ids.assign(&config(4095..4097)), Err(BackendIdsExhausted));
         assert_eq!((ids.given(), id(&ids, 4096)), (4095, None));
         ids.assign(&config(7..9)).unwrap();
+        ids.release(&[BackendId(3), BackendId(9)].into());
+        ids.assign(&config(4095..4098)).unwrap();
+        assert_eq!((id(&ids, 4096), id(&ids, 4097)), (Some(BackendId(3)), Some(BackendId(9))));
+        assert_eq!((id(&ids, 3), id(&ids, 4)), (None, Some(BackendId(4))));
+        assert_eq!(ids.assign(&config(3..4)), Err(BackendIdsExhausted), "it comes back too late");
     }
 
     /// Pools of addresses, all but `l7` behind a VIP.

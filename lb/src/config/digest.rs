@@ -30,9 +30,28 @@ impl serde::Serialize for Digest {
     }
 }
 
+impl<'de> serde::Deserialize<'de> for Digest {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        let is_whole = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let digest = u128::from_str_radix(&text, 16).ok().filter(|_| is_whole);
+        digest.map(Self).ok_or_else(|| serde::de::Error::custom("a digest has 32 hexadecimal digits"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::Digest;
+
+    #[test]
+    fn is_read_as_written() {
+        let digest = Digest::of(b"foobar");
+        let text = serde_json::to_string(&digest).unwrap();
+        assert_eq!(serde_json::from_str::<Digest>(&text).unwrap(), digest);
+        for text in ["\"\"", "\"+43e1662793c64bf6f0d3597ba446f18\"", "7"] {
+            assert!(serde_json::from_str::<Digest>(text).is_err(), "{text}");
+        }
+    }
 
     /// Known answers of the FNV test suite.
     #[test]

@@ -134,7 +134,7 @@ log_fields! {
     ClientPort, "client_port" | "remote_port";
     /// Name of the listener.
     Listener, "listener";
-    /// What the listener speaks: `http` or `tcp`.
+    /// What the listener speaks: `http`, `tcp` or `udp`.
     Protocol, "protocol";
     /// Name of the route.
     Route, "route";
@@ -142,6 +142,8 @@ log_fields! {
     Pool, "pool";
     /// The backend of the last attempt.
     Backend, "backend" | "upstream_addr";
+    /// Protocol that the connection has changed to (101).
+    Upgrade, "upgrade";
     /// Method.
     Method, "method" | "request_method";
     /// Host and port that the request is for.
@@ -198,4 +200,6 @@ log_fields! {
     UserAgent, "user_agent" | "http_user_agent";
     /// `Referer`, without its query unless queries are logged.
     Referer, "referer" | "http_referer";
+    /// The name that a TLS client asked for, where routes go by it.
+    Sni, "sni" | "ssl_preread_server_name";
 }

@@ -1,4 +1,4 @@
-//! A regular expression that a whole value must match.
+//! A regular expression, for whole values or anywhere within.
 
 use std::{
     hash::{Hash, Hasher},
@@ -19,29 +19,34 @@ pub struct Pattern {
 }
 
 impl Pattern {
-    /// Compiles it. `.` and classes are about bytes.
+    /// One that a whole value must match. `.` and classes are about bytes.
     ///
     /// # Errors
     /// What is wrong with it.
     pub fn new(text: &str) -> Result<Self, String> {
+        Self::compile(text, |text| format!(r"\A(?:{text})\z"))
+    }
+
+    /// One that must match somewhere.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn within(text: &str) -> Result<Self, String> {
+        Self::compile(text, str::to_owned)
+    }
+
+    fn compile(text: &str, whole: impl Fn(&str) -> String) -> Result<Self, String> {
         let compile = |text: &str| {
             RegexBuilder::new(text).unicode(false).size_limit(BYTES_MAX).dfa_size_limit(BYTES_MAX).build()
         };
         // By itself first: an unbalanced bracket must not find its partner in ours.
-        let regex =
-            compile(text).and_then(|_| compile(&format!(r"\A(?:{text})\z"))).map_err(
-                |error| match error {
-                    regex::Error::CompiledTooBig(_) => "takes too much memory".to_owned(),
-                    // Several lines that draw the place; the last one says what it is.
-                    error => error
-                        .to_string()
-                        .lines()
-                        .last()
-                        .unwrap_or_default()
-                        .trim_start_matches("error: ")
-                        .to_owned(),
-                },
-            )?;
+        let regex = compile(text).and_then(|_| compile(&whole(text))).map_err(|error| match error {
+            regex::Error::CompiledTooBig(_) => "takes too much memory".to_owned(),
+            // Several lines that draw the place; the last one says what it is.
+            error => {
+                error.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
+            }
+        })?;
         Ok(Self { text: text.into(), regex })
     }
 
@@ -50,7 +55,7 @@ impl Pattern {
         &self.text
     }
 
-    /// Whether the whole value matches.
+    /// Whether a value matches.
     pub fn matches(&self, value: &[u8]) -> bool {
         self.regex.is_match(value)
     }
@@ -80,6 +85,7 @@ mod tests {
         assert!(pattern.matches(b"a") && pattern.matches(b"bcc"));
         assert!(!pattern.matches(b"ab") && !pattern.matches(b"xa") && !pattern.matches(b"a\n"));
         assert!(Pattern::new("(?i)firefox/.*").unwrap().matches(b"FireFox/\xff"));
+        assert!(Pattern::within("b+").unwrap().matches(b"abc"));
         assert_eq!(Pattern::new("a"), Pattern::new("a"));
         assert_ne!(Pattern::new("a"), Pattern::new("b"));
     }

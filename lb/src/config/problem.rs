@@ -59,6 +59,16 @@ impl Problem {
             severity: Severity::Error,
         }
     }
+
+    /// About a value of a file that was read, told by its key.
+    pub fn warning(file: &Path, key: String, value: &str, message: String) -> Self {
+        Self {
+            key,
+            value: Some(format!("\"{}\"", printable(value))),
+            severity: Severity::Warning,
+            ..Self::of_file(file, message)
+        }
+    }
 }
 
 impl fmt::Display for Problem {
@@ -134,6 +144,16 @@ impl fmt::Display for Problems {
 }
 
 impl std::error::Error for Problems {}
+
+/// Path of a key: `prefix` ends with a dot, or is empty. A name that is not bare is quoted, and shortened.
+pub(super) fn key_path(prefix: &str, name: &str) -> String {
+    let bare = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    if !name.is_empty() && name.len() <= 64 && name.bytes().all(bare) {
+        return format!("{prefix}{name}");
+    }
+    let short: String = name.chars().take(64).collect();
+    format!("{prefix}{short:?}")
+}
 
 /// With control characters escaped: a report goes to terminals and logs.
 pub(super) fn printable(text: &str) -> Cow<'_, str> {

@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    Admin, Backend, Config, Keepalive, Limits, Listener, Pool, Protocol, Runtime, State, Steer, SynCookies,
-    Workers,
+    Admin, Backend, Choosing, Config, Dns, Keepalive, Limits, Listener, Pool, Protocol, ProxyHeaders,
+    Runtime, State, Steer, SynCookies, Workers,
 };
 
 impl Config {
@@ -19,12 +19,7 @@ impl Config {
     pub fn quickstart(backends: &[SocketAddr], admin_socket: PathBuf) -> Self {
         assert!(!backends.is_empty(), "the quickstart has backends");
         let local = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
-        let backend = |address: &SocketAddr| Backend {
-            ip: address.ip(),
-            port: Some(address.port()),
-            weight: 1,
-            server_id: None,
-        };
+        let backend = |address: &SocketAddr| Backend::at(address.ip(), Some(address.port()));
         let listener = Listener {
             bind: vec![local(8080)],
             ranges: Vec::new(),
@@ -33,19 +28,28 @@ impl Config {
             steer: Steer::Auto,
             syn_cookies: SynCookies::Auto,
             trusted_proxies: Vec::new(),
+            proxy_protocol: ProxyHeaders::Off,
             forwarded: false,
+            connections: None,
+            idle: None,
+            replies: None,
         };
         let pool = Pool {
             balance: None,
             backends: backends.iter().map(backend).collect(),
+            names: Vec::new(),
             health: None,
             keepalive: Keepalive::default(),
+            choosing: Choosing::default(),
+            proxy_protocol: None,
         };
         Self {
             // Each worker goes round by itself: one alone shows both backends to whoever asks twice.
             runtime: Runtime { workers: Workers::Count(1) },
             xdp: None,
+            programs_dir: None,
             state: State { dir: admin_socket.parent().unwrap_or(Path::new(".")).join("state") },
+            dns: Dns::default(),
             access_log: None,
             admin: Admin { socket: admin_socket, http: Some(local(9900)) },
             limits: Limits::default(),

@@ -3,13 +3,13 @@
 use std::{
     cmp::{Ordering, Reverse},
     collections::HashMap,
-    net::SocketAddr,
     sync::Arc,
 };
 
 use super::{
-    AccessLogSnapshot, BackendIds, BackendIdsExhausted, BackendSnapshot, Config, HostMatch, HostPattern,
-    ListenerSnapshot, PathMatch, PathPattern, Pool, PoolSnapshot, RouteAction, RouteSnapshot, Snapshot,
+    AccessLogSnapshot, BackendIds, BackendIdsExhausted, BackendSnapshot, Balance, Config, HostMatch,
+    HostPattern, Keepalive, ListenerSnapshot, PathMatch, PathPattern, Pool, PoolSecret, PoolSnapshot,
+    RouteAction, RouteSnapshot, Snapshot, Udp,
 };
 use crate::model::{Generation, ListenerId, PoolId, RouteId};
 
@@ -37,7 +37,13 @@ impl Snapshot {
             steer: listener.steer,
             port: listener.port(),
             trusted_proxies: listener.trusted_proxies.clone(),
+            proxy_protocol: listener.proxy_protocol,
             forwarded: listener.forwarded,
+            connections: listener.connections,
+            udp: Udp {
+                idle: listener.idle.unwrap_or(config.limits.idle_timeout),
+                replies: listener.replies.unwrap_or(0),
+            },
             pool: listener.pool.as_deref().and_then(|pool| pool_ids.get(pool).copied()),
             routes: routes.iter().filter(|(of, _)| of == name).map(|(_, route)| route.id).collect(),
         });
@@ -62,11 +68,30 @@ fn pool_snapshot(id: PoolId, name: &Arc<str>, pool: &Pool, ids: &BackendIds) -> 
         Some(BackendSnapshot {
             id: ids.id(name, backend)?,
             name: backend.to_string().into(),
-            address: SocketAddr::new(backend.ip, backend.port.unwrap_or(0)),
+            address: backend.place.address(),
             weight: backend.weight,
+            backup: backend.backup,
+            max_connections: backend.max_connections.or(pool.choosing.max_connections),
+            origin: backend.origin.as_ref().map(|name| name.to_string().into()),
         })
     });
-    PoolSnapshot { id, name: name.clone(), backends: backends.collect(), keepalive: pool.keepalive }
+    // A connection that began with one client's address is no other client's.
+    let keepalive = match pool.proxy_protocol {
+        None => pool.keepalive,
+        Some(_) => Keepalive { per_worker: 0, ..pool.keepalive },
+    };
+    PoolSnapshot {
+        id,
+        name: name.clone(),
+        backends: backends.collect(),
+        is_named: !pool.names.is_empty(),
+        keepalive,
+        balance: pool.balance.unwrap_or(Balance::RoundRobin),
+        choosing: pool.choosing.clone(),
+        secret: PoolSecret::default(),
+        sticky_secret: PoolSecret::default(),
+        proxy_protocol: pool.proxy_protocol,
+    }
 }
 
 /// Every route once per host with the name of its listener, most specific first.
@@ -106,6 +131,7 @@ fn routes(config: &Config, pool_ids: &HashMap<&str, PoolId>) -> Vec<(Arc<str>, R
                 response_headers: route.response_headers.clone(),
                 timeout: route.timeout.unwrap_or(config.limits.idle_timeout),
                 deadline: route.deadline,
+                policy: route.policy.clone(),
             };
             (route.listener.clone(), compiled)
         }));
@@ -232,7 +258,7 @@ mod tests {
         assert!(snapshot.routes.iter().all(|route| route.timeout == Duration::from_secs(7)));
         let backend = &snapshot.pools[1].backends[1];
         assert_eq!((&*backend.name, backend.weight), ("[2001:db8::1]:80", 3));
-        assert_eq!(backend.address, "[2001:db8::1]:80".parse::<SocketAddr>().unwrap());
+        assert_eq!(backend.address, "[2001:db8::1]:80".parse::<std::net::SocketAddr>().unwrap().into());
         // The same address in two pools is two backends.
         assert_ne!(snapshot.pools[0].backends[0].id, snapshot.pools[1].backends[0].id);
         assert_eq!(ids.given(), 3);

@@ -2,15 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::Pattern;
+use super::{Pattern, RoutePolicy};
 
 /// `[route.NAME]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Route {
-    /// Name of an http listener that exists.
+    /// Name of a listener that exists: an http one, or with [`HostKind::Sni`] a tcp one.
     pub listener: Arc<str>,
     /// Hosts, lower case; empty: any.
     pub hosts: Vec<HostPattern>,
+    /// Whose word for the host counts.
+    pub host_kind: HostKind,
     /// Path; `None`: any.
     pub path: Option<PathPattern>,
     /// What else must hold.
@@ -27,9 +29,21 @@ pub struct Route {
     pub timeout: Option<Duration>,
     /// From the end of the request head to the end of the response; `None`: as long as it moves.
     pub deadline: Option<Duration>,
+    /// What else is done for a request on its way.
+    pub policy: Arc<RoutePolicy>,
 }
 
-/// One of `route.host`.
+/// Where the host of a route comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HostKind {
+    /// `route.host`: the authority of a request.
+    #[default]
+    Authority,
+    /// `route.sni`: the server name in a TLS ClientHello; there is one, and nothing else is known.
+    Sni,
+}
+
+/// One of `route.host` or `route.sni`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum HostPattern {
     /// `api.example.com`.

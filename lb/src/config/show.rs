@@ -1,57 +1,32 @@
 //! A [`Config`] as the JSON that means it: the schema of the file. Secrets stand in it by reference, as in the file.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::{Map, Value, json};
 
+use crate::model::BackendName;
+
 use super::{
-    AccessLog, Backend, Config, Interface, Listener, LogStyle, NewFlows, Pool, Sources, Vip, Workers,
-    file::{show_duration, show_sample},
-    show_key::put,
+    Backend, Choosing, Config, Key, Listener, NamedBackends, Pool, Protocol, ProxyHeaders, Queue, Vip,
+    file::show_duration,
+    show_health::{health, outlier as show_outlier},
+    show_key::{file_reference, put},
+    show_process::PROCESS_TABLES,
     show_route::route,
 };
 
 impl Config {
     /// Every value that runs, defaults included; keys as in a file, each table keyed by name.
     pub fn to_json(&self) -> Value {
-        let limits = &self.limits;
         let mut top = json!({
             "version": 1,
-            "runtime": { "workers": workers(&self.runtime.workers) },
-            "admin": {
-                "socket": self.admin.socket,
-                "http": self.admin.http.map_or_else(String::new, |address| address.to_string()),
-            },
-            "limits": {
-                "connections": limits.connections,
-                "connections_per_ip": limits.connections_per_ip,
-                "head_timeout": show_duration(limits.head_timeout),
-                "head_bytes": format!("{}B", limits.head_bytes),
-                "head_fields": limits.head_fields,
-                "idle_timeout": show_duration(limits.idle_timeout),
-                "connect_timeout": show_duration(limits.connect_timeout),
-            },
-            "state": { "dir": self.state.dir },
             "vip": named(&self.vips, vip),
             "listener": named(&self.listeners, listener),
             "route": named(&self.routes, route),
             "pool": named(&self.pools, pool),
         });
-        put(&mut top, "log", self.access_log.as_ref().map(access_log));
-        if let Some(xdp) = &self.xdp {
-            let mut table = json!({
-                "interfaces": xdp.interfaces.iter().map(interface).collect::<Vec<_>>(),
-                "deny": sources(&xdp.deny),
-                "allow": sources(&xdp.allow),
-                "spread": xdp.spread,
-            });
-            put(&mut table, "outer_source", (!xdp.outer_source.is_empty()).then_some(&xdp.outer_source));
-            let new_flows = xdp.new_flows.map(|NewFlows { rate, burst, above }| {
-                json!({ "rate": format!("{rate}/s"), "burst": burst, "above": format!("{above}/s") })
-            });
-            put(&mut table, "new_flows_per_source", new_flows);
-            put(&mut table, "secret", xdp.secret.as_deref().map(file_reference));
-            top["xdp"] = table;
+        for (table, show, _) in PROCESS_TABLES {
+            put(&mut top, table, show(self));
         }
         top
     }
@@ -61,48 +36,7 @@ fn named<T>(tables: &BTreeMap<Arc<str>, T>, show: fn(&T) -> Value) -> Map<String
     tables.iter().map(|(name, table)| (name.to_string(), show(table))).collect()
 }
 
-fn file_reference(path: &Path) -> String {
-    format!("file:{}", path.display())
-}
-
-fn workers(workers: &Workers) -> Value {
-    match workers {
-        Workers::Auto => json!("auto"),
-        Workers::Count(count) => json!(count),
-        Workers::Cores(cores) => json!(cores),
-    }
-}
-
-fn access_log(log: &AccessLog) -> Value {
-    let mut table = json!({ "file": log.target.to_string(), "sample": show_sample(log.sample_ppm) });
-    match &log.style {
-        LogStyle::Json(include) => {
-            let extras =
-                [("query", include.query), ("user_agent", include.user_agent), ("referer", include.referer)];
-            table["access"] = json!("json");
-            table["include"] = extras.iter().filter(|(_, wanted)| *wanted).map(|(name, _)| *name).collect();
-        }
-        LogStyle::Text(format) => {
-            table["access"] = json!("text");
-            table["format"] = json!(format.text);
-        }
-    }
-    table
-}
-
-fn sources(sources: &Sources) -> Value {
-    let nets = sources.nets.iter().map(ToString::to_string);
-    nets.chain(sources.files.iter().map(|path| format!("file:{}", path.display()))).collect()
-}
-
-fn interface(interface: &Interface) -> Value {
-    let mut table = json!({ "name": interface.name });
-    put(&mut table, "mode", interface.mode);
-    put(&mut table, "gateway", interface.gateway.map(|gateway| gateway.to_string()));
-    table
-}
-
-fn vip(vip: &Vip) -> Value {
+pub(super) fn vip(vip: &Vip) -> Value {
     let mut table = json!({
         "address": vip_addresses(vip),
         "ports": vip.ports.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -129,53 +63,75 @@ fn vip_addresses(vip: &Vip) -> Vec<String> {
     addresses.chain(vip.prefixes.iter().map(ToString::to_string)).collect()
 }
 
-fn listener(listener: &Listener) -> Value {
-    let mut table = json!({
-        "bind": listener.spelled(),
-        "protocol": listener.protocol,
-        "steer": listener.steer,
-        "syn_cookies": listener.syn_cookies,
-    });
+pub(super) fn listener(listener: &Listener) -> Value {
+    let mut table = json!({ "bind": listener.spelled(), "protocol": listener.protocol });
+    if listener.protocol != Protocol::Udp {
+        put(&mut table, "steer", Some(listener.steer));
+        put(&mut table, "syn_cookies", Some(listener.syn_cookies));
+    }
+    put(&mut table, "idle", listener.idle.map(show_duration));
+    put(&mut table, "replies", listener.replies);
     put(&mut table, "pool", listener.pool.as_deref());
     let proxies: Vec<String> = listener.trusted_proxies.iter().map(ToString::to_string).collect();
     put(&mut table, "trusted_proxies", (!proxies.is_empty()).then_some(proxies));
+    let headers = Some(listener.proxy_protocol).filter(|headers| *headers != ProxyHeaders::Off);
+    put(&mut table, "proxy_protocol", headers);
     put(&mut table, "forwarded", listener.forwarded.then_some(true));
+    put(&mut table, "connections", listener.connections);
     table
 }
 
-fn pool(pool: &Pool) -> Value {
+pub(super) fn pool(pool: &Pool) -> Value {
     let backend = |backend: &Backend| {
         let mut table = json!({ "address": backend.to_string(), "weight": backend.weight });
         put(&mut table, "server_id", backend.server_id);
+        put(&mut table, "backup", backend.backup.then_some(true));
+        put(&mut table, "max_connections", backend.max_connections);
         table
     };
-    let mut table = json!({
-        "backends": pool.backends.iter().map(backend).collect::<Vec<_>>(),
-        "keepalive": {
-            "idle": show_duration(pool.keepalive.idle),
-            "per_worker": pool.keepalive.per_worker,
-        },
+    let named = |NamedBackends { name, weight, backup, max_connections }: &NamedBackends| {
+        let mut table = json!({ "address": name.to_string() });
+        put(&mut table, "weight", matches!(name, BackendName::Host(..)).then_some(weight));
+        put(&mut table, "backup", backup.then_some(true));
+        put(&mut table, "max_connections", *max_connections);
+        table
+    };
+    let backends = pool.backends.iter().map(backend).chain(pool.names.iter().map(named));
+    let mut table = json!({ "backends": backends.collect::<Vec<_>>() });
+    // Beside the other it may not stand, and means nothing.
+    let keepalive = json!({
+        "idle": show_duration(pool.keepalive.idle),
+        "per_worker": pool.keepalive.per_worker,
     });
+    put(&mut table, "keepalive", pool.proxy_protocol.is_none().then_some(keepalive));
+    put(&mut table, "proxy_protocol", pool.proxy_protocol);
     put(&mut table, "balance", pool.balance);
-    let health = pool.health.map(|health| {
-        json!({
-            "tcp": health.tcp_port.map_or_else(|| "auto".to_owned(), |port| port.to_string()),
-            "every": show_duration(health.every),
-            "timeout": show_duration(health.timeout),
-            "fall": health.fall,
-            "rise": health.rise,
-        })
+    let Choosing { key, slow_start, max_connections, queue, sticky, outlier, panic_percent } = &pool.choosing;
+    put(&mut table, "outlier", outlier.as_ref().map(show_outlier));
+    put(&mut table, "panic", panic_percent.map(|percent| format!("{percent}%")));
+    put(&mut table, "max_connections", *max_connections);
+    let Queue { length, timeout } = *queue;
+    let shown = || json!({ "length": length, "timeout": show_duration(timeout) });
+    let sticky = sticky.as_ref().map(|sticky| {
+        let mut table = json!({ "cookie": sticky.cookie });
+        put(&mut table, "secret", sticky.secret.as_deref().map(file_reference));
+        table
     });
-    put(&mut table, "health", health);
+    put(&mut table, "sticky", sticky);
+    put(&mut table, "queue", (*queue != Queue::default()).then(shown));
+    put(&mut table, "key", (*key != Key::Address).then(|| key.to_string()));
+    put(&mut table, "slow_start", slow_start.map(show_duration));
+    put(&mut table, "health", pool.health.as_ref().map(health));
     table
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
-    use crate::config::parse;
+    use crate::config::{parse, read_json};
 
-    const WHOLE: &str = r#"
+    /// A config with every key that there is.
+    pub(in crate::config) const WHOLE: &str = r#"
         version = 1
         [runtime]
         workers = [0, 3]
@@ -198,6 +154,9 @@ mod tests {
         connections = 7
         head_bytes = "3000B"
         idle_timeout = "90s"
+        body_bytes = "none"
+        rate = { rate = "5/m" }
+        memory = "3GiB"
         [state]
         dir = "/srv/lb"
         [log]
@@ -224,6 +183,7 @@ mod tests {
         syn_cookies = "off"
         trusted_proxies = ["10.0.0.0/8", "2001:db8::7"]
         forwarded = true
+        connections = 500
         [route.api]
         listener = "web"
         host = ["API.example.com", "*.example.org"]
@@ -231,10 +191,15 @@ mod tests {
         pool = "api"
         timeout = "1500ms"
         deadline = "1h"
+        idle = "2h"
+        upgrade = ["websocket", "chat/2"]
+        body_bytes = "3MiB"
+        rate_limit = { rate = "10/h", burst = 3, key = "header:X-Key" }
+        retry = { on = ["connect", "503"], attempts = 3, budget = "2.5%" }
         [route.rest]
         listener = "web"
         path = "/status"
-        pool = "api"
+        pool = "hashed"
         [route.much]
         listener = "web"
         path = "/u/{id:[0-9]+}/{x}/*"
@@ -266,8 +231,50 @@ mod tests {
         balance = "maglev"
         backends = [{ address = "10.0.1.53", server_id = 4095 }]
         health = { tcp = "53", every = "500ms" }
+        [pool.hashed]
+        balance = "maglev"
+        key = "header:X-Tenant"
+        backends = ["10.0.0.3:80", { address = "10.0.0.4:80", backup = true, max_connections = 3 }]
+        max_connections = 90
+        sticky = { cookie = "lb", secret = "file:keys/sticky" }
+        queue = { length = 7, timeout = "2s" }
+        backup = ["10.0.0.5:80"]
+        slow_start = "30s"
+        outlier = { consecutive_errors = 7, error_ratio = "40%", latency = "2.5x", requests = 9, window = "20s", ejection = "1s", ejection_max = "5s", max_ejected = "25%" }
+        panic = "30%"
+        [listener.names]
+        bind = ["0.0.0.0:53", "[::]:53"]
+        protocol = "udp"
+        pool = "names"
+        idle = "5s"
+        replies = 1
+        [pool.names]
+        backends = ["10.0.0.1:53"]
+        health = { http = "/", body = { regex = "o.k" } }
+        [listener.relayed]
+        bind = ["0.0.0.0:81"]
+        protocol = "tcp"
+        pool = "told"
+        trusted_proxies = ["10.0.0.0/8"]
+        proxy_protocol = "require"
+        [route.named]
+        listener = "relayed"
+        sni = ["db.example.com", "*.Example.org"]
+        pool = "told"
+        [pool.told]
+        backends = ["10.0.0.1:81", "Api.internal:80", { address = "srv:_db._tcp.internal", max_connections = 4 }]
+        health = { http = "/healthz?a=1", port = 8081, method = "HEAD", status = "200,301-302", host = "a.example", headers = { X-B = "2", X-A = "1" }, jitter = "200ms", recheck = "1s" }
+        proxy_protocol = "v2"
+        [dns]
+        servers = ["10.0.0.53", "[2001:db8::53]:5353"]
+        families = ["ipv6"]
+        ttl_max = "30s"
+        hold = "1s"
+        [pool.local]
+        backends = ["unix:/run/app.sock"]
         [pool.blue]
         backends = ["10.0.1.54"]
+        health = { udp = "53", send = "hex:0001", expect = "base64:AAE=" }
         [pool.api]
         backends = ["10.0.0.1:80", { address = "[2001:db8::1]:80", weight = 9 }]
         health = { tcp = "auto", fall = 5 }
@@ -290,6 +297,18 @@ mod tests {
     #[test]
     fn what_is_shown_means_the_same_config() {
         show_means_the_same(WHOLE);
+        for health in [
+            "http = \"/\", body = \"ok\"",
+            "redis = \"auto\"",
+            "postgres = \"5433\"",
+            "mysql = \"auto\"",
+            "udp = \"auto\"",
+            "exec = \"a/b.sh\", port = 7",
+        ] {
+            show_means_the_same(&format!(
+                "version = 1\n[health]\nprograms_dir = \"/etc/lb/checks\"\n[pool.a]\nbackends = [\"10.0.0.1:80\"]\nhealth = {{ {health} }}"
+            ));
+        }
         show_means_the_same("version = 1\n[log]\naccess = \"text\"\nformat = 'a $$ \"$request\"'");
         let shown = parse("whole", WHOLE).unwrap().config.to_json();
         assert_eq!(shown["xdp"]["spread"], "on");
@@ -300,6 +319,8 @@ mod tests {
     fn show_means_the_same(text: &str) {
         let config = parse("whole", text).unwrap().config;
         let shown = config.to_json();
+        let read = read_json("shown", &shown).unwrap_or_else(|problems| panic!("{problems}\n{shown:#}"));
+        assert_eq!(read.config, config, "{shown:#}");
         let Value::Object(top) = &shown else { panic!("{shown}") };
         let text: String = top.iter().map(|(key, value)| format!("{key} = {}\n", toml_of(value))).collect();
         let again = parse("shown", &text).unwrap_or_else(|problems| panic!("{problems}\n{text}")).config;

@@ -1,5 +1,7 @@
 //! One key of what is shown.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 /// Puts a key that is left out where it has no value.
@@ -7,4 +9,9 @@ pub(super) fn put(table: &mut Value, key: &str, value: Option<impl serde::Serial
     if let Some(value) = value {
         table[key] = json!(value);
     }
+}
+
+/// As a file is referred to.
+pub(super) fn file_reference(path: &Path) -> String {
+    format!("file:{}", path.display())
 }

@@ -5,14 +5,20 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Condition, Conditions, HeaderEdits, Redirect, Respond, Rewrite, Route, RouteAction, Test,
-    file::show_duration, show_key::put,
+    BODY_BYTES_ANY, BurstRate, Condition, Conditions, HeaderEdits, HostKind, MemoryLimit, Redirect, Respond,
+    Rewrite, Route, RouteAction, RoutePolicy, Test,
+    file::{show_duration, show_sample, show_size},
+    show_key::put,
 };
 
 pub(super) fn route(route: &Route) -> Value {
     let mut table = json!({ "listener": route.listener });
     let hosts: Vec<String> = route.hosts.iter().map(ToString::to_string).collect();
-    put(&mut table, "host", (!hosts.is_empty()).then_some(hosts));
+    let key = match route.host_kind {
+        HostKind::Authority => "host",
+        HostKind::Sni => "sni",
+    };
+    put(&mut table, key, (!hosts.is_empty()).then_some(hosts));
     put(&mut table, "path", route.path.as_ref().map(ToString::to_string));
     route.conditions.show(&mut table);
     put(&mut table, "priority", (route.priority > 0).then_some(route.priority));
@@ -33,7 +39,44 @@ pub(super) fn route(route: &Route) -> Value {
     put(&mut table, "set_headers", (!edits.is_empty()).then_some(edits));
     put(&mut table, "timeout", route.timeout.map(show_duration));
     put(&mut table, "deadline", route.deadline.map(show_duration));
+    route.policy.show(&mut table);
     table
+}
+
+pub(super) fn show_body_bytes(bytes: u64) -> String {
+    if bytes == BODY_BYTES_ANY { "none".to_owned() } else { show_size(bytes) }
+}
+
+pub(super) fn show_memory(memory: MemoryLimit) -> String {
+    match memory {
+        MemoryLimit::Auto => "auto".to_owned(),
+        MemoryLimit::Unlimited => "none".to_owned(),
+        MemoryLimit::Bytes(bytes) => show_size(bytes),
+    }
+}
+
+pub(super) fn show_rate(rate: BurstRate) -> Value {
+    json!({ "rate": rate.rate.to_string(), "burst": rate.burst })
+}
+
+impl RoutePolicy {
+    /// Puts those keys that were written, as in the file.
+    pub fn show(&self, table: &mut Value) {
+        put(table, "idle", self.idle.map(show_duration));
+        put(table, "upgrade", self.upgrade.as_deref());
+        let retry = self.retry.as_ref().map(|retry| {
+            let on: Vec<String> = retry.on.iter().map(ToString::to_string).collect();
+            json!({ "on": on, "attempts": retry.attempts, "budget": show_sample(retry.budget_ppm) })
+        });
+        put(table, "retry", retry);
+        put(table, "body_bytes", self.body_bytes.map(show_body_bytes));
+        let rate = self.rate_limit.as_ref().map(|limit| {
+            let mut rate = show_rate(limit.rate);
+            rate["key"] = json!(limit.key.to_string());
+            rate
+        });
+        put(table, "rate_limit", rate);
+    }
 }
 
 impl Conditions {

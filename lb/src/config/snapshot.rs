@@ -4,8 +4,11 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 
-use super::{Conditions, HeaderEdits, Keepalive, Limits, LogInclude, Protocol, RouteAction, Segments, Steer};
-use crate::model::{BackendId, Generation, ListenerId, PoolId, RouteId};
+use super::{
+    Balance, Choosing, Conditions, HeaderEdits, Keepalive, Limits, LogInclude, PoolSecret, Protocol,
+    ProxyHeaders, ProxyVersion, RouteAction, RoutePolicy, Segments, Steer, Udp,
+};
+use crate::model::{BackendAddress, BackendId, Generation, ListenerId, PoolId, RouteId};
 
 /// Immutable; workers hold it by `Arc` and swap it between turns.
 #[derive(Clone, Debug)]
@@ -16,12 +19,21 @@ pub struct Snapshot {
     pub limits: Limits,
     /// What an access log is to say; `None`: nothing is logged.
     pub access_log: Option<AccessLogSnapshot>,
-    /// By [`ListenerId`].
+    /// By name; [`Self::listener`] finds one by its id.
     pub listeners: Vec<ListenerSnapshot>,
     /// By [`PoolId`]; pools that only VIPs use stand here too.
     pub pools: Vec<PoolSnapshot>,
     /// By [`RouteId`]; names for counters.
     pub routes: Vec<RouteSnapshot>,
+}
+
+impl Snapshot {
+    /// One listener.
+    pub fn listener(&self, id: ListenerId) -> Option<&ListenerSnapshot> {
+        // Ids are places until listeners come and go.
+        let guess = self.listeners.get(id.index()).filter(|listener| listener.id == id);
+        guess.or_else(|| self.listeners.iter().find(|listener| listener.id == id))
+    }
 }
 
 /// The part of `[log]` that workers see to.
@@ -36,7 +48,7 @@ pub struct AccessLogSnapshot {
 /// One listener.
 #[derive(Clone, Debug)]
 pub struct ListenerSnapshot {
-    /// Its place in [`Snapshot::listeners`].
+    /// Stable over generations.
     pub id: ListenerId,
     /// Name in the config.
     pub name: Arc<str>,
@@ -52,9 +64,15 @@ pub struct ListenerSnapshot {
     pub port: Option<u16>,
     /// Clients whose own words about whom they speak for are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether those words come before the first byte.
+    pub proxy_protocol: ProxyHeaders,
     /// Whether backends get `Forwarded` (RFC 7239) too.
     pub forwarded: bool,
-    /// Routes of an http listener, most specific first; file order never matters.
+    /// Connections over all workers.
+    pub connections: Option<usize>,
+    /// Of a udp listener.
+    pub udp: Udp,
+    /// Routes of an http listener, or of a tcp one by server name, most specific first; file order never matters.
     pub routes: Vec<RouteId>,
 }
 
@@ -83,6 +101,8 @@ pub struct RouteSnapshot {
     pub timeout: Duration,
     /// From the end of the request head to the end of the response.
     pub deadline: Option<Duration>,
+    /// What else is done for a request on its way.
+    pub policy: Arc<RoutePolicy>,
 }
 
 /// Host condition of a route.
@@ -133,7 +153,7 @@ impl PathMatch {
 }
 
 /// One pool.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PoolSnapshot {
     /// Its place in [`Snapshot::pools`].
     pub id: PoolId,
@@ -141,19 +161,37 @@ pub struct PoolSnapshot {
     pub name: Arc<str>,
     /// Backends that connections can go to, in config order.
     pub backends: Vec<BackendSnapshot>,
-    /// Idle upstream connections.
+    /// Whether names stand for some of them; where they stand for none yet it may be empty.
+    pub is_named: bool,
+    /// Idle upstream connections; none are kept that began with a client's address.
     pub keepalive: Keepalive,
+    /// How a listener chooses among them.
+    pub balance: Balance,
+    /// What it chooses by beside that.
+    pub choosing: Choosing,
+    /// Keys its hashes; [`Snapshot::build`] knows none.
+    pub secret: PoolSecret,
+    /// Signs its cookies; as `secret`.
+    pub sticky_secret: PoolSecret,
+    /// The header that connections to backends begin with.
+    pub proxy_protocol: Option<ProxyVersion>,
 }
 
 /// One backend.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct BackendSnapshot {
     /// Stable over generations.
     pub id: BackendId,
     /// As in the config, for people.
     pub name: Arc<str>,
-    /// Where to dial; port 0 in a pool that only VIPs use.
-    pub address: SocketAddr,
+    /// Where to dial.
+    pub address: BackendAddress,
     /// Share of new work.
     pub weight: u16,
+    /// Takes work only while none of the others can.
+    pub backup: bool,
+    /// Exchanges and relays at once, over all workers.
+    pub max_connections: Option<u32>,
+    /// The name that stands for it, where the config itself does not have it.
+    pub origin: Option<Arc<str>>,
 }

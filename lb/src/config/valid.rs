@@ -5,12 +5,11 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::Arc,
-    time::Duration,
 };
 
 use ipnet::IpNet;
 
-use super::{AccessLog, Route};
+use super::{AccessLog, Dns, Limits, Listener, Pool, Route};
 
 /// The whole config, valid by construction.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +24,10 @@ pub struct Config {
     pub limits: Limits,
     /// Where state is kept.
     pub state: State,
+    /// `health.programs_dir`: where programs of checks lie; there where a check has one.
+    pub programs_dir: Option<PathBuf>,
+    /// Who is asked for names.
+    pub dns: Dns,
     /// `[log]`; `None`: `access = "off"`.
     pub access_log: Option<AccessLog>,
     /// L4 services.
@@ -154,39 +157,6 @@ pub struct Admin {
     pub socket: PathBuf,
     /// Read-only TCP endpoint; `None`: switched off by an empty string.
     pub http: Option<SocketAddr>,
-}
-
-/// `[limits]`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Limits {
-    /// Downstream connections over all workers.
-    pub connections: usize,
-    /// Downstream connections of one address.
-    pub connections_per_ip: usize,
-    /// From accept or the end of the last exchange's first byte to the end of the head.
-    pub head_timeout: Duration,
-    /// Bytes of a head, request line included.
-    pub head_bytes: usize,
-    /// Fields in a head.
-    pub head_fields: usize,
-    /// Silence in either direction.
-    pub idle_timeout: Duration,
-    /// One attempt at one backend.
-    pub connect_timeout: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections: 200_000,
-            connections_per_ip: 1024,
-            head_timeout: Duration::from_secs(10),
-            head_bytes: 32 << 10,
-            head_fields: 100,
-            idle_timeout: Duration::from_secs(60),
-            connect_timeout: Duration::from_secs(3),
-        }
-    }
 }
 
 /// `[state]`.
@@ -353,188 +323,4 @@ pub enum Forward {
     L2dsr,
     /// With source and destination translated; replies are translated back.
     Nat,
-}
-
-/// `[listener.NAME]`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Listener {
-    /// Addresses to bind; none without ranges.
-    pub bind: Vec<SocketAddr>,
-    /// Further addresses and ports, given to this listener by `lb_lookup`.
-    pub ranges: Vec<BindRange>,
-    /// What is spoken.
-    pub protocol: Protocol,
-    /// Pool of a tcp listener (always there), or of an http listener where no route matches.
-    pub pool: Option<Arc<str>>,
-    /// How a connection finds its worker.
-    pub steer: Steer,
-    /// Who answers its SYN floods.
-    pub syn_cookies: SynCookies,
-    /// Clients whose own words about whom they speak for are believed.
-    pub trusted_proxies: Vec<IpNet>,
-    /// Whether backends get `Forwarded` (RFC 7239) too.
-    pub forwarded: bool,
-}
-
-impl Listener {
-    /// The port of all its addresses, where they have the same.
-    pub fn port(&self) -> Option<u16> {
-        let ranges = self.ranges.iter().map(|range| Some(range.first).filter(|_| range.first == range.last));
-        let mut ports = self.bind.iter().map(|bind| Some(bind.port())).chain(ranges);
-        let first = ports.next()??;
-        ports.all(|port| port == Some(first)).then_some(first)
-    }
-
-    /// `bind` as it is written: addresses, then ranges.
-    pub fn spelled(&self) -> Vec<String> {
-        let bind = self.bind.iter().map(SocketAddr::to_string);
-        bind.chain(self.ranges.iter().map(BindRange::to_string)).collect()
-    }
-}
-
-/// One of `listener.bind` that no socket can be bound to: a prefix, a range of ports, or both.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BindRange {
-    /// Addresses; no bits set behind its length.
-    pub net: IpNet,
-    /// First port, not 0.
-    pub first: u16,
-    /// Last port, at least the first.
-    pub last: u16,
-}
-
-impl BindRange {
-    /// Whether it has this address and port.
-    pub fn contains(&self, address: SocketAddr) -> bool {
-        self.net.contains(&address.ip()) && (self.first..=self.last).contains(&address.port())
-    }
-
-    /// Whether an address and port lies in both.
-    pub fn meets(&self, other: &Self) -> bool {
-        let nets = self.net.contains(&other.net) || other.net.contains(&self.net);
-        nets && self.first <= other.last && other.first <= self.last
-    }
-}
-
-/// As it is written in the config.
-impl std::fmt::Display for BindRange {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.net {
-            IpNet::V4(net) => write!(f, "{net}:")?,
-            IpNet::V6(net) => write!(f, "[{net}]:")?,
-        }
-        match self.first == self.last {
-            true => write!(f, "{}", self.first),
-            false => write!(f, "{}-{}", self.first, self.last),
-        }
-    }
-}
-
-/// `listener.protocol`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Protocol {
-    /// HTTP/1.1 reverse proxy.
-    Http,
-    /// Byte relay.
-    Tcp,
-}
-
-/// `listener.steer`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Steer {
-    /// By core where every worker's core owns a receive queue, else by hash.
-    #[default]
-    Auto,
-    /// The worker of the core that took the packet.
-    Core,
-    /// The worker that the flow hash names.
-    Hash,
-}
-
-/// `listener.syn_cookies`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SynCookies {
-    /// XDP, above a flood threshold and when the kernel would send cookies itself.
-    #[default]
-    Auto,
-    /// The kernel alone.
-    Off,
-}
-
-/// `[pool.NAME]`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Pool {
-    /// `None`: not said; maglev behind a VIP, round-robin behind a listener.
-    pub balance: Option<Balance>,
-    /// Backends; never empty, no two with the same address.
-    pub backends: Vec<Backend>,
-    /// Active checks; `None`: always up.
-    pub health: Option<Health>,
-    /// Idle upstream connections.
-    pub keepalive: Keepalive,
-}
-
-/// `pool.balance`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Balance {
-    /// In turn, by weight.
-    RoundRobin,
-    /// By flow hash through a Maglev table.
-    Maglev,
-}
-
-/// One of `pool.backends`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Backend {
-    /// Address.
-    pub ip: IpAddr,
-    /// Port; always there in a pool that a listener or route uses.
-    pub port: Option<u16>,
-    /// Share of new work, 1 ..= 1000.
-    pub weight: u16,
-    /// What QUIC connection ids call it, 1 ..= 4095; no two backends have the same.
-    pub server_id: Option<u16>,
-}
-
-impl std::fmt::Display for Backend {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.port {
-            Some(port) => SocketAddr::new(self.ip, port).fmt(f),
-            None => self.ip.fmt(f),
-        }
-    }
-}
-
-/// `pool.health`: a TCP connection that is accepted in time.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Health {
-    /// `tcp = "PORT"`; `None` for `tcp = "auto"`: the backend's own port (always there then).
-    pub tcp_port: Option<u16>,
-    /// From one probe's start to the next.
-    pub every: Duration,
-    /// Longest wait for one probe, at most `every`.
-    pub timeout: Duration,
-    /// Failures in a row until down.
-    pub fall: u32,
-    /// Successes in a row until up.
-    pub rise: u32,
-}
-
-/// `pool.keepalive`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Keepalive {
-    /// Longest idle time of a kept connection.
-    pub idle: Duration,
-    /// Kept connections of one worker to one backend.
-    pub per_worker: usize,
-}
-
-impl Default for Keepalive {
-    fn default() -> Self {
-        Self { idle: Duration::from_secs(60), per_worker: 64 }
-    }
 }

@@ -104,7 +104,7 @@ impl Outer {
             let pools = vip.pools().filter_map(|pool| config.pools.get(pool));
             let backends: Vec<_> = pools.flat_map(|pool| &pool.backends).collect();
             let lacks = |is_lost: bool, family: &str, wants: fn(&IpAddr) -> bool| {
-                let is_wanted = backends.iter().any(|backend| wants(&backend.ip));
+                let is_wanted = backends.iter().filter_map(|backend| backend.ip()).any(|ip| wants(&ip));
                 (is_lost && is_wanted).then(|| {
                     format!(
                         "vip {name}: no interface of [xdp] has an {family} address to send from, so packets \
@@ -138,11 +138,13 @@ pub(super) fn desired(
         backends: pool
             .backends
             .iter()
-            .map(|backend| DesiredBackend {
+            // Behind a VIP all have one.
+            .filter_map(|backend| Some((backend, backend.address.socket()?)))
+            .map(|(backend, address)| DesiredBackend {
                 id: backend.id,
-                address: backend.address.ip(),
+                address: address.ip(),
                 // Elsewhere the port says nothing to packets, and must not tell tables apart.
-                port: Some(backend.address.port()).filter(|port| translated(&pool.name) && *port != 0),
+                port: Some(address.port()).filter(|port| translated(&pool.name) && *port != 0),
                 weight: backend.weight,
             })
             .collect(),
@@ -157,6 +159,7 @@ pub(super) fn desired(
         allow: Arc::default(),
         local: <_>::default(),
         guard_key: derive_key(secret, "guard", ""),
+        tag_keys: ["high", "low"].map(|half| derive_key(secret, "flows", half)),
         outer_v4: outer.v4,
         outer_v6: outer.v6,
         gateways: gateways(config),
@@ -263,7 +266,7 @@ mod tests {
         let Some(pool) = snapshot.pools.iter_mut().find(|pool| &*pool.name == "dns") else {
             panic!("no pool")
         };
-        pool.backends[0].address.set_port(5353);
+        pool.backends[0].address = "10.0.1.53:5353".parse::<std::net::SocketAddr>().unwrap().into();
         let desired = desired(&config, &snapshot, [1, 2], Outer::default(), Path::new("/nonexistent"));
         assert!(desired.vips.iter().all(|vip| vip.flows_none));
         let last: Vec<_> = desired.vips[0].nat_source.iter().map(ToString::to_string).collect();

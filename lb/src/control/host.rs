@@ -5,7 +5,7 @@ use rustix::{
     thread::{CapabilitySet, capabilities},
 };
 
-use crate::config::{Limits, Workers};
+use crate::config::{Limits, MemoryLimit, Workers};
 
 /// The core of each worker.
 ///
@@ -57,13 +57,42 @@ pub(super) fn clip_connections(limits: &mut Limits, files: u64) -> Option<String
     }
     let possible = limits.connections;
     if asked == Limits::default().connections {
-        tracing::info!(open_files = files, connections = possible, "connections are limited by open files");
+        tracing::debug!(open_files = files, connections = possible, "connections are limited by open files");
         return None;
     }
     Some(format!(
         "open files are limited to {files}, which is about {possible} connections; limits.connections = {asked} \
          cannot be met and stands at {possible} (raise LimitNOFILE or ulimit -n)"
     ))
+}
+
+/// Settles `limits.memory = "auto"`: three quarters of what the host has, or what the control groups above us let it have. Sockets
+/// and packets are beside it, and the kernel's own.
+pub(super) fn settle_memory(limits: &mut Limits) {
+    if limits.memory == MemoryLimit::Auto
+        && let Some(most) = memory_most()
+    {
+        limits.memory = MemoryLimit::Bytes(most / 4 * 3);
+    }
+}
+
+fn memory_most() -> Option<u64> {
+    let read = |path: &str| std::fs::read_to_string(path).ok();
+    let host = memory_total(&read("/proc/meminfo")?)?;
+    let groups = read("/proc/self/cgroup").unwrap_or_default();
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
+    let above = std::path::Path::new(own).ancestors().filter_map(|group| {
+        let file =
+            std::path::Path::new("/sys/fs/cgroup").join(group.strip_prefix("/").ok()?).join("memory.max");
+        std::fs::read_to_string(file).ok()?.trim().parse().ok()
+    });
+    Some(above.fold(host, u64::min))
+}
+
+/// Of `/proc/meminfo`, in bytes.
+fn memory_total(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// Capabilities that loading and attaching BPF programs wants and this process lacks, by name.
@@ -128,6 +157,24 @@ mod tests {
         assert!(possible == 10_000 && said.contains("about 10000 connections"), "{said}");
         assert_eq!(clip(200_000, 20_512), (10_000, None), "nobody asked for the default");
         assert_eq!(clip(5, 100).0, 1, "one is always tried");
+    }
+
+    #[test]
+    fn memory_is_settled_once() {
+        assert_eq!(memory_total("MemTotal:       16384 kB\nMemFree: 1 kB\n"), Some(16 << 20));
+        assert_eq!(memory_total("MemFree: 1 kB\n"), None);
+        let mut limits = Limits::default();
+        settle_memory(&mut limits);
+        assert!(
+            matches!(limits.memory, MemoryLimit::Bytes(bytes) if bytes > 64 << 20),
+            "{:?}",
+            limits.memory
+        );
+        for said in [MemoryLimit::Unlimited, MemoryLimit::Bytes(7)] {
+            limits.memory = said;
+            settle_memory(&mut limits);
+            assert_eq!(limits.memory, said);
+        }
     }
 
     #[test]

@@ -31,6 +31,21 @@ impl Hotplug {
         Self { xdp, outer, desired, said: BTreeMap::new() }
     }
 
+    /// What the maps hold.
+    pub(super) const fn desired(&self) -> &Desired {
+        &self.desired
+    }
+
+    /// What is watched.
+    pub(super) const fn xdp(&self) -> &Xdp {
+        &self.xdp
+    }
+
+    /// Outer sources that are used.
+    pub(super) const fn outer(&self) -> Outer {
+        self.outer
+    }
+
     /// Attaches what came, says what went.
     pub(super) fn look(&mut self, plane: &mut Plane) {
         for interface in &self.xdp.interfaces {

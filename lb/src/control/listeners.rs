@@ -6,24 +6,43 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
     admin::socket::{check_free, outlive_predecessor},
-    config::{BindRange, Config},
-    model::ListenerId,
+    config::{self, BindRange, Config, ListenerIds},
+    model::{GroupId, ListenerId},
     steering::parking,
 };
 
 /// Connections that may wait for an accept, per socket; the kernel clips it to net.core.somaxconn.
 const BACKLOG: i32 = 4096;
 
+/// An address that a config has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// Whose.
+    pub(super) listener: ListenerId,
+    /// Its name.
+    pub(super) name: Arc<str>,
+    /// As it is written; of ranges, where their sockets are parked.
+    pub(super) address: SocketAddr,
+    /// For datagrams.
+    pub(super) is_udp: bool,
+    /// What `lb_lookup` gives to these sockets; none where they are bound to what they serve.
+    pub(super) ranges: Vec<BindRange>,
+}
+
 /// The sockets of one address, by worker.
 #[derive(Debug)]
 pub(super) struct Group {
+    /// Which.
+    pub(super) id: GroupId,
     /// Whose address.
     pub(super) listener: ListenerId,
     /// Bound address, its port never 0.
     pub(super) address: SocketAddr,
-    /// Listening, non-blocking; the n-th belongs to worker n.
+    /// For datagrams.
+    pub(super) is_udp: bool,
+    /// Bound, listening where that is a word for them, non-blocking; the n-th belongs to worker n.
     pub(super) sockets: Vec<OwnedFd>,
-    /// What `lb_lookup` gives to these sockets; none where they are bound to what they serve.
+    /// As [`Wanted::ranges`].
     pub(super) ranges: Vec<BindRange>,
 }
 
@@ -36,26 +55,38 @@ pub(super) struct BindError {
     source: io::Error,
 }
 
-/// Binds all groups, or none.
+/// Every address of a config, with the numbers that its listeners have.
+pub(super) fn wanted(config: &Config, ids: &ListenerIds) -> Vec<Wanted> {
+    let mut wanted = Vec::new();
+    for (name, listener) in &config.listeners {
+        let Some(id) = ids.id(name) else { continue };
+        let own = listener.bind.iter().map(|&address| (address, Vec::new()));
+        wanted.extend(own.chain(parked(&listener.ranges)).map(|(address, ranges)| Wanted {
+            listener: id,
+            name: name.clone(),
+            address,
+            is_udp: listener.protocol == config::Protocol::Udp,
+            ranges,
+        }));
+    }
+    wanted
+}
+
+/// Binds the group of one address. `is_ours`: another address of this process overlaps with it, so that nobody else can.
 ///
 /// # Errors
-/// The first address that cannot be had, with the call, the errno and the likely cause.
-pub(super) fn bind(config: &Config, workers: usize) -> Result<Vec<Group>, BindError> {
-    let mut groups = Vec::new();
-    // As a snapshot numbers them: by name.
-    for ((name, listener), id) in config.listeners.iter().zip((0..).map(ListenerId)) {
-        let own = listener.bind.iter().map(|&address| (address, Vec::new()));
-        for (address, ranges) in own.chain(parked(&listener.ranges)) {
-            let group = bind_group(id, address, workers).map_err(|(call, source)| BindError {
-                listener: name.clone(),
-                address,
-                call,
-                source,
-            })?;
-            groups.push(Group { ranges, ..group });
-        }
+/// The address cannot be had: the call, the errno and the likely cause.
+pub(super) fn bind(wanted: &Wanted, id: GroupId, workers: usize, is_ours: bool) -> Result<Group, BindError> {
+    let named =
+        |(call, source)| BindError { listener: wanted.name.clone(), address: wanted.address, call, source };
+    // Another daemon of the same user could join our group and take half of the connections; it may not.
+    if !is_ours {
+        outlive_predecessor(|| check_free(wanted.address, wanted.is_udp))
+            .map_err(|source| named(("bind", source)))?;
     }
-    Ok(groups)
+    let (address, sockets) = bind_all(wanted.address, workers, wanted.is_udp).map_err(named)?;
+    let (listener, is_udp, ranges) = (wanted.listener, wanted.is_udp, wanted.ranges.clone());
+    Ok(Group { id, listener, address, is_udp, sockets, ranges })
 }
 
 /// A group for the ranges of each family, at a port of the kernel's choice.
@@ -68,7 +99,8 @@ fn parked(ranges: &[BindRange]) -> impl Iterator<Item = (SocketAddr, Vec<BindRan
     })
 }
 
-/// The same sockets under other descriptors.
+/// The same sockets under other descriptors; none of those for datagrams, whose clients stay with their worker by the
+/// kernel's own hash.
 ///
 /// # Errors
 /// Those of dup(2).
@@ -77,39 +109,54 @@ pub(super) fn copies(groups: &[Group]) -> io::Result<Vec<Group>> {
         let sockets = group.sockets.iter().map(OwnedFd::try_clone).collect::<io::Result<_>>()?;
         Ok(Group { sockets, ranges: group.ranges.clone(), ..*group })
     };
-    groups.iter().map(copy).collect()
+    groups.iter().filter(|group| !group.is_udp).map(copy).collect()
 }
 
 type Failed = (&'static str, io::Error);
 
-fn bind_group(listener: ListenerId, mut address: SocketAddr, workers: usize) -> Result<Group, Failed> {
-    // Another daemon of the same user could join our group and take half of the connections; it may not.
-    outlive_predecessor(|| check_free(address)).map_err(|source| ("bind", source))?;
+fn bind_all(
+    mut address: SocketAddr,
+    workers: usize,
+    is_udp: bool,
+) -> Result<(SocketAddr, Vec<OwnedFd>), Failed> {
     let mut sockets = Vec::with_capacity(workers);
     for _ in 0..workers {
-        let socket = bind_one(address)?;
+        let socket = bind_one(address, is_udp)?;
         if address.port() == 0 {
             let bound = socket.local_addr().map_err(|source| ("getsockname", source))?;
             address = bound.as_socket().unwrap_or(address);
         }
         sockets.push(socket.into());
     }
-    Ok(Group { listener, address, sockets, ranges: Vec::new() })
+    Ok((address, sockets))
 }
 
-fn bind_one(address: SocketAddr) -> Result<Socket, Failed> {
+fn bind_one(address: SocketAddr, is_udp: bool) -> Result<Socket, Failed> {
     let named = |call: &'static str| move |source: io::Error| (call, source);
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))
+    let (kind, protocol) = if is_udp { (Type::DGRAM, Protocol::UDP) } else { (Type::STREAM, Protocol::TCP) };
+    let socket = Socket::new(Domain::for_address(address), kind.nonblocking(), Some(protocol))
         .map_err(named("socket"))?;
     socket.set_reuse_port(true).map_err(named("setsockopt SO_REUSEPORT"))?;
-    socket.set_reuse_address(true).map_err(named("setsockopt SO_REUSEADDR"))?;
+    if !is_udp {
+        // For datagrams it would let anybody of any user take the address over.
+        socket.set_reuse_address(true).map_err(named("setsockopt SO_REUSEADDR"))?;
+    }
     if address.is_ipv6() {
         // `[::]` and `0.0.0.0` are two addresses, whatever net.ipv6.bindv6only says.
         socket.set_only_v6(true).map_err(named("setsockopt IPV6_V6ONLY"))?;
     }
     socket.bind(&address.into()).map_err(named("bind"))?;
-    socket.listen(BACKLOG).map_err(named("listen"))?;
+    if !is_udp {
+        socket.listen(BACKLOG).map_err(named("listen"))?;
+    }
     Ok(socket)
+}
+
+impl BindError {
+    /// Path of the key that wants it.
+    pub(super) fn key(&self) -> String {
+        format!("listener.{}.bind", self.listener)
+    }
 }
 
 impl fmt::Display for BindError {
@@ -120,7 +167,7 @@ impl fmt::Display for BindError {
             io::ErrorKind::AddrInUse => {
                 write!(
                     f,
-                    ": another process listens there (`ss -ltnp 'sport = :{}'` says which)",
+                    ": another process listens there (`ss -ltunp 'sport = :{}'` says which)",
                     address.port()
                 )
             }
@@ -146,25 +193,18 @@ mod tests {
     use super::*;
     use crate::admin::fixture;
 
+    /// All groups of a config.
+    fn bind(config: &Config, workers: usize) -> Result<Vec<Group>, BindError> {
+        let mut ids = ListenerIds::default();
+        ids.assign(config);
+        wanted(config, &ids).iter().map(|wanted| super::bind(wanted, GroupId(0), workers, false)).collect()
+    }
+
     fn config(bind: &[&str]) -> Config {
         let mut config = (*fixture::view().config).clone();
         let Some(web) = config.listeners.get_mut("web") else { panic!("no listener") };
         web.bind = bind.iter().map(|address| address.parse().unwrap()).collect();
         config
-    }
-
-    #[test]
-    fn listeners_have_the_numbers_that_a_snapshot_gives_them() {
-        let mut config = config(&["127.0.0.1:0"]);
-        let Some(web) = config.listeners.get("web").cloned() else { panic!("no listener") };
-        config.listeners.extend(["zoo", "a", "m"].map(|name| (name.into(), web.clone())));
-        let ids = &mut crate::config::BackendIds::new();
-        let snapshot = crate::config::Snapshot::build(&config, crate::model::Generation(1), ids).unwrap();
-        for (group, listener) in bind(&config, 1).unwrap().iter().zip(&snapshot.listeners) {
-            assert_eq!(group.listener, listener.id);
-        }
-        let names: Vec<_> = snapshot.listeners.iter().map(|listener| &*listener.name).collect();
-        assert_eq!(names, ["a", "m", "web", "zoo"]);
     }
 
     #[test]

@@ -6,25 +6,20 @@ use anyhow::{Context, anyhow};
 
 use super::{
     clock::now_ticks,
-    desired::{Outer, desired, local},
+    desired::Outer,
+    forwarding::{LOST_RANGES, Material, Through, attach, keep_tables, set_ways},
     host,
     hotplug::Hotplug,
-    lineage, lock,
+    lineage,
     packet_path::{KernelPath, LOST_STEER},
     plan::Plan,
-    quic,
-    secret::Secret,
-    sources,
     ways::ways,
 };
 use crate::{
     config::{BackendIds, Config, Snapshot, Vip, Xdp},
     model::BackendId,
-    steering::{self, Desired, Plane, Presence, ProbePorts},
+    steering::{self, Plane},
 };
-
-/// What is lost where `lb_lookup` cannot be had.
-pub(super) const LOST_RANGES: &str = "prefixes and port ranges in listener.bind cannot be had";
 
 /// Programs and maps, loaded or adopted, as an earlier run left them.
 pub(super) struct Loaded {
@@ -42,18 +37,10 @@ pub(super) struct Opened {
     /// Backends that an earlier run saw down, among those that are checked.
     pub(super) down: BTreeSet<BackendId>,
     /// For checks that go the way of traffic.
-    pub(super) through: Option<Through>,
+    pub(super) through: Through,
 }
 
-/// Which checks go the way of traffic, and by what.
-pub(super) struct Through {
-    /// Backends that are checked so.
-    pub(super) backends: BTreeSet<BackendId>,
-    /// For the prober.
-    pub(super) ports: ProbePorts,
-}
-
-/// Loads what the config has a use for. With `[xdp]`: pinned, in `bpf_dir`, and the state directory is locked. Else
+/// Loads what the config has a use for. With `[xdp]`: pinned, in `bpf_dir`. Else
 /// only for `lb_steer`, and gone with the process.
 ///
 /// # Errors
@@ -61,7 +48,6 @@ pub(super) struct Through {
 /// directory.
 pub(super) fn load(config: &Config, bpf_dir: &Path) -> anyhow::Result<Loaded> {
     if config.xdp.is_some() {
-        lock::keep_state(&config.state.dir)?;
         let plane =
             permitted().and_then(|()| Ok(Plane::open(steering::Options { pins: Some(bpf_dir.to_owned()) })?));
         let plane = plane.context("[xdp] cannot be had, so no vip would be forwarded")?;
@@ -129,62 +115,26 @@ fn forward(
     snapshot: &Snapshot,
     checked: &BTreeSet<BackendId>,
 ) -> anyhow::Result<Opened> {
-    let state_dir = &plan.config.state.dir;
-    let secret = match &xdp.secret {
-        Some(path) => {
-            Secret::load(&plan.directory, path).with_context(|| format!("xdp.secret {}", path.display()))
-        }
-        None => Secret::load_or_make(state_dir).with_context(|| format!("secret in {}", state_dir.display())),
-    }?;
     let outer = Outer::of(xdp).context("getifaddrs")?;
-    let list = |key: &str, list| sources::read(&plan.directory, list).with_context(|| format!("xdp.{key}"));
-    let desired = desired(&plan.config, snapshot, secret.key(), outer, state_dir);
-    let desired = Desired {
-        deny: list("deny", &xdp.deny)?,
-        allow: list("allow", &xdp.allow)?,
-        local: local(&desired.pools).context("getifaddrs")?,
-        quic: quic::desired(&plan.config, snapshot, &plan.directory)?,
-        ..desired
-    };
+    let desired = Material::read(plan, xdp, snapshot)?.desired(&plan.config, snapshot, outer)?;
     let down = still_down(&plane, snapshot, checked);
     plane.sync(&desired, now_ticks())?;
     plane.set_down(&down, now_ticks())?;
     let mut warnings = outer.shortages(&plan.config);
+    warnings.extend(keep_tables(&plane, &plan.config.state.dir));
     warnings.extend(host::forwarding_off(xdp.interfaces.iter().map(|interface| &*interface.name)));
-    for (pool, table) in plane.tables() {
-        if let Err(error) = lineage::keep(state_dir, pool, table) {
-            warnings.push(format!(
-                "the table of pool {pool} cannot be kept in {}: {error}; a restart may move more flows than \
-                 necessary",
-                state_dir.display()
-            ));
-        }
-    }
     for interface in &xdp.interfaces {
-        if plane.presence(&interface.name)? == Presence::Absent {
-            warnings.push(format!("interface {} is not there; it is attached when it comes", interface.name));
-            continue;
-        }
-        let attached = plane.attach(&interface.name, interface.mode)?;
-        tracing::info!(interface = %interface.name, mode = ?attached.mode, adopted = attached.replaced, "XDP attached");
-        warnings
-            .extend(attached.fallback.map(|why| format!("{}: XDP in generic mode: {why}", interface.name)));
+        warnings.extend(attach(&mut plane, interface)?);
     }
     for interface in plane.detach_others()? {
         tracing::info!(%interface, "XDP detached: this config does not name the interface");
     }
     let ways = ways(&plan.config, snapshot, outer, &desired.local);
-    let opened = if ways.is_empty() { None } else { Some(plane.open_probes(&ways)) };
-    let through = match opened.transpose() {
-        Ok(ports) => {
-            let backends = ways.iter().map(|way| BackendId(way.number)).collect();
-            ports.map(|ports| Through { backends, ports })
-        }
-        Err(error) => {
-            warnings.push(format!(
-                "{error}: health checks go to the backends' own addresses, so one whose tunnel is broken counts as up"
-            ));
-            None
+    let through = match set_ways(&mut plane, &ways) {
+        Ok(through) => through,
+        Err(warning) => {
+            warnings.push(warning);
+            Through::default()
         }
     };
     let path = KernelPath::new(plane).watching(Hotplug::new(xdp.clone(), outer, desired));
@@ -197,7 +147,8 @@ fn still_down(plane: &Plane, snapshot: &Snapshot, checked: &BTreeSet<BackendId>)
     let backends = snapshot.pools.iter().flat_map(|pool| &pool.backends);
     backends
         .filter(|backend| {
-            checked.contains(&backend.id) && known.contains(&(backend.id, backend.address.ip()))
+            checked.contains(&backend.id)
+                && backend.address.ip().is_some_and(|ip| known.contains(&(backend.id, ip)))
         })
         .map(|backend| backend.id)
         .collect()

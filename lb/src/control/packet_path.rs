@@ -8,17 +8,22 @@ use std::{
     sync::Arc,
 };
 
+use anyhow::Context as _;
 use lb_abi::reason::Reason;
 
 use super::{
+    addresses::Held,
     clock::now_ticks,
     cookies,
+    desired::Outer,
+    forwarding::{self, LOST_RANGES},
     hotplug::Hotplug,
     listeners::Group,
     loads::Loads,
     neighbours::{self, Neighbours},
-    plane::PacketPath,
+    plane::{Brought, Doors, PacketPath, PathChange},
     ranges, spread,
+    ways::ways,
 };
 use crate::{
     admin::{
@@ -26,7 +31,7 @@ use crate::{
         capture::{Feed, Wish},
         packets::{InterfaceDrops, Reading, Refusal, WhyAnswer},
     },
-    config::{Config, Listener, Snapshot, Steer, SynCookies},
+    config::{Config, Listener, Steer, SynCookies},
     model::{BackendId, Question, WorkerId},
     steering::{self, Choice, Detached, Device, InterfaceFacts, NatStats, Plane, SpreadChoice, SteerMode},
 };
@@ -53,6 +58,11 @@ pub(super) struct KernelPath {
     spread_interfaces: BTreeSet<Arc<str>>,
     /// XDP answers SYN floods for listeners.
     sends_cookies: bool,
+}
+
+fn name_at(held: &[Held], address: SocketAddr) -> Option<Arc<str>> {
+    let held = held.iter().find(|held| held.address == address && !held.wanted.is_udp);
+    held.map(|held| held.wanted.name.clone())
 }
 
 struct Steered {
@@ -95,29 +105,27 @@ impl KernelPath {
         }
     }
 
-    /// Hands every listener group to `lb_steer`; `cores` are those of the workers. What is lost, one sentence each.
-    pub(super) fn steer(
-        &mut self,
-        config: &Config,
-        snapshot: &Snapshot,
-        cores: &[usize],
-        groups: &[Group],
-    ) -> Vec<String> {
+    /// Hands new listener groups to `lb_steer`, and all that hangs on which addresses there are. What is lost, one sentence
+    /// each.
+    pub(super) fn listen(&mut self, doors: &Doors<'_>) -> Vec<String> {
+        let Doors { config, cores, held, opened } = *doors;
         let workers: Vec<_> = cores.iter().copied().zip((0..).map(WorkerId)).collect();
         if let Err(error) = self.plane.steer_cores(&workers) {
             return vec![format!("{error}: {LOST_STEER}")];
         }
-        let (choice, mut lost) = spread::arm(&mut self.plane, config, cores, groups);
+        let (choice, mut lost) = spread::arm(&mut self.plane, config, cores, held);
         self.set_spread(config, choice);
-        for group in groups {
-            let Some(listener) = snapshot.listeners.get(group.listener.index()) else { continue };
-            let Some(own) = config.listeners.get(&listener.name) else { continue };
+        let is_there = |address| held.iter().any(|held| held.address == address && !held.wanted.is_udp);
+        self.steered.retain(|steered| is_there(steered.address));
+        for group in opened {
+            let Some(name) = name_at(held, group.address) else { continue };
+            let Some(own) = config.listeners.get(&name) else { continue };
             match self.steer_group(own, cores, group) {
                 Ok(choice) => {
-                    let (name, mode) = (&listener.name, choice.mode);
+                    let mode = choice.mode;
                     tracing::info!(listener = %name, address = %group.address, ?mode, why = choice.reason, "lb_steer attached");
                     self.steered.push(Steered {
-                        listener: name.clone(),
+                        listener: name,
                         address: group.address,
                         mode: match mode {
                             SteerMode::Core => Steer::Core,
@@ -126,10 +134,11 @@ impl KernelPath {
                         why: choice.reason.into(),
                     });
                 }
-                Err(error) => {
-                    lost.push(format!("listener {} {}: {error}: {LOST_STEER}", listener.name, group.address))
-                }
+                Err(error) => lost.push(format!("listener {name} {}: {error}: {LOST_STEER}", group.address)),
             }
+        }
+        for steered in &mut self.steered {
+            steered.listener = name_at(held, steered.address).unwrap_or_else(|| steered.listener.clone());
         }
         self.forget_others(&mut lost);
         let (armed, unarmed) = cookies::arm(&mut self.plane, config);
@@ -149,12 +158,46 @@ impl KernelPath {
         self.spread = choice;
     }
 
+    /// Brings maps and interfaces to a config, or leaves them as they were.
+    fn bring_to(&mut self, change: &PathChange) -> anyhow::Result<Brought> {
+        let (Some(hotplug), Some(xdp), Some(material)) =
+            (&self.hotplug, &change.config.xdp, &change.material)
+        else {
+            return Ok(Brought::default());
+        };
+        let outer = Outer::of(xdp).context("getifaddrs")?.or(hotplug.outer());
+        let desired = material.desired(&change.config, &change.snapshot, outer)?;
+        let before = hotplug.desired().clone();
+        let known = hotplug.xdp().interfaces.clone();
+        let mut brought = Brought { warnings: outer.shortages(&change.config), ..Brought::default() };
+        let synced = self.plane.sync(&desired, now_ticks()).map_err(anyhow::Error::from).and_then(|()| {
+            for interface in xdp.interfaces.iter().filter(|interface| !known.contains(interface)) {
+                let attached = forwarding::attach(&mut self.plane, interface);
+                brought.warnings.extend(attached.with_context(|| format!("interface {}", interface.name))?);
+            }
+            Ok(())
+        });
+        if let Err(error) = synced {
+            if let Err(error) = self.plane.sync(&before, now_ticks()) {
+                tracing::error!(%error, "the maps could not be brought back; the next change goes on from there");
+            }
+            return Err(error);
+        }
+        let ways = ways(&change.config, &change.snapshot, outer, &desired.local);
+        match forwarding::set_ways(&mut self.plane, &ways) {
+            Ok(through) => brought.through = through,
+            Err(warning) => brought.warnings.push(warning),
+        }
+        self.hotplug = Some(Hotplug::new(xdp.clone(), outer, desired));
+        Ok(brought)
+    }
+
     /// Gives the ranges of listeners to their groups. What is missing, one sentence each.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub(super) fn give_ranges(&mut self, groups: &[Group]) -> steering::Result<Vec<String>> {
-        ranges::give(&mut self.plane, groups)
+    pub(super) fn give_ranges(&mut self, held: &[Held]) -> steering::Result<Vec<String>> {
+        ranges::give(&mut self.plane, held)
     }
 
     fn steer_group(
@@ -192,7 +235,7 @@ impl KernelPath {
         Ok(choice)
     }
 
-    /// Groups of an earlier run that this config does not have.
+    /// Groups that this config does not have, of an earlier one or of an earlier run.
     fn forget_others(&mut self, lost: &mut Vec<String>) {
         let known = self.plane.steer_counters().unwrap_or_default();
         for (address, protocol, _) in known {
@@ -200,7 +243,9 @@ impl KernelPath {
                 continue;
             }
             if let Err(error) = self.plane.unsteer(address, protocol) {
-                lost.push(format!("the group of {address} of an earlier run cannot be forgotten: {error}"));
+                lost.push(format!(
+                    "the group of {address} that is no longer there cannot be forgotten: {error}"
+                ));
             }
         }
     }
@@ -297,6 +342,35 @@ fn drops(of: steering::InterfaceDrops) -> InterfaceDrops {
 }
 
 impl PacketPath for KernelPath {
+    fn change(&mut self, change: &PathChange) -> Result<Brought, String> {
+        self.bring_to(change).map_err(|error| format!("{error:#}"))
+    }
+
+    fn listen(&mut self, doors: &Doors<'_>) -> Vec<String> {
+        let mut lost = Self::listen(self, doors);
+        match self.give_ranges(doors.held) {
+            Ok(missing) => lost.extend(missing),
+            Err(error) => lost.push(format!("{error}: {LOST_RANGES}")),
+        }
+        lost
+    }
+
+    fn settle(&mut self, config: &Config) -> Vec<String> {
+        let Some(hotplug) = &self.hotplug else { return Vec::new() };
+        let is_named = |name: &str| hotplug.xdp().interfaces.iter().any(|interface| *interface.name == *name);
+        let gone: Vec<String> =
+            self.plane.attached().filter(|name| !is_named(name)).map(str::to_owned).collect();
+        gone.iter().for_each(|name| self.plane.forget_interface(name));
+        let mut lost = forwarding::keep_tables(&self.plane, &config.state.dir);
+        match self.plane.detach_others() {
+            Ok(gone) => gone.iter().for_each(|interface| {
+                tracing::info!(%interface, "XDP detached: the config does not name the interface any more");
+            }),
+            Err(error) => lost.push(error.to_string()),
+        }
+        lost
+    }
+
     fn set_down(&mut self, down: &BTreeSet<BackendId>) -> Result<(), String> {
         self.plane.set_down(down, now_ticks()).map_err(|error| error.to_string())
     }

@@ -48,7 +48,8 @@ impl Paths {
         if own.exists() || !system.exists() { own } else { system }
     }
 
-    fn system() -> Self {
+    /// Those of a daemon of the host.
+    pub fn system() -> Self {
         Self { run_dir: "/run/lb".into(), state_dir: "/var/lib/lb".into() }
     }
 

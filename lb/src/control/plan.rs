@@ -5,17 +5,24 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use super::{demo, paths::Paths};
-use crate::config::{self, Config, Problems};
+use crate::config::{self, Config, Digest, Problems};
+
+/// Directories that the command line says.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Overridden {
+    pub(super) run_dir: Option<PathBuf>,
+    pub(super) state_dir: Option<PathBuf>,
+}
 
 /// A config, ready to be run.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) config: Config,
     /// The file; `None` for the quickstart.
     pub(super) path: Option<PathBuf>,
     /// Its references lie beneath.
     pub(super) directory: PathBuf,
-    pub(super) digest: Option<String>,
+    pub(super) digest: Option<Digest>,
     /// What the config probably should not say, or costs.
     pub(super) warnings: Vec<String>,
 }
@@ -27,11 +34,13 @@ impl Plan {
     /// Everything that is wrong with it.
     pub(super) fn of_file(path: &Path) -> Result<Self, Problems> {
         let loaded = config::load(path)?;
+        // As a generation names it, whatever the directory that a start is in.
+        let whole = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         Ok(Self {
             config: loaded.config,
-            path: Some(path.to_owned()),
-            directory: loaded.directory,
-            digest: Some(loaded.digest.to_string()),
+            directory: whole.parent().map_or(loaded.directory, Path::to_owned),
+            path: Some(whole),
+            digest: Some(loaded.digest),
             warnings: loaded.warnings.iter().map(ToString::to_string).collect(),
         })
     }
@@ -52,12 +61,12 @@ impl Plan {
     }
 
     /// What the command line says wins over the config.
-    pub(super) fn override_directories(&mut self, run_dir: Option<&Path>, state_dir: Option<&Path>) {
-        if let Some(directory) = run_dir {
+    pub(super) fn override_directories(&mut self, overridden: &Overridden) {
+        if let Some(directory) = &overridden.run_dir {
             self.config.admin.socket = Paths::socket_in(directory);
         }
-        if let Some(directory) = state_dir {
-            directory.clone_into(&mut self.config.state.dir);
+        if let Some(directory) = &overridden.state_dir {
+            self.config.state.dir.clone_from(directory);
         }
     }
 

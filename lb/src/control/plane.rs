@@ -2,16 +2,24 @@
 
 use std::{
     collections::BTreeSet,
-    io, thread,
+    io,
+    sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
+use super::{
+    addresses::Held,
+    forwarding::{Material, Through},
+    listeners::Group,
+};
 use crate::{
     admin::{
         Ask, FlowList, Packets, PacketsSource,
         capture::{Feed, Wish},
         packets::{Refusal, WhyAnswer},
     },
+    config::{Config, Snapshot},
     health::Verdict,
     model::{BackendId, Question},
 };
@@ -35,11 +43,56 @@ pub(super) trait PacketPath: Send {
     fn why(&mut self, question: &Question) -> WhyAnswer;
     /// Begins a capture.
     fn capture(&mut self, wish: &Wish) -> Result<Feed, Refusal>;
+    /// Brings maps and interfaces to another config; after an error they are as they were.
+    fn change(&mut self, change: &PathChange) -> Result<Brought, String>;
+    /// Sees to other listener groups. What is lost, one sentence each.
+    fn listen(&mut self, doors: &Doors<'_>) -> Vec<String>;
+    /// The change holds everywhere: takes away what it took out, keeps what a restart needs. What is lost, as above.
+    fn settle(&mut self, config: &Config) -> Vec<String>;
+}
+
+/// The addresses of a config.
+#[derive(Clone, Copy)]
+pub(super) struct Doors<'a> {
+    pub(super) config: &'a Config,
+    /// Of the workers.
+    pub(super) cores: &'a [usize],
+    /// All of them.
+    pub(super) held: &'a [Held],
+    /// Those that are new; none for datagrams.
+    pub(super) opened: &'a [Group],
+}
+
+/// What the packet path is to be brought to.
+pub(super) struct PathChange {
+    pub(super) config: Arc<Config>,
+    pub(super) snapshot: Arc<Snapshot>,
+    /// With `[xdp]`.
+    pub(super) material: Option<Material>,
+}
+
+/// What came of that.
+#[derive(Default)]
+pub(super) struct Brought {
+    /// One sentence each.
+    pub(super) warnings: Vec<String>,
+    pub(super) through: Through,
+}
+
+/// Other listener groups, with copies of the sockets of those that are new.
+pub(super) struct NewDoors {
+    pub(super) config: Arc<Config>,
+    pub(super) cores: Vec<usize>,
+    pub(super) held: Vec<Held>,
+    pub(super) opened: Vec<Group>,
 }
 
 enum Mail {
     Health(BackendId, Verdict),
     Read(Ask),
+    Change(Box<PathChange>, flume::Sender<Result<Brought, String>>),
+    Listen(NewDoors, flume::Sender<Vec<String>>),
+    Settle(Arc<Config>),
 }
 
 /// Sends to the packet path's thread, which ends when the last of these is gone.
@@ -60,11 +113,41 @@ impl PlaneMail {
         _ = self.0.send(Mail::Health(id, verdict));
     }
 
+    /// Brings the packet path to another config, and waits for it.
+    ///
+    /// # Errors
+    /// Why it is as it was.
+    pub(super) fn change(&self, change: PathChange) -> Result<Brought, String> {
+        self.ask(|answer| Mail::Change(Box::new(change), answer)).unwrap_or_else(|| Err(GONE.to_owned()))
+    }
+
+    /// Hands it other listener groups, and waits for it. What is lost, one sentence each.
+    pub(super) fn listen(&self, doors: NewDoors) -> Vec<String> {
+        self.ask(|answer| Mail::Listen(doors, answer)).unwrap_or_else(|| vec![GONE.to_owned()])
+    }
+
+    /// Tells it that the last change holds everywhere.
+    pub(super) fn settle(&self, config: Arc<Config>) {
+        _ = self.0.send(Mail::Settle(config));
+    }
+
+    fn ask<T>(&self, mail: impl FnOnce(flume::Sender<T>) -> Mail) -> Option<T> {
+        let (sender, answer) = flume::bounded(1);
+        self.0.send(mail(sender)).ok()?;
+        answer.recv().ok()
+    }
+
     /// For the admin API.
     pub(super) fn source(&self) -> PacketsSource {
         let sender = self.0.clone();
         PacketsSource::new(move |ask| _ = sender.send(Mail::Read(ask)))
     }
+}
+
+const GONE: &str = "the packet path's thread has ended";
+
+fn ids(snapshot: &Snapshot) -> impl Iterator<Item = BackendId> + '_ {
+    snapshot.pools.iter().flat_map(|pool| &pool.backends).map(|backend| backend.id)
 }
 
 /// Verdicts that come within a moment become one change of the tables: deaths rarely come alone.
@@ -89,6 +172,25 @@ fn drive(mut path: impl PacketPath, mut down: BTreeSet<BackendId>, mail: &flume:
                 Mail::Read(Ask::Why(question, asker)) => questions.push((question, asker)),
                 // One that left meanwhile drops the feed, and so ends the capture.
                 Mail::Read(Ask::Capture(wish, asker)) => _ = asker.send(path.capture(&wish)),
+                Mail::Change(change, asker) => {
+                    let brought = path.change(&change);
+                    if brought.is_ok() {
+                        // Who left takes nothing, and is not missed.
+                        let stays: BTreeSet<_> = ids(&change.snapshot).collect();
+                        down.retain(|id| stays.contains(id));
+                    }
+                    _ = asker.send(brought);
+                }
+                Mail::Listen(NewDoors { config, cores, held, opened }, asker) => {
+                    let doors = Doors { config: &config, cores: &cores, held: &held, opened: &opened };
+                    let lost = path.listen(&doors);
+                    // Before anybody hears of it: a worker closes an address only if nobody else holds it.
+                    drop(opened);
+                    _ = asker.send(lost);
+                }
+                Mail::Settle(config) => {
+                    path.settle(&config).iter().for_each(|lost| tracing::warn!("{lost}"));
+                }
             }
         }
         if is_behind {
@@ -156,6 +258,18 @@ mod tests {
 
         fn capture(&mut self, _: &Wish) -> Result<Feed, Refusal> {
             Err(Refusal::Busy("another one runs".to_owned()))
+        }
+
+        fn change(&mut self, _: &PathChange) -> Result<Brought, String> {
+            Err("full".to_owned())
+        }
+
+        fn listen(&mut self, _: &Doors<'_>) -> Vec<String> {
+            Vec::new()
+        }
+
+        fn settle(&mut self, _: &Config) -> Vec<String> {
+            Vec::new()
         }
     }
 

@@ -1,60 +1,103 @@
 //! Drives the health checks: one task per checked backend, on an executor that does nothing else.
 
-use std::{cell::RefCell, collections::BTreeMap, io, net::SocketAddr, rc::Rc, sync::Arc, time::Instant};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use glommio::{GlommioError, LocalExecutorBuilder, Placement, net::TcpStream, timer::sleep};
+use glommio::{LocalExecutorBuilder, Placement, timer::sleep};
 
-use super::probe_socket;
+use super::{
+    board::Board,
+    outliers::Watches,
+    probe_socket::Through,
+    probe_talk::{self, Miss},
+    programs::Programs,
+    target::{Change, Reports, Target},
+};
 use crate::{
-    admin::server::IO_MEMORY,
-    config::{Config, Snapshot},
-    health::{Action, Check, Event, HealthTable, Policy, Verdict},
-    metrics::ProbeMetrics,
-    model::{BackendId, PoolId},
+    admin::{CheckView, server::IO_MEMORY},
+    config::{CheckKind, Config, PoolSnapshot, Snapshot},
+    health::{Action, Check, Event, Policy, Script, Verdict},
+    metrics::ProbeEnd,
+    model::{BackendAddress, BackendId},
     steering::ProbePorts,
 };
 
-/// One backend to check.
-#[derive(Clone, Debug)]
-pub(super) struct Target {
-    /// Whose verdict.
-    pub(super) id: BackendId,
-    /// Its pool.
-    pub(super) pool: PoolId,
-    /// Pool's name, for logs.
-    pub(super) pool_name: Arc<str>,
-    /// Its name, for logs.
-    pub(super) name: Arc<str>,
-    /// Where to connect.
-    pub(super) address: SocketAddr,
-    /// How often, how long, how many.
-    pub(super) policy: Policy,
-    /// What the probes count.
-    pub(super) metrics: Arc<ProbeMetrics>,
-    /// Whether its probes go the way of a VIP's traffic.
-    pub(super) is_through: bool,
+/// What is to be known of every backend whose state may change.
+/// `before`: who was there already.
+pub(super) fn views(
+    config: &Config,
+    snapshot: &Snapshot,
+    before: &BTreeMap<BackendId, CheckView>,
+) -> BTreeMap<BackendId, CheckView> {
+    let mut views = BTreeMap::new();
+    for pool in snapshot.pools.iter().filter(|pool| may_change(config, pool)) {
+        let health = config.pools.get(&pool.name).and_then(|config| config.health.as_ref());
+        let kind = health.map(|health| health.kind.name());
+        let view =
+            |id| before.get(&id).cloned().unwrap_or_else(|| CheckView { kind, ..CheckView::default() });
+        views.extend(pool.backends.iter().map(|backend| (backend.id, view(backend.id))));
+    }
+    views
+}
+
+/// The same of every such pool.
+pub(super) fn reports(config: &Config, snapshot: &Snapshot, before: &Reports) -> Reports {
+    let pools = snapshot.pools.iter().filter(|pool| may_change(config, pool));
+    let report = |name| before.get(name).cloned().unwrap_or_default();
+    pools.map(|pool| (pool.name.clone(), report(&pool.name))).collect()
+}
+
+fn may_change(config: &Config, pool: &PoolSnapshot) -> bool {
+    pool.choosing.outlier.is_some()
+        || config.pools.get(&pool.name).is_some_and(|config| config.health.is_some())
 }
 
 /// Every backend of every pool with active checks, once.
-pub(super) fn targets(config: &Config, snapshot: &Snapshot) -> Vec<Target> {
+pub(super) fn targets(
+    config: &Config,
+    snapshot: &Snapshot,
+    views: &BTreeMap<BackendId, CheckView>,
+) -> Vec<Target> {
     let mut targets = Vec::new();
     for pool in &snapshot.pools {
-        let Some(health) = config.pools.get(&pool.name).and_then(|config| config.health) else { continue };
+        let Some(health) = config.pools.get(&pool.name).and_then(|config| config.health.as_ref()) else {
+            continue;
+        };
         for backend in &pool.backends {
-            let port = health.tcp_port.unwrap_or(backend.address.port());
+            let Some(view) = views.get(&backend.id) else { continue };
+            let address = match (&backend.address, health.port) {
+                (BackendAddress::Ip(own), Some(port)) => SocketAddr::new(own.ip(), port).into(),
+                (own, _) => own.clone(),
+            };
             targets.push(Target {
                 id: backend.id,
-                pool: pool.id,
                 pool_name: pool.name.clone(),
+                health: health.clone(),
                 name: backend.name.clone(),
-                address: SocketAddr::new(backend.address.ip(), port),
+                script: Script::new(&health.kind, &address),
+                address,
+                program: match &health.kind {
+                    CheckKind::Exec(program) => Some(program.clone()),
+                    _ => None,
+                },
                 policy: Policy {
                     every: health.every,
+                    recheck: health.recheck.unwrap_or(health.every),
+                    jitter: health.jitter,
                     timeout: health.timeout,
                     fall: health.fall,
                     rise: health.rise,
                 },
-                metrics: Arc::default(),
+                metrics: view.metrics.clone(),
+                report: view.report.clone(),
+                initial: Verdict::Up,
                 is_through: false,
             });
         }
@@ -62,226 +105,206 @@ pub(super) fn targets(config: &Config, snapshot: &Snapshot) -> Vec<Target> {
     targets
 }
 
-/// Starts checking; what stands in `table` holds until an answer says otherwise. A verdict goes into `table`, for the
-/// workers, and to `tell`, for the packet path, in one step. `tell` must not block. The thread ends with the process.
-/// `ports` is for targets whose probes go the way of traffic.
+impl Target {
+    /// Whether a check of the one may go on as one of the other.
+    fn is_alike(&self, other: &Self) -> bool {
+        self.address == other.address
+            && self.health == other.health
+            && self.pool_name == other.pool_name
+            && self.is_through == other.is_through
+            && Arc::ptr_eq(&self.report, &other.report)
+    }
+}
+
+/// For changes of who is there.
+pub(super) struct Prober(flume::Sender<Change>);
+
+impl Prober {
+    /// Those that were there before go on as they were.
+    pub(super) fn change(&self, change: Change) {
+        // The thread ends only by a panic, which ends the process.
+        _ = self.0.send(change);
+    }
+}
+
+/// Starts checking and watching. `ports` is for targets whose probes go the way of traffic, `programs` for those that are
+/// asked by one. The thread ends with the process.
 ///
 /// # Errors
 /// The host refuses glommio's executor.
 pub(super) fn start(
     targets: Vec<Target>,
-    table: Arc<HealthTable>,
+    watches: Watches,
     seed: u64,
     ports: Option<ProbePorts>,
-    tell: impl Fn(BackendId, Verdict) + Send + 'static,
-) -> io::Result<()> {
+    programs: Option<Programs>,
+    board: impl FnOnce() -> Board + Send + 'static,
+) -> io::Result<Prober> {
+    let (sender, changes) = flume::unbounded::<Change>();
     LocalExecutorBuilder::new(Placement::Unbound)
         .name("lb-probers")
         .io_memory(IO_MEMORY)
         .spawn(move || async move {
-            let pools = Pools::new(&targets, &table);
-            let world = Rc::new(World { table, tell: Box::new(tell), pools, ports: ports.map(RefCell::new) });
-            let tasks: Vec<_> = targets
-                .into_iter()
-                .map(|target| glommio::spawn_local(drive_check(target, seed, world.clone())))
-                .collect();
-            for task in tasks {
-                task.await;
+            let (board, watches) = (Rc::new(board()), Rc::new(watches));
+            let world = Rc::new(World {
+                board: board.clone(),
+                ports: RefCell::new(ports.map(RefCell::new).map(Rc::new)),
+                programs: RefCell::new(programs),
+            });
+            let begin = |target: Target| {
+                let check = glommio::spawn_local(drive_check(target.clone(), seed, world.clone()));
+                (target.id, (target, check))
+            };
+            let mut checks: BTreeMap<_, _> = targets.into_iter().map(begin).collect();
+            let _watching = glommio::spawn_local(watches.clone().drive(board.clone()));
+            while let Ok(mut change) = changes.recv_async().await {
+                if let Some(ports) = change.ports.take() {
+                    world.ports.replace(Some(Rc::new(RefCell::new(ports))));
+                }
+                if let Some(programs) = change.programs.take() {
+                    world.programs.replace(Some(programs));
+                }
+                board.take_over(&change);
+                watches.take_over(&change.snapshot);
+                let ids: BTreeSet<_> = change.targets.iter().map(|target| target.id).collect();
+                // Dropped, a check ends where it waits.
+                checks.retain(|id, _| ids.contains(id));
+                for mut target in change.targets {
+                    if checks.get(&target.id).is_some_and(|(known, _)| known.is_alike(&target)) {
+                        continue;
+                    }
+                    target.initial = board.verdict(&target.pool_name, target.id);
+                    checks.extend([begin(target)]);
+                }
             }
+            // Nobody will change them any more.
+            std::future::pending::<()>().await;
         })
-        .map(drop)
+        .map(|_| Prober(sender))
         .map_err(|error| io::Error::other(format!("prober executor: {error}")))
 }
 
 struct World {
-    table: Arc<HealthTable>,
-    tell: Box<dyn Fn(BackendId, Verdict)>,
-    pools: Pools,
-    ports: Option<RefCell<ProbePorts>>,
+    board: Rc<Board>,
+    ports: RefCell<Option<Rc<RefCell<ProbePorts>>>>,
+    programs: RefCell<Option<Programs>>,
 }
 
 async fn drive_check(target: Target, seed: u64, world: Rc<World>) {
-    let initial = if world.table.is_up(target.id) { Verdict::Up } else { Verdict::Down };
-    let mut check = Check::new(target.policy, initial, seed ^ u64::from(target.id.0), Instant::now());
+    let mut check = Check::new(target.policy, target.initial, seed ^ u64::from(target.id.0), Instant::now());
     loop {
         sleep(check.poll_timeout().saturating_duration_since(Instant::now())).await;
         check.handle_timeout(Instant::now());
-        while let Some(action) = check.poll() {
-            match action {
-                Action::Probe { deadline } => probe(&target, &world, &mut check, deadline).await,
-                Action::Tell(verdict) => world.tell(&target, verdict),
-                Action::Discounted => target.metrics.discounted.add(1),
-            }
+        if let Some(Action::Probe { deadline }) = check.poll() {
+            let probed = probe(&target, &world, &mut check, deadline).await;
+            world.conclude(&target, probed, check.poll());
         }
     }
 }
 
-async fn probe(target: &Target, world: &World, check: &mut Check, deadline: Instant) {
-    let patience = deadline.saturating_duration_since(Instant::now());
-    if patience.is_zero() {
-        return check.handle_timeout(Instant::now());
-    }
-    let outcome = match &world.ports {
-        Some(ports) if target.is_through => {
-            probe_socket::connect(target.address, target.id.0, ports, deadline).await
+/// What came of a probe.
+struct Probed {
+    end: ProbeEnd,
+    took: Duration,
+    /// `check http /healthz: 503, 2 of 3`.
+    finding: String,
+}
+
+async fn probe(target: &Target, world: &World, check: &mut Check, deadline: Instant) -> Probed {
+    let (began, before) = (Instant::now(), (check.verdict(), check.run().1));
+    let (end, what) = match world.ask(target, deadline).await.err() {
+        None => (ProbeEnd::Answered, "passed".to_owned()),
+        Some(Miss::Silent { is_connected: true }) if target.script.may_be_silent() => {
+            (ProbeEnd::Quiet, "not refused".to_owned())
         }
-        _ => TcpStream::connect_timeout(target.address, patience).await.map(drop).map_err(io_error),
+        Some(Miss::Silent { is_connected }) => {
+            let what = if is_connected { "answer" } else { "connection" };
+            (ProbeEnd::TimedOut, format!("no {what} within {:?}", target.policy.timeout))
+        }
+        Some(Miss::Fault(fault)) => (fault.end, fault.text),
+        Some(Miss::Local(what)) => (ProbeEnd::Local, what),
     };
-    match outcome {
-        Ok(()) => {
-            target.metrics.answered.add(1);
-            check.handle(Event::Answered, Instant::now());
-        }
-        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-            target.metrics.timed_out.add(1);
-            // The ring's timeout may fire a little before our own clock agrees.
-            check.handle_timeout(Instant::now().max(deadline));
-        }
-        Err(error) => {
-            tracing::debug!(pool = %target.pool_name, backend = %target.name, %error, "probe failed");
-            target.metrics.failed.add(1);
-            check.handle(Event::Failed, Instant::now());
-        }
+    let now = Instant::now();
+    match end {
+        ProbeEnd::Answered => check.handle(Event::Answered, now),
+        ProbeEnd::Quiet => check.handle(Event::Quiet, now),
+        ProbeEnd::Local => check.handle(Event::NotAsked, now),
+        // The ring's timeout may fire a little before our own clock agrees.
+        ProbeEnd::TimedOut => check.handle_timeout(now.max(deadline)),
+        _ => check.handle(Event::Failed, now),
     }
-}
-
-fn io_error(error: GlommioError<()>) -> io::Error {
-    match error {
-        GlommioError::IoError(error) => error,
-        other => io::Error::other(other.to_string()),
-    }
+    let finding = target.finding(&what, before, check);
+    Probed { end, took: now.saturating_duration_since(began), finding }
 }
 
 impl World {
-    fn tell(&self, target: &Target, verdict: Verdict) {
+    /// Counts, writes down and tells what came of a probe; `action` is what its check makes of it.
+    fn conclude(&self, target: &Target, probed: Probed, action: Option<Action>) {
+        let Probed { end, took, finding } = probed;
+        let end = match action {
+            Some(Action::Discounted) if end != ProbeEnd::Local => ProbeEnd::Discounted,
+            _ => end,
+        };
+        target.metrics.of(end).add(1);
         let (pool, backend) = (&target.pool_name, &target.name);
-        self.table.set(target.id, verdict == Verdict::Up);
-        (self.tell)(target.id, verdict);
-        let left = self.pools.count(target.pool, verdict);
-        match verdict {
-            Verdict::Up => tracing::info!(%pool, %backend, up = left, "backend is up"),
-            Verdict::Down if left == 0 => {
-                tracing::error!(%pool, %backend, "backend is down: the pool has no backend left");
+        match end {
+            ProbeEnd::Answered | ProbeEnd::Quiet => target.report.passed(took),
+            ProbeEnd::Discounted => {}
+            // Somebody has to see to that, and hears of it once.
+            ProbeEnd::Local if target.report.findings().failed.is_none_or(|(_, known)| known != finding) => {
+                tracing::warn!(%pool, %backend, reason = finding, "this host cannot probe");
+                target.report.failed(took, Instant::now(), &finding);
             }
-            Verdict::Down => tracing::warn!(%pool, %backend, up = left, "backend is down"),
+            _ => {
+                tracing::debug!(%pool, %backend, reason = finding, "probe failed");
+                target.report.failed(took, Instant::now(), &finding);
+            }
         }
+        if let Some(Action::Tell(verdict)) = action {
+            self.board.judge(&target.pool_name, target.id, verdict, &finding);
+        }
+    }
+
+    async fn ask(&self, target: &Target, deadline: Instant) -> Result<(), Miss> {
+        let programs = self.programs.borrow().clone();
+        if let (Some(program), Some(programs)) = (&target.program, programs) {
+            return programs.run(program, target.environment(), deadline).await;
+        }
+        let ports = self.ports.borrow().clone().filter(|_| target.is_through);
+        let through = ports.as_deref().map(|ports| Through { number: target.id.0, ports });
+        probe_talk::ask(&target.script, &target.address, through, deadline).await
     }
 }
 
-/// Backends that are up, by pool.
-struct Pools(RefCell<BTreeMap<PoolId, usize>>);
-
-impl Pools {
-    fn new(targets: &[Target], table: &HealthTable) -> Self {
-        let mut up = BTreeMap::new();
-        for target in targets {
-            *up.entry(target.pool).or_default() += usize::from(table.is_up(target.id));
-        }
-        Self(RefCell::new(up))
+impl Target {
+    /// What a program is told.
+    fn environment(&self) -> Vec<(&'static str, String)> {
+        let (address, port) = match &self.address {
+            BackendAddress::Ip(address) => (address.ip().to_string(), address.port().to_string()),
+            BackendAddress::Unix(address) => (address.to_string(), String::new()),
+        };
+        vec![
+            ("LB_ADDRESS", address),
+            ("LB_PORT", port),
+            ("LB_BACKEND", self.name.to_string()),
+            ("LB_POOL", self.pool_name.to_string()),
+        ]
     }
 
-    /// Takes in a verdict that changed; how many are up now.
-    fn count(&self, pool: PoolId, verdict: Verdict) -> usize {
-        let mut pools = self.0.borrow_mut();
-        let up = pools.entry(pool).or_default();
-        match verdict {
-            Verdict::Up => *up += 1,
-            Verdict::Down => *up = up.saturating_sub(1),
+    /// `check http /healthz: 503, 2 of 3`, where the outcome speaks against the verdict, which was `before` with so many
+    /// that would change it.
+    fn finding(&self, what: &str, before: (Verdict, u32), check: &Check) -> String {
+        let label = self.script.label();
+        let (count, needed) = match (check.verdict() == before.0, check.run()) {
+            (true, run) => run,
+            (false, _) => (before.1, before.1),
+        };
+        match count {
+            0 => format!("{label}: {what}"),
+            count => format!("{label}: {what}, {count} of {needed}"),
         }
-        *up
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{
-        net::{Ipv4Addr, TcpListener},
-        time::Duration,
-    };
-
-    use super::*;
-    use crate::admin::fixture;
-
-    #[test]
-    fn a_target_for_each_checked_backend() {
-        let view = fixture::view();
-        let targets = targets(&view.config, &view.snapshot);
-        let ids: Vec<_> = targets.iter().map(|target| target.id.0).collect();
-        assert_eq!(ids, [1, 2], "pool dns has no check");
-        assert_eq!(targets[1].address, "127.0.0.1:9002".parse().unwrap());
-    }
-
-    #[test]
-    fn a_backend_that_goes_and_comes_back_is_told_of() {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let address = listener.local_addr().unwrap();
-        let every = Duration::from_millis(20);
-        let target = Target {
-            id: BackendId(1),
-            pool: PoolId(0),
-            pool_name: "p".into(),
-            name: "b".into(),
-            address,
-            policy: Policy { every, timeout: every, fall: 2, rise: 2 },
-            metrics: Arc::default(),
-            is_through: false,
-        };
-        let (metrics, table) = (target.metrics.clone(), Arc::new(HealthTable::new(2)));
-        let (sender, told) = flume::unbounded();
-        let tell = move |id, verdict| sender.send((id, verdict)).unwrap();
-        start(vec![target], table.clone(), 1, None, tell).unwrap();
-        let patience = Duration::from_secs(10);
-        while metrics.answered.value() < 2 {
-            std::thread::sleep(every);
-        }
-        assert!(told.is_empty(), "up is where it began");
-        drop(listener);
-        assert_eq!(told.recv_timeout(patience), Ok((BackendId(1), Verdict::Down)));
-        assert!(!table.is_up(BackendId(1)));
-        assert!(metrics.failed.value() >= 2);
-        let _again = TcpListener::bind(address).unwrap();
-        assert_eq!(told.recv_timeout(patience), Ok((BackendId(1), Verdict::Up)));
-        assert!(table.is_up(BackendId(1)));
-    }
-
-    /// A listener whose queue is full drops SYNs: as silent as an address that nobody has.
-    #[test]
-    fn silence_times_out_and_leaves_no_socket_behind() {
-        use socket2::{Domain, Socket, Type};
-        let silent = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        silent.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
-        silent.listen(0).unwrap();
-        let address = silent.local_addr().unwrap().as_socket().unwrap();
-        let patience = Duration::from_millis(100);
-        let fill = || std::net::TcpStream::connect_timeout(&address, patience).ok();
-        let _queued: Vec<_> = std::iter::from_fn(fill).take(64).collect();
-        let every = Duration::from_millis(20);
-        let target = Target {
-            id: BackendId(1),
-            pool: PoolId(0),
-            pool_name: "p".into(),
-            name: "b".into(),
-            address,
-            policy: Policy { every, timeout: every, fall: 2, rise: 1 },
-            metrics: Arc::default(),
-            is_through: false,
-        };
-        let metrics = target.metrics.clone();
-        let (sender, told) = flume::unbounded();
-        start(vec![target], Arc::new(HealthTable::new(2)), 1, None, move |_, verdict| {
-            sender.send(verdict).unwrap()
-        })
-        .unwrap();
-        assert_eq!(told.recv_timeout(Duration::from_secs(10)), Ok(Verdict::Down));
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while metrics.timed_out.value() < 20 {
-            assert!(Instant::now() < deadline, "{} timed out", metrics.timed_out.value());
-            std::thread::sleep(every);
-        }
-        // An abandoned socket would go on sending SYNs for two minutes.
-        let remote = format!("{:08X}:{:04X} 02", u32::from_ne_bytes([127, 0, 0, 1]), address.port());
-        let sockets = std::fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
-        let waiting = sockets.lines().filter(|line| line.contains(&remote)).count();
-        assert!(waiting <= 2, "{waiting} sockets still try:\n{sockets}");
-    }
-}
+mod tests;

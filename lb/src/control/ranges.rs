@@ -1,6 +1,6 @@
 //! Hands the ranges of listeners to `lb_lookup`.
 
-use super::listeners::Group;
+use super::addresses::Held;
 use crate::steering::{self, LookupGroup, Plane};
 
 /// Number of TCP.
@@ -10,15 +10,15 @@ const TCP: u8 = 6;
 ///
 /// # Errors
 /// The kernel refuses: nobody would hear those who connect.
-pub(super) fn give(plane: &mut Plane, groups: &[Group]) -> steering::Result<Vec<String>> {
-    let ours = || groups.iter().filter(|group| !group.ranges.is_empty());
+pub(super) fn give(plane: &mut Plane, held: &[Held]) -> steering::Result<Vec<String>> {
+    let ours = || held.iter().filter(|held| !held.ranges().is_empty());
     let all: Vec<_> = ours().map(given).collect();
     if all.is_empty() {
         return Ok(Vec::new());
     }
     plane.look_up(&all)?;
     let mut warnings = Vec::new();
-    for range in ours().flat_map(|group| &group.ranges) {
+    for range in ours().flat_map(Held::ranges) {
         // The whole internet is never routed here; what of it is, an interface has.
         if range.net.prefix_len() > 0 && !plane.is_local(range.net.network())? {
             let net = range.net;
@@ -31,6 +31,6 @@ pub(super) fn give(plane: &mut Plane, groups: &[Group]) -> steering::Result<Vec<
     Ok(warnings)
 }
 
-fn given(group: &Group) -> LookupGroup<'_> {
-    LookupGroup { ranges: &group.ranges, address: group.address, protocol: TCP }
+fn given(held: &Held) -> LookupGroup<'_> {
+    LookupGroup { ranges: held.ranges(), address: held.address, protocol: TCP }
 }

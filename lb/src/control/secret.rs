@@ -7,10 +7,17 @@ use std::{
     path::Path,
 };
 
+use anyhow::Context as _;
 use lb_abi::hash::sip13;
 use rustix::{
     fs::{Mode, OFlags, ResolveFlags, openat2},
     rand::{GetRandomFlags, getrandom},
+};
+
+use super::plan::Plan;
+use crate::{
+    config::{Balance, PoolSecret, PoolSnapshot, Snapshot},
+    steering::derive_key,
 };
 
 /// Bytes of a secret.
@@ -32,6 +39,22 @@ impl Secret {
             make(state_dir, &path)?;
         }
         Self::read(fs::File::open(path)?)
+    }
+
+    /// The one that `xdp.secret` names, else that in the state directory.
+    ///
+    /// # Errors
+    /// As of [`Self::load`] and [`Self::load_or_make`].
+    pub(super) fn of(plan: &Plan) -> anyhow::Result<Self> {
+        let (config, state_dir) = (&plan.config, &plan.config.state.dir);
+        match config.xdp.as_ref().and_then(|xdp| xdp.secret.as_deref()) {
+            Some(path) => {
+                Self::load(&plan.directory, path).with_context(|| format!("xdp.secret {}", path.display()))
+            }
+            None => {
+                Self::load_or_make(state_dir).with_context(|| format!("secret in {}", state_dir.display()))
+            }
+        }
     }
 
     /// The one in a file beneath the config's directory: 32 bytes as they are, or 64 hexadecimal digits and at
@@ -69,6 +92,29 @@ impl Drop for Secret {
     fn drop(&mut self) {
         wipe(&mut self.0);
     }
+}
+
+/// Gives pools of listeners the keys of what they hash. Without such a pool nothing is read or made.
+///
+/// # Errors
+/// As of [`Secret::of`].
+pub(super) fn give_keys(snapshot: &mut Snapshot, plan: &Plan) -> anyhow::Result<()> {
+    let wants = |pool: &PoolSnapshot| pool.balance == Balance::Maglev || pool.choosing.sticky.is_some();
+    if plan.config.listeners.is_empty() || !snapshot.pools.iter().any(wants) {
+        return Ok(());
+    }
+    let secret = Secret::of(plan)?;
+    for pool in &mut snapshot.pools {
+        pool.secret = PoolSecret(derive_key(secret.key(), "pool", &pool.name));
+        let own = pool.choosing.sticky.as_ref().and_then(|sticky| sticky.secret.as_deref());
+        let own = own.map(|path| {
+            Secret::load(&plan.directory, path)
+                .with_context(|| format!("pool.{}.sticky.secret {}", pool.name, path.display()))
+        });
+        let signs = own.transpose()?.map_or(secret.key(), |own| own.key());
+        pool.sticky_secret = PoolSecret(derive_key(signs, "sticky", &pool.name));
+    }
+    Ok(())
 }
 
 fn wipe(bytes: &mut [u8]) {

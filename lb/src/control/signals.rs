@@ -69,8 +69,8 @@ pub(super) enum Step {
     },
     /// End at once.
     Stop,
-    /// Say that this is not supported yet.
-    RefuseReload,
+    /// Apply the config file anew.
+    Reload,
     /// Open the access log anew.
     ReopenLog,
 }
@@ -80,7 +80,9 @@ impl Phase {
     pub(super) fn handle(&mut self, wish: Wish, now: Instant, patience: Duration) -> Option<Step> {
         match (*self, wish) {
             (Self::Stopping, _) => None,
-            (_, Wish::Reload) => Some(Step::RefuseReload),
+            (Self::Serving, Wish::Reload) => Some(Step::Reload),
+            // Whoever ends takes over nothing.
+            (Self::Draining { .. }, Wish::Reload) => None,
             (_, Wish::ReopenLog) => Some(Step::ReopenLog),
             (Self::Serving, Wish::End) => {
                 let deadline = now + patience;
@@ -116,7 +118,7 @@ mod tests {
     fn the_first_end_drains_and_the_second_stops() {
         let now = Instant::now();
         let mut phase = Phase::Serving;
-        assert_eq!(phase.handle(Wish::Reload, now, PATIENCE), Some(Step::RefuseReload));
+        assert_eq!(phase.handle(Wish::Reload, now, PATIENCE), Some(Step::Reload));
         assert_eq!(phase.handle(Wish::End, now, PATIENCE), Some(Step::Drain { deadline: now + PATIENCE }));
         assert_eq!(phase.handle_timeout(now), None);
         assert_eq!(phase.handle(Wish::End, now, PATIENCE), Some(Step::Stop));

@@ -7,7 +7,7 @@ use rustix::{
     rand::{GetRandomFlags, getrandom},
 };
 
-use super::listeners::Group;
+use super::addresses::Held;
 use crate::{
     config::{self, Config},
     steering::{self, Plane, SpreadChoice},
@@ -21,12 +21,12 @@ pub(super) fn arm(
     plane: &mut Plane,
     config: &Config,
     cores: &[usize],
-    groups: &[Group],
+    held: &[Held],
 ) -> (Option<SpreadChoice>, Vec<String>) {
     let choice = config.xdp.as_ref().map(|xdp| choose(xdp, cores)).transpose();
     let armed = choice.map_err(|error| error.to_string()).and_then(|choice| {
         if choice.as_ref().is_some_and(|choice| choice.on) {
-            spread(plane, cores, groups)?;
+            spread(plane, cores, held)?;
         } else {
             plane.disarm_spread().map_err(|error| error.to_string())?;
         }
@@ -59,15 +59,17 @@ fn choose(xdp: &config::Xdp, cores: &[usize]) -> steering::Result<SpreadChoice> 
     Ok(steering::choose_spread(xdp.spread, &steering::gather_interface_facts(&names)?, cores))
 }
 
-fn spread(plane: &mut Plane, cores: &[usize], groups: &[Group]) -> Result<(), String> {
+fn spread(plane: &mut Plane, cores: &[usize], held: &[Held]) -> Result<(), String> {
     let key = key().map_err(|errno| format!("getrandom: {errno}"))?;
-    plane.arm_spread(cores, groups.iter().flat_map(ports), key).map_err(|error| error.to_string())
+    plane
+        .arm_spread(cores, held.iter().filter(|held| !held.wanted.is_udp).flat_map(ports), key)
+        .map_err(|error| error.to_string())
 }
 
-/// Ports that clients of a group know.
-fn ports(group: &Group) -> impl Iterator<Item = RangeInclusive<u16>> {
-    let own = if group.ranges.is_empty() { Some(group.address.port()) } else { None };
-    let ranges = group.ranges.iter().map(|range| range.first..=range.last);
+/// Ports that clients of an address know.
+fn ports(held: &Held) -> impl Iterator<Item = RangeInclusive<u16>> {
+    let own = if held.ranges().is_empty() { Some(held.address.port()) } else { None };
+    let ranges = held.ranges().iter().map(|range| range.first..=range.last);
     own.map(|port| port..=port).into_iter().chain(ranges)
 }
 

@@ -23,14 +23,23 @@ pub(super) fn ways(
 ) -> Vec<ProbeWay> {
     let mut ways = Vec::new();
     for pool in &snapshot.pools {
-        let Some(health) = config.pools.get(&pool.name).and_then(|config| config.health) else { continue };
-        for backend in pool.backends.iter().filter(|backend| !local.contains(&backend.address.ip())) {
-            let ip = backend.address.ip();
-            let port = health.tcp_port.unwrap_or(backend.address.port());
+        let Some(health) = config.pools.get(&pool.name).and_then(|config| config.health.as_ref()) else {
+            continue;
+        };
+        if !health.kind.may_go_through() {
+            continue;
+        }
+        for backend in &pool.backends {
+            let Some(own) = backend.address.socket().filter(|own| !local.contains(&own.ip())) else {
+                continue;
+            };
+            let ip = own.ip();
+            let port = health.port.unwrap_or(own.port());
+            let transport = health.kind.transport();
             let leads_to = |vip: &&Vip| vip.pools().any(|name| *name == pool.name);
             let mut vips = config.vips.values().filter(leads_to);
             ways.extend(vips.find_map(|vip| {
-                let (vip, outer) = (address(vip, ip, port)?, outer_of(vip.forward, ip, outer)?);
+                let (vip, outer) = (address(vip, ip, port, transport)?, outer_of(vip.forward, ip, outer)?);
                 Some(ProbeWay { number: backend.id.0, vip, backend: ip, outer })
             }));
         }
@@ -39,8 +48,8 @@ pub(super) fn ways(
 }
 
 /// The VIP's address to ask for, of the family of `like`.
-fn address(vip: &Vip, like: IpAddr, port: u16) -> Option<IpAddr> {
-    let is_ours = vip.ports.iter().any(|own| own.transport == Transport::Tcp && own.contains(port));
+fn address(vip: &Vip, like: IpAddr, port: u16, transport: Transport) -> Option<IpAddr> {
+    let is_ours = vip.ports.iter().any(|own| own.transport == transport && own.contains(port));
     vip.addresses.iter().find(|address| is_ours && address.is_ipv4() == like.is_ipv4()).copied()
 }
 
@@ -76,11 +85,11 @@ mod tests {
         let Some(vip) = config.vips.get_mut("dns") else { panic!("no vip") };
         vip.addresses = vec!["192.0.2.53".parse().unwrap(), "2001:db8::53".parse().unwrap()];
         vip.ports = vec![VipPort::one(53, Transport::Tcp)];
-        let health = config.pools.values().find_map(|pool| pool.health).unwrap();
+        let health = config.pools.values().find_map(|pool| pool.health.clone()).unwrap();
         let Some(pool) = config.pools.get_mut(&pool) else { panic!("no pool") };
-        pool.health = Some(Health { tcp_port: Some(53), ..health });
+        pool.health = Some(Health { port: Some(53), ..health });
         pool.backends.truncate(1);
-        pool.backends[0].ip = "10.0.1.53".parse().unwrap();
+        pool.backends[0] = crate::config::Backend::at("10.0.1.53".parse().unwrap(), None);
         edit(&mut config);
         let ids = &mut crate::config::BackendIds::new();
         let snapshot = Snapshot::build(&config, Generation(1), ids).unwrap();
@@ -129,12 +138,13 @@ mod tests {
     fn what_the_vip_does_not_answer_is_asked_of_the_backend_itself() {
         let other_port = |config: &mut Config| {
             let pool = config.vips["dns"].pool.clone();
-            config.pools.get_mut(&pool).unwrap().health.as_mut().unwrap().tcp_port = Some(54);
+            config.pools.get_mut(&pool).unwrap().health.as_mut().unwrap().port = Some(54);
         };
         let v6 = |config: &mut Config| {
             config.vips.get_mut("dns").unwrap().addresses.truncate(1);
             let pool = config.vips["dns"].pool.clone();
-            config.pools.get_mut(&pool).unwrap().backends[0].ip = "2001:db8::9".parse().unwrap();
+            config.pools.get_mut(&pool).unwrap().backends[0] =
+                crate::config::Backend::at("2001:db8::9".parse().unwrap(), None);
         };
         assert!(ways_with(other_port).is_empty());
         let only_prefix = |config: &mut Config| {

@@ -1,8 +1,8 @@
 //! Starts the workers and sees them end.
 
 use std::{
-    os::fd::OwnedFd,
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -18,8 +18,8 @@ use crate::{
     health::HealthTable,
     limits::Admission,
     metrics::WorkerMetrics,
-    model::{ListenerId, WorkerId},
-    worker::{AccessLogSetup, BoundListener, Command, Handle, Setup},
+    model::WorkerId,
+    worker::{AccessLogSetup, BoundListener, Command, CommandSender, Handle, Setup, Siblings},
 };
 
 /// How long a drain may last.
@@ -39,6 +39,7 @@ impl Workers {
     /// # Errors
     /// The host refuses io_uring or a thread; those that were started end with the process.
     pub(super) fn start(
+        siblings: &Arc<Siblings>,
         cores: &[usize],
         snapshot: &Arc<Snapshot>,
         health: &Arc<HealthTable>,
@@ -55,16 +56,19 @@ impl Workers {
                 snapshot: snapshot.clone(),
                 health: health.clone(),
                 admission: admission.clone(),
-                metrics: Arc::new(WorkerMetrics::new()),
+                siblings: siblings.clone(),
                 access_log,
-                listeners: listeners
-                    .into_iter()
-                    .map(|(listener, socket)| BoundListener { listener, socket })
-                    .collect(),
+                listeners,
             };
             handles.push(Handle::start(setup).with_context(|| format!("worker {id} on core {core}"))?);
         }
         Ok(Self(handles))
+    }
+
+    /// For who publishes to them.
+    pub(super) fn publish_to(&self) -> Vec<Worker> {
+        let worker = |handle: &Handle| Worker { commands: handle.sender(), metrics: handle.metrics.clone() };
+        self.0.iter().map(worker).collect()
     }
 
     /// What the admin API sees of them.
@@ -77,8 +81,8 @@ impl Workers {
         self.0.iter().map(view).collect()
     }
 
-    /// Serves until the operator wants an end and has it. `on_drain` is called once, when the drain begins;
-    /// `on_reopen` when the access log was renamed.
+    /// Serves until the operator wants an end and has it. `on_drain` is called once, when the drain begins; `on_wish` with
+    /// what is wished that is not the workers' business.
     ///
     /// # Errors
     /// A worker ended though nobody wanted it to.
@@ -86,7 +90,7 @@ impl Workers {
         self,
         wishes: &flume::Receiver<Wish>,
         on_drain: impl FnOnce(),
-        on_reopen: impl Fn(),
+        on_wish: impl Fn(Wish),
     ) -> anyhow::Result<()> {
         let mut phase = Phase::Serving;
         let (mut on_drain, mut stop_by) = (Some(on_drain), None);
@@ -106,8 +110,10 @@ impl Workers {
                 steps.push(phase.handle(Wish::End, now, DRAIN_PATIENCE));
             }
             for step in steps.into_iter().flatten() {
-                if step == Step::ReopenLog {
-                    on_reopen();
+                match step {
+                    Step::ReopenLog => on_wish(Wish::ReopenLog),
+                    Step::Reload => on_wish(Wish::Reload),
+                    Step::Drain { .. } | Step::Stop => {}
                 }
                 self.take(step, on_drain.take_if(|_| matches!(step, Step::Drain { .. })));
                 stop_by = stop_by.or((step == Step::Stop).then_some(now + STOP_PATIENCE));
@@ -134,10 +140,7 @@ impl Workers {
 
     fn take(&self, step: Step, on_drain: Option<impl FnOnce()>) {
         match step {
-            Step::ReopenLog => {}
-            Step::RefuseReload => {
-                tracing::warn!("SIGHUP: reload is not supported yet; the config stays as it is");
-            }
+            Step::ReopenLog | Step::Reload => {}
             Step::Drain { deadline } => {
                 tracing::info!(seconds = DRAIN_PATIENCE.as_secs(), "draining; a second signal stops at once");
                 on_drain.into_iter().for_each(|on_drain| on_drain());
@@ -151,12 +154,34 @@ impl Workers {
     }
 }
 
+/// One worker.
+pub(super) struct Worker {
+    pub(super) commands: CommandSender,
+    pub(super) metrics: Arc<WorkerMetrics>,
+}
+
+/// Between two looks whether they have. Short: it is a part of every change.
+const HEARING: Duration = Duration::from_micros(100);
+
+/// Whether it is so by then.
+pub(super) fn wait_until(deadline: Instant, mut is_so: impl FnMut() -> bool) -> bool {
+    loop {
+        if is_so() {
+            return true;
+        }
+        if Instant::now() >= deadline {
+            return false;
+        }
+        thread::sleep(HEARING);
+    }
+}
+
 /// From sockets by address to sockets by worker.
-fn by_worker(groups: Vec<Group>, workers: usize) -> Vec<Vec<(ListenerId, OwnedFd)>> {
+pub(super) fn by_worker(groups: Vec<Group>, workers: usize) -> Vec<Vec<BoundListener>> {
     let mut split: Vec<Vec<_>> = (0..workers).map(|_| Vec::with_capacity(groups.len())).collect();
-    for group in groups {
-        for (sockets, socket) in split.iter_mut().zip(group.sockets) {
-            sockets.push((group.listener, socket));
+    for Group { id: group, listener, sockets, .. } in groups {
+        for (theirs, socket) in split.iter_mut().zip(sockets) {
+            theirs.push(BoundListener { group, listener, socket });
         }
     }
     split
@@ -167,12 +192,15 @@ mod tests {
     use std::os::fd::AsRawFd;
 
     use super::*;
+    use crate::model::{GroupId, ListenerId};
 
     #[test]
     fn the_nth_socket_of_each_group_goes_to_worker_n() {
-        let group = |listener| Group {
+        let group = |listener: u16| Group {
+            id: GroupId(listener.into()),
             listener: ListenerId(listener),
             address: "127.0.0.1:1".parse().unwrap(),
+            is_udp: false,
             sockets: (0..2).map(|_| std::fs::File::open("/dev/null").unwrap().into()).collect(),
             ranges: Vec::new(),
         };
@@ -182,8 +210,8 @@ mod tests {
             .collect();
         let split = by_worker(groups, 2);
         for (sockets, fds) in split.iter().zip(expected) {
-            assert_eq!(sockets.iter().map(|(_, socket)| socket.as_raw_fd()).collect::<Vec<_>>(), fds);
-            let listeners: Vec<_> = sockets.iter().map(|(listener, _)| listener.0).collect();
+            assert_eq!(sockets.iter().map(|bound| bound.socket.as_raw_fd()).collect::<Vec<_>>(), fds);
+            let listeners: Vec<_> = sockets.iter().map(|bound| bound.listener.0).collect();
             assert_eq!(listeners, [0, 1, 1]);
         }
     }

@@ -15,6 +15,10 @@ use super::rise_fall::{Outcome, RiseFall, Verdict};
 pub struct Policy {
     /// From one probe's start to the next; not zero.
     pub every: Duration,
+    /// The same while a change of the verdict is under way; clipped to `every`.
+    pub recheck: Duration,
+    /// Each probe is drawn to be up to so much later.
+    pub jitter: Duration,
     /// Longest wait for one probe; clipped to `every`.
     pub timeout: Duration,
     /// Failures in a row until down.
@@ -30,6 +34,10 @@ pub enum Event {
     Answered,
     /// The backend refused, or the network said no.
     Failed,
+    /// The deadline passed without a refusal, where no more is asked.
+    Quiet,
+    /// This host could not ask.
+    NotAsked,
 }
 
 /// What the driver is asked to do.
@@ -42,7 +50,8 @@ pub enum Action {
     },
     /// The verdict changed: tell both worlds.
     Tell(Verdict),
-    /// The outcome came too late to tell the backend's silence from our own; nothing was counted.
+    /// The outcome says nothing about the backend: it came too late to tell its silence from our own, or it was never
+    /// asked. Nothing was counted.
     Discounted,
 }
 
@@ -52,6 +61,8 @@ pub struct Check {
     policy: Policy,
     rise_fall: RiseFall,
     state: State,
+    /// Draws the jitter.
+    seed: u64,
     /// Start of the probe in flight, or of the last one.
     started: Instant,
     action: Option<Action>,
@@ -68,12 +79,13 @@ impl Check {
     /// `now .. now + every` that `seed` draws, so that many checks never start in step.
     pub fn new(policy: Policy, initial: Verdict, seed: u64, now: Instant) -> Self {
         let every = policy.every.max(Duration::from_millis(1));
-        let policy = Policy { every, timeout: policy.timeout.min(every), ..policy };
-        let jitter = every.mul_f64((mix(seed) >> 11) as f64 / (1_u64 << 53) as f64);
+        let recheck = policy.recheck.clamp(Duration::from_millis(1), every);
+        let policy = Policy { every, recheck, timeout: policy.timeout.min(every), ..policy };
         Self {
             policy,
             rise_fall: RiseFall::new(policy.fall, policy.rise, initial),
-            state: State::AwaitDue { at: now + jitter },
+            state: State::AwaitDue { at: now + every.mul_f64(fraction(seed)) },
+            seed,
             started: now,
             action: None,
         }
@@ -88,6 +100,11 @@ impl Check {
             Event::Answered if now <= deadline => self.conclude(Some(Outcome::Success), now),
             // An answer after the deadline: we slept over both, and cannot say which came first.
             Event::Answered => self.conclude(None, now),
+            Event::Quiet => self.conclude(Some(Outcome::Success), now),
+            Event::NotAsked => {
+                self.action = Some(Action::Discounted);
+                self.await_due(now);
+            }
         }
     }
 
@@ -122,12 +139,21 @@ impl Check {
         }
     }
 
+    /// How many outcomes in a row speak against the verdict, and how many change it.
+    pub fn run(&self) -> (u32, u32) {
+        self.rise_fall.run()
+    }
+
+    /// The verdict that holds.
+    pub fn verdict(&self) -> Verdict {
+        self.rise_fall.verdict()
+    }
+
     fn conclude(&mut self, outcome: Option<Outcome>, now: Instant) {
         match outcome {
             Some(outcome) => {
                 self.action = self.rise_fall.handle(outcome).map(Action::Tell);
-                // Missed turns are skipped, not caught up on.
-                self.state = State::AwaitDue { at: (self.started + self.policy.every).max(now) };
+                self.await_due(now);
             }
             None => {
                 self.action = Some(Action::Discounted);
@@ -135,6 +161,19 @@ impl Check {
             }
         }
     }
+
+    /// Missed turns are skipped, not caught up on.
+    fn await_due(&mut self, now: Instant) {
+        let interval = if self.rise_fall.run().0 > 0 { self.policy.recheck } else { self.policy.every };
+        self.seed = mix(self.seed);
+        let jitter = self.policy.jitter.mul_f64(fraction(self.seed));
+        self.state = State::AwaitDue { at: (self.started + interval + jitter).max(now) };
+    }
+}
+
+/// From 0 to 1.
+fn fraction(seed: u64) -> f64 {
+    (mix(seed) >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 /// Spreads a seed over all bits. Source: Steele, Lea, Flood, "Fast splittable pseudorandom number
@@ -151,8 +190,14 @@ mod tests {
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
-    const POLICY: Policy =
-        Policy { every: Duration::from_millis(1000), timeout: Duration::from_millis(200), fall: 3, rise: 2 };
+    const POLICY: Policy = Policy {
+        every: Duration::from_millis(1000),
+        recheck: Duration::from_millis(1000),
+        jitter: Duration::ZERO,
+        timeout: Duration::from_millis(200),
+        fall: 3,
+        rise: 2,
+    };
 
     /// Runs a check on a virtual clock; `answer` says what the n-th probe meets. Gives (millisecond, verdict).
     fn run(
@@ -201,6 +246,51 @@ mod tests {
         let [(down, Verdict::Down), (up, Verdict::Up)] = told[..] else { panic!("{told:?}") };
         assert_eq!(up - down, 4000, "down at probe 4, up at probe 8");
         assert!((4000..5002).contains(&down), "{down}");
+    }
+
+    #[test]
+    fn a_change_under_way_is_asked_after_sooner() {
+        let policy = Policy { recheck: 100 * MS, ..POLICY };
+        let told = run(policy, 20_000, |n| {
+            Some((1, if (2..7).contains(&n) { Event::Failed } else { Event::Answered }))
+        });
+        let [(down, Verdict::Down), (up, Verdict::Up)] = told[..] else { panic!("{told:?}") };
+        // Three failures 0.1 s apart; two more with nothing to hurry for; two successes.
+        assert!((2200..3202).contains(&down), "{down}");
+        assert_eq!(up - down, 3100);
+    }
+
+    #[test]
+    fn jitter_delays_each_probe_by_its_own_lot() {
+        let policy = Policy { jitter: 500 * MS, ..POLICY };
+        let start = Instant::now();
+        let mut check = Check::new(policy, Verdict::Up, 3, start);
+        let mut delays = std::collections::BTreeSet::new();
+        for _ in 0..50 {
+            let due = check.poll_timeout();
+            check.handle_timeout(due);
+            check.poll();
+            check.handle(Event::Answered, due + MS);
+            let delay = check.poll_timeout() - due - policy.every;
+            assert!(delay < 500 * MS);
+            delays.insert(delay.as_millis() / 50);
+        }
+        assert!(delays.len() > 5, "{delays:?}");
+    }
+
+    #[test]
+    fn what_this_host_could_not_ask_counts_neither_way_and_waits_its_turn() {
+        let mut check = Check::new(Policy { fall: 1, ..POLICY }, Verdict::Up, 1, Instant::now());
+        let due = check.poll_timeout();
+        check.handle_timeout(due);
+        check.poll();
+        check.handle(Event::NotAsked, due + MS);
+        assert_eq!(check.poll(), Some(Action::Discounted));
+        assert_eq!(check.poll_timeout(), due + POLICY.every);
+        check.handle_timeout(due + POLICY.every);
+        check.poll();
+        check.handle(Event::Quiet, due + POLICY.every + POLICY.timeout + MS);
+        assert_eq!((check.poll(), check.run()), (None, (0, 1)), "silence was all that was asked");
     }
 
     #[test]

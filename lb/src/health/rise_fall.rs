@@ -69,6 +69,14 @@ impl RiseFall {
         verdict
     }
 
+    /// How many outcomes in a row speak against the verdict, and how many change it.
+    pub fn run(&self) -> (u32, u32) {
+        match self.state {
+            State::Up { failures } => (failures, self.fall),
+            State::Down { successes } => (successes, self.rise),
+        }
+    }
+
     /// The verdict that holds.
     pub fn verdict(&self) -> Verdict {
         match self.state {
@@ -116,6 +124,7 @@ mod tests {
                 let outcome = if success { Outcome::Success } else { Outcome::Failure };
                 prop_assert_eq!(machine.handle(outcome), expected);
                 prop_assert_eq!(machine.verdict() == Verdict::Up, up);
+                prop_assert_eq!(machine.run(), (run, if up { fall } else { rise }));
             }
         }
     }

@@ -1,7 +1,10 @@
 //! Decisions about one exchange, each of them pure: framing, what may stay open, what may be tried again.
 
 use super::http1::{Body, BodyWriter, ResponseHead, Version};
-use crate::model::reason::CloseReason;
+use crate::{
+    config::{Retry, RetryCause},
+    model::reason::CloseReason,
+};
 
 /// Interim responses that one exchange may have.
 pub const INTERIMS_MAX: u32 = 16;
@@ -155,6 +158,22 @@ pub fn may_retry(attempt: &Attempt) -> bool {
     }
 }
 
+/// What a failure is to a route's `retry`; `None`: nothing that another backend could do better.
+pub const fn retry_cause(reason: CloseReason) -> Option<RetryCause> {
+    match reason {
+        CloseReason::ConnectFailed | CloseReason::ConnectTimeout => Some(RetryCause::Connect),
+        CloseReason::UpstreamClosed => Some(RetryCause::Reset),
+        CloseReason::UpstreamTimeout => Some(RetryCause::Timeout),
+        _ => None,
+    }
+}
+
+/// Whether a request that a backend has seen may go to another one. What cannot be done twice may not, whatever the
+/// backend says of it (RFC 9110, 9.2.2).
+pub fn may_try_another(policy: &Retry, cause: RetryCause, idempotent: bool, replayable: bool) -> bool {
+    idempotent && replayable && policy.on.contains(&cause)
+}
+
 /// How an exchange was interrupted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -301,6 +320,23 @@ mod tests {
                 CloseReason::ConnectFailed | CloseReason::ConnectTimeout | CloseReason::UpstreamClosed
             );
             assert_eq!(may_retry(&Attempt { reason, ..refused }), may, "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn another_backend_is_for_what_the_route_says_and_can_be_done_twice() {
+        let on = vec![RetryCause::Reset, RetryCause::Status(503)];
+        let policy = Retry { on, attempts: 2, budget_ppm: 1 };
+        let may = |cause| may_try_another(&policy, cause, true, true);
+        assert!(may(RetryCause::Reset) && may(RetryCause::Status(503)));
+        assert!(!may(RetryCause::Timeout) && !may(RetryCause::Connect) && !may(RetryCause::Status(502)));
+        assert!(!may_try_another(&policy, RetryCause::Reset, false, true), "a POST may have been done");
+        assert!(!may_try_another(&policy, RetryCause::Reset, true, false), "the body is gone");
+        assert_eq!(retry_cause(CloseReason::UpstreamTimeout), Some(RetryCause::Timeout));
+        for reason in
+            [CloseReason::BadResponse, CloseReason::Draining, CloseReason::ClientGone, CloseReason::NoBackend]
+        {
+            assert_eq!(retry_cause(reason), None, "{reason:?}");
         }
     }
 

@@ -72,6 +72,8 @@ pub enum FieldKind {
     TransferEncoding,
     /// `Connection`.
     Connection,
+    /// `Upgrade`: hop by hop; written anew where we ask a backend for another protocol.
+    Upgrade,
     /// `Expect`.
     Expect,
     /// `X-Forwarded-For`.
@@ -102,7 +104,7 @@ impl FieldKind {
                 name,
                 &[("cookie", Self::Protected), ("expect", Self::Expect), ("origin", Self::Protected)],
             ),
-            7 => first_of(name, &[("upgrade", Self::Hop), ("trailer", Self::Hop)]),
+            7 => first_of(name, &[("upgrade", Self::Upgrade), ("trailer", Self::Hop)]),
             8 => first_of(name, &[("location", Self::Protected)]),
             9 => first_of(name, &[("forwarded", Self::Forwarded)]),
             10 => first_of(

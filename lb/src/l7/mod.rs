@@ -3,10 +3,12 @@
 
 pub mod answer;
 pub mod authority;
+pub mod cookie;
 pub mod edit;
 pub mod exchange;
 pub mod headers;
 pub mod http1;
+pub mod key;
 pub mod path;
 pub mod rewrite;
 pub mod route;

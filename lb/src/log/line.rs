@@ -63,6 +63,7 @@ const fn protocol(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Http => "http",
         Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
     }
 }
 
@@ -100,6 +101,7 @@ fn json(out: &mut Vec<u8>, record: &Record<'_>, stamp: &Stamp) {
         ("authority", Text::Authority),
         ("path", Text::Path),
         ("query", Text::Query),
+        ("sni", Text::Sni),
         ("request_id", Text::RequestId),
         ("user_agent", Text::UserAgent),
         ("referer", Text::Referer),
@@ -111,6 +113,7 @@ fn json(out: &mut Vec<u8>, record: &Record<'_>, stamp: &Stamp) {
         text(out, key, record.text(which));
     }
     let is_http = facts.protocol == Protocol::Http;
+    text(out, "upgrade", record.text(Text::Upgrade));
     number(out, "status", is_http.then_some(u64::from(facts.status)));
     number(out, "received_bytes", Some(facts.received));
     number(out, "sent_bytes", Some(facts.sent));
@@ -168,6 +171,7 @@ fn field(out: &mut Vec<u8>, record: &Record<'_>, stamp: &Stamp, field: LogField,
         LogField::Route => text(Text::Route),
         LogField::Pool => text(Text::Pool),
         LogField::Backend => text(Text::Backend),
+        LogField::Upgrade => text(Text::Upgrade),
         LogField::Method => text(Text::Method),
         LogField::Authority => text(Text::Authority),
         LogField::Path => text(Text::Path),
@@ -175,6 +179,7 @@ fn field(out: &mut Vec<u8>, record: &Record<'_>, stamp: &Stamp, field: LogField,
         LogField::RequestId => text(Text::RequestId),
         LogField::UserAgent => text(Text::UserAgent),
         LogField::Referer => text(Text::Referer),
+        LogField::Sni => text(Text::Sni),
         LogField::Request => request(out, record, quoted),
         LogField::RequestUri => {
             text(Text::Path);

@@ -53,6 +53,10 @@ texts! {
     Pool;
     /// Backend of the last attempt.
     Backend;
+    /// What the connection has changed to.
+    Upgrade;
+    /// TLS server name.
+    Sni;
 }
 
 /// Version of a request whose head was complete and sound.
@@ -135,7 +139,12 @@ impl Facts {
             self.status,
             self.reason.map_or(u16::MAX, |reason| reason as u16),
         ];
-        let flags = [version, u8::from(self.reused), u8::from(self.protocol == Protocol::Tcp), 0];
+        let protocol = match self.protocol {
+            Protocol::Http => 0,
+            Protocol::Tcp => 1,
+            Protocol::Udp => 2,
+        };
+        let flags = [version, u8::from(self.reused), protocol, 0];
         [
             self.begun_us,
             (address >> 64) as u64,
@@ -173,12 +182,16 @@ impl Facts {
             _,
         ] = numbers;
         let [port, worker, status, reason] = [0, 16, 32, 48].map(|shift| (small >> shift) as u16);
-        let [version, reused, tcp, _] = (counts as u32).to_le_bytes();
+        let [version, reused, protocol, _] = (counts as u32).to_le_bytes();
         let ip = Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low)).to_canonical();
         Self {
             begun_us,
             client: SocketAddr::new(ip, port),
-            protocol: if tcp == 1 { Protocol::Tcp } else { Protocol::Http },
+            protocol: match protocol {
+                1 => Protocol::Tcp,
+                2 => Protocol::Udp,
+                _ => Protocol::Http,
+            },
             worker,
             version: match version {
                 1 => Some(HttpVersion::Http10),
@@ -217,9 +230,9 @@ impl Draft {
         self.backend_at = None;
     }
 
-    /// Notes a text. Nothing may follow [`Text::Backend`] but another one, which takes its place.
+    /// Notes a text. A [`Text::Backend`] takes the place of the one before it; between the two there may be nothing else.
     pub fn note(&mut self, text: Text, bytes: &[u8]) {
-        if let Some(at) = self.backend_at {
+        if let (Text::Backend, Some(at)) = (text, self.backend_at) {
             self.bytes.truncate(at);
         }
         self.backend_at = (text == Text::Backend).then_some(self.bytes.len());
@@ -327,7 +340,8 @@ pub(super) mod tests {
             let [head_us, queue_us, connect_us, first_byte_us] = times.map(|time| time.map(u64::from));
             let facts = Facts {
                 client: SocketAddr::new(ip.to_canonical(), 7),
-                protocol: if flags[0] { Protocol::Tcp } else { Protocol::Http },
+                protocol: [Protocol::Http, Protocol::Tcp, Protocol::Udp, Protocol::Udp]
+                    [usize::from(flags[0]) + 2 * usize::from(flags[1])],
                 version: flags[1].then_some(HttpVersion::Http10),
                 reused: flags[2],
                 status, attempts, head_us, queue_us, connect_us, first_byte_us,
@@ -356,10 +370,12 @@ pub(super) mod tests {
             draft.note(Text::Pool, b"");
             draft.note(Text::Backend, b"10.0.0.1:80");
             draft.note(Text::Backend, b"10.0.0.2:80");
+            draft.note(Text::Upgrade, b"websocket");
             let record = Record::decode(draft.encode(&facts())).unwrap();
             assert_eq!(record.text(Text::Path), Some(&b"/a"[..]));
             assert_eq!(record.text(Text::Pool), Some(&b""[..]));
             assert_eq!(record.text(Text::Backend), Some(&b"10.0.0.2:80"[..]));
+            assert_eq!(record.text(Text::Upgrade), Some(&b"websocket"[..]));
             assert_eq!(record.text(Text::Route), None);
             let long = record.text(Text::UserAgent).unwrap();
             assert!(long.len() == TEXT_BYTES_MAX + 3 && long.ends_with(b"x..."));

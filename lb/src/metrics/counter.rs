@@ -30,6 +30,12 @@ impl Gauge {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
     }
 
+    /// Makes it `n`.
+    #[inline]
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
     /// Takes `n` away; never below zero by the caller's promise.
     #[inline]
     pub fn sub(&self, n: u64) {

@@ -8,5 +8,5 @@ mod worker;
 
 pub use counter::{Counter, Gauge};
 pub use log::LogMetrics;
-pub use probe::ProbeMetrics;
-pub use worker::{BACKENDS_MAX, BackendMetrics, LISTENERS_MAX, ListenerMetrics, WorkerMetrics};
+pub use probe::{EjectionMetrics, ProbeEnd, ProbeMetrics};
+pub use worker::{BACKENDS_MAX, BackendMetrics, LISTENERS_MAX, ListenerMetrics, Reasons, WorkerMetrics};

@@ -27,22 +27,30 @@ pub struct WorkerMetrics {
     pub pipes_refused: Counter,
     /// Snapshots taken over.
     pub snapshots: Counter,
+    /// Bytes of all workers' memory, as this one last saw it; 0 without a limit.
+    pub memory_used: Gauge,
+    /// What has to go: `limits::Pressure` as a number.
+    pub memory_pressure: Gauge,
     /// Records of the access log that found their queue full.
     pub log_dropped: Counter,
     /// Records that sampling left out.
     pub log_skipped: Counter,
+    /// Sticky cookies that were not made with their pool's secret.
+    pub cookies_refused: Counter,
     /// By listener.
     pub listeners: Box<[ListenerMetrics]>,
     /// By backend.
     pub backends: Box<[BackendMetrics]>,
     /// Ends of connections and exchanges that were not well, by reason.
-    pub reasons: [Counter; CloseReason::COUNT],
+    pub reasons: Reasons,
+    /// Datagrams that went nowhere, by reason.
+    pub datagrams_dropped: Reasons,
 }
 
 /// Counters of one listener on one worker.
 #[derive(Debug, Default)]
 pub struct ListenerMetrics {
-    /// Connections accepted.
+    /// Connections accepted, or flows of datagrams begun.
     pub accepted: Counter,
     /// Of those, how many came in on this worker's core.
     pub accepted_on_core: Counter,
@@ -52,10 +60,42 @@ pub struct ListenerMetrics {
     pub requests: Counter,
     /// Responses by status class, 1xx first; those we made ourselves included.
     pub responses: [Counter; 5],
+    /// Requests sent to another backend after one had them.
+    pub retries: Counter,
+    /// Requests that were not, as the route's budget was spent.
+    pub retries_refused: Counter,
+    /// Connections that changed to another protocol.
+    pub upgrades: Counter,
+    /// Of those, how many are open.
+    pub tunnels: Gauge,
     /// Bytes from clients.
     pub received_bytes: Counter,
     /// Bytes to clients.
     pub sent_bytes: Counter,
+    /// Datagrams from clients.
+    pub received_datagrams: Counter,
+    /// Datagrams to clients.
+    pub sent_datagrams: Counter,
+    /// Ends of its connections and requests that were not well, by reason.
+    pub reasons: Reasons,
+}
+
+/// By reason.
+#[derive(Debug)]
+pub struct Reasons([Counter; CloseReason::COUNT]);
+
+impl Reasons {
+    /// Counter of a reason.
+    #[inline]
+    pub fn of(&self, reason: CloseReason) -> &Counter {
+        &self.0[reason as usize]
+    }
+}
+
+impl Default for Reasons {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Counter::default()))
+    }
 }
 
 /// Counters of one backend on one worker.
@@ -67,12 +107,22 @@ pub struct BackendMetrics {
     pub connect_failures: Counter,
     /// Exchanges that took a kept connection.
     pub reuses: Counter,
+    /// Of those, how many took one that some worker had to spare.
+    pub shelf_reuses: Counter,
     /// Exchanges or relays begun.
     pub exchanges: Counter,
     /// Exchanges or relays going on.
     pub in_flight: Gauge,
-    /// Idle connections kept.
+    /// Idle connections kept, without those on the shelf.
     pub idle: Gauge,
+    /// Of pools with `outlier` only: exchanges that were answered.
+    pub answers: Counter,
+    /// The same: connections refused, exchanges broken off or timed out, answers 5xx.
+    pub errors: Counter,
+    /// The same: errors since the last answer.
+    pub error_run: Gauge,
+    /// The same: microseconds to those answers together.
+    pub answer_us: Counter,
 }
 
 impl WorkerMetrics {
@@ -87,11 +137,15 @@ impl WorkerMetrics {
             splices_started: Counter::default(),
             pipes_refused: Counter::default(),
             snapshots: Counter::default(),
+            memory_used: Gauge::default(),
+            memory_pressure: Gauge::default(),
             log_dropped: Counter::default(),
             log_skipped: Counter::default(),
+            cookies_refused: Counter::default(),
             listeners: (0..LISTENERS_MAX).map(|_| ListenerMetrics::default()).collect(),
             backends: (0..BACKENDS_MAX).map(|_| BackendMetrics::default()).collect(),
-            reasons: std::array::from_fn(|_| Counter::default()),
+            reasons: Reasons::default(),
+            datagrams_dropped: Reasons::default(),
         }
     }
 
@@ -110,7 +164,7 @@ impl WorkerMetrics {
     /// Counter of a reason.
     #[inline]
     pub fn reason(&self, reason: CloseReason) -> &Counter {
-        &self.reasons[reason as usize]
+        self.reasons.of(reason)
     }
 }
 

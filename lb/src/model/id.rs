@@ -4,7 +4,8 @@ macro_rules! ids {
     ($($(#[doc = $doc:literal])+ $name:ident($inner:ty);)+) => {
         $(
             $(#[doc = $doc])+
-            #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+            #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+            #[derive(serde::Serialize, serde::Deserialize)]
             #[serde(transparent)]
             pub struct $name(pub $inner);
 
@@ -30,8 +31,10 @@ ids! {
     BackendId(u16);
     /// Number of a config, counted up from 1.
     Generation(u64);
-    /// A listener, by its place in the snapshot.
+    /// A listener. Stable over generations as long as its name stays.
     ListenerId(u16);
+    /// The sockets of one address, one for each worker. Never given twice by one process.
+    GroupId(u32);
     /// A pool, by its place in the snapshot.
     PoolId(u16);
     /// A route, by its place in the snapshot.

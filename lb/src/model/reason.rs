@@ -92,18 +92,32 @@ close_reasons! {
     IdleTimeout, "idle-timeout", Downstream, 0;
     /// The client reset or closed in the middle.
     ClientGone, "client-gone", Downstream, 0;
-    /// No route matches host and path.
+    /// No route matches host and path, or TLS server name.
     NoRoute, "no-route", Us, 404;
+    /// Routes match host and path, but none has the method.
+    MethodNotAllowed, "method-not-allowed", Us, 405;
+    /// More requests than limits.rate or the route's rate_limit allows.
+    RateLimit, "rate-limit", Us, 429;
     /// No backend of the pool is up.
     NoBackend, "no-backend", Us, 503;
+    /// Every backend that could take it has as much as it may, and as many wait already as may wait.
+    QueueFull, "queue-full", Us, 503;
+    /// Every backend that could take it had as much as it may, for longer than it may wait.
+    QueueTimeout, "queue-timeout", Us, 503;
     /// Connections in all are at their limit.
     ConnectionsLimit, "connections-limit", Us, 0;
     /// Connections of this address are at their limit.
     ConnectionsPerIp, "connections-per-ip", Us, 0;
+    /// Connections of this listener are at their limit.
+    ConnectionsListener, "connections-listener", Us, 0;
+    /// The pool has names for its backends, and no answer that gives it one.
+    Unresolved, "unresolved", Upstream, 503;
     /// We are draining: the drain deadline ended the connection.
     Draining, "draining", Us, 0;
     /// No operation slot or buffer was left.
     Resources, "resources", Us, 503;
+    /// Memory is short of limits.memory.
+    Memory, "memory", Us, 503;
     /// Every attempted backend refused the connection.
     ConnectFailed, "connect-failed", Upstream, 502;
     /// Every attempted backend left the connection attempt unanswered.
@@ -118,4 +132,46 @@ close_reasons! {
     Truncated, "truncated", Upstream, 0;
     /// The exchange took longer than the deadline of its route.
     Deadline, "deadline", Upstream, 504;
+    /// The PROXY header in front of the connection is malformed.
+    ProxyHeader, "proxy-header", Downstream, 0;
+    /// A trusted proxy sent no PROXY header where one is required.
+    ProxyMissing, "proxy-missing", Downstream, 0;
+    /// PROXY headers are required, and the client is none of the trusted proxies.
+    ProxyUntrusted, "proxy-untrusted", Downstream, 0;
+    /// Routes by TLS server name, no pool for anything else, and the client does not speak TLS.
+    NotTls, "not-tls", Downstream, 0;
+    /// Routes by TLS server name, no pool for anything else, and the client names none.
+    NoServerName, "no-server-name", Downstream, 0;
+    /// The ClientHello is malformed or too long.
+    ClientHello, "client-hello", Downstream, 0;
+    /// The backend of a datagram flow is down; what comes next goes to another one.
+    BackendDown, "backend-down", Upstream, 503;
+    /// The backend left the config, and the time to end with it was over.
+    BackendRemoved, "backend-removed", Us, 503;
+    /// The listener left the config, or speaks another protocol now.
+    ListenerRemoved, "listener-removed", Us, 503;
+    /// A socket had no room for a datagram.
+    NoRoom, "no-room", Us, 0;
+    /// A datagram is longer than the way to its receiver takes.
+    DatagramTooLong, "datagram-too-long", Downstream, 0;
+}
+
+impl CloseReason {
+    /// Why a datagram may be dropped.
+    pub const OF_DATAGRAMS: &'static [Self] = &[
+        Self::ConnectionsLimit,
+        Self::ConnectionsPerIp,
+        Self::ConnectionsListener,
+        Self::Memory,
+        Self::NoBackend,
+        Self::Unresolved,
+        Self::ConnectFailed,
+        Self::NoRoom,
+        Self::QueueFull,
+        Self::DatagramTooLong,
+        Self::ClientGone,
+        Self::Resources,
+        Self::Draining,
+        Self::ListenerRemoved,
+    ];
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! question = [method] url *option                  GET unless said
 //! url      = http://host[:port][/path][?query]     the path as a client would send it
+//!          | tls://name[:port]                     a TLS client that is passed on by the name it asks for
 //! option   = header:NAME=VALUE                     as often as wanted; "header:NAME=a value" with spaces
 //!          | from=198.51.100.7                     the client's address; nobody's unless said
 //!          | listener=web                          by port unless said
@@ -15,6 +16,8 @@ use super::question::{QuestionError, Word};
 /// A request that comes in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestQuestion {
+    /// No request, but the first message of a TLS client: only the authority means something.
+    pub is_tls: bool,
     /// Method.
     pub method: String,
     /// Host, port and what else stands in `Host`.
@@ -42,7 +45,10 @@ impl fmt::Display for RequestQuestion {
     /// As it can be asked again.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { method, authority, target, headers, client, listener, .. } = self;
-        write!(f, "{method} http://{authority}{target}")?;
+        match self.is_tls {
+            true => write!(f, "tls://{authority}")?,
+            false => write!(f, "{method} http://{authority}{target}")?,
+        }
         for (name, value) in headers {
             match value.contains(char::is_whitespace) {
                 true => write!(f, " \"header:{name}={value}\""),
@@ -103,6 +109,9 @@ impl FromStr for RequestQuestion {
         }
         let url = words.next().ok_or_else(|| end.wrong("the URL is missing"))?;
         let mut question = read_url(url)?;
+        if let Some(method) = method.filter(|_| question.is_tls) {
+            return Err(method.wrong("a TLS client that is passed on shows no method"));
+        }
         question.method = method.map_or("GET", |word| word.text).to_owned();
         for word in words {
             question.option(word)?;
@@ -112,15 +121,22 @@ impl FromStr for RequestQuestion {
 }
 
 fn read_url(url: Word<'_>) -> Result<RequestQuestion, QuestionError> {
-    let rest = match url.text.split_once("://") {
-        Some(("http", _)) => url.after("http://".len()),
-        Some(("https", _)) => return Err(url.wrong("listeners speak http: TLS is not supported yet")),
-        _ => return Err(url.wrong("a URL begins with http://")),
+    let (rest, is_tls) = match url.text.split_once("://") {
+        Some(("http", _)) => (url.after("http://".len()), false),
+        Some(("tls", _)) => (url.after("tls://".len()), true),
+        Some(("https", _)) => {
+            return Err(url
+                .wrong("listeners speak http: TLS is not supported yet; tls:// asks where it is passed on"));
+        }
+        _ => return Err(url.wrong("a URL begins with http:// or tls://")),
     };
     let len = rest.text.find(['/', '?', '#']).unwrap_or(rest.text.len());
     let (authority, target) = rest.text.split_at(len);
     if authority.is_empty() {
         return Err(rest.wrong("a host is missing"));
+    }
+    if is_tls && !target.is_empty() {
+        return Err(rest.after(len).wrong("a TLS client that is passed on shows no path"));
     }
     if target.contains('#') {
         return Err(rest.after(len).wrong("a fragment is never sent"));
@@ -136,6 +152,7 @@ fn read_url(url: Word<'_>) -> Result<RequestQuestion, QuestionError> {
         _ => None,
     };
     Ok(RequestQuestion {
+        is_tls,
         method: String::new(),
         authority: authority.to_owned(),
         port,
@@ -163,6 +180,9 @@ impl RequestQuestion {
             "listener" => self.listener = Some(value.to_owned()),
             _ => match key.strip_prefix("header:") {
                 Some("") => return Err(word.wrong("the header has no name")),
+                Some(_) if self.is_tls => {
+                    return Err(word.wrong("a TLS client that is passed on shows no header"));
+                }
                 Some(name) => self.headers.push((name.to_owned(), value.trim().to_owned())),
                 None => {
                     let message = format!("{key:?} is no option: header:NAME, from or listener");
@@ -182,6 +202,7 @@ mod tests {
     fn what_is_asked_is_said_back_and_means_the_same() {
         for (text, back) in [
             ("http://a", "GET http://a"),
+            ("tls://a:5433 listener=db", "tls://a:5433 listener=db"),
             (" POST  http://a:8080/x?y=z ", "POST http://a:8080/x?y=z"),
             (
                 "http://[::1]:80/ header:X-A=1 \"header:B=a  b=c\" from=::1 listener=web header:x-a=2",
@@ -207,6 +228,9 @@ mod tests {
             ("ftp://a", (1, 7), "begins with http://"),
             ("https://a", (1, 9), "TLS"),
             ("http:///x", (8, 2), "host is missing"),
+            ("GET tls://a", (1, 3), "no method"),
+            ("tls://a/x", (8, 2), "no path"),
+            ("tls://a header:x=1", (9, 10), "no header"),
             ("http://a:b/", (10, 1), "no port"),
             ("http://a/#x", (9, 3), "fragment"),
             ("http://a/ x", (11, 1), "key=value"),

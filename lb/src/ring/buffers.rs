@@ -1,18 +1,29 @@
 //! Buffers that the kernel picks from when data arrives, so that an idle connection holds none.
 //!
+//! ```text
+//!  spare (a stack) --refill, before each turn--> window, in the kernel's hands --picked--> RxBuf
+//!        ^---------------------------------------- dropped -------------------------------'
+//! ```
+//! The kernel picks in the order it was given them, so it is given only as many as one turn may need: what was used last,
+//! and lies in a cache, is used next, and memory that no burst has needed is never touched.
+//!
 //! Source: io_uring_register_buf_ring(3); the ring of buffers is shared memory whose tail we publish.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     io,
     ptr::NonNull,
     sync::atomic::{AtomicU16, Ordering},
 };
 
-use io_uring::{IoUring, types::BufRingEntry};
+use io_uring::types::BufRingEntry;
 use rustix::mm::{MapFlags, ProtFlags};
 
-use super::Ring;
+use super::{
+    Ring,
+    driver::{Driver, SharedRing},
+    window::Window,
+};
 
 /// Which size of buffer a receive wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,14 +38,16 @@ struct Shape {
     id: u16,
     /// A power of two.
     entries: u16,
+    /// Least that the kernel is given.
+    window_min: u16,
     size: usize,
 }
 
 impl Group {
     const fn shape(self) -> Shape {
         match self {
-            Self::Small => Shape { id: 0, entries: 512, size: 8 << 10 },
-            Self::Large => Shape { id: 1, entries: 32, size: 128 << 10 },
+            Self::Small => Shape { id: 0, entries: 512, window_min: 32, size: 8 << 10 },
+            Self::Large => Shape { id: 1, entries: 32, window_min: 4, size: 128 << 10 },
         }
     }
 
@@ -87,49 +100,88 @@ struct BufferRing {
     entries: Memory,
     payload: Memory,
     tail: Cell<u16>,
+    window: Cell<Window>,
+    /// Buffers that neither the kernel nor an [`RxBuf`] has; the last one was used last.
+    spare: RefCell<Vec<u16>>,
     /// Buffers that an [`RxBuf`] stands for.
     lent: Cell<usize>,
     group: Group,
 }
 
 impl BufferRing {
-    fn register(uring: &IoUring, group: Group) -> io::Result<Self> {
+    fn register(driver: &mut Driver, group: Group) -> io::Result<Self> {
         let shape = group.shape();
         let entries = Memory::map(shape.entries as usize * size_of::<BufRingEntry>())?;
         let payload = Memory::map(shape.entries as usize * shape.size)?;
-        let ring = Self { entries, payload, tail: Cell::new(0), lent: Cell::new(0), group };
-        // SAFETY: the entries are page aligned, large enough for their count, and outlive the ring.
-        unsafe {
-            uring.submitter().register_buf_ring_with_flags(
-                ring.entries.base.as_ptr() as u64,
-                shape.entries,
-                shape.id,
-                0,
-            )
-        }?;
-        (0..shape.entries).for_each(|id| ring.give(id));
+        let ring = Self {
+            entries,
+            payload,
+            tail: Cell::new(0),
+            window: Cell::new(Window::new(shape.window_min, shape.entries)),
+            spare: RefCell::new((0..shape.entries).rev().collect()),
+            lent: Cell::new(0),
+            group,
+        };
+        let shared =
+            SharedRing { entries: ring.entries.base.as_ptr() as u64, count: shape.entries, group: shape.id };
+        driver.register(shared)?;
         Ok(ring)
     }
 
-    /// Hands buffer `id` to the kernel.
-    fn give(&self, id: u16) {
+    /// Gives the kernel what the next turn may need.
+    fn refill(&self) {
+        let mut window = self.window.get();
+        let mut missing = window.turn();
+        if missing > 0 {
+            let (mut spare, mut tail) = (self.spare.borrow_mut(), self.tail.get());
+            while missing > 0
+                && let Some(id) = spare.pop()
+            {
+                self.write(tail, id);
+                tail = tail.wrapping_add(1);
+                window.given += 1;
+                missing -= 1;
+            }
+            self.publish(tail);
+        }
+        self.window.set(window);
+    }
+
+    /// Writes buffer `id` to the place of `tail`.
+    fn write(&self, tail: u16, id: u16) {
         let shape = self.group.shape();
-        let tail = self.tail.get();
         let place = (tail & (shape.entries - 1)) as usize;
-        // SAFETY: `place` is below the number of entries; the kernel reads an entry only after the tail below
-        // was published, and this thread is the only writer.
+        // SAFETY: `place` is below the number of entries; the kernel reads an entry only after the tail was published,
+        // and this thread is the only writer.
         unsafe {
             let entry = &mut *self.entries.base.as_ptr().cast::<BufRingEntry>().add(place);
             entry.set_addr(self.payload.base.as_ptr().add(id as usize * shape.size) as u64);
             entry.set_len(shape.size as u32);
             entry.set_bid(id);
         }
-        self.tail.set(tail.wrapping_add(1));
+    }
+
+    /// Hands all that was written before `tail` to the kernel.
+    fn publish(&self, tail: u16) {
+        self.tail.set(tail);
         // SAFETY: the tail lies in the first entry's reserved field, inside the mapping, aligned to two bytes.
         unsafe {
             let shared = BufRingEntry::tail(self.entries.base.as_ptr().cast::<BufRingEntry>());
-            AtomicU16::from_ptr(shared.cast_mut()).store(self.tail.get(), Ordering::Release);
+            AtomicU16::from_ptr(shared.cast_mut()).store(tail, Ordering::Release);
         }
+    }
+
+    /// The kernel has picked one.
+    fn picked(&self) {
+        let mut window = self.window.get();
+        window.given -= 1;
+        self.window.set(window);
+        self.lent.set(self.lent.get() + 1);
+    }
+
+    fn give_back(&self, id: u16) {
+        self.lent.set(self.lent.get() - 1);
+        self.spare.borrow_mut().push(id);
     }
 }
 
@@ -140,10 +192,10 @@ pub(super) struct Buffers {
 }
 
 impl Buffers {
-    pub(super) fn register(uring: &IoUring) -> io::Result<Self> {
+    pub(super) fn register(driver: &mut Driver) -> io::Result<Self> {
         Ok(Self {
-            small: BufferRing::register(uring, Group::Small)?,
-            large: BufferRing::register(uring, Group::Large)?,
+            small: BufferRing::register(driver, Group::Small)?,
+            large: BufferRing::register(driver, Group::Large)?,
         })
     }
 
@@ -154,12 +206,18 @@ impl Buffers {
         }
     }
 
+    /// Gives the kernel what the next turn may need.
+    pub(super) fn refill(&self) {
+        self.small.refill();
+        self.large.refill();
+    }
+
     pub(super) fn lent(&self, group: Group) -> usize {
         self.of(group).lent.get()
     }
 }
 
-/// Received bytes in a buffer of the ring; goes back to the kernel on drop.
+/// Received bytes in a buffer of the ring; goes back to the ring on drop.
 pub struct RxBuf {
     ring: Ring,
     group: Group,
@@ -172,9 +230,7 @@ impl RxBuf {
     pub(super) fn new(ring: &Ring, group: Group, id: u16, result: i32) -> Self {
         assert!(id < group.shape().entries, "the kernel picks only buffers that we registered");
         let len = result.clamp(0, group.size() as i32) as u32;
-        let lent = &ring.0.buffers.of(group).lent;
-        lent.set(lent.get() + 1);
-        assert!(lent.get() <= group.count(), "the kernel picks a buffer once until it is given back");
+        ring.0.buffers.of(group).picked();
         Self { ring: ring.clone(), group, id, len }
     }
 
@@ -216,9 +272,7 @@ impl std::ops::DerefMut for RxBuf {
 
 impl Drop for RxBuf {
     fn drop(&mut self) {
-        let ring = self.ring.0.buffers.of(self.group);
-        ring.lent.set(ring.lent.get() - 1);
-        ring.give(self.id);
+        self.ring.0.buffers.of(self.group).give_back(self.id);
     }
 }
 

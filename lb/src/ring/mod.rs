@@ -7,28 +7,32 @@
 #![expect(unsafe_code, reason = "the door to io_uring; each block names its invariant")]
 
 mod buffers;
+mod driver;
 pub mod executor;
 pub mod op;
 mod setup;
+#[cfg(test)]
+pub(crate) mod simulated;
 mod slab;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use std::{
     cell::{Cell, RefCell},
     io,
     rc::Rc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use io_uring::{IoUring, squeue, types};
+use io_uring::squeue;
 
 pub use buffers::{Group, RxBuf};
 pub use op::{Op, SendBuf};
 pub use socket::Socket;
 
-use self::{buffers::Buffers, slab::Slab};
+use self::{buffers::Buffers, driver::Driver, slab::Slab};
 
 /// user_data of submissions whose completion nobody waits for: closes and cancels.
 const IGNORED: u64 = u64::MAX;
@@ -49,7 +53,7 @@ pub struct TurnCounts {
 pub struct Ring(Rc<Inner>);
 
 struct Inner {
-    uring: RefCell<IoUring>,
+    driver: RefCell<Driver>,
     slab: RefCell<Slab>,
     buffers: Buffers,
     counts: Cell<TurnCounts>,
@@ -92,14 +96,39 @@ impl Ring {
     /// # Errors
     /// The host refuses io_uring (ENOSYS, EPERM), or its kernel is below the floor of 6.1; the text says which.
     pub fn new() -> io::Result<Self> {
-        let uring = setup::uring()?;
-        let buffers = Buffers::register(&uring)?;
+        Self::over(Driver::new()?)
+    }
+
+    /// Over a simulated kernel.
+    #[cfg(test)]
+    pub(crate) fn simulated(kernel: simulated::Simulated) -> Self {
+        match Self::over(Driver::Simulated(Box::new(kernel))) {
+            Ok(ring) => ring,
+            Err(error) => panic!("no memory for buffers: {error}"),
+        }
+    }
+
+    #[cfg(test)]
+    fn simulated_client(&self, near: std::os::fd::RawFd) -> Option<std::net::SocketAddr> {
+        match &*self.0.driver.borrow() {
+            Driver::Kernel(_) => None,
+            Driver::Simulated(simulated) => simulated.client(near),
+        }
+    }
+
+    fn over(mut driver: Driver) -> io::Result<Self> {
+        let buffers = Buffers::register(&mut driver)?;
         Ok(Self(Rc::new(Inner {
-            uring: RefCell::new(uring),
+            driver: RefCell::new(driver),
             slab: RefCell::new(Slab::default()),
             buffers,
             counts: Cell::default(),
         })))
+    }
+
+    /// The time, as it is where the ring's operations take place.
+    pub fn now(&self) -> Instant {
+        self.0.driver.borrow().now()
     }
 
     /// Operations that the kernel has not finished, orphans included.
@@ -129,15 +158,8 @@ impl Ring {
     /// # Errors
     /// Whatever `io_uring_enter` fails with, save interruptions and time-outs, which are ordinary.
     pub fn turn(&self, wait: Option<Duration>) -> io::Result<()> {
-        let entered = match wait {
-            Some(limit) => {
-                let timespec = types::Timespec::from(limit);
-                let args = types::SubmitArgs::new().timespec(&timespec);
-                let uring = self.0.uring.borrow_mut();
-                uring.submitter().submit_with_args(1, &args)
-            }
-            None => self.enter_without_wait(),
-        };
+        self.0.buffers.refill();
+        let entered = self.0.driver.borrow_mut().enter(wait);
         self.count(|counts| counts.enters += 1);
         match entered.map_err(|error| error.raw_os_error().unwrap_or(0)) {
             // EBUSY: the completion queue overflowed; reaping makes room.
@@ -146,19 +168,6 @@ impl Ring {
         }
         self.reap();
         Ok(())
-    }
-
-    fn enter_without_wait(&self) -> io::Result<usize> {
-        let mut uring = self.0.uring.borrow_mut();
-        let queued = {
-            let mut queue = uring.submission();
-            queue.sync();
-            queue.len()
-        };
-        const ENTER_GETEVENTS: u32 = 1;
-        // SAFETY: every queued entry was pushed by `push`, whose caller keeps what it points to in the slab;
-        // no argument structure is passed. GETEVENTS runs deferred completions without waiting.
-        unsafe { uring.submitter().enter::<()>(queued as u32, 0, ENTER_GETEVENTS, None) }
     }
 
     fn count(&self, change: impl FnOnce(&mut TurnCounts)) {
@@ -170,20 +179,22 @@ impl Ring {
     fn reap(&self) {
         loop {
             // One at a time: a completion may drop things that push new submissions.
-            let Some(entry) = self.0.uring.borrow_mut().completion().next() else { return };
+            let Some(driver::Completion { user_data, result, flags }) = self.0.driver.borrow_mut().reap()
+            else {
+                return;
+            };
             self.count(|counts| counts.completions += 1);
-            if entry.user_data() == IGNORED {
+            if user_data == IGNORED {
                 continue;
             }
-            let more = io_uring::cqueue::more(entry.flags());
-            let settled =
-                self.0.slab.borrow_mut().complete(entry.user_data(), entry.result(), entry.flags(), more);
+            let more = io_uring::cqueue::more(flags);
+            let settled = self.0.slab.borrow_mut().complete(user_data, result, flags, more);
             match settled {
                 slab::Settled::Woke(waker) => waker.into_iter().for_each(std::task::Waker::wake),
-                slab::Settled::Orphan(held) => self.discard(held, entry.result(), entry.flags()),
+                slab::Settled::Orphan(held) => self.discard(held, result, flags),
                 slab::Settled::Stray => {
                     self.count(|counts| counts.stray += 1);
-                    self.discard(None, entry.result(), entry.flags());
+                    self.discard(None, result, flags);
                 }
             }
         }
@@ -204,16 +215,9 @@ impl Ring {
 
     /// Queues a submission; when the queue is full, what is queued is submitted first.
     fn push(&self, entry: &squeue::Entry) {
-        let mut uring = self.0.uring.borrow_mut();
-        loop {
-            // SAFETY: `entry` points only to memory that `slab::Held` of its user_data owns until its last
-            // completion, or to nothing (IGNORED entries).
-            if unsafe { uring.submission().push(entry) }.is_ok() {
-                return;
-            }
-            // A full queue empties into the kernel; an error here is met again by `turn`.
-            let _ = uring.submit();
-        }
+        // It points only to memory that `slab::Held` of its user_data owns until its last completion, or to nothing
+        // (IGNORED entries).
+        self.0.driver.borrow_mut().push(entry);
     }
 
     fn cancel(&self, user_data: u64) {

@@ -1,6 +1,6 @@
 //! Operations in flight. Owns whatever the kernel can see until the last completion.
 
-use std::{collections::VecDeque, task::Waker};
+use std::{collections::VecDeque, num::NonZeroU32, task::Waker};
 
 use super::{Group, SendBuf, Socket};
 
@@ -37,38 +37,45 @@ enum State {
     Waiting(Option<Waker>),
     /// Complete, result not yet taken.
     Done { result: i32, flags: u32 },
-    /// In flight and many-shot: results queue up until `ended`.
-    Stream { queue: VecDeque<(i32, u32)>, waker: Option<Waker>, ended: bool },
+    /// In flight and many-shot; a pointer, as there are few of them and many of the others.
+    Stream(Box<Results>),
     /// In flight, nobody wants it.
     Orphan,
 }
 
+/// Results of a many-shot operation: they queue up until `ended`.
+#[derive(Default)]
+struct Results {
+    queue: VecDeque<(i32, u32)>,
+    waker: Option<Waker>,
+    ended: bool,
+}
+
 struct Entry {
-    generation: u32,
+    generation: NonZeroU32,
     state: State,
     held: Option<Held>,
 }
 
-/// Index and generation as they travel in user_data.
+/// Index and generation, as they travel in user_data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Key(u64);
+pub(super) struct Key {
+    /// 31 bits, so that no key equals IGNORED.
+    generation: NonZeroU32,
+    index: u32,
+}
 
 impl Key {
     pub(super) fn user_data(self) -> u64 {
-        self.0
+        u64::from(self.generation.get()) << 32 | u64::from(self.index)
     }
 
-    /// 31 bits of generation, so that no key equals IGNORED.
-    fn new(generation: u32, index: usize) -> Self {
-        Self((generation as u64) << 32 | index as u64)
+    fn of(user_data: u64) -> Option<Self> {
+        Some(Self { generation: NonZeroU32::new((user_data >> 32) as u32)?, index: user_data as u32 })
     }
 
     fn index(self) -> usize {
-        (self.0 & 0xffff_ffff) as usize
-    }
-
-    fn generation(self) -> u32 {
-        (self.0 >> 32) as u32
+        self.index as usize
     }
 }
 
@@ -92,8 +99,12 @@ pub(super) enum Polled {
 #[derive(Default)]
 pub(super) struct Slab {
     entries: slab::Slab<Entry>,
+    /// Of the operation that was started last, less one.
     generation: u32,
 }
+
+/// Generations before they repeat.
+const GENERATIONS: u32 = 0x7fff_ffff;
 
 impl Slab {
     pub(super) fn len(&self) -> usize {
@@ -101,18 +112,15 @@ impl Slab {
     }
 
     pub(super) fn insert(&mut self, held: Held, stream: bool) -> Key {
-        self.generation = (self.generation + 1) & 0x7fff_ffff;
-        let state = if stream {
-            State::Stream { queue: VecDeque::new(), waker: None, ended: false }
-        } else {
-            State::Waiting(None)
-        };
-        let index = self.entries.insert(Entry { generation: self.generation, state, held: Some(held) });
-        Key::new(self.generation, index)
+        self.generation = (self.generation + 1) % GENERATIONS;
+        let generation = NonZeroU32::MIN.saturating_add(self.generation);
+        let state = if stream { State::Stream(Box::default()) } else { State::Waiting(None) };
+        let index = self.entries.insert(Entry { generation, state, held: Some(held) }) as u32;
+        Key { generation, index }
     }
 
     fn entry(&mut self, key: Key) -> Option<&mut Entry> {
-        self.entries.get_mut(key.index()).filter(|entry| entry.generation == key.generation())
+        self.entries.get_mut(key.index()).filter(|entry| entry.generation == key.generation)
     }
 
     /// The memory an operation owns, so that its submission can point to it. It does not move until removed:
@@ -122,7 +130,7 @@ impl Slab {
     }
 
     pub(super) fn complete(&mut self, user_data: u64, result: i32, flags: u32, more: bool) -> Settled {
-        let key = Key(user_data);
+        let Some(key) = Key::of(user_data) else { return Settled::Stray };
         let Some(entry) = self.entry(key) else { return Settled::Stray };
         match &mut entry.state {
             State::Waiting(waker) => {
@@ -130,10 +138,10 @@ impl Slab {
                 entry.state = State::Done { result, flags };
                 Settled::Woke(waker)
             }
-            State::Stream { queue, waker, ended } => {
-                queue.push_back((result, flags));
-                *ended = !more;
-                Settled::Woke(waker.take())
+            State::Stream(results) => {
+                results.queue.push_back((result, flags));
+                results.ended = !more;
+                Settled::Woke(results.waker.take())
             }
             State::Orphan if more => {
                 // An accept that was cancelled may still hand out descriptors: they must be closed.
@@ -151,7 +159,7 @@ impl Slab {
     pub(super) fn is_done(&mut self, key: Key) -> bool {
         match self.entry(key).map(|entry| &entry.state) {
             Some(State::Waiting(_) | State::Orphan) => false,
-            Some(State::Stream { queue, ended, .. }) => *ended || !queue.is_empty(),
+            Some(State::Stream(results)) => results.ended || !results.queue.is_empty(),
             Some(State::Done { .. }) | None => true,
         }
     }
@@ -159,12 +167,9 @@ impl Slab {
     pub(super) fn poll(&mut self, key: Key, waker: &Waker) -> Polled {
         let Some(entry) = self.entry(key) else { return Polled::Pending };
         match &mut entry.state {
-            State::Waiting(waiting) | State::Stream { waker: waiting, .. }
-                if !waiting.as_ref().is_some_and(|known| known.will_wake(waker)) =>
-            {
-                *waiting = Some(waker.clone());
-            }
-            _ => {}
+            State::Waiting(waiting) => keep(waiting, waker),
+            State::Stream(results) => keep(&mut results.waker, waker),
+            State::Done { .. } | State::Orphan => {}
         }
         match &mut entry.state {
             State::Waiting(_) | State::Orphan => Polled::Pending,
@@ -173,10 +178,10 @@ impl Slab {
                 let held = self.entries.remove(key.index()).held;
                 Polled::Ready { result, flags, held }
             }
-            State::Stream { queue, ended, .. } => match queue.pop_front() {
+            State::Stream(results) => match results.queue.pop_front() {
                 None => Polled::Pending,
                 Some((result, flags)) => {
-                    let last = *ended && queue.is_empty();
+                    let last = results.ended && results.queue.is_empty();
                     let held = if last { self.entries.remove(key.index()).held } else { None };
                     Polled::Ready { result, flags, held }
                 }
@@ -188,13 +193,11 @@ impl Slab {
     pub(super) fn peek(&mut self, key: Key, waker: &Waker) -> Option<i32> {
         match &mut self.entry(key)?.state {
             State::Waiting(waiting) => {
-                if !waiting.as_ref().is_some_and(|known| known.will_wake(waker)) {
-                    *waiting = Some(waker.clone());
-                }
+                keep(waiting, waker);
                 None
             }
             State::Done { result, .. } => Some(*result),
-            State::Stream { .. } | State::Orphan => None,
+            State::Stream(_) | State::Orphan => None,
         }
     }
 
@@ -208,7 +211,8 @@ impl Slab {
                 let held = self.entries.remove(key.index()).held;
                 Abandoned { results: vec![(result, flags)], held, ..Abandoned::default() }
             }
-            State::Stream { queue, ended, waker } => {
+            State::Stream(results) => {
+                let Results { queue, waker, ended } = *results;
                 let held = match (ended, &entry.held) {
                     (true, _) => self.entries.remove(key.index()).held,
                     (false, Some(Held::Listener(socket))) => Some(Held::Listener(socket.clone())),
@@ -222,7 +226,13 @@ impl Slab {
     /// Operations that somebody still wants.
     pub(super) fn wanted(&self) -> Vec<Key> {
         let wanted = self.entries.iter().filter(|(_, entry)| !matches!(entry.state, State::Orphan));
-        wanted.map(|(index, entry)| Key::new(entry.generation, index)).collect()
+        wanted.map(|(index, entry)| Key { generation: entry.generation, index: index as u32 }).collect()
+    }
+}
+
+fn keep(waiting: &mut Option<Waker>, waker: &Waker) {
+    if !waiting.as_ref().is_some_and(|known| known.will_wake(waker)) {
+        *waiting = Some(waker.clone());
     }
 }
 
@@ -248,9 +258,9 @@ mod tests {
         let ring = Ring::new().unwrap();
         let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
         let socket = Socket::new(&ring, one.into());
-        let mut slab = Slab { generation: 0x7fff_fffe, ..Slab::default() };
+        let mut slab = Slab { generation: GENERATIONS - 2, ..Slab::default() };
         let keys: Vec<_> = (0..3).map(|_| slab.insert(Held::Socket(socket.clone()), false)).collect();
-        assert_eq!(keys.iter().map(|key| key.generation()).collect::<Vec<_>>(), [0x7fff_ffff, 0, 1]);
+        assert_eq!(keys.iter().map(|key| key.generation.get()).collect::<Vec<_>>(), [0x7fff_ffff, 1, 2]);
         assert!(keys.iter().all(|key| key.user_data() != IGNORED));
         // A place that is used again is not taken for what stood there before.
         assert!(matches!(slab.complete(keys[1].user_data(), 0, 0, false), Settled::Woke(None)));

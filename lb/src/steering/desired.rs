@@ -14,6 +14,7 @@ use lb_abi::{
     hash::sip13,
     lengths::LENGTHS_MAX,
     limit::Limits,
+    tag::TagKeys,
     vip::{RANGE, VipKey},
 };
 
@@ -45,6 +46,8 @@ pub struct Desired {
     pub allow: Arc<[IpNet]>,
     /// Keys the fingerprints of both. See [`derive_key`].
     pub guard_key: [u64; 2],
+    /// Keys what flows are found by. The maps keep the first that they are given. See [`derive_key`].
+    pub tag_keys: TagKeys,
     /// Addresses of this box: packets for a backend with one of them are given to the kernel as they came.
     pub local: BTreeSet<IpAddr>,
     /// Outer sources of IPIP and GUE in IPv4; `None`: backends with IPv4 addresses cannot be reached by a tunnel. By IPIP

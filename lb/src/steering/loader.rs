@@ -1,10 +1,6 @@
 //! Loads the object, with its maps pinned by name, or adopts the maps that an earlier process pinned.
 
-use std::{
-    fs, io,
-    os::{fd::OwnedFd, unix::fs::DirBuilderExt as _},
-    path::Path,
-};
+use std::{fs, io, os::unix::fs::DirBuilderExt as _, path::Path};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
@@ -20,7 +16,7 @@ use super::{
     maps::{Programs, SHAPES, Shape},
     object,
 };
-use crate::sys::lock::{self, LockError};
+use crate::sys::lock::{self, Lock, LockError};
 
 /// `f_type` of a bpffs. Source: linux/magic.h.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
@@ -29,6 +25,7 @@ const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 pub(super) const OF_INGRESS: &[&str] = &[
     names::MAP_SLOTS,
     names::MAP_FLOWS,
+    names::MAP_FLOW_KEYS,
     names::MAP_NEW_FLOWS,
     names::MAP_NAT_OPENING,
     names::MAP_NAT_FLOWS,
@@ -160,7 +157,7 @@ pub(super) fn classifier<'a>(object: &'a mut Ebpf, name: &'static str) -> Result
 ///
 /// # Errors
 /// It is not on a bpffs, cannot be made, or another daemon has it.
-pub(super) fn take_directory(dir: &Path) -> Result<OwnedFd> {
+pub(super) fn take_directory(dir: &Path) -> Result<Lock> {
     prepare_directory(dir)?;
     lock::directory(dir).map_err(|error| match error {
         LockError::Held(pid) => Error::Held { dir: dir.to_owned(), by: Holder(pid) },

@@ -3,7 +3,7 @@
 //! The link is not pinned: without the sockets of this process the program would have nothing to give.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
@@ -36,7 +36,7 @@ pub struct LookupGroup<'a> {
 }
 
 impl Plane {
-    /// Gives prefixes and port ranges to listener groups, each [steered](Plane::steer) before. To be called once.
+    /// Gives prefixes and port ranges to listener groups, each [steered](Plane::steer) before; these and no others.
     ///
     /// # Errors
     /// The verifier's log, the map that refused, or more ranges than a map holds.
@@ -44,11 +44,21 @@ impl Plane {
         let place = |group: &LookupGroup<'_>| self.groups.place(group.address, group.protocol);
         // One that could not be steered was said to be lost.
         let placed: Vec<_> = groups.iter().filter_map(|group| Some((*group, place(group)?))).collect();
+        let failed = || Error::map(names::MAP_LOOKUP_PREFIXES);
+        let before: Vec<_> =
+            self.maps.lookup_prefixes.keys().collect::<std::result::Result<_, _>>().map_err(failed())?;
+        let mut put = BTreeSet::new();
         for (net, entry) in entries(&placed)? {
             let bits = u32::from(net.prefix_len()) + if net.addr().is_ipv4() { 96 } else { 0 };
-            let key = Key::new(bits, mapped(net.network()));
-            let insert = self.maps.lookup_prefixes.insert(&key, entry, 0);
-            insert.map_err(Error::map(names::MAP_LOOKUP_PREFIXES))?;
+            let address = mapped(net.network());
+            self.maps.lookup_prefixes.insert(&Key::new(bits, address), entry, 0).map_err(failed())?;
+            put.insert((bits, address));
+        }
+        for key in before.iter().filter(|key| !put.contains(&(key.prefix_len(), key.data()))) {
+            self.maps.lookup_prefixes.remove(key).map_err(failed())?;
+        }
+        if std::mem::replace(&mut self.looks_up, true) {
+            return Ok(());
         }
         let path = std::path::Path::new("/proc/thread-self/ns/net");
         let namespace = File::open(path).map_err(Error::file("open", path))?;

@@ -82,7 +82,6 @@ mod wide;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv6Addr, SocketAddr},
-    os::fd::OwnedFd,
     path::PathBuf,
     sync::Arc,
 };
@@ -126,6 +125,7 @@ use crate::{
     balance::maglev::Table,
     config::XdpMode,
     model::{BackendId, Generation, WorkerId},
+    sys::lock::Lock,
 };
 
 /// Where the plane lives.
@@ -148,14 +148,16 @@ pub struct Plane {
     /// Of `lb_ingress`, once it is loaded.
     ingress_id: Option<u32>,
     /// Health probes go the way of traffic, on interfaces that come later, too.
-    has_probes: bool,
+    ways: Option<probes::Ways>,
     interfaces: Interfaces,
     captures: Captures,
     activity: Activity,
+    /// `lb_lookup` is attached.
+    looks_up: bool,
     /// Links that no pin holds.
     _links: Vec<FdLink>,
     /// Of the pin directory: one process writes the maps.
-    _lock: Option<OwnedFd>,
+    _lock: Option<Lock>,
 }
 
 /// What the plane does now.
@@ -205,7 +207,7 @@ impl Plane {
         Self::of(Options::default(), object, None)
     }
 
-    fn of(options: Options, mut object: Ebpf, lock: Option<OwnedFd>) -> Result<Self> {
+    fn of(options: Options, mut object: Ebpf, lock: Option<Lock>) -> Result<Self> {
         let maps = Maps::take(&mut object)?;
         let captures = Captures::take(&mut object)?;
         let activity = Activity::take(&mut object)?;
@@ -220,7 +222,8 @@ impl Plane {
             groups,
             attached: BTreeMap::new(),
             ingress_id: None,
-            has_probes: false,
+            ways: None,
+            looks_up: false,
             interfaces: Interfaces::default(),
             captures,
             activity,
@@ -254,7 +257,7 @@ impl Plane {
         self.ingress_id = program.info().ok().map(|info| info.id());
         self._links.extend(link);
         self.attached.insert(interface.to_owned(), attached.clone());
-        if self.has_probes {
+        if self.ways.is_some() {
             probes::attach(&mut self.object, interface)?;
         }
         Ok(attached)
@@ -264,6 +267,11 @@ impl Plane {
     /// keeps it when this process ends.
     fn place_nat(&mut self) -> Result<()> {
         loader::place(&mut self.object, &mut self.maps.programs, names::PROGRAM_NAT, names::CALL_NAT)
+    }
+
+    /// Interfaces that this process attached to.
+    pub fn attached(&self) -> impl Iterator<Item = &str> {
+        self.attached.keys().map(String::as_str)
     }
 
     /// Takes `lb_ingress` off every interface that an earlier process put it on and this one did not; gives their
@@ -277,15 +285,22 @@ impl Plane {
     }
 
     /// Lets health probes go the way of traffic: hangs the programs for it on every interface that this process attached
-    /// to and wherever a backend is routed to. To be called once.
+    /// to and wherever a backend is routed to. The first call that has any ways gives what the prober needs.
     ///
     /// # Errors
     /// The verifier's log, the map that refused, or a kernel without clsact queues (module sch_ingress).
-    pub fn open_probes(&mut self, ways: &[ProbeWay]) -> Result<ProbePorts> {
+    pub fn set_probe_ways(&mut self, ways: &[ProbeWay]) -> Result<Option<ProbePorts>> {
+        if self.ways.is_none() && ways.is_empty() {
+            return Ok(None);
+        }
+        let (mut open, ports) = match self.ways.take() {
+            Some(open) => (open, None),
+            None => probes::open(&mut self.object).map(|(open, ports)| (open, Some(ports)))?,
+        };
         let interfaces: Vec<&str> = self.attached.keys().map(String::as_str).collect();
-        let ports = probes::open(&mut self.object, &interfaces, ways)?;
-        self.has_probes = true;
-        Ok(ports)
+        let put = open.put(&mut self.object, &interfaces, ways);
+        self.ways = Some(open);
+        put.map(|()| ports)
     }
 
     /// Brings the maps to `desired`. Everything that can be wrong with it is found before the first write.

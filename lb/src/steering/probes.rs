@@ -21,7 +21,7 @@ use aya::{
 use lb_abi::{
     bounds::PROBES_MAX,
     names,
-    probe::{PROBE_IPIP, PROBE_MARK, ProbeEntry},
+    probe::{PROBE_IPIP, PROBE_MARK, ProbeEntry, port_index},
 };
 
 use super::{
@@ -57,42 +57,60 @@ impl ProbePorts {
         PROBE_MARK | u32::from(number)
     }
 
-    /// Before a socket on local port `port` connects.
+    /// Before a socket on local port `port` (of UDP, else of TCP) connects.
     ///
     /// # Errors
     /// The map that refused.
-    pub fn expect(&mut self, port: u16, number: u16) -> Result<()> {
-        self.set(port, u32::from(number) + 1)
+    pub fn expect(&mut self, port: u16, is_udp: bool, number: u16) -> Result<()> {
+        self.set(port, is_udp, u32::from(number) + 1)
     }
 
     /// Once that socket is closed.
     ///
     /// # Errors
     /// The map that refused.
-    pub fn forget(&mut self, port: u16) -> Result<()> {
-        self.set(port, 0)
+    pub fn forget(&mut self, port: u16, is_udp: bool) -> Result<()> {
+        self.set(port, is_udp, 0)
     }
 
-    fn set(&mut self, port: u16, value: u32) -> Result<()> {
-        self.0.set(u32::from(port), value, 0).map_err(Error::map(names::MAP_PROBE_PORTS))
+    fn set(&mut self, port: u16, is_udp: bool, value: u32) -> Result<()> {
+        self.0.set(port_index(port, is_udp), value, 0).map_err(Error::map(names::MAP_PROBE_PORTS))
     }
 }
 
-/// Writes the ways and hangs the programs on `interfaces` and wherever the backends are routed to.
-pub(super) fn open(object: &mut Ebpf, interfaces: &[&str], ways: &[ProbeWay]) -> Result<ProbePorts> {
-    let mut entries: Array<MapData, ProbeEntry> = typed(object, names::MAP_PROBES)?;
+/// Which way each probe goes, once that is open.
+pub(super) struct Ways {
+    entries: Array<MapData, ProbeEntry>,
+    interfaces: BTreeSet<String>,
+}
+
+/// Opens the way: no program hangs anywhere yet, and no probe has one.
+pub(super) fn open(object: &mut Ebpf) -> Result<(Ways, ProbePorts)> {
+    let entries = typed(object, names::MAP_PROBES)?;
     let ports = typed(object, names::MAP_PROBE_PORTS)?;
-    for way in ways {
-        let (number, max) = (u32::from(way.number), PROBES_MAX);
-        if number >= max {
-            return Err(Error::Bounds { what: "health probes", is: way.number.into(), max: max as usize });
+    Ok((Ways { entries, interfaces: BTreeSet::new() }, ProbePorts(ports)))
+}
+
+impl Ways {
+    /// Writes the ways and hangs the programs on `interfaces` and wherever the backends are routed to.
+    pub(super) fn put(&mut self, object: &mut Ebpf, interfaces: &[&str], ways: &[ProbeWay]) -> Result<()> {
+        for way in ways {
+            let (number, max) = (u32::from(way.number), PROBES_MAX);
+            if number >= max {
+                return Err(Error::Bounds {
+                    what: "health probes",
+                    is: way.number.into(),
+                    max: max as usize,
+                });
+            }
+            self.entries.set(number, entry(way), 0).map_err(Error::map(names::MAP_PROBES))?;
         }
-        entries.set(number, entry(way), 0).map_err(Error::map(names::MAP_PROBES))?;
+        let mut names: BTreeSet<String> = interfaces.iter().map(|&name| name.to_owned()).collect();
+        names.extend(ways_out(ways)?);
+        names.difference(&self.interfaces).try_for_each(|interface| attach(object, interface))?;
+        self.interfaces.extend(names);
+        Ok(())
     }
-    let mut names: BTreeSet<String> = interfaces.iter().map(|&name| name.to_owned()).collect();
-    names.extend(ways_out(ways)?);
-    names.iter().try_for_each(|interface| attach(object, interface))?;
-    Ok(ProbePorts(ports))
 }
 
 /// Hangs both programs on an interface.

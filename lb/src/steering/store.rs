@@ -13,6 +13,7 @@ use lb_abi::{
     nat::{NatEntry, NatPool},
     quic::{QuicEntry, Server},
     source::{SourceKey, SourceTree},
+    tag::FlowTag,
     vip::{VipEntry, VipKey},
 };
 
@@ -183,23 +184,13 @@ impl Store for Maps {
     }
 
     fn for_each_flow(&self, each: &mut dyn FnMut(&FlowKey, &FlowRecord)) -> Result<()> {
-        for entry in self.flows.iter() {
-            let (key, record) = entry.map_err(Error::map(names::MAP_FLOWS))?;
-            each(&key, &record);
-        }
+        self.flows.for_each(each);
         Ok(())
     }
 
     fn remove_flow(&mut self, key: &FlowKey) -> Result<()> {
-        match self.flows.remove(key) {
-            Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
-            Err(aya::maps::MapError::SyscallError(error))
-                if error.io_error.kind() == std::io::ErrorKind::NotFound =>
-            {
-                Ok(())
-            }
-            Err(error) => Err(Error::map(names::MAP_FLOWS)(error)),
-        }
+        self.flows.remove(FlowTag::of(&self.meta()?.tag_keys, key));
+        Ok(())
     }
 
     fn inserts_refused(&self) -> Result<u64> {

@@ -194,6 +194,10 @@ impl Sync {
         let meta = Meta {
             abi: ABI_VERSION,
             generation: desired.generation.0,
+            tag_keys: match self.meta.tag_keys {
+                [[0, 0], [0, 0]] => desired.tag_keys,
+                kept => kept,
+            },
             outer_v4: desired.outer_v4.map_or([0; 4], |net| net.network().octets()),
             outer_v4_mask: desired.outer_v4.map_or([0; 4], |net| varying(net.hostmask().to_bits())),
             outer_v6: desired.outer_v6.map_or([0; 16], |net| net.network().octets()),

@@ -21,16 +21,28 @@ pub enum LockError {
     Io(io::Error),
 }
 
-/// Locks a directory until the descriptor is closed, by the end of the process at the latest. Never waits.
+/// A directory that is ours until this is dropped, by the end of the process at the latest.
+#[derive(Debug)]
+pub struct Lock(OwnedFd);
+
+impl Drop for Lock {
+    /// Said, as a close would not do: a child that is between its fork and its exec has the descriptor, too.
+    fn drop(&mut self) {
+        // Of a descriptor that is locked; what else could be done?
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
+/// Locks a directory. Never waits.
 ///
 /// # Errors
 /// Somebody else holds it, or it cannot be opened.
-pub fn directory(path: &Path) -> Result<OwnedFd, LockError> {
+pub fn directory(path: &Path) -> Result<Lock, LockError> {
     let io = |errno: Errno| LockError::Io(errno.into());
     let directory =
         open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(io)?;
     match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(directory),
+        Ok(()) => Ok(Lock(directory)),
         Err(Errno::WOULDBLOCK) => Err(LockError::Held(holder(&directory.into()))),
         Err(errno) => Err(io(errno)),
     }
@@ -60,8 +72,11 @@ mod tests {
         fs::create_dir(&path).unwrap();
         let first = directory(&path).unwrap();
         let again = directory(&path);
+        // As a child has it that did not come to its exec yet.
+        let inherited = first.0.try_clone().unwrap();
         drop(first);
         let free = directory(&path).is_ok();
+        drop(inherited);
         fs::remove_dir(&path).unwrap();
         assert!(matches!(again, Err(LockError::Held(Some(pid))) if pid == std::process::id()), "{again:?}");
         assert!(free);

@@ -2,9 +2,12 @@
 
 use std::{pin::pin, rc::Rc, time::Duration};
 
-use super::{access::Entry, api::BoundListener, connection::Accepted, drive_l7, drive_relay, local::Local};
+use super::{
+    access::Entry, api::BoundListener, connection::Accepted, dispatch, local::Local, plan::Expects, proxied,
+    timer::Idle,
+};
 use crate::{
-    config::Protocol,
+    limits::Pressure,
     model::{ListenerId, reason::CloseReason},
     ring::{Socket, executor, op::Accept},
 };
@@ -15,40 +18,44 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 /// Connections taken from a backlog when a drain begins; as many may wait there.
 const BACKLOG_MAX: usize = 4096;
 
-/// Accepts until the worker drains.
+/// Accepts until the worker drains or the address is closed.
 pub(super) async fn drive(local: Rc<Local>, bound: BoundListener) {
     let _task = local.task();
+    let door = local.doors.open(bound.group, bound.listener);
     let socket = Socket::new(&local.ring, bound.socket);
     // Accepted sockets inherit it.
     let _ = socket2::SockRef::from(&socket).set_tcp_nodelay(true);
     let listening = socket.clone();
     let mut accept = Accept::new(&local.ring, socket);
     let deadline = local.timers.deadline();
-    deadline.set_idle(true);
+    deadline.set_idle(Idle::UntilDrain);
     loop {
         let next = deadline.guard(pin!(accept.next())).await;
         match next {
-            Ok(Ok(socket)) => admit(&local, bound.listener, socket),
+            Ok(Ok(socket)) => admit(&local, door.listener(), socket),
             Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
             Ok(Err(_)) => {
                 local.count(CloseReason::Resources);
+                // Kept connections are the first to go.
+                local.drop_keepalive();
                 pause(&local, EXHAUSTED_PAUSE).await;
             }
-            Err(_) => break,
+            // Looked at below; another one's end may have woken it.
+            Err(_) => deadline.forget(),
         }
-        if local.is_draining() {
+        if local.is_draining() || door.is_closed() {
             break;
         }
     }
     // Whoever has a connection already is served: what the ring has accepted, and what waits in the backlog.
     for socket in accept.finish().await {
-        admit(&local, bound.listener, socket);
+        admit(&local, door.listener(), socket);
     }
     let _ = socket2::SockRef::from(&listening).set_nonblocking(true);
     for _ in 0..BACKLOG_MAX {
         let Ok((socket, _)) = socket2::SockRef::from(&listening).accept() else { break };
         if socket.set_nonblocking(true).is_ok() {
-            admit(&local, bound.listener, Socket::new(&local.ring, socket.into()));
+            admit(&local, door.listener(), Socket::new(&local.ring, socket.into()));
         }
     }
 }
@@ -62,13 +69,24 @@ async fn pause(local: &Local, wait: Duration) {
 fn admit(local: &Rc<Local>, listener: ListenerId, socket: Socket) {
     let reference = socket2::SockRef::from(&socket);
     // A connection that was reset while it queued has no peer any more.
-    let Some(client) = reference.peer_addr().ok().and_then(|address| address.as_socket()) else { return };
+    let Some(client) = socket.peer() else { return };
     let plan = local.plan();
     let Some(config) = plan.listener(listener) else { return };
-    let permit = match local.admission.admit(client.ip(), &plan.snapshot.limits) {
+    let (limits, admission) = (&plan.snapshot.limits, &local.admission);
+    let expects = plan.proxied(listener).map_or(Expects::Nothing, |proxied| proxied.expects(client.ip()));
+    let admitted = match (local.pressure.now(), expects) {
+        (Pressure::Connections, _) => Err(CloseReason::Memory),
+        (_, Expects::Nothing) => admission.admit(client.ip(), listener, config.connections, limits),
+        (_, Expects::Header { .. }) => {
+            admission.admit_unnamed(client.ip(), listener, config.connections, limits)
+        }
+        (_, Expects::Nobody) => Err(CloseReason::ProxyUntrusted),
+    };
+    let permit = match admitted {
         Ok(permit) => permit,
         Err(reason) => {
             local.count(reason);
+            local.metrics.listener(listener).reasons.of(reason).add(1);
             let entry = Entry::default();
             entry.begin(local.access_log.as_ref(), &plan.snapshot, listener, client);
             entry.fail(reason);
@@ -78,9 +96,13 @@ fn admit(local: &Rc<Local>, listener: ListenerId, socket: Socket) {
     if reference.cpu_affinity().is_ok_and(|core| core == local.core) {
         local.metrics.listener(listener).accepted_on_core.add(1);
     }
-    let accepted = Accepted::new(local, listener, client, socket, permit);
-    match config.protocol {
-        Protocol::Http => executor::spawn(drive_l7::drive(local.clone(), accepted)),
-        Protocol::Tcp => executor::spawn(drive_relay::drive(local.clone(), accepted)),
+    let accepted = Accepted::new(local, client, socket, permit);
+    match expects {
+        Expects::Header { is_required } => {
+            executor::spawn(proxied::drive(accepted, is_required));
+        }
+        Expects::Nothing | Expects::Nobody => {
+            dispatch::start(accepted, None, config.protocol);
+        }
     }
 }

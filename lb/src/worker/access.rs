@@ -148,7 +148,7 @@ impl Entry {
     ) {
         self.end();
         let (Some(log), Some(wanted)) = (log, snapshot.access_log) else { return };
-        let Some(listener) = snapshot.listeners.get(listener.index()) else { return };
+        let Some(listener) = snapshot.listener(listener) else { return };
         let notes = Notes {
             include: wanted.include,
             sample_ppm: wanted.sample_ppm,
@@ -236,6 +236,11 @@ impl Entry {
         });
     }
 
+    /// The name that a TLS client asks for.
+    pub(super) fn server_name(&self, name: &[u8]) {
+        self.with(|Draft { texts, .. }, _| texts.note(Text::Sni, name));
+    }
+
     /// What `write` writes is its id.
     pub(super) fn request_id(&self, write: impl FnOnce(&mut Vec<u8>)) {
         self.with(|Draft { texts, log, .. }, _| {
@@ -275,6 +280,11 @@ impl Entry {
     /// It does not end well.
     pub(super) fn fail(&self, reason: CloseReason) {
         self.with(|Draft { notes, .. }, _| notes.reason = Some(reason));
+    }
+
+    /// The connection changes to another protocol.
+    pub(super) fn upgraded(&self, protocol: &[u8]) {
+        self.with(|Draft { texts, .. }, _| texts.note(Text::Upgrade, protocol));
     }
 
     /// Bytes came from the client.

@@ -2,13 +2,12 @@
 
 use std::{os::fd::OwnedFd, sync::Arc, time::Instant};
 
-use super::AccessLogSetup;
+use super::{AccessLogSetup, Siblings};
 use crate::{
     config::Snapshot,
     health::HealthTable,
     limits::Admission,
-    metrics::WorkerMetrics,
-    model::{ListenerId, WorkerId},
+    model::{GroupId, ListenerId, WorkerId},
 };
 
 /// Everything a worker needs from its first turn on.
@@ -24,8 +23,8 @@ pub struct Setup {
     pub health: Arc<HealthTable>,
     /// Shared by all workers; touched at accept and close.
     pub admission: Arc<Admission>,
-    /// Written by this worker.
-    pub metrics: Arc<WorkerMetrics>,
+    /// All workers, this one too: it writes its own counters there, and reads the others'.
+    pub siblings: Arc<Siblings>,
     /// Where an access log is written.
     pub access_log: Option<AccessLogSetup>,
     /// Its own sockets of every listener's group, bound and listening.
@@ -35,17 +34,43 @@ pub struct Setup {
 /// One listening socket of one worker.
 #[derive(Debug)]
 pub struct BoundListener {
+    /// Which address.
+    pub group: GroupId,
     /// Which listener.
     pub listener: ListenerId,
     /// Bound, listening, SO_REUSEPORT.
     pub socket: OwnedFd,
 }
 
+/// What is different from now on.
+#[derive(Debug)]
+pub struct Change {
+    /// Config.
+    pub snapshot: Arc<Snapshot>,
+    /// Its own sockets of addresses that come.
+    pub opened: Vec<BoundListener>,
+    /// Addresses at which nothing new is taken any more.
+    pub closed: Vec<GroupId>,
+    /// Addresses that are another listener's now.
+    pub moved: Vec<(GroupId, ListenerId)>,
+    /// When whatever still goes on with backends that leave is ended.
+    pub leave_by: Instant,
+}
+
+impl Change {
+    /// Of the config alone.
+    pub fn of(snapshot: Arc<Snapshot>, leave_by: Instant) -> Self {
+        Self { snapshot, opened: Vec::new(), closed: Vec::new(), moved: Vec::new(), leave_by }
+    }
+}
+
 /// What control may tell a worker.
 #[derive(Debug)]
 pub enum Command {
-    /// Take over this config between two turns.
-    Publish(Arc<Snapshot>),
+    /// Turn once: whoever asks wants to see that.
+    Look,
+    /// Take this over between two turns.
+    Change(Box<Change>),
     /// Accept nothing new, finish the rest; whatever is left at the deadline is closed. The worker then ends.
     Drain {
         /// When patience ends.

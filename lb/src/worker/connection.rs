@@ -2,40 +2,88 @@
 
 use std::{cell::OnceCell, net::SocketAddr, rc::Rc};
 
-use super::{access::Entry, local::Local, timer::Deadline};
+use super::{
+    access::Entry,
+    local::{Local, Task},
+    mutant::{Mutant, is_planted},
+    timer::Deadline,
+};
 use crate::{
-    config::Snapshot,
+    config::{Limits, Snapshot},
     limits::Permit,
     metrics::ListenerMetrics,
     model::{ListenerId, reason::CloseReason},
+    relay::proxy::Ends,
     ring::Socket,
 };
 
 /// A connection as its driver takes it over; what it holds is given back on drop.
+///
+/// A connection that waits is little more than this: what another field can tell stands here only once.
 pub(super) struct Accepted {
-    pub(super) listener: ListenerId,
-    pub(super) client: SocketAddr,
     pub(super) socket: Socket,
     pub(super) entry: Entry,
+    /// The client's, by the word of a trusted proxy where there is one; its address is in `permit`.
+    client_port: u16,
     port: OnceCell<u16>,
-    local: Rc<Local>,
-    _permit: Permit,
+    permit: Permit,
+    /// What the client connected to, by the word of a trusted proxy.
+    told: Option<Box<SocketAddr>>,
+    task: Task,
 }
 
 impl Accepted {
-    /// Counts the connection as open. `permit` is its place among those allowed.
-    pub(super) fn new(
-        local: &Rc<Local>,
-        listener: ListenerId,
-        client: SocketAddr,
-        socket: Socket,
-        permit: Permit,
-    ) -> Self {
-        let (entry, port) = (Entry::default(), OnceCell::new());
-        let accepted = Self { listener, client, socket, entry, port, local: local.clone(), _permit: permit };
+    /// Counts the connection as open, and holds the worker's end. `permit` is its place among those allowed.
+    pub(super) fn new(local: &Rc<Local>, client: SocketAddr, socket: Socket, permit: Permit) -> Self {
+        let accepted = Self {
+            socket,
+            entry: Entry::default(),
+            client_port: client.port(),
+            port: OnceCell::new(),
+            permit,
+            told: None,
+            task: local.task(),
+        };
         accepted.metrics().accepted.add(1);
         accepted.metrics().open.add(1);
         accepted
+    }
+
+    pub(super) fn local(&self) -> &Rc<Local> {
+        self.task.local()
+    }
+
+    pub(super) const fn listener(&self) -> ListenerId {
+        self.permit.listener()
+    }
+
+    /// By the word of a trusted proxy, where there is one.
+    pub(super) const fn client(&self) -> SocketAddr {
+        SocketAddr::new(self.permit.address(), self.client_port)
+    }
+
+    /// Who it is was told, or (`None`) is who connected.
+    ///
+    /// # Errors
+    /// [`CloseReason::ConnectionsPerIp`].
+    pub(super) fn name(&mut self, ends: Option<Ends>, limits: &Limits) -> Result<(), CloseReason> {
+        let mut address = self.permit.address();
+        if let Some(Ends { client, destination }) = ends {
+            (address, self.client_port) = (client.ip(), client.port());
+            self.told = Some(Box::new(destination));
+        }
+        self.permit.name(address, limits)
+    }
+
+    /// What the client connected to, by the word of a trusted proxy.
+    pub(super) fn told(&self) -> Option<SocketAddr> {
+        self.told.as_deref().copied()
+    }
+
+    /// What the client connected to; `None` where the kernel does not say.
+    pub(super) fn destination(&self) -> Option<SocketAddr> {
+        let bound = || socket2::SockRef::from(&self.socket).local_addr().ok()?.as_socket();
+        self.told().or_else(bound)
     }
 
     /// Port that the client connected to, asked of the kernel once; 0 where it does not say.
@@ -47,17 +95,20 @@ impl Accepted {
     }
 
     pub(super) fn metrics(&self) -> &ListenerMetrics {
-        self.local.metrics.listener(self.listener)
+        self.local().metrics.listener(self.listener())
     }
 
     /// A request or relay begins.
     pub(super) fn begin(&self, snapshot: &Snapshot) {
-        self.entry.begin(self.local.access_log.as_ref(), snapshot, self.listener, self.client);
+        self.entry.begin(self.local().access_log.as_ref(), snapshot, self.listener(), self.client());
     }
 
     /// The request or relay that runs does not end well: counts and logs why.
     pub(super) fn fail(&self, reason: CloseReason) {
-        self.local.count(reason);
+        self.local().count(reason);
+        if !is_planted(Mutant::CountsNothing) {
+            self.metrics().reasons.of(reason).add(1);
+        }
         self.entry.fail(reason);
     }
 }
@@ -70,15 +121,22 @@ impl Drop for Accepted {
 
 /// What the parts of one connection's driver share.
 pub(super) struct Context {
-    pub(super) local: Rc<Local>,
     pub(super) accepted: Accepted,
     pub(super) deadline: Deadline,
 }
 
 impl Context {
+    pub(super) fn local(&self) -> &Rc<Local> {
+        self.accepted.local()
+    }
+
     /// The name for a passed deadline: the drain's end where that is why it fired.
     pub(super) fn expired(&self, otherwise: CloseReason) -> CloseReason {
-        if self.local.is_overdue() { CloseReason::Draining } else { otherwise }
+        match self.local().is_overdue() {
+            true => CloseReason::Draining,
+            false if self.deadline.is_cut() => CloseReason::BackendRemoved,
+            false => otherwise,
+        }
     }
 
     pub(super) fn count_received(&self, bytes: u64) {

@@ -4,77 +4,78 @@ use std::{
     cell::Cell,
     convert::Infallible,
     future::{Future, poll_fn},
-    pin::pin,
+    pin::{Pin, pin},
     rc::Rc,
     task::Poll,
-    time::Duration,
 };
 
 use super::{
     choice::{Choice, InFlight, Reuse, park},
     connection::Context,
-    outcome::{After, Failure},
+    introduction,
+    mutant::{Mutant, is_planted},
+    outcome::{After, Ended, Failure},
     own_answer,
-    plan::{Plan, RoutePlan},
+    plan::Plan,
     pump::{Pump, PumpError},
-    stream::{Stream, StreamError, send},
-    teller::Teller,
+    stream::{Stream, send},
+    target::{self, Target, Way},
     timer::Expired,
+    tunnel::Tunnel,
     upstream::Upstream,
 };
 use crate::{
     l7::{
-        answer::Answer,
-        exchange::{self, Attempt, DownstreamEnd, RequestBody, UpstreamEnd},
+        exchange::{self, DownstreamEnd, RequestBody, UpstreamEnd},
         http1::{
-            Body, BodyReader, Downstream, Parsed, RequestHead, ResponseHead, Side, encode_interim,
-            encode_request, encode_response, push_request_id,
+            BodyReader, Downstream, RequestHead, ResponseHead, Side, Upgrades, encode_request,
+            encode_response, encode_switch, protocols,
         },
-        route::Asked,
     },
-    model::{PoolId, reason::CloseReason},
+    model::reason::CloseReason,
 };
 
-/// Where a request goes and how patient we are with it.
-struct Way<'p> {
-    pool: PoolId,
-    /// `None`: no route matched, and the listener has a pool for that.
-    route: Option<&'p RoutePlan>,
-    teller: Teller<'p>,
-    /// From the end of the request head to the end of the response.
-    deadline: Option<Duration>,
-    /// From the end of the request to the response head.
-    timeout: Duration,
-    /// Silence within a body.
-    idle: Duration,
-}
-
 /// Runs the exchange whose complete head stands at the front of `stream`.
-pub(super) async fn drive(
-    context: &Context,
+pub(super) async fn drive<'c>(
+    context: &'c Context,
     plan: &Rc<Plan>,
     stream: &mut Stream,
     request: &RequestHead,
     response: &mut ResponseHead,
-) -> Result<After, Failure> {
-    let way = match find_target(context, plan, stream, request)? {
+) -> Result<Ended<'c>, Failure> {
+    let way = match target::find(context, plan, stream, request)? {
         Target::Backend(way) => way,
         Target::Answer(answer, teller) => {
-            return own_answer::drive(context, stream, request, answer, &teller).await;
+            return own_answer::drive(context, stream, request, answer, &teller).await.map(Ended::from);
+        }
+        Target::Refused(reason, lines) => {
+            return own_answer::refuse_request(context, stream, request, reason, &lines)
+                .await
+                .map(Ended::from);
         }
     };
-    let mut choice = Choice::new(plan, way.pool);
-    let uploaded = Cell::new(request.body() == Body::None);
-    let exchange = Exchange { context, plan, request, way, head_sent: Cell::new(false), uploaded };
+    let is_trusted = way.teller.is_trusted;
+    let mut choice = Choice::of_request(plan, way.pool, context, request, stream.data(), is_trusted);
+    let switch = Some(way.upgrades).filter(|upgrades| upgrades.is_offered(request, stream.data()));
+    let exchange = Exchange {
+        context,
+        plan,
+        request,
+        way,
+        switch,
+        head_sent: Cell::new(false),
+        uploaded: Cell::new(false),
+        awaits_continue: Cell::new(request.expects_continue() && stream.data().len() == request.len()),
+    };
+    exchange.bound(&mut choice);
     let mut work = pin!(async {
-        if request.body() == Body::None {
-            exchange.without_body(&mut choice, stream, response).await
-        } else {
-            exchange.with_body(&mut choice, stream, response).await
+        match exchange.whole(stream).await? {
+            Some(body_len) => exchange.at_once(&mut choice, stream, body_len, response).await,
+            None => exchange.with_body(&mut choice, stream, response).await.map(Ended::from),
         }
     });
     let Some(wait) = exchange.way.deadline else { return work.await };
-    let local = &context.local;
+    let local = context.local();
     let deadline = local.timers.deadline();
     deadline.set(local.after(wait));
     deadline.guard(work.as_mut()).await.unwrap_or_else(|Expired| {
@@ -84,174 +85,126 @@ pub(super) async fn drive(
     })
 }
 
-/// What becomes of a request.
-enum Target<'p> {
-    Backend(Way<'p>),
-    Answer(&'p Answer, Teller<'p>),
-}
-
-fn find_target<'p>(
-    context: &Context,
-    plan: &'p Plan,
-    stream: &Stream,
-    request: &RequestHead,
-) -> Result<Target<'p>, CloseReason> {
-    let id = context.accepted.listener;
-    let (Some(http), Some(listener)) = (plan.http(id), plan.listener(id)) else {
-        return Err(CloseReason::NoRoute);
-    };
-    let teller = Teller::new(context, listener, http.trusts(context.accepted.client.ip()));
-    context.accepted.entry.request_id(|out| {
-        push_request_id(out, stream.data(), request, &teller.forwarding(context, b""));
-    });
-    let idle = plan.snapshot.limits.idle_timeout;
-    let route = http.find(&Asked::new(request, stream.data(), teller.is_trusted));
-    let Some((route, compiled)) = route.and_then(|route| plan.route(route)) else {
-        let pool = listener.pool.ok_or(CloseReason::NoRoute)?;
-        context.accepted.entry.way(None, Some(&plan.pool(pool).name));
-        return Ok(Target::Backend(Way { pool, route: None, teller, deadline: None, timeout: idle, idle }));
-    };
-    let pool = route.action.pool().map(|pool| &*plan.pool(*pool).name);
-    context.accepted.entry.way(Some(&route.name), pool);
-    match (route.action.pool(), &compiled.answer) {
-        (Some(&pool), _) => {
-            let (timeout, deadline) = (route.timeout, route.deadline);
-            Ok(Target::Backend(Way { pool, route: Some(compiled), teller, deadline, timeout, idle }))
-        }
-        (None, Some(answer)) => Ok(Target::Answer(answer, teller)),
-        (None, None) => Err(CloseReason::NoRoute),
-    }
-}
-
-struct Exchange<'a> {
-    context: &'a Context,
-    plan: &'a Rc<Plan>,
-    request: &'a RequestHead,
-    way: Way<'a>,
+pub(super) struct Exchange<'c, 'a> {
+    pub(super) context: &'c Context,
+    pub(super) plan: &'a Rc<Plan>,
+    pub(super) request: &'a RequestHead,
+    pub(super) way: Way<'a>,
+    /// The backend is asked for another protocol.
+    pub(super) switch: Option<&'a Upgrades>,
     /// A byte of the final response may have reached the client, or part of an interim one.
-    head_sent: Cell<bool>,
+    pub(super) head_sent: Cell<bool>,
     /// The request was sent to its end.
-    uploaded: Cell<bool>,
+    pub(super) uploaded: Cell<bool>,
+    /// The client waits for a `100 Continue`, as far as we know.
+    pub(super) awaits_continue: Cell<bool>,
 }
 
-impl Exchange<'_> {
-    fn failure(&self, reason: CloseReason) -> Failure {
+impl<'c> Exchange<'c, '_> {
+    pub(super) fn failure(&self, reason: CloseReason) -> Failure {
         Failure { reason, answerable: !self.head_sent.get() }
     }
 
-    fn encode(&self, stream: &Stream, upstream: &Upstream) -> Vec<u8> {
-        let mut out = self.context.local.buffer();
+    pub(super) fn encode(&self, stream: &Stream, upstream: &Upstream, in_flight: &InFlight<'_>) -> Vec<u8> {
+        let mut out = self.context.local().buffer();
         let forwarding = self.way.teller.forwarding(self.context, upstream.name.as_bytes());
         let edits = self.way.route.and_then(|route| route.request.as_deref());
-        encode_request(&mut out, stream.data(), self.request, &forwarding, edits);
+        if let Some(version) = self.plan.pool(self.way.pool).proxy_protocol {
+            introduction::write(&mut out, self.context.local(), &self.context.accepted, version, None);
+        }
+        encode_request(&mut out, stream.data(), self.request, &forwarding, edits, self.switch);
+        in_flight.strip_cookie(&mut out);
         out
     }
 
-    /// The head stays in `stream` until a backend has begun to answer, so that a kept connection which turns
-    /// out to be closed costs the client nothing.
-    async fn without_body(
+    /// For a request that is there whole, with `body_len` bytes of body. It stays in `stream` until a backend has begun to
+    /// answer, so that a kept connection which turns out to be closed costs the client nothing.
+    async fn at_once(
         &self,
         choice: &mut Choice,
         stream: &mut Stream,
+        body_len: usize,
         response: &mut ResponseHead,
-    ) -> Result<After, Failure> {
+    ) -> Result<Ended<'c>, Failure> {
+        self.uploaded.set(true);
         stream.yield_buffer();
         // The receive of the next request; until then it tells when the client goes away.
         stream.arm();
-        let (mut upstream, in_flight) =
-            self.unless_reset(stream, self.attempts(choice, stream, response)).await?;
-        stream.consume(self.request.len());
+        let (mut upstream, in_flight) = {
+            let attempts = pin!(self.attempts(choice, stream, body_len, response));
+            self.unless_reset(stream, attempts).await?
+        };
+        stream.consume(self.request.len() + body_len);
+        if response.is_switch() {
+            return self.switch(upstream, in_flight, response).await;
+        }
         let after = self.after(response);
-        self.unless_reset(stream, self.forward_response(&mut upstream, response, after)).await?;
+        {
+            let forward = pin!(self.forward_response(&mut upstream, &in_flight, response, after));
+            self.unless_reset(stream, forward).await?;
+        }
         drop(in_flight);
         self.park(upstream, response);
-        Ok(after)
+        Ok(after.into())
     }
 
-    /// Asks one backend after the other until a response begins.
-    async fn attempts(
-        &self,
-        choice: &mut Choice,
-        stream: &Stream,
-        response: &mut ResponseHead,
-    ) -> Result<(Upstream, InFlight<'_>), Failure> {
-        let local = &self.context.local;
-        let mut reuse = Reuse::Allowed;
-        loop {
-            let mut upstream =
-                choice.connect(local, &self.context.deadline, reuse, &self.context.accepted.entry).await?;
-            let in_flight = InFlight::begin(local, &upstream);
-            match self.ask(stream, &mut upstream, response).await {
-                Ok(()) => return Ok((upstream, in_flight)),
-                Err(reason) if self.may_retry(&mut upstream, reason) => reuse = Reuse::Forbidden,
-                Err(reason) => return Err(self.failure(reason)),
-            }
-        }
-    }
-
-    /// `work`, dropped when the client resets its connection meanwhile.
-    async fn unless_reset<T>(
+    /// `work`, left alone when the client resets its connection meanwhile.
+    fn unless_reset<T>(
         &self,
         client: &Stream,
-        work: impl Future<Output = Result<T, Failure>>,
-    ) -> Result<T, Failure> {
-        let mut work = pin!(work);
-        poll_fn(|task| match work.as_mut().poll(task) {
+        mut work: Pin<&mut impl Future<Output = Result<T, Failure>>>,
+    ) -> impl Future<Output = Result<T, Failure>> {
+        poll_fn(move |task| match work.as_mut().poll(task) {
             Poll::Pending if client.poll_reset(task).is_ready() => {
                 Poll::Ready(Err(self.failure(CloseReason::ClientGone)))
             }
             polled => polled,
         })
-        .await
     }
 
-    fn may_retry(&self, upstream: &mut Upstream, reason: CloseReason) -> bool {
-        exchange::may_retry(&Attempt {
-            bytes_sent: 1,
-            bytes_received: upstream.stream.take_received(),
-            reused: upstream.reused,
-            idempotent: self.request.is_idempotent(),
-            replayable: !self.head_sent.get(),
-            reason,
-        })
-    }
-
-    async fn ask(
+    /// Passes the 101 on. From here on neither side speaks HTTP.
+    async fn switch(
         &self,
-        stream: &Stream,
-        upstream: &mut Upstream,
-        response: &mut ResponseHead,
-    ) -> Result<(), CloseReason> {
-        let (local, deadline) = (&self.context.local, &self.context.deadline);
-        deadline.set(local.after(self.way.timeout));
-        let out = self.encode(stream, upstream);
-        upstream.stream.arm();
-        let out =
-            send(&local.ring, upstream.stream.socket(), out, deadline).await.map_err(
-                |error| match error {
-                    StreamError::Expired => self.context.expired(CloseReason::UpstreamTimeout),
-                    StreamError::Broken => CloseReason::UpstreamClosed,
-                },
-            )?;
-        local.recycle(out);
-        self.receive_head(&mut upstream.stream, response).await
+        mut upstream: Upstream,
+        in_flight: InFlight<'c>,
+        response: &ResponseHead,
+    ) -> Result<Ended<'c>, Failure> {
+        let (context, local) = (self.context, self.context.local());
+        let entry = &context.accepted.entry;
+        let mut out = local.buffer();
+        let edits = self.way.route.and_then(|route| route.response.as_deref());
+        encode_switch(&mut out, upstream.stream.data(), response, edits);
+        in_flight.push_cookie(&mut out);
+        entry.answered();
+        protocols(response, upstream.stream.data()).take(1).for_each(|protocol| entry.upgraded(protocol));
+        upstream.stream.consume(response.len());
+        let len = out.len();
+        entry.responds(response.status(), len);
+        entry.sent(len as u64);
+        self.head_sent.set(true);
+        context.deadline.set(local.after(self.way.idle));
+        let sent = send(&local.ring, &context.accepted.socket, out, &context.deadline).await;
+        local.recycle(sent.map_err(|_| self.failure(context.expired(CloseReason::ClientGone)))?);
+        context.count_response(response.status(), len as u64);
+        Ok(Ended::Switched(Box::new(Tunnel { upstream, in_flight, idle: self.way.idle })))
     }
 
+    /// For a body that is still to come: it goes as it comes, and only once.
     async fn with_body(
         &self,
         choice: &mut Choice,
         stream: &mut Stream,
         response: &mut ResponseHead,
     ) -> Result<After, Failure> {
-        let (local, deadline) = (&self.context.local, &self.context.deadline);
-        let mut upstream =
+        let (local, deadline) = (self.context.local(), &self.context.deadline);
+        let (mut upstream, in_flight) =
             choice.connect(local, deadline, Reuse::Allowed, &self.context.accepted.entry).await?;
-        let in_flight = InFlight::begin(local, &upstream);
-        let head = self.encode(stream, &upstream);
+        in_flight.asking();
+        let head = self.encode(stream, &upstream, &in_flight);
         stream.consume(self.request.len());
         upstream.stream.arm();
         let backend = upstream.stream.socket().clone();
-        let mut reader = BodyReader::new(self.request.body(), Side::Request);
+        let mut reader = BodyReader::limited(self.request.body(), self.way.body_bytes)?;
         let writer = exchange::writer(self.request.body());
         let mut pump = Pump {
             local,
@@ -264,26 +217,54 @@ impl Exchange<'_> {
             broken: CloseReason::ClientGone,
         };
         let upload = async {
+            let head = self.send_head_first(&mut pump, head).await?;
             let (_, out) = pump.run(head, &mut reader, writer).await?;
             local.recycle(out);
             self.uploaded.set(true);
+            in_flight.asked();
             deadline.set(local.after(self.way.timeout));
             // From here on the client has nothing to say but that it goes away.
             pump.from.arm();
             poll_fn(|task| pump.from.poll_reset(task)).await;
             Err(PumpError::Source(CloseReason::ClientGone))
         };
+        // Until the upload is complete its silence is what counts; the backend's clock starts with its end.
         let answer = async {
-            deadline.set(local.after(self.way.timeout));
-            self.receive_head(&mut upstream.stream, response).await.map_err(|reason| self.failure(reason))?;
+            let head = self.receive_head(&mut upstream.stream, response).await;
+            head.map_err(|reason| {
+                in_flight.failed();
+                self.failure(reason)
+            })?;
+            in_flight.responded(response.status());
+            // Behind a body nobody was asked for another protocol.
+            if response.is_switch() {
+                return Err(self.failure(CloseReason::BadResponse));
+            }
             let after = self.after(response);
-            self.forward_response(&mut upstream, response, after).await?;
+            self.forward_response(&mut upstream, &in_flight, response, after).await?;
             Ok(after)
         };
-        let after = self.race(upload, answer).await?;
+        let ended = self.race(upload, answer).await;
+        if !self.uploaded.get() {
+            // What breaks off must not look complete, whatever the backend makes of an end.
+            backend.close_by_reset();
+        }
+        let after = ended?;
         drop(in_flight);
         self.park(upstream, response);
         Ok(after)
+    }
+
+    /// Where the client waits for a `100 Continue`: sends the head, and waits for the first of the body. What is left to send.
+    async fn send_head_first(&self, pump: &mut Pump<'_>, head: Vec<u8>) -> Result<Vec<u8>, PumpError> {
+        if !self.awaits_continue.get() {
+            return Ok(head);
+        }
+        let mut rest = pump.flush(head).await?;
+        rest.clear();
+        pump.wait().await?;
+        self.awaits_continue.set(false);
+        Ok(rest)
     }
 
     /// Drives the upload and the answer until the answer is complete or the client has failed. An upload that is
@@ -306,42 +287,12 @@ impl Exchange<'_> {
                 }
             }
             match (answer.as_mut().poll(task), gone) {
-                (Poll::Pending, Some(reason)) => Poll::Ready(Err(self.failure(reason))),
+                // Whoever waited for a client that is gone or silent has nothing to say of the backend.
+                (Poll::Pending | Poll::Ready(Err(_)), Some(reason)) => Poll::Ready(Err(self.failure(reason))),
                 (polled, _) => polled,
             }
         })
         .await
-    }
-
-    /// Waits for the final response head; interim ones go to the client as they come.
-    async fn receive_head(&self, from: &mut Stream, response: &mut ResponseHead) -> Result<(), CloseReason> {
-        let (context, local) = (self.context, &self.context.local);
-        let mut interims = 0;
-        loop {
-            let parsed = response.parse(from.data(), &self.plan.head_limits, self.request.is_head())?;
-            if parsed == Parsed::Complete && !response.is_interim() {
-                return Ok(());
-            }
-            if parsed == Parsed::Complete {
-                interims += 1;
-                if exchange::passes_interim(self.request.version(), interims)? {
-                    let mut out = local.buffer();
-                    encode_interim(&mut out, from.data(), response);
-                    // Were it given up half-way, no answer of ours could follow.
-                    self.head_sent.set(true);
-                    let sent = send(&local.ring, &context.accepted.socket, out, &context.deadline).await;
-                    local.recycle(sent.map_err(|_| CloseReason::ClientGone)?);
-                    self.head_sent.set(false);
-                }
-                from.consume(response.len());
-                continue;
-            }
-            match from.fill(&context.deadline).await {
-                Ok(0) | Err(StreamError::Broken) => return Err(CloseReason::UpstreamClosed),
-                Ok(_) => {}
-                Err(StreamError::Expired) => return Err(context.expired(CloseReason::UpstreamTimeout)),
-            }
-        }
     }
 
     fn after(&self, response: &ResponseHead) -> After {
@@ -350,7 +301,7 @@ impl Exchange<'_> {
                 keep_alive: self.request.keep_alive(),
                 request_body: RequestBody::Read,
                 framing: exchange::downstream_framing(response, self.request.version()),
-                is_draining: self.context.local.is_draining(),
+                is_draining: !self.context.local().keeps_idle(),
             });
         if keep { After::KeepAlive } else { After::Close }
     }
@@ -358,16 +309,18 @@ impl Exchange<'_> {
     async fn forward_response(
         &self,
         upstream: &mut Upstream,
+        in_flight: &InFlight<'_>,
         response: &ResponseHead,
         after: After,
     ) -> Result<(), Failure> {
-        let (context, local) = (self.context, &self.context.local);
+        let (context, local) = (self.context, self.context.local());
         let version = self.request.version();
         let body = exchange::downstream_framing(response, version);
         let downstream = Downstream { version, close: after == After::Close, body };
         let mut out = local.buffer();
         let edits = self.way.route.and_then(|route| route.response.as_deref());
         encode_response(&mut out, upstream.stream.data(), response, &downstream, edits);
+        in_flight.push_cookie(&mut out);
         upstream.stream.consume(response.len());
         context.accepted.entry.answered();
         context.accepted.entry.responds(response.status(), out.len());
@@ -395,16 +348,16 @@ impl Exchange<'_> {
     }
 
     /// Keeps the backend's connection where nothing of this exchange is left on it.
-    fn park(&self, upstream: Upstream, response: &ResponseHead) {
+    pub(super) fn park(&self, upstream: Upstream, response: &ResponseHead) {
         let keep = exchange::keeps_upstream(&UpstreamEnd {
             keep_alive: response.keep_alive(),
             framing: response.body(),
             response_read: true,
-            request_sent: self.uploaded.get(),
+            request_sent: self.uploaded.get() || is_planted(Mutant::KeepsUnsent),
             bytes_extra: upstream.stream.data().len(),
         });
         if keep {
-            let local = &self.context.local;
+            let local = self.context.local();
             park(local, self.plan, self.way.pool, upstream, local.now());
         }
     }

@@ -3,68 +3,122 @@
 //! ```text
 //!  await head --> route --> exchange --> keep? --yes--> await head
 //!      |            |          |          `-no--> linger --> closed
+//!      |            |          |- a 101 that was asked for --> tunnel --> closed
 //!      |            |          `- failed after the head was sent --> reset
 //!      `------------+---------- refused: answer --> linger (or keep, where nothing of the request is left)
 //! ```
 
-use std::{net::Shutdown, rc::Rc, time::Duration};
+use std::{future::poll_fn, net::Shutdown, time::Duration};
 
 use super::{
     connection::{Accepted, Context},
     drive_exchange,
-    local::{Heads, Local},
-    outcome::{After, Failure},
-    stream::{Stream, StreamError, send},
+    local::Heads,
+    mutant::{Mutant, is_planted},
+    outcome::{After, Ended, Failure},
+    own_answer,
+    stream::{Stream, StreamError},
+    timer::{Expired, Idle},
 };
 use crate::{
-    l7::http1::{Body, Parsed, RequestHead, encode_error},
-    model::reason::{CloseReason, Fault},
+    l7::http1::{Parsed, RequestHead},
+    model::{BackendId, reason::CloseReason},
     sys::rooms,
 };
 
-/// How long we read on after our last byte, so that the client gets our answer before a reset can overtake it
-/// (RFC 9112, 9.6).
-const LINGER: Duration = Duration::from_secs(2);
 /// Bytes thrown away while lingering.
 const LINGER_BYTES_MAX: usize = 256 << 10;
 
-/// Runs until the client is done, an exchange asks for the end, or the worker drains.
-pub(super) async fn drive(local: Rc<Local>, accepted: Accepted) {
-    let _task = local.task();
-    let mut stream = Stream::new(&local.ring, accepted.socket.clone());
+/// What a missing deadline is.
+const FOR_EVER: Duration = Duration::from_secs(1 << 20);
+
+/// Runs until the client is done, an exchange asks for the end, or the worker drains. What it captures is what a
+/// connection costs that waits; a function would have room for its arguments beside its variables.
+pub(super) fn drive(accepted: Accepted, begun: Option<Box<Stream>>) -> impl Future<Output = ()> {
+    let local = accepted.local();
     let deadline = local.timers.deadline();
-    let context = Context { local, accepted, deadline };
-    let mut first = true;
-    while !stream.data().is_empty() || wait(&context, &mut stream, first).await {
-        // What a request needs has room only while there is one.
-        if rooms::pinned(serve(&context, &mut stream, first)).await == After::Close {
-            return;
+    let mut stream = match begun {
+        None => Stream::new(accepted.socket.clone()),
+        Some(stream) => {
+            deadline.set(local.after(local.plan().snapshot.limits.head_timeout));
+            *stream
         }
-        first = false;
+    };
+    let context = Context { accepted, deadline };
+    async move {
+        let mut first = true;
+        loop {
+            if stream.data().is_empty() {
+                if !may_wait(&context, first) {
+                    return;
+                }
+                let news = context.deadline.guard(poll_fn(|task| stream.poll_news(task))).await;
+                match has_waited(&context, first, news) {
+                    Waited::Something => {}
+                    Waited::OnlyLooked => continue,
+                    Waited::InVain => return,
+                }
+            }
+            // What a request needs has room only while there is one.
+            match rooms::pinned(serve(&context, &mut stream, first)).await {
+                Ended::After(After::KeepAlive) => first = false,
+                Ended::After(After::Close) => return,
+                Ended::Switched(tunnel) => {
+                    return rooms::pinned(tunnel.drive(&context, &mut stream)).await;
+                }
+            }
+        }
     }
 }
 
-/// Waits for the first byte of a request. False: the client ended, or was silent for too long.
-async fn wait(context: &Context, stream: &mut Stream, first: bool) -> bool {
-    let (local, deadline) = (&context.local, &context.deadline);
-    if local.is_draining() && !first {
+/// Sets how long a client may be silent before a request. False: it may not stay for one.
+fn may_wait(context: &Context, first: bool) -> bool {
+    let (local, deadline) = (context.local(), &context.deadline);
+    if !first && !may_stay(context) {
         return false;
     }
     let limits = &local.plan().snapshot.limits;
-    deadline.set(local.after(if first { limits.head_timeout } else { limits.idle_timeout }));
-    // Between requests a drain may end the wait.
-    deadline.set_idle(!first);
-    let filled = stream.fill(deadline).await;
-    deadline.set_idle(false);
-    if matches!(filled, Err(StreamError::Expired)) && !local.is_draining() {
-        local.count(CloseReason::IdleTimeout);
-    }
-    matches!(filled, Ok(1..))
+    let patience = if first { limits.head_timeout } else { limits.idle_timeout };
+    deadline.set(local.after(if is_planted(Mutant::WaitsForEver) { FOR_EVER } else { patience }));
+    // Between requests a drain may end the wait, or a shortage of memory.
+    deadline.set_idle(if first { Idle::No } else { Idle::Waiting });
+    true
 }
 
-/// One request, whose first byte is there: all that becomes of it, and of the connection if that ends with it.
-async fn serve(context: &Context, stream: &mut Stream, first: bool) -> After {
-    let local = &context.local;
+/// Whether a connection may stay for what may come: its worker and its listener do.
+fn may_stay(context: &Context) -> bool {
+    let local = context.local();
+    local.keeps_idle() && local.plan().http(context.accepted.listener()).is_some()
+}
+
+/// What came of a wait.
+enum Waited {
+    Something,
+    /// It was woken to see whether it may stay, and does.
+    OnlyLooked,
+    InVain,
+}
+
+fn has_waited(context: &Context, first: bool, news: Result<(), Expired>) -> Waited {
+    context.deadline.set_idle(Idle::No);
+    match news {
+        Ok(()) => Waited::Something,
+        Err(Expired) if !first && !may_stay(context) => Waited::InVain,
+        Err(Expired) if !first && !context.deadline.is_due() => Waited::OnlyLooked,
+        Err(Expired) => {
+            context.accepted.fail(CloseReason::IdleTimeout);
+            Waited::InVain
+        }
+    }
+}
+
+/// One request, of which something is there: all that becomes of it, and of the connection if that ends with it.
+async fn serve<'c>(context: &'c Context, stream: &mut Stream, first: bool) -> Ended<'c> {
+    let local = context.local();
+    // The end of a client that had nothing more to ask.
+    if stream.data().is_empty() && !matches!(stream.fill(&context.deadline).await, Ok(1..)) {
+        return After::Close.into();
+    }
     let mut heads = local.heads();
     let Heads { request, response } = &mut *heads;
     if let Err(reason) = read_head(context, stream, request, first).await {
@@ -72,47 +126,46 @@ async fn serve(context: &Context, stream: &mut Stream, first: bool) -> After {
         context.accepted.entry.refused_head(stream.data());
         // What `request` says is of the last one that was sound.
         let head_request = stream.data().starts_with(b"HEAD ");
-        let _ = answer(context, reason, head_request, true).await;
+        let _ = own_answer::refuse(context, reason, b"", head_request, true).await;
         linger(context, stream).await;
-        return After::Close;
+        return After::Close.into();
     }
     // Only now: a connection that waits between requests goes on with the config of its next one.
     let plan = local.plan();
     context.accepted.metrics().requests.add(1);
     context.accepted.entry.head(request, stream.data());
     let outcome = drive_exchange::drive(context, &plan, stream, request, response).await;
+    if let Ok(ended @ Ended::Switched(_)) = outcome {
+        return ended;
+    }
+    context.deadline.set_backend(BackendId(0));
     context.count_received(stream.take_received());
     match outcome {
-        Ok(After::KeepAlive) => {}
-        Ok(After::Close) => {
+        Ok(Ended::After(After::KeepAlive) | Ended::Switched(_)) => {}
+        Ok(Ended::After(After::Close)) => {
             linger(context, stream).await;
-            return After::Close;
+            return After::Close.into();
         }
         Err(Failure { reason, answerable: false }) => {
             context.accepted.fail(reason);
-            reset(context);
-            return After::Close;
+            // A response that broke off must not look complete.
+            if !is_planted(Mutant::EndsPolitely) {
+                context.accepted.socket.close_by_reset();
+            }
+            return After::Close.into();
         }
         Err(Failure { reason, answerable: true }) => {
-            let close = must_close(context, request, reason);
-            let answered = answer(context, reason, request.is_head(), close).await;
+            let close = own_answer::must_close(context, request, reason);
+            let answered = own_answer::refuse(context, reason, b"", request.is_head(), close).await;
             if close || answered.is_err() {
                 linger(context, stream).await;
-                return After::Close;
+                return After::Close.into();
             }
             stream.consume(request.len());
         }
     }
     context.accepted.entry.end();
-    After::KeepAlive
-}
-
-/// After an answer of our own the connection may go on only where nothing of the request is left unread.
-fn must_close(context: &Context, request: &RequestHead, reason: CloseReason) -> bool {
-    reason.fault() == Fault::Downstream
-        || request.body() != Body::None
-        || !request.keep_alive()
-        || context.local.is_draining()
+    After::KeepAlive.into()
 }
 
 /// Waits for a complete head, whose first byte is there.
@@ -122,7 +175,7 @@ async fn read_head(
     request: &mut RequestHead,
     first: bool,
 ) -> Result<(), CloseReason> {
-    let (local, deadline) = (&context.local, &context.deadline);
+    let (local, deadline) = (context.local(), &context.deadline);
     context.accepted.begin(&local.plan().snapshot);
     let limits = local.plan().snapshot.limits;
     // The first one's time began with the connection.
@@ -167,35 +220,11 @@ impl HeadProgress {
     }
 }
 
-/// Counts a refusal and sends its answer, where it has one.
-async fn answer(
-    context: &Context,
-    reason: CloseReason,
-    head_request: bool,
-    close: bool,
-) -> Result<(), StreamError> {
-    context.accepted.fail(reason);
-    if reason.status() == 0 {
-        return Err(StreamError::Expired);
-    }
-    let mut out = context.local.buffer();
-    encode_error(&mut out, reason, head_request, close);
-    let len = out.len() as u64;
-    let head_bytes = memchr::memmem::find(&out, b"\r\n\r\n").map_or(0, |at| at + 4);
-    context.accepted.entry.responds(reason.status(), head_bytes);
-    context.accepted.entry.sent(len);
-    context.deadline.set(context.local.after(LINGER));
-    let out = send(&context.local.ring, &context.accepted.socket, out, &context.deadline).await?;
-    context.local.recycle(out);
-    context.count_response(reason.status(), len);
-    Ok(())
-}
-
 /// Ends our side, and reads on for a moment what the client is still sending.
 async fn linger(context: &Context, stream: &mut Stream) {
     context.accepted.entry.end();
     stream.socket().shutdown(Shutdown::Write);
-    context.deadline.set(context.local.after(LINGER));
+    context.deadline.set(context.local().after(own_answer::LINGER));
     let mut left = LINGER_BYTES_MAX;
     loop {
         let waiting = stream.data().len();
@@ -205,11 +234,6 @@ async fn linger(context: &Context, stream: &mut Stream) {
             _ => return,
         }
     }
-}
-
-/// A response that broke off must not look complete.
-fn reset(context: &Context) {
-    let _ = socket2::SockRef::from(&context.accepted.socket).set_linger(Some(Duration::ZERO));
 }
 
 #[cfg(test)]

@@ -3,52 +3,79 @@
 use std::{
     future::{Future, poll_fn},
     net::Shutdown,
-    pin::pin,
-    rc::Rc,
+    pin::{Pin, pin},
     task::Poll,
     time::Duration,
 };
 
 use super::{
     access::Entry,
-    choice::{Choice, InFlight, Reuse},
+    choice::{Choice, Reuse},
     connection::Accepted,
+    introduction,
     lease::Lease,
     local::Local,
-    stream::{Stream, StreamError},
+    passthrough::{self, Goal},
+    plan::Plan,
+    stream::{Stream, StreamError, send},
     timer::Deadline,
     upstream::Upstream,
 };
 use crate::{
     metrics::Counter,
-    model::reason::CloseReason,
-    relay::{Action, Flow},
+    model::{PoolId, reason::CloseReason},
+    relay::{Action, Flow, client_hello::ServerName},
     ring::{
         Socket, executor,
         op::{Op, Readiness},
     },
-    sys::pipe::{CAPACITY, Spliced},
+    sys::{
+        pipe::{CAPACITY, Spliced},
+        rooms,
+    },
 };
 
 /// Splices of one direction before the others get their turn.
 const SPLICES_PER_STEP: u32 = 8;
 
 /// Runs until both directions have ended, one of them failed, or nothing moved for too long.
-pub(super) async fn drive(local: Rc<Local>, accepted: Accepted) {
-    let _task = local.task();
+pub(super) async fn drive(accepted: Accepted, begun: Option<Box<Stream>>) {
+    let local = accepted.local();
     let plan = local.plan();
     let deadline = local.timers.deadline();
-    let pool = plan.listener(accepted.listener).and_then(|listener| listener.pool);
     accepted.begin(&plan.snapshot);
-    let Some(pool) = pool else { return refuse(&accepted, CloseReason::NoBackend) };
-    let entry = &accepted.entry;
-    entry.way(None, Some(&plan.pool(pool).name));
-    let upstream = match Choice::new(&plan, pool).connect(&local, &deadline, Reuse::Forbidden, entry).await {
-        Ok(upstream) => upstream,
+    let mut stream = begun.map_or_else(|| Stream::new(accepted.socket.clone()), |stream| *stream);
+    let goal = match plan.names(accepted.listener()) {
+        None => straight(&plan, &accepted),
+        Some(names) => {
+            rooms::pinned(passthrough::find(local, &plan, names, &accepted, &mut stream, &deadline)).await
+        }
+    };
+    let (pool, header) = match goal {
+        Ok(Goal { pool, name }) => (pool, header(local, &plan, pool, &accepted, name)),
         Err(reason) => return refuse(&accepted, reason),
     };
-    let _in_flight = InFlight::begin(&local, &upstream);
-    let ended = relay(&local, &accepted, upstream, &deadline, plan.snapshot.limits.idle_timeout).await;
+    let entry = &accepted.entry;
+    let mut choice = Choice::of_connection(&plan, pool, &accepted);
+    // A relay may last for days: what it takes to begin one has room only meanwhile.
+    let connect = rooms::pinned(choice.connect(local, &deadline, Reuse::Forbidden, entry));
+    let (mut upstream, in_flight) = match connect.await {
+        Ok(connected) => connected,
+        Err(reason) => return refuse(&accepted, reason),
+    };
+    in_flight.answered();
+    let introduced = match header {
+        None => Ok(()),
+        Some(header) => introduce(local, &upstream, header, &deadline).await,
+    };
+    let idle = plan.snapshot.limits.idle_timeout;
+    let ended = match introduced {
+        Ok(()) => relay(local, &accepted, &mut stream, &mut upstream.stream, &deadline, idle).await,
+        Err(reason) => {
+            accepted.socket.close_by_reset();
+            Err(reason)
+        }
+    };
     if let Err(reason) = ended {
         accepted.fail(reason);
     }
@@ -58,64 +85,101 @@ pub(super) async fn drive(local: Rc<Local>, accepted: Accepted) {
 /// A client whose connection leads nowhere is reset, not ended politely: it must not read it as an empty answer.
 fn refuse(accepted: &Accepted, reason: CloseReason) {
     accepted.fail(reason);
-    reset(&accepted.socket);
+    accepted.socket.close_by_reset();
     accepted.entry.end();
 }
 
-/// Makes the close of `socket` a reset.
-fn reset(socket: &Socket) {
-    let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
+/// The listener's pool.
+fn straight(plan: &Plan, accepted: &Accepted) -> Result<Goal, CloseReason> {
+    let pool = plan.listener(accepted.listener()).and_then(|listener| listener.pool);
+    let pool = pool.ok_or(CloseReason::NoBackend)?;
+    accepted.entry.way(None, Some(&plan.pool(pool).name));
+    Ok(Goal { pool, name: None })
 }
 
-async fn relay(
+/// What stands before the client's first byte, where the pool wants it.
+fn header(
+    local: &Local,
+    plan: &Plan,
+    pool: PoolId,
+    accepted: &Accepted,
+    name: Option<ServerName>,
+) -> Option<Vec<u8>> {
+    let version = plan.pool(pool).proxy_protocol?;
+    let mut out = local.buffer();
+    let name = name.as_ref().map(ServerName::as_bytes);
+    introduction::write(&mut out, local, accepted, version, name);
+    Some(out)
+}
+
+/// Tells the backend whom it is for, within the time that connecting had.
+async fn introduce(
+    local: &Local,
+    upstream: &Upstream,
+    header: Vec<u8>,
+    deadline: &Deadline,
+) -> Result<(), CloseReason> {
+    match send(&local.ring, upstream.stream.socket(), header, deadline).await {
+        Ok(out) => {
+            local.recycle(out);
+            Ok(())
+        }
+        Err(StreamError::Expired) if local.is_overdue() => Err(CloseReason::Draining),
+        Err(StreamError::Expired) => Err(CloseReason::ConnectTimeout),
+        Err(StreamError::Broken) => Err(CloseReason::UpstreamClosed),
+    }
+}
+
+/// Moves bytes both ways, those first that were received already. `idle`: longest silence of both together.
+pub(super) async fn relay(
     local: &Local,
     accepted: &Accepted,
-    upstream: Upstream,
+    from_client: &mut Stream,
+    from_backend: &mut Stream,
     deadline: &Deadline,
     idle: Duration,
 ) -> Result<(), CloseReason> {
     deadline.set(local.after(idle));
-    let (client, backend) = (accepted.socket.clone(), upstream.stream.socket().clone());
+    let (client, backend) = (accepted.socket.clone(), from_backend.socket().clone());
     let metrics = accepted.metrics();
-    let up = Direction {
+    let mut up = Direction {
         local,
         deadline,
         idle,
-        from: Stream::new(&local.ring, client.clone()),
+        from: from_client,
         to: backend.clone(),
         counter: &metrics.received_bytes,
         entry: &accepted.entry,
         way: Way::Up,
     };
-    let down = Direction {
+    let mut down = Direction {
         local,
         deadline,
         idle,
-        from: upstream.stream,
+        from: from_backend,
         to: client.clone(),
         counter: &metrics.sent_bytes,
         entry: &accepted.entry,
         way: Way::Down,
     };
     let (client_gone, backend_gone) = (CloseReason::ClientGone, CloseReason::UpstreamClosed);
-    let up = up.run(client_gone, backend_gone, Orphaned::ThrownAway);
-    let down = down.run(backend_gone, client_gone, Orphaned::Refused);
+    let up = pin!(up.run(client_gone, backend_gone, Orphaned::ThrownAway));
+    let down = pin!(down.run(backend_gone, client_gone, Orphaned::Refused));
     let both = both(up, down).await;
     if both.is_err() {
-        reset(&client);
-        reset(&backend);
+        client.close_by_reset();
+        backend.close_by_reset();
     }
     both
 }
 
 /// Drives two directions until both are done or one fails.
-async fn both(
-    one: impl Future<Output = Result<(), CloseReason>>,
-    other: impl Future<Output = Result<(), CloseReason>>,
-) -> Result<(), CloseReason> {
-    let (mut one, mut other) = (pin!(one), pin!(other));
+fn both<'a>(
+    mut one: Pin<&'a mut impl Future<Output = Result<(), CloseReason>>>,
+    mut other: Pin<&'a mut impl Future<Output = Result<(), CloseReason>>>,
+) -> impl Future<Output = Result<(), CloseReason>> {
     let (mut one_done, mut other_done) = (false, false);
-    poll_fn(|context| {
+    poll_fn(move |context| {
         if !one_done && let Poll::Ready(result) = one.as_mut().poll(context) {
             result?;
             one_done = true;
@@ -126,7 +190,6 @@ async fn both(
         }
         if one_done && other_done { Poll::Ready(Ok(())) } else { Poll::Pending }
     })
-    .await
 }
 
 /// What becomes of bytes whose sink is gone.
@@ -150,7 +213,7 @@ struct Direction<'a> {
     local: &'a Local,
     deadline: &'a Deadline,
     idle: Duration,
-    from: Stream,
+    from: &'a mut Stream,
     to: Socket,
     counter: &'a Counter,
     entry: &'a Entry,
@@ -169,7 +232,7 @@ enum Way {
 impl Direction<'_> {
     /// The reasons: for a source that breaks, and for a sink.
     async fn run(
-        mut self,
+        &mut self,
         source: CloseReason,
         sink: CloseReason,
         orphaned: Orphaned,
@@ -219,6 +282,7 @@ impl Direction<'_> {
     fn reason(&self, error: StreamError, gone: CloseReason) -> CloseReason {
         match error {
             StreamError::Expired if self.local.is_overdue() => CloseReason::Draining,
+            StreamError::Expired if self.deadline.is_cut() => CloseReason::BackendRemoved,
             StreamError::Expired => CloseReason::IdleTimeout,
             StreamError::Broken => gone,
         }
@@ -248,7 +312,8 @@ impl Direction<'_> {
     }
 
     async fn copy(&mut self, flow: &mut Flow) -> Result<(), Failed> {
-        if self.from.fill(self.deadline).await.map_err(Failed::Source)? == 0 {
+        // What stands in front of a connection may have come with more.
+        if self.from.data().is_empty() && self.from.fill(self.deadline).await.map_err(Failed::Source)? == 0 {
             flow.on_end();
             return Ok(());
         }

@@ -9,17 +9,30 @@ use std::{
 };
 
 use super::{
-    access::AccessLog, api::Setup, pipes::Pipes, plan::Plan, request_id::RequestIds, timer::Timers,
+    access::AccessLog,
+    api::{Change, Setup},
+    doors::Doors,
+    line::Lines,
+    pipes::{CAPACITY_IN_ALL, Pipes},
+    plan::{Backends, Plan},
+    pool_plan::Sight,
+    pressure::PressureGauge,
+    request_id::RequestIds,
+    siblings::Siblings,
+    timer::Timers,
     upstream::Upstream,
 };
 use crate::{
+    balance::Generator,
+    config::{MemoryLimit, Snapshot},
     health::HealthTable,
     keepalive::Keepalive,
     l7::http1::{RequestHead, ResponseHead},
-    limits::Admission,
+    limits::{Admission, Pressure, Purse},
     metrics::WorkerMetrics,
     model::{BackendId, WorkerId, reason::CloseReason},
     ring::Ring,
+    sys::heap,
 };
 
 /// Send buffers kept for reuse.
@@ -35,14 +48,24 @@ pub(super) struct Local {
     pub(super) health: Arc<HealthTable>,
     pub(super) admission: Arc<Admission>,
     pub(super) metrics: Arc<WorkerMetrics>,
+    pub(super) siblings: Arc<Siblings>,
+    pub(super) generator: RefCell<Generator>,
+    pub(super) lines: Lines,
+    pub(super) purse: Purse,
     pub(super) keepalive: RefCell<Keepalive<Upstream>>,
     pub(super) pipes: Pipes,
     pub(super) access_log: Option<Rc<AccessLog>>,
     pub(super) request_ids: RequestIds,
+    pub(super) pressure: PressureGauge,
+    pub(super) doors: Doors,
+    leaving: RefCell<Vec<(Backends, Instant)>>,
+    memory_max: Cell<Option<u64>>,
     plan: RefCell<Rc<Plan>>,
     now: Cell<Instant>,
     /// Accept loops and connections that have not ended.
     tasks: Cell<usize>,
+    /// Plans taken over.
+    changes: Cell<u64>,
     drain: Cell<Option<Instant>>,
     stop: Cell<bool>,
     spare: RefCell<Vec<Vec<u8>>>,
@@ -51,6 +74,8 @@ pub(super) struct Local {
 
 impl Local {
     pub(super) fn new(setup: &mut Setup, ring: Ring, now: Instant) -> Self {
+        let metrics = setup.siblings.metrics(setup.id).clone();
+        let lines = Lines::new(setup.id, setup.siblings.clone());
         Self {
             id: setup.id,
             core: setup.core,
@@ -58,17 +83,26 @@ impl Local {
             timers: Timers::new(now),
             health: setup.health.clone(),
             admission: setup.admission.clone(),
-            metrics: setup.metrics.clone(),
+            siblings: setup.siblings.clone(),
+            generator: RefCell::new(Generator::new(setup.siblings.seed(setup.id))),
             keepalive: RefCell::default(),
             pipes: Pipes::default(),
             access_log: setup
                 .access_log
                 .take()
-                .map(|log| Rc::new(AccessLog::new(log, setup.id, setup.metrics.clone(), now))),
+                .map(|log| Rc::new(AccessLog::new(log, setup.id, metrics.clone(), now))),
+            metrics,
             request_ids: RequestIds::default(),
-            plan: RefCell::new(Rc::new(Plan::new(setup.snapshot.clone(), setup.id))),
+            pressure: PressureGauge::default(),
+            doors: Doors::default(),
+            leaving: RefCell::default(),
+            memory_max: Cell::new(memory_max(&setup.snapshot)),
+            plan: RefCell::new(Rc::new(Plan::new(setup.snapshot.clone(), None, setup.id, &lines))),
+            lines,
+            purse: Purse::new(setup.siblings.permits().clone()),
             now: Cell::new(now),
             tasks: Cell::new(0),
+            changes: Cell::new(0),
             drain: Cell::new(None),
             stop: Cell::new(false),
             spare: RefCell::default(),
@@ -93,14 +127,73 @@ impl Local {
         self.now() + wait
     }
 
+    /// What a choice of a backend looks at.
+    pub(super) fn sight(&self) -> Sight<'_> {
+        Sight {
+            id: self.id,
+            now: self.now(),
+            health: &self.health,
+            siblings: &self.siblings,
+            generator: &self.generator,
+            purse: &self.purse,
+        }
+    }
+
     pub(super) fn plan(&self) -> Rc<Plan> {
         self.plan.borrow().clone()
     }
 
-    pub(super) fn set_plan(&self, plan: Plan) {
-        let previous = self.plan.replace(Rc::new(plan));
-        drop(previous);
+    /// Takes a change over, but for the sockets that it opens. Connections to backends that leave are not kept, and what
+    /// goes on with them has until the change's `leave_by`. Addresses that are closed take nothing from now on.
+    pub(super) fn take_over(&self, change: &Change) {
+        let before = self.plan();
+        let plan = Rc::new(Plan::new(change.snapshot.clone(), Some(&before), self.id, &self.lines));
+        self.memory_max.set(memory_max(&plan.snapshot));
+        let gone = before.backends.without(&plan.backends);
+        let has_lost_listeners = plan.has_lost_listeners(&before);
+        drop(self.plan.replace(plan.clone()));
+        self.changes.set(self.changes.get() + 1);
+        if !gone.is_empty() {
+            let is_gone = |id: BackendId| !plan.backends.contains(id);
+            let left = self.keepalive.borrow_mut().take_backends(is_gone);
+            self.forget(left);
+            self.close(self.siblings.shelf().take_backends(is_gone));
+            self.leaving.borrow_mut().push((gone, change.leave_by));
+        }
+        for (group, listener) in &change.moved {
+            self.doors.give(*group, *listener);
+        }
+        if !change.closed.is_empty() {
+            change.closed.iter().for_each(|group| self.doors.close(*group));
+            self.timers.fire_listening();
+        }
+        if has_lost_listeners {
+            // Those of other listeners wait on.
+            self.timers.fire_waiting();
+        }
+        // Last: whoever reads it knows that all this is done.
         self.metrics.snapshots.add(1);
+    }
+
+    /// Ends what goes on with backends whose time to leave is over. One that came back meanwhile stays.
+    pub(super) fn cut_off_leaving(&self) {
+        let (now, plan) = (self.now(), self.plan());
+        let due: Vec<_> =
+            self.leaving.borrow_mut().extract_if(.., |(_, leave_by)| *leave_by <= now).collect();
+        for (backends, _) in due {
+            self.timers.cut_off(|id| backends.contains(id) && !plan.backends.contains(id));
+        }
+    }
+
+    /// How often another config was taken over.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.get()
+    }
+
+    /// Whether a backend that stood in `plan` still stands in the one that holds now.
+    pub(super) fn has_backend(&self, plan: &Plan, id: BackendId) -> bool {
+        let now = self.plan.borrow();
+        std::ptr::eq(&**now, plan) || now.backends.contains(id)
     }
 
     pub(super) fn count(&self, reason: CloseReason) {
@@ -127,6 +220,16 @@ impl Local {
         self.drain.get().is_some()
     }
 
+    /// Bytes that all workers together may use.
+    pub(super) fn memory_max(&self) -> Option<u64> {
+        self.memory_max.get()
+    }
+
+    /// Whether a connection may stay for what may come.
+    pub(super) fn keeps_idle(&self) -> bool {
+        !self.is_draining() && self.pressure.now() < Pressure::Keepalive
+    }
+
     /// How long the drain may still take; without one, for ever.
     pub(super) fn patience_left(&self) -> Duration {
         let left = |deadline: Instant| deadline.saturating_duration_since(self.now());
@@ -142,15 +245,47 @@ impl Local {
         self.stop.get() || (self.is_draining() && self.tasks.get() == 0)
     }
 
+    /// Looks at the memory in use, in each turn of a worker; does nothing where there is no limit. Says what is given up
+    /// when it runs short.
+    pub(super) fn watch_memory(&self) {
+        let Some(budget) = self.memory_max() else { return };
+        let memory = self.admission.memory();
+        if memory.is_due(self.now()) {
+            memory.set_heap(heap::in_use().unwrap_or(0));
+        }
+        let pipes = self.pipes.made() * CAPACITY_IN_ALL;
+        if let Some(before) = self.pressure.pipes_moved(pipes) {
+            memory.move_pipes(before, pipes);
+        }
+        let pressure = memory.pressure(budget);
+        let before = self.pressure.replace(pressure);
+        self.metrics.memory_used.set(memory.used());
+        self.metrics.memory_pressure.set(pressure as u64);
+        // Once it begins: from then on nothing becomes idle.
+        if pressure >= Pressure::Keepalive && before < Pressure::Keepalive {
+            self.drop_keepalive();
+            self.pipes.drop_spare();
+            self.timers.fire_waiting();
+        }
+    }
+
     /// Drops kept connections that are too old or that their backend has closed.
     pub(super) fn sweep_keepalive(&self) {
         let gone = self.keepalive.borrow_mut().sweep(self.now(), Upstream::is_stale);
         self.forget(gone);
     }
 
+    /// Lets others have the permits that are kept here.
+    pub(super) fn empty_purse(&self) {
+        self.purse.empty();
+        self.lines.freed();
+    }
+
+    /// Keeps no connection that it has, nor any that the workers share.
     pub(super) fn drop_keepalive(&self) {
         let gone = self.keepalive.borrow_mut().drain();
         self.forget(gone);
+        self.close(self.siblings.shelf().drain());
     }
 
     fn forget(&self, gone: Vec<(BackendId, Upstream)>) {
@@ -176,6 +311,13 @@ impl Local {
             buffer.clear();
             spare.push(buffer);
         }
+    }
+}
+
+fn memory_max(snapshot: &Snapshot) -> Option<u64> {
+    match snapshot.limits.memory {
+        MemoryLimit::Bytes(bytes) => Some(bytes),
+        MemoryLimit::Auto | MemoryLimit::Unlimited => None,
     }
 }
 
@@ -217,6 +359,12 @@ impl Drop for LentHeads<'_> {
 
 /// See [`Local::task`].
 pub(super) struct Task(Rc<Local>);
+
+impl Task {
+    pub(super) fn local(&self) -> &Rc<Local> {
+        &self.0
+    }
+}
 
 impl Drop for Task {
     fn drop(&mut self) {

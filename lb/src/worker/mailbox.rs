@@ -18,8 +18,9 @@ pub(super) struct Mailbox {
 }
 
 impl Mailbox {
-    pub(super) fn new() -> io::Result<Self> {
-        Ok(Self { commands: Mutex::default(), doorbell: event::new()? })
+    /// `doorbell` is an eventfd, which others than control may ring, too.
+    pub(super) fn new(doorbell: OwnedFd) -> Self {
+        Self { commands: Mutex::default(), doorbell }
     }
 
     /// Puts a command in and rings. Never waits for the worker.

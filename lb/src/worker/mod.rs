@@ -3,39 +3,65 @@
 //! ```text
 //!  control --mailbox--> thread ---- turns the ring, the timers, the tasks
 //!                         | spawns
+//!                     drive_datagrams  one listening socket, a flow per client, each with a task for answers
 //!                       accept ---- admits, then one task per connection:
+//!                         |- proxied       reads whom it is relayed for; then one of the others
 //!                         |- drive_relay   bytes both ways, by copy or by splice(2)
 //!                         `- drive_l7      heads, routes, exchanges
+//!                               |- target     route, limits: where it may go
+//!                               |- attempts   backends one after the other, for what can be sent again
 //!                               |- own_answer redirects, fixed answers
-//!                               `- choice     picks a backend, dials or takes a kept connection
+//!                               |- tunnel     bytes both ways, after a 101
+//!                               `- choice     picks a backend, dials or takes a kept connection, of its own or from the shelf
 //! ```
 
 mod accept;
 mod access;
 mod api;
+mod attempts;
 mod choice;
 mod connection;
+mod datagram_flow;
+mod dispatch;
+mod doors;
+mod drive_datagrams;
 mod drive_exchange;
 mod drive_l7;
 mod drive_relay;
+mod interim;
+mod introduction;
+mod lead;
 mod lease;
+mod line;
 mod local;
 mod mailbox;
+mod mutant;
 mod outcome;
 mod own_answer;
+mod passthrough;
 mod pipes;
 mod plan;
+mod pool_plan;
+mod pressure;
+mod proxied;
 mod pump;
 mod request_id;
+mod shelving;
+mod siblings;
 mod stream;
+mod target;
 mod teller;
 #[cfg(test)]
 mod tests;
 mod thread;
 pub mod timer;
 mod trusted;
+mod tunnel;
 mod upstream;
+mod whole;
 
 pub use access::AccessLogSetup;
-pub use api::{BoundListener, Command, Setup};
-pub use thread::Handle;
+pub use api::{BoundListener, Change, Command, Setup};
+pub use lead::{Lead, lead};
+pub use siblings::Siblings;
+pub use thread::{CommandSender, Handle};

@@ -1,5 +1,6 @@
 //! How an exchange ended.
 
+use super::tunnel::Tunnel;
 use crate::model::reason::CloseReason;
 
 /// What becomes of the client's connection.
@@ -7,6 +8,19 @@ use crate::model::reason::CloseReason;
 pub(super) enum After {
     KeepAlive,
     Close,
+}
+
+/// An exchange that ended well.
+pub(super) enum Ended<'c> {
+    After(After),
+    /// The connection goes on in another protocol.
+    Switched(Box<Tunnel<'c>>),
+}
+
+impl From<After> for Ended<'_> {
+    fn from(after: After) -> Self {
+        Self::After(after)
+    }
 }
 
 /// An exchange that did not end well.

@@ -7,6 +7,9 @@ use crate::sys::pipe::Pipe;
 /// Pipes of one worker, leased and spare: 128 MiB of nominal pipe memory at most.
 const PIPES_MAX: usize = 256;
 
+/// Nominal bytes of one pipe.
+pub(super) const CAPACITY_IN_ALL: u64 = crate::sys::pipe::CAPACITY as u64;
+
 #[derive(Default)]
 pub(super) struct Pipes {
     spare: RefCell<Vec<Pipe>>,
@@ -25,6 +28,23 @@ impl Pipes {
         let pipe = Pipe::new().ok()?;
         self.made.set(self.made.get() + 1);
         Some(pipe)
+    }
+
+    /// Pipes that there are, leased and spare.
+    pub(super) fn made(&self) -> u64 {
+        self.made.get() as u64
+    }
+
+    /// Pipes that somebody has.
+    #[cfg(test)]
+    pub(super) fn leased(&self) -> usize {
+        self.made.get() - self.spare.borrow().len()
+    }
+
+    /// Lets go of those that nobody uses.
+    pub(super) fn drop_spare(&self) {
+        let spare = self.spare.take();
+        self.made.set(self.made.get() - spare.len());
     }
 
     /// Takes a pipe back that is empty.

@@ -99,6 +99,16 @@ impl Pump<'_> {
         }
     }
 
+    /// Waits for more from the source.
+    pub(super) async fn wait(&mut self) -> Result<(), PumpError> {
+        self.deadline.set(self.local.after(self.patience));
+        match self.from.fill(self.deadline).await {
+            Ok(0) => Err(PumpError::Source(self.broken)),
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.source(error)),
+        }
+    }
+
     /// Moves what has been received: large pieces at once, small ones into `out`. True: the body is complete.
     async fn take(
         &mut self,
@@ -191,7 +201,7 @@ impl Pump<'_> {
                     // The pipe is empty: while the source is silent, others may have it.
                     lease.give_back();
                     let ready = Op::ready(&self.local.ring, self.from.socket(), Readiness::Readable);
-                    self.wait(ready).await.map_err(|error| self.source(error))?;
+                    self.until(ready).await.map_err(|error| self.source(error))?;
                     lease.take();
                 }
             }
@@ -216,14 +226,14 @@ impl Pump<'_> {
                 Spliced::Eof => return Err(PumpError::Sink),
                 Spliced::Blocked => {
                     let ready = Op::ready(&self.local.ring, self.to, Readiness::Writable);
-                    self.wait(ready).await.map_err(|_| PumpError::Sink)?;
+                    self.until(ready).await.map_err(|_| PumpError::Sink)?;
                 }
             }
         }
         Ok(())
     }
 
-    async fn wait(&self, ready: Op<op::Ready>) -> Result<(), StreamError> {
+    async fn until(&self, ready: Op<op::Ready>) -> Result<(), StreamError> {
         self.deadline.set(self.local.after(self.patience));
         Ok(self.deadline.guard(ready).await??)
     }
@@ -231,6 +241,7 @@ impl Pump<'_> {
     fn source(&self, error: StreamError) -> PumpError {
         PumpError::Source(match error {
             StreamError::Expired if self.local.is_overdue() => CloseReason::Draining,
+            StreamError::Expired if self.deadline.is_cut() => CloseReason::BackendRemoved,
             StreamError::Expired => self.silent,
             StreamError::Broken => self.broken,
         })
@@ -242,7 +253,8 @@ impl Pump<'_> {
         len as u64
     }
 
-    async fn flush(&self, out: Vec<u8>) -> Result<Vec<u8>, PumpError> {
+    /// Sends what waits to be sent; its buffer.
+    pub(super) async fn flush(&self, out: Vec<u8>) -> Result<Vec<u8>, PumpError> {
         self.deadline.set(self.local.after(self.patience));
         let mut out =
             send(&self.local.ring, self.to, out, self.deadline).await.map_err(|_| PumpError::Sink)?;

@@ -3,12 +3,16 @@
 use std::{
     io,
     ops::Range,
+    os::fd::OwnedFd,
     task::{Context, Poll},
 };
 
 use rustix::io::Errno;
 
-use super::timer::{Deadline, Expired};
+use super::{
+    mutant::{Mutant, is_planted},
+    timer::{Deadline, Expired},
+};
 use crate::ring::{
     Group, Ring, RxBuf, SendBuf, Socket,
     op::{self, Likely, Op},
@@ -43,7 +47,6 @@ impl From<io::Error> for StreamError {
 /// Received bytes stand either in one buffer of the ring, or, when a message is spread over several, in `carry`.
 #[derive(Debug)]
 pub(super) struct Stream {
-    ring: Ring,
     socket: Socket,
     armed: Option<Op<op::RecvPicked>>,
     chunk: Option<RxBuf>,
@@ -55,9 +58,8 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new(ring: &Ring, socket: Socket) -> Self {
+    pub(super) const fn new(socket: Socket) -> Self {
         Self {
-            ring: ring.clone(),
             socket,
             armed: None,
             chunk: None,
@@ -108,7 +110,7 @@ impl Stream {
 
     fn receive(&mut self, likely: Likely) {
         if self.armed.is_none() {
-            self.armed = Some(Op::recv(&self.ring, &self.socket, self.group, likely));
+            self.armed = Some(Op::recv(self.socket.ring(), &self.socket, self.group, likely));
         }
     }
 
@@ -143,7 +145,7 @@ impl Stream {
 
     /// Gives the buffer of the ring back where those are scarce: who only waits need not sit on one.
     pub(super) fn yield_buffer(&mut self) {
-        if self.chunk.as_ref().is_some_and(|chunk| self.ring.is_scarce(chunk.group())) {
+        if self.chunk.as_ref().is_some_and(|chunk| self.socket.ring().is_scarce(chunk.group())) {
             self.make_contiguous();
         }
     }
@@ -162,6 +164,32 @@ impl Stream {
         !self.data().is_empty() || self.armed.as_ref().is_some_and(Op::is_complete)
     }
 
+    /// Asks for the end of the receive that is under way.
+    pub(super) fn call_off(&self) {
+        self.armed.iter().for_each(Op::cancel);
+    }
+
+    /// The socket's descriptor, once nothing of this ring's is under way on it; [`Stream::call_off`] makes that soon.
+    /// `None`: the peer has said something, which is gone now, or ended.
+    pub(super) async fn into_descriptor(self) -> Option<OwnedFd> {
+        if !self.data().is_empty() {
+            return None;
+        }
+        if let Some(armed) = self.armed
+            && !armed.await.is_err_and(|error| is_cancelled(&error))
+        {
+            return None;
+        }
+        self.socket.into_descriptor()
+    }
+
+    /// Ready when [`Stream::fill`] will not wait. Takes no buffer of the ring's that it does not need: what came stays in
+    /// the operation.
+    pub(super) fn poll_news(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.receive(Likely::Later);
+        self.armed.as_ref().map_or(Poll::Ready(()), |armed| armed.poll_error(context).map(drop))
+    }
+
     /// Receives more behind what is there; the number of bytes, 0 at the end of the stream.
     pub(super) async fn fill(&mut self, deadline: &Deadline) -> Result<usize, StreamError> {
         // Who filled a buffer before has probably sent more.
@@ -172,8 +200,9 @@ impl Stream {
         match outcome {
             Ok(None) => Ok(0),
             Ok(Some(buffer)) => Ok(self.append(buffer)),
-            Err(error) if is_no_buffer(&error) => {
-                let bytes = deadline.guard(Op::recv_heap(&self.ring, &self.socket, HEAP_BYTES)).await??;
+            Err(error) if is_no_buffer(&error) && !is_planted(Mutant::NeedsBuffers) => {
+                let bytes =
+                    deadline.guard(Op::recv_heap(self.socket.ring(), &self.socket, HEAP_BYTES)).await??;
                 Ok(self.append_heap(bytes))
             }
             Err(error) => Err(error.into()),
@@ -235,7 +264,7 @@ impl Stream {
             // Without the chunk there is no data: should this future be dropped here, all is as if consumed.
             let start = std::mem::take(&mut self.start);
             let absolute = start + range.start..start + range.end;
-            let send = Op::send(&self.ring, to, SendBuf::Received(chunk, absolute));
+            let send = Op::send(self.socket.ring(), to, SendBuf::Received(chunk, absolute));
             let (sent, buffer) = deadline.guard(send).await?;
             if let SendBuf::Received(chunk, _) = buffer {
                 self.chunk = Some(chunk);
@@ -244,7 +273,7 @@ impl Stream {
             sent?;
         } else {
             let bytes = self.data()[range].to_vec();
-            deadline.guard(Op::send(&self.ring, to, SendBuf::Bytes(bytes))).await?.0?;
+            deadline.guard(Op::send(self.socket.ring(), to, SendBuf::Bytes(bytes))).await?.0?;
         }
         self.consume(end);
         Ok(())
@@ -253,6 +282,10 @@ impl Stream {
 
 fn is_no_buffer(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::NOBUFS.raw_os_error())
+}
+
+fn is_cancelled(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::CANCELED.raw_os_error())
 }
 
 /// Sends all of `bytes`; the buffer comes back for reuse.

@@ -12,16 +12,20 @@ pub(super) struct Teller<'p> {
 
 impl<'p> Teller<'p> {
     pub(super) fn new(context: &Context, listener: &'p ListenerSnapshot, is_trusted: bool) -> Self {
-        Self { listener, is_trusted, request_id: context.local.request_ids.next() }
+        Self { listener, is_trusted, request_id: context.local().request_ids.next() }
     }
 
     /// `authority` is `Host` for a request that names none.
     pub(super) fn forwarding<'a>(&self, context: &Context, authority: &'a [u8]) -> Forwarding<'a> {
         Forwarding {
-            client: context.accepted.client.ip(),
+            client: context.accepted.client().ip(),
             scheme: "http",
             authority,
-            port: self.listener.port.unwrap_or_else(|| context.accepted.port()),
+            port: match (context.accepted.told(), self.listener.port) {
+                (Some(told), _) => told.port(),
+                (None, Some(port)) => port,
+                (None, None) => context.accepted.port(),
+            },
             is_trusted: self.is_trusted,
             says_forwarded: self.listener.forwarded,
             request_id: self.request_id,

@@ -5,17 +5,18 @@ use std::{
     rc::Rc,
     sync::{Arc, mpsc},
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::{
     accept,
-    api::{Command, Setup},
+    api::{BoundListener, Command, Setup},
+    drive_datagrams,
     local::Local,
     mailbox::Mailbox,
-    plan::Plan,
 };
 use crate::{
+    config::Protocol,
     metrics::WorkerMetrics,
     model::WorkerId,
     ring::{Op, Ring, executor},
@@ -24,7 +25,7 @@ use crate::{
 
 /// Steps of tasks between two looks at the ring.
 const STEPS_PER_TURN: usize = 512;
-/// How often kept connections are looked over.
+/// How often kept connections are looked over, and those that are not needed are shared.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// A running worker, as control holds it.
@@ -46,8 +47,8 @@ impl Handle {
     /// # Errors
     /// The core is not ours, the host refuses io_uring, or it lacks a feature we need; the text says which.
     pub fn start(setup: Setup) -> io::Result<Self> {
-        let (id, core, metrics) = (setup.id, setup.core, setup.metrics.clone());
-        let mailbox = Arc::new(Mailbox::new()?);
+        let (id, core, metrics) = (setup.id, setup.core, setup.siblings.metrics(setup.id).clone());
+        let mailbox = Arc::new(Mailbox::new(setup.siblings.bell(id)?));
         let (ready, started) = mpsc::sync_channel(1);
         let theirs = mailbox.clone();
         let thread =
@@ -72,6 +73,11 @@ impl Handle {
         self.mailbox.send(command);
     }
 
+    /// For who sends commands of its own, and lives longer.
+    pub fn sender(&self) -> CommandSender {
+        CommandSender(self.mailbox.clone())
+    }
+
     /// Whether the thread has ended.
     pub fn is_finished(&self) -> bool {
         self.thread.is_finished()
@@ -86,45 +92,78 @@ impl Handle {
     }
 }
 
-fn prepare(mut setup: Setup, mailbox: &Arc<Mailbox>) -> io::Result<Rc<Local>> {
+/// As [`Handle::send`].
+#[derive(Clone, Debug)]
+pub struct CommandSender(Arc<Mailbox>);
+
+impl CommandSender {
+    /// Puts a command in the mailbox and wakes the worker. Never blocks.
+    pub fn send(&self, command: Command) {
+        self.0.send(command);
+    }
+}
+
+fn prepare(setup: Setup, mailbox: &Arc<Mailbox>) -> io::Result<Rc<Local>> {
     affinity::pin(setup.core)
         .map_err(|error| io::Error::new(error.kind(), format!("pinning to core {}: {error}", setup.core)))?;
-    let ring = Ring::new()?;
-    let local = Rc::new(Local::new(&mut setup, ring, Instant::now()));
+    begin(setup, mailbox, Ring::new()?)
+}
+
+/// Queues the first of all that a worker does, on the calling thread.
+pub(super) fn begin(mut setup: Setup, mailbox: &Arc<Mailbox>, ring: Ring) -> io::Result<Rc<Local>> {
+    let now = ring.now();
+    let local = Rc::new(Local::new(&mut setup, ring, now));
     let doorbell = Rc::new(mailbox.doorbell()?);
     executor::spawn(read_mailbox(local.clone(), mailbox.clone(), doorbell));
-    for bound in setup.listeners {
-        executor::spawn(accept::drive(local.clone(), bound));
-    }
+    setup.listeners.into_iter().for_each(|bound| listen(&local, bound));
     // One round of steps queues the accepts; the turn submits them.
     executor::run(STEPS_PER_TURN);
     local.ring.turn(None)?;
     Ok(local)
 }
 
+fn listen(local: &Rc<Local>, bound: BoundListener) {
+    match local.plan().listener(bound.listener).map(|listener| listener.protocol) {
+        Some(Protocol::Udp) => executor::spawn(drive_datagrams::drive(local.clone(), bound)),
+        Some(Protocol::Http | Protocol::Tcp) | None => {
+            executor::spawn(accept::drive(local.clone(), bound));
+        }
+    }
+}
+
 async fn read_mailbox(local: Rc<Local>, mailbox: Arc<Mailbox>, doorbell: Rc<std::os::fd::OwnedFd>) {
     loop {
         while let Some(command) = mailbox.take() {
             match command {
-                Command::Publish(snapshot) => local.set_plan(Plan::new(snapshot, local.id)),
+                Command::Look => {}
+                Command::Change(change) => {
+                    local.take_over(&change);
+                    // Whoever is drained takes nothing new.
+                    if !local.is_draining() {
+                        change.opened.into_iter().for_each(|bound| listen(&local, bound));
+                    }
+                }
                 Command::Drain { deadline } => local.begin_drain(deadline),
                 Command::Stop => local.begin_stop(),
             }
         }
+        // A sibling rings, too, when it has freed what somebody here waits for.
+        local.lines.wake();
         if Op::event(&local.ring, &doorbell).await.is_err() {
             return;
         }
     }
 }
 
-fn run(local: &Rc<Local>) -> io::Result<()> {
+/// All that a worker does from then on, to its end.
+pub(super) fn run(local: &Rc<Local>) -> io::Result<()> {
     let served = serve(local);
     local.drop_keepalive();
     local.timers.clear();
     served.and_then(|()| local.ring.shutdown())
 }
 
-fn serve(local: &Local) -> io::Result<()> {
+fn serve(local: &Rc<Local>) -> io::Result<()> {
     let mut sweep_at = local.now() + SWEEP_EVERY;
     loop {
         let tasks_left = executor::run(STEPS_PER_TURN);
@@ -135,12 +174,16 @@ fn serve(local: &Local) -> io::Result<()> {
         let now = local.now();
         let sleep = || local.timers.sleep_max(now).min(SWEEP_EVERY).min(local.patience_left());
         local.ring.turn((!tasks_left).then(sleep))?;
-        local.set_now(Instant::now());
+        local.set_now(local.ring.now());
         local.timers.advance(local.now());
         count(local);
+        local.watch_memory();
         if local.now() >= sweep_at {
             sweep_at = local.now() + SWEEP_EVERY;
             local.sweep_keepalive();
+            local.shelve(SWEEP_EVERY);
+            local.empty_purse();
+            local.cut_off_leaving();
         }
         if local.is_overdue() {
             local.timers.fire_all();

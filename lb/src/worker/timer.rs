@@ -13,10 +13,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::model::BackendId;
+
 /// Length of a tick. Deadlines are met late by at most two of these, never early.
 const TICK: Duration = Duration::from_millis(16);
 /// Places of the wheel: one round is 8 s; what is due later goes round again.
 const PLACES: usize = 512;
+/// Most entries that an empty place keeps room for.
+const PLACE_KEPT_MAX: usize = 64;
 const NEVER: u64 = u64::MAX;
 /// Places in one word of [`Wheel::occupied`].
 const WORD: usize = u64::BITS as usize;
@@ -27,7 +31,22 @@ struct Entry {
     queued: u64,
     waker: Option<Waker>,
     fired: bool,
-    idle: bool,
+    /// It has fired for good.
+    cut: bool,
+    idle: Idle,
+    /// Whom it waits with; 0: nobody.
+    backend: BackendId,
+}
+
+/// What may end a wait before its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// Nothing.
+    No,
+    /// A drain.
+    UntilDrain,
+    /// A drain, and a shortage of memory: a connection that waits for what may come.
+    Waiting,
 }
 
 struct Wheel {
@@ -57,7 +76,15 @@ impl Timers {
 
     /// A deadline that is not set.
     pub fn deadline(&self) -> Deadline {
-        let entry = Entry { due: NEVER, queued: NEVER, waker: None, fired: false, idle: false };
+        let entry = Entry {
+            due: NEVER,
+            queued: NEVER,
+            waker: None,
+            fired: false,
+            cut: false,
+            idle: Idle::No,
+            backend: BackendId(0),
+        };
         Deadline { timers: self.clone(), key: self.0.borrow_mut().entries.insert(entry) }
     }
 
@@ -78,7 +105,25 @@ impl Timers {
 
     /// Fires every deadline that is marked idle: a drain begins.
     pub fn fire_idle(&self) {
-        self.fire_where(|entry| entry.idle);
+        self.fire_where(|entry| entry.idle != Idle::No);
+    }
+
+    /// Fires those of connections that wait for what may come.
+    pub fn fire_waiting(&self) {
+        self.fire_where(|entry| entry.idle == Idle::Waiting);
+    }
+
+    /// Fires those of listening sockets.
+    pub fn fire_listening(&self) {
+        self.fire_where(|entry| entry.idle == Idle::UntilDrain);
+    }
+
+    /// Fires for good, however they are set, those of whoever waits with one of these backends.
+    pub fn cut_off(&self, is_one: impl Fn(BackendId) -> bool) {
+        for (_, entry) in &mut self.0.borrow_mut().entries {
+            entry.cut |= entry.backend != BackendId(0) && is_one(entry.backend);
+        }
+        self.fire_where(|entry| entry.cut);
     }
 
     /// Fires every deadline: patience has ended.
@@ -146,7 +191,8 @@ impl Wheel {
                 continue;
             }
             self.occupied[place / WORD] &= !(1 << (place % WORD));
-            for key in std::mem::take(&mut self.places[place]) {
+            let mut keys = std::mem::take(&mut self.places[place]);
+            for key in keys.drain(..) {
                 let Some(entry) = self.entries.get_mut(key) else { continue };
                 if entry.queued > self.now {
                     // Either a later round of this place, or a stale place of a moved deadline.
@@ -166,6 +212,10 @@ impl Wheel {
                 } else {
                     self.queue(key, due);
                 }
+            }
+            // Its memory serves the next round, where it is little.
+            if self.places[place].capacity() == 0 && keys.capacity() <= PLACE_KEPT_MAX {
+                self.places[place] = keys;
             }
         }
     }
@@ -201,9 +251,31 @@ impl Deadline {
         }
     }
 
-    /// Marks the time until it is set again as idle: a drain may end it.
-    pub fn set_idle(&self, idle: bool) {
+    /// Not set any more, and as if it had never fired.
+    pub fn forget(&self) {
+        let entry = &mut self.timers.0.borrow_mut().entries[self.key];
+        (entry.due, entry.fired) = (NEVER, false);
+    }
+
+    /// Says what may end the wait, until it is said anew.
+    pub fn set_idle(&self, idle: Idle) {
         self.timers.0.borrow_mut().entries[self.key].idle = idle;
+    }
+
+    /// Says whom it waits with from now on; `BackendId(0)`: nobody.
+    pub fn set_backend(&self, backend: BackendId) {
+        self.timers.0.borrow_mut().entries[self.key].backend = backend;
+    }
+
+    /// Whether it fired for good.
+    pub fn is_cut(&self) -> bool {
+        self.timers.0.borrow().entries[self.key].cut
+    }
+
+    /// Whether its time has come, whoever fired it.
+    pub fn is_due(&self) -> bool {
+        let wheel = self.timers.0.borrow();
+        wheel.entries[self.key].due <= wheel.now
     }
 
     /// Whether it has fired.
@@ -213,14 +285,15 @@ impl Deadline {
     }
 
     /// `future`, or [`Expired`] when the deadline passes first; the future is then dropped, which cancels it.
-    pub async fn guard<F: Future + Unpin>(&self, future: F) -> Result<F::Output, Expired> {
-        Guard { deadline: self, future }.await
+    pub fn guard<F: Future + Unpin>(&self, future: F) -> impl Future<Output = Result<F::Output, Expired>> {
+        // No `async fn`, which would have room for `future` twice.
+        Guard { deadline: self, future }
     }
 
     fn poll_expired(&self, context: &mut Context<'_>) -> bool {
         let mut wheel = self.timers.0.borrow_mut();
         let entry = &mut wheel.entries[self.key];
-        if entry.fired {
+        if entry.fired || entry.cut {
             return true;
         }
         if !entry.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
@@ -323,8 +396,11 @@ mod tests {
     #[test]
     fn a_drain_fires_only_the_idle() {
         let timers = Timers::new(Instant::now());
-        let (busy, idle) = (timers.deadline(), timers.deadline());
-        idle.set_idle(true);
+        let (busy, idle, waiting) = (timers.deadline(), timers.deadline(), timers.deadline());
+        idle.set_idle(Idle::UntilDrain);
+        waiting.set_idle(Idle::Waiting);
+        timers.fire_waiting();
+        assert!(waiting.has_fired() && !idle.has_fired() && !busy.has_fired());
         timers.fire_idle();
         assert!(idle.has_fired() && !busy.has_fired());
         timers.fire_all();

@@ -90,8 +90,12 @@ mod tests {
     replays! {
         admin: 3000,
         body: 10_000,
+        client_hello: 10_000,
         config: 1000,
+        dns: 5000,
         packet: 3000,
+        probe: 2000,
+        proxy: 10_000,
         request: 5000,
         response: 5000,
         stream: 5000,

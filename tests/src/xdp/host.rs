@@ -25,6 +25,7 @@ use lb_abi::{
     source::{NODES, SourceKey, SourceTree},
     spread::Spread,
     steer::{STEER_COOKIES, SteerKey},
+    tag::FlowTag,
     trace::Trace,
     vip::{VipEntry, VipKey},
 };
@@ -47,9 +48,7 @@ use crate::xdp::{
     guard::Guard,
     nat::{Book, HostCell},
     row::{Left, Moved, Program, Result, Row},
-    world::{
-        BACKENDS, COOKIE, FLOWS_LEN, LB0, LB0_MAC, LB1, LB1_MAC, MTU, OWN, World, address, form, sockets,
-    },
+    world::{BACKENDS, COOKIE, LB0, LB0_MAC, LB1, LB1_MAC, MTU, OWN, World, address, form, sockets},
 };
 
 /// Runs a row.
@@ -338,15 +337,15 @@ impl Env for Mock<'_> {
         self.world.sources.iter().find(|(other, _)| other == key).map(|(_, table)| *table)
     }
 
-    fn flow(&self, key: &FlowKey) -> Option<impl FlowCell> {
+    fn flow(&self, key: &FlowKey, _: FlowTag) -> Option<impl FlowCell> {
         let flows = self.flows.borrow();
         flows.iter().find(|(other, _)| other == key).map(|(_, cell)| Record(cell.clone()))
     }
 
-    fn record(&self, key: &FlowKey, record: FlowRecord) -> Option<()> {
+    fn record(&self, key: &FlowKey, _: FlowTag, record: FlowRecord) -> Option<()> {
         let mut flows = self.flows.borrow_mut();
         let is_there = flows.iter().any(|(other, _)| other == key);
-        if is_there || flows.len() >= FLOWS_LEN {
+        if is_there || self.world.crowded.as_ref() == Some(key) {
             return None;
         }
         flows.push((*key, Rc::new(Cell::new(record.to_word()))));

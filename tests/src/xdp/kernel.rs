@@ -10,6 +10,7 @@ use aya::{
     maps::{Array, CpuMap, HashMap, MapData, MapError, PerCpuArray, ProgramArray, RingBuf},
     programs::{Xdp, XdpMode},
 };
+use lb::steering::maps::Flows;
 use lb_abi::{
     activity,
     bounds::SPREAD_QUEUE,
@@ -25,6 +26,7 @@ use lb_abi::{
     quic::QuicEvent,
     reason::{self, Fate, Reason},
     spread::port_bit,
+    tag::FlowTag,
     trace::{Trace, Why},
     vip::FORWARD_NAT,
 };
@@ -37,7 +39,7 @@ use crate::xdp::{
     guard::Guard,
     namespace,
     row::{self, Left, Moved, NatLeft, Program, Row},
-    world::{FLOWS_LEN, LB0, LB1, LB1_MAC, NAT_FLOWS_LEN, NOBODY, TABLE_LEN, VIP, WINDOW, sockets},
+    world::{LB0, LB1, LB1_MAC, NAT_FLOWS_LEN, NOBODY, TABLE_LEN, VIP, WINDOW, sockets},
 };
 
 /// Metadata in front of every frame: the kernel's headroom is zero there, and it is as much as 6.1 takes. It moves
@@ -80,6 +82,9 @@ pub struct Bench {
     /// What stands in its maps.
     directory: Directory,
     guard: Guard,
+    flows: Flows,
+    /// What leaves no room in it for a flow.
+    crowd: Vec<FlowTag>,
     sockets: Vec<Socket>,
 }
 
@@ -108,7 +113,6 @@ impl Bench {
         let cores = aya::util::nr_cpus().map_err(|(call, error)| anyhow::anyhow!("{call}: {error}"))? as u32;
         let mut ebpf = EbpfLoader::new()
             .map_max_entries(names::MAP_SLOTS, TABLE_LEN)
-            .map_max_entries(names::MAP_FLOWS, FLOWS_LEN as u32)
             .map_max_entries(names::MAP_NAT_FLOWS, NAT_FLOWS_LEN as u32)
             .map_max_entries(names::MAP_SPREAD_CPUS, cores)
             .load_file(object())
@@ -126,7 +130,10 @@ impl Bench {
         std::fs::write("/proc/sys/net/ipv4/tcp_syncookies", "2").context("enabling SYN cookies")?;
         let sockets = sockets().into_iter().map(|at| listen(at).with_context(|| at.to_string()));
         let sockets = sockets.collect::<Result<_>>()?;
-        let mut this = Self { ebpf, directory: Directory::default(), guard: Guard::default(), sockets };
+        let mut take = |name| ebpf.take_map(name).context(name);
+        let flows = Flows::map(take(names::MAP_FLOWS)?, take(names::MAP_FLOW_KEYS)?)?;
+        let (directory, guard) = (Directory::default(), Guard::default());
+        let mut this = Self { ebpf, directory, guard, flows, crowd: Vec::new(), sockets };
         let numbered = InterfaceEntry { index: LB0, number: LB0_NUMBER };
         this.array::<InterfaceEntry>(names::MAP_INTERFACES)?.set(interface::place(LB0), numbered, 0)?;
         Ok(this)
@@ -166,7 +173,7 @@ impl Bench {
         let before = self.counters()?;
         let (verdict, frame) = self.test_run(row.program, &row.frame)?;
         let after = self.counters()?;
-        let records = self.records(row.world.now)?;
+        let records = self.records(row.world.now);
         let events = NatEvent::ALL.iter().zip(before.nat.iter().zip(&after.nat));
         let nat = NatLeft {
             opening: self.entries(names::MAP_NAT_OPENING)?,
@@ -218,7 +225,7 @@ impl Bench {
         self.touched()?;
         let before = (
             self.counters()?,
-            self.records(row.world.now)?,
+            self.records(row.world.now),
             self.hops()?,
             self.allowances_left()?,
             self.syns()?,
@@ -233,7 +240,7 @@ impl Bench {
         ensure!(result.return_value == 2, "lb_why returned {}", result.return_value);
         let after = (
             self.counters()?,
-            self.records(row.world.now)?,
+            self.records(row.world.now),
             self.hops()?,
             self.allowances_left()?,
             self.syns()?,
@@ -323,16 +330,14 @@ impl Bench {
         Ok((verdict, out))
     }
 
-    fn records(&mut self, now: u32) -> Result<Vec<Left>> {
-        let flows = self.hash::<FlowKey, FlowRecord>(names::MAP_FLOWS)?;
+    fn records(&self, now: u32) -> Vec<Left> {
         let mut left = Vec::new();
-        for entry in flows.iter() {
-            let (key, FlowRecord { backend, epoch, state, seen }) = entry?;
+        self.flows.for_each(&mut |key, FlowRecord { backend, epoch, state, seen }| {
             // Ticks wrap: on a machine that booted just now, long ago is a large number.
             let fresh = seen.wrapping_sub(now) < u32::MAX / 2;
-            left.push(Left { key, backend, epoch, state, fresh });
-        }
-        Ok(left)
+            left.push(Left { key: *key, backend: *backend, epoch: *epoch, state: *state, fresh });
+        });
+        left
     }
 
     fn entries(&mut self, name: &str) -> Result<Vec<(FlowKey, NatEntry)>> {

@@ -29,6 +29,7 @@ use lb_abi::{
     spread::Spread,
     steer::{MODE_HASH, SteerEntry, SteerKey},
     subject,
+    tag::TagKeys,
     vip::{ECHO, FLOWS_NONE, FORWARD_NAT, FRAGMENTS, NAT_SOURCE, RANGE, VipEntry, VipKey},
 };
 
@@ -58,8 +59,6 @@ pub const IDLE: u32 = 1000;
 pub const OVER: u32 = IDLE + GRACE_TICKS + 100;
 /// Slots of every table.
 pub const TABLE_LEN: u32 = 7;
-/// Entries of map `FLOWS`, on both sides: one more is refused.
-pub const FLOWS_LEN: usize = 1;
 /// Entries of map `NAT_FLOWS`, on both sides: two flows.
 pub const NAT_FLOWS_LEN: usize = 4;
 /// Cores that ports are dealt out to; rows run on the first.
@@ -76,6 +75,8 @@ pub const SOCKETS: [&str; 4] = ["10.0.0.1:8080", "0.0.0.0:8081", "[fd00::1]:8080
 pub const HASH_KEY: [u64; 2] = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210];
 
 /// Key of the deny and allow lists.
+pub const TAG_KEYS: TagKeys = [[0x0123_4567_89ab_cdef, 0x7654_3210_fedc_ba98], [0x1f2e_3d4c_5b6a_7988, 3]];
+/// Keys of the lists.
 pub const GUARD_KEY: [u64; 2] = [0x0f1e_2d3c_4b5a_6978, 0x8796_a5b4_c3d2_e1f0];
 
 /// A backend of the rows: its id is its place in [`BACKENDS`] plus one.
@@ -200,6 +201,8 @@ pub struct World {
     pub allowances: Vec<([u8; 16], Allowance)>,
     /// `FLOWS`.
     pub flows: Vec<(FlowKey, FlowRecord)>,
+    /// A flow that finds no room there.
+    pub crowded: Option<FlowKey>,
     /// `REFUSED_AT`.
     pub refused_at: u32,
     /// What stands in `INSERTS` for the present tick.
@@ -249,6 +252,7 @@ impl World {
             lengths: [1, 0, 1, 0],
             outer_v6: address(OUTER_V6),
             guard_key: GUARD_KEY,
+            tag_keys: TAG_KEYS,
             activity: activity::word(WINDOW, 0),
             ..Meta::default()
         };
@@ -359,6 +363,11 @@ impl World {
     pub fn moving(self, owner: u16, previous: u16, phase: Phase, ago: u32) -> Self {
         let changed_at = self.now.wrapping_sub(ago);
         self.slots(Slot::new(owner, previous, phase, 5, changed_at))
+    }
+
+    /// All places that a flow's record may have are others'.
+    pub fn crowded(self, key: FlowKey) -> Self {
+        Self { crowded: Some(key), ..self }
     }
 
     /// A record last seen `ago` ticks ago.

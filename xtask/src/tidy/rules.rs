@@ -11,6 +11,7 @@ pub(crate) const AREAS: &[(&str, &[&str])] = &[
     ("keepalive", LOW),
     ("l7", LOW),
     ("limits", LOW),
+    ("names", LOW),
     ("log", LOW),
     ("relay", LOW),
     ("tls", LOW),
@@ -35,6 +36,7 @@ pub(crate) const AREAS: &[(&str, &[&str])] = &[
             "tls",
         ],
     ),
+    ("generations", &["config", "model"]),
     ("control", HIGH),
     ("admin", HIGH),
     ("upgrade", HIGH),
@@ -49,6 +51,7 @@ const HIGH: &[&str] = &[
     "balance",
     "config",
     "control",
+    "generations",
     "health",
     "keepalive",
     "l7",
@@ -56,6 +59,7 @@ const HIGH: &[&str] = &[
     "log",
     "metrics",
     "model",
+    "names",
     "relay",
     "steering",
     "sys",
@@ -76,6 +80,7 @@ pub(crate) const DOORS: &[(&str, &[&str])] = &[
     ("clap", &["lb/src/cli/"]),
     ("glommio", &["lb/src/control/", "lb/src/admin/", "lb/src/upgrade/"]),
     ("h2", &["lb/src/l7/http2/"]),
+    ("hickory_proto", &["lb/src/names/"]),
     // admin: the client of our own socket reads response heads.
     ("httparse", &["lb/src/admin/", "lb/src/l7/"]),
     ("io_uring", &["lb/src/ring/"]),
@@ -105,15 +110,28 @@ pub(crate) const UNSAFE: &[&str] = &[
     "ebpf/src/bench.rs",
     "ebpf/src/watch.rs",
     "ebpf/abi/src/pod.rs",
+    "tests/alloc/counting.rs",
     "tests/src/xdp/namespace.rs",
     "tests/src/xdp/tap.rs",
 ];
 
 /// What a rule of [`ABSENT`] holds for.
-pub(crate) const PURE: &[&str] =
-    &["balance", "config", "health", "keepalive", "l7", "limits", "log", "metrics", "model", "relay"];
+pub(crate) const PURE: &[&str] = &[
+    "balance",
+    "config",
+    "health",
+    "keepalive",
+    "l7",
+    "limits",
+    "log",
+    "metrics",
+    "model",
+    "names",
+    "relay",
+];
 /// The part of [`PURE`] that holds no file descriptor either; `config` reads files.
-pub(crate) const SANS_IO: &[&str] = &["balance", "health", "keepalive", "l7", "limits", "log", "relay"];
+pub(crate) const SANS_IO: &[&str] =
+    &["balance", "health", "keepalive", "l7", "limits", "log", "names", "relay"];
 
 /// Parts of paths that these areas never name outside of tests, and what to do instead.
 pub(crate) const ABSENT: &[(&[&str], &[&str], &str)] = &[

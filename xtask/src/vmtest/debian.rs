@@ -22,7 +22,7 @@ pub(crate) struct Series {
 }
 
 /// Modules that the tests need, in the order in which they can be loaded. What a kernel has built in is no file.
-const MODULES: [&str; 6] = ["veth", "sch_ingress", "cls_bpf", "llc", "stp", "bridge"];
+const MODULES: [&str; 9] = ["veth", "sch_ingress", "cls_bpf", "llc", "stp", "bridge", "garp", "mrp", "8021q"];
 
 /// An unpacked kernel.
 #[derive(Debug)]

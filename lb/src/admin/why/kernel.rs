@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
-use super::{Asked, step};
+use super::{Asked, request::ups, step};
 use crate::{
     admin::view::View,
     config::{ListenerSnapshot, Protocol, Steer},
@@ -30,7 +30,7 @@ pub(super) fn steps(view: &View, asked: &Asked<'_>) -> Vec<Value> {
             return vec![step("kernel", text, json!({ "local": true }))];
         }
     };
-    let listener = ranged.or_else(|| if is_tcp { bound(view, destination) } else { None });
+    let listener = ranged.or_else(|| bound(view, destination, is_tcp));
     let Some(listener) = listener else {
         let port = destination.port();
         let text = format!(
@@ -56,13 +56,15 @@ fn ranged(view: &View, destination: SocketAddr) -> Option<&ListenerSnapshot> {
     view.snapshot.listeners.iter().find(|listener| listener.name == *name)
 }
 
-/// The listener whose socket gets a connection: one bound to the address goes before one bound to all.
-fn bound(view: &View, destination: SocketAddr) -> Option<&ListenerSnapshot> {
+/// The listener whose socket gets a connection or a datagram: one bound to the address goes before one bound to all.
+fn bound(view: &View, destination: SocketAddr, is_tcp: bool) -> Option<&ListenerSnapshot> {
     let any = match destination {
         SocketAddr::V4(_) => SocketAddr::from(([0; 4], destination.port())),
         SocketAddr::V6(_) => SocketAddr::from(([0u16; 8], destination.port())),
     };
-    let bound = |to: SocketAddr| view.snapshot.listeners.iter().find(|listener| listener.bind.contains(&to));
+    let of_transport = |listener: &&ListenerSnapshot| (listener.protocol != Protocol::Udp) == is_tcp;
+    let listeners = || view.snapshot.listeners.iter().filter(of_transport);
+    let bound = |to: SocketAddr| listeners().find(|listener| listener.bind.contains(&to));
     bound(destination).or_else(|| bound(any))
 }
 
@@ -70,6 +72,7 @@ fn text_of(view: &View, asked: &Asked<'_>, listener: &ListenerSnapshot) -> Strin
     let protocol = match listener.protocol {
         Protocol::Http => "http",
         Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
     };
     let report = asked
         .packets
@@ -84,10 +87,8 @@ fn text_of(view: &View, asked: &Asked<'_>, listener: &ListenerSnapshot) -> Strin
             format!("lb_steer chooses the worker by {by} ({})", report.why)
         }
     };
-    let pool = listener.pool.and_then(|id| view.snapshot.pools.get(id.index())).map(|pool| {
-        let up = pool.backends.iter().filter(|backend| view.health.is_up(backend.id)).count();
-        format!("pool {}, {up} of {} backends up", pool.name, pool.backends.len())
-    });
+    let pool = listener.pool.and_then(|id| view.snapshot.pools.get(id.index()));
+    let pool = pool.map(|pool| ups(view, pool));
     let target = match (listener.routes.len(), pool) {
         (0, Some(pool)) => pool,
         (0, None) => "no pool".to_owned(),

@@ -6,6 +6,7 @@
 
 mod kernel;
 pub mod request;
+mod sni;
 mod steps;
 
 use std::net::IpAddr;
@@ -18,10 +19,10 @@ use serde_json::{Value, json};
 
 use self::steps::Teller;
 use super::{
-    packets::{Packets, Reading},
+    packets::{Packets, Reading, Refusal},
     view::View,
 };
-use crate::model::Question;
+use crate::model::{Question, RequestQuestion};
 
 /// What an answer is made of.
 #[derive(Clone, Copy, Debug)]
@@ -78,6 +79,14 @@ pub fn render(view: &View, asked: Asked<'_>) -> Value {
         "text": text,
         "steps": steps,
     })
+}
+
+/// What becomes of a request, or of a TLS client that is passed on.
+///
+/// # Errors
+/// No listener is meant, or more than one can be.
+pub fn route(view: &View, question: &RequestQuestion) -> Result<Value, Refusal> {
+    if question.is_tls { sni::render(view, question) } else { request::render(view, question) }
 }
 
 /// One step: its name, in words, and whatever belongs to it for programs.

@@ -3,6 +3,8 @@
 //! The head is written as a client would write it and read by the code that serves clients; routes are asked as compiled
 //! from the snapshot that runs. Nothing is counted or sent.
 
+use std::time::Instant;
+
 use serde_json::{Value, json};
 
 use super::step;
@@ -10,60 +12,88 @@ use crate::{
     admin::{
         packets::Refusal,
         routes::{action, conditions},
+        standing::Standing,
         view::View,
     },
-    config::{HostMatch, ListenerSnapshot, PathMatch, Protocol, RouteAction, RouteSnapshot},
+    config::{HostMatch, ListenerSnapshot, PathMatch, PoolSnapshot, Protocol, RouteAction, RouteSnapshot},
     l7::{
         answer::Answer,
         edit::RequestEdits,
         http1::{Forwarding, HeadLimits, Parsed, RequestHead},
-        route::{self, Asked},
+        route::{self, Asked, Routes},
     },
-    model::RequestQuestion,
+    model::{RequestQuestion, reason::CloseReason},
+    worker::{Lead, lead},
 };
+
+/// Backends of which it is said why nobody goes there.
+const REASONS_MAX: usize = 3;
 
 /// As for a packet: `outcome` is forwarded, redirected, answered or refused.
 ///
 /// # Errors
 /// No listener is meant, or more than one can be.
 pub fn render(view: &View, question: &RequestQuestion) -> Result<Value, Refusal> {
-    let listener = find_listener(view, question)?;
+    let listener = find_listener(view, question, Protocol::Http)?;
     let mut steps = Vec::new();
-    let (outcome, reason, text) = tell(view, listener, question, &mut steps);
-    Ok(json!({
+    let outcome = tell(view, listener, question, &mut steps);
+    Ok(answer(question, outcome, steps))
+}
+
+/// Outcome, reason and text, and the steps that led there.
+pub(super) fn answer(
+    question: &RequestQuestion,
+    (outcome, reason, text): (&'static str, Option<&'static str>, String),
+    steps: Vec<Value>,
+) -> Value {
+    json!({
         "question": question.to_string(),
         "outcome": outcome,
         "reason": reason,
         "text": text,
         "steps": steps,
-    }))
+    })
 }
 
-fn find_listener<'v>(view: &'v View, question: &RequestQuestion) -> Result<&'v ListenerSnapshot, Refusal> {
+/// The listener of this protocol that is meant; of relays only those that have routes.
+///
+/// # Errors
+/// There is none, or there are several.
+pub(super) fn find_listener<'v>(
+    view: &'v View,
+    question: &RequestQuestion,
+    protocol: Protocol,
+) -> Result<&'v ListenerSnapshot, Refusal> {
     let refuse = |message: String| Err(Refusal::Question(message));
-    let http: Vec<_> =
-        view.snapshot.listeners.iter().filter(|listener| listener.protocol == Protocol::Http).collect();
+    let (kind, usual) = if protocol == Protocol::Http { ("http", 80) } else { ("tcp", 443) };
+    let is_meant = |listener: &&ListenerSnapshot| {
+        listener.protocol == protocol && (protocol == Protocol::Http || !listener.routes.is_empty())
+    };
+    let all: Vec<_> = view.snapshot.listeners.iter().filter(is_meant).collect();
     let names =
         |of: &[&ListenerSnapshot]| of.iter().map(|listener| &*listener.name).collect::<Vec<_>>().join(", ");
     if let Some(name) = &question.listener {
-        return match http.iter().find(|listener| *listener.name == **name) {
+        return match all.iter().find(|listener| *listener.name == **name) {
             Some(listener) => Ok(listener),
-            None => refuse(format!("there is no http listener {name:?}; there are {}", names(&http))),
+            None => refuse(format!("there is no {kind} listener {name:?}; there are {}", names(&all))),
         };
     }
-    let port = question.port.unwrap_or(80);
+    let port = question.port.unwrap_or(usual);
     let has_port = |listener: &&&ListenerSnapshot| {
         let config = view.config.listeners.get(&listener.name);
         let mut ranges = config.into_iter().flat_map(|config| &config.ranges);
         listener.bind.iter().any(|bind| bind.port() == port)
             || ranges.any(|range| (range.first..=range.last).contains(&port))
     };
-    let at_port: Vec<_> = http.iter().filter(has_port).copied().collect();
-    match (&at_port[..], &http[..]) {
+    let at_port: Vec<_> = all.iter().filter(has_port).copied().collect();
+    match (&at_port[..], &all[..]) {
         ([listener], _) => Ok(listener),
         ([], [listener]) if question.port.is_none() => Ok(listener),
-        ([], []) => refuse("there is no http listener".to_owned()),
-        ([], _) => refuse(format!("no http listener has port {port}; say listener= one of {}", names(&http))),
+        ([], []) if protocol == Protocol::Http => refuse("there is no http listener".to_owned()),
+        ([], []) => refuse("there is no tcp listener with routes".to_owned()),
+        ([], _) => {
+            refuse(format!("no {kind} listener has port {port}; say listener= one of {}", names(&all)))
+        }
         (several, _) => refuse(format!("port {port} is of {}: say listener= one of them", names(several))),
     }
 }
@@ -81,7 +111,7 @@ fn tell(
     let parsed = head.parse(&buf, &HeadLimits::new(limits.head_bytes, limits.head_fields));
     let reason = match parsed {
         Ok(Parsed::Complete) => None,
-        Ok(Parsed::Partial) => Some(crate::model::reason::CloseReason::HeaderSyntax),
+        Ok(Parsed::Partial) => Some(CloseReason::HeaderSyntax),
         Err(reason) => Some(reason),
     };
     if let Some(reason) = reason {
@@ -104,10 +134,18 @@ fn tell(
     let mut matching = route::all(&view.snapshot, listener.id, &asked);
     let Some(taker) = matching.next() else {
         let Some(pool) = listener.pool.and_then(|id| view.snapshot.pools.get(id.index())) else {
+            let routes = Routes::build(&view.snapshot, listener.id);
+            let allow: Vec<&str> = routes.allowed(&asked).collect();
+            if !allow.is_empty() {
+                let text =
+                    format!("no route has this method: answered with 405, Allow: {}", allow.join(", "));
+                return ("refused", Some(CloseReason::MethodNotAllowed.name()), text);
+            }
             return ("refused", Some("no-route"), "no route takes it: answered with 404".to_owned());
         };
         let text = format!("no route takes it: pool {} of the listener", pool.name);
         steps.push(step("pool", ups(view, pool), json!({ "pool": pool.name })));
+        steps.extend(led(view, pool, question, (&head, &buf), trusted.is_some()));
         return ("forwarded", None, text);
     };
     let why = rule(taker);
@@ -159,6 +197,7 @@ fn act(
         && let Some(pool) = view.snapshot.pools.get(pool.index())
     {
         steps.push(step("pool", ups(view, pool), json!({ "pool": pool.name })));
+        steps.extend(led(view, pool, question, (head, buf), is_trusted));
     }
     if let Some(path) = RequestEdits::new(taker).and_then(|edits| edits.path) {
         let mut out = Vec::new();
@@ -193,9 +232,46 @@ fn written(question: &RequestQuestion) -> Vec<u8> {
     text.into_bytes()
 }
 
-fn ups(view: &View, pool: &crate::config::PoolSnapshot) -> String {
+pub(super) fn ups(view: &View, pool: &crate::config::PoolSnapshot) -> String {
     let up = pool.backends.iter().filter(|backend| view.health.is_up(backend.id)).count();
-    format!("pool {}, {up} of {} backends up", pool.name, pool.backends.len())
+    let mut text = format!("pool {}, {up} of {} backends up", pool.name, pool.backends.len());
+    if view.is_panic(&pool.name) {
+        text += " (panic: all are used, whatever they are)";
+    }
+    for backend in pool.backends.iter().filter(|backend| !view.health.is_up(backend.id)).take(REASONS_MAX) {
+        let standing = Standing::of(view, &pool.name, backend);
+        text.extend(["; ", &*backend.name, " is ", standing.state()]);
+        if let Some(reason) = standing.reason() {
+            text.extend([" (", reason, ")"]);
+        }
+    }
+    let unresolved =
+        view.names.iter().filter(|name| name.backends.is_empty() && name.pools.contains(&pool.name));
+    for name in unresolved.take(REASONS_MAX) {
+        text.extend(["; ", &*name.name, " stands for none (", name.condition.name(), ")"]);
+    }
+    text
+}
+
+/// Which backend of its pool takes it, where that is for the request to say.
+fn led(
+    view: &View,
+    pool: &PoolSnapshot,
+    question: &RequestQuestion,
+    request: (&RequestHead, &[u8]),
+    is_trusted: bool,
+) -> Option<Value> {
+    let Lead { by, backend } =
+        lead(pool, &view.health, question.client, request, is_trusted, Instant::now())?;
+    let name = backend.and_then(|at| pool.backends.get(at)).map(|backend| &*backend.name);
+    let text = match name {
+        Some(name) => format!("{by} leads to {name}"),
+        None if question.client.is_none() && by == "address" => {
+            "by the client's address, which from= would say".to_owned()
+        }
+        None => format!("by {by}, and nobody is up"),
+    };
+    Some(step("backend", text, json!({ "by": by, "backend": name })))
 }
 
 /// By what it matches.
@@ -286,6 +362,11 @@ mod tests {
             listener = "web"
             path = "/{name}"
             respond = { status = 410 }
+            [route.upload]
+            listener = "web"
+            path = "/up/load"
+            method = ["PUT", "POST"]
+            pool = "p"
             [route.b-user]
             listener = "web"
             path = "/{name:[a-z]+}"
@@ -346,6 +427,11 @@ mod tests {
         // Without a word on who asks nobody is believed.
         let (outcome, text, _) = said("http://x/a/b header:X-Forwarded-Proto=http");
         assert_eq!((&*outcome, &*text), ("refused", "no route takes it: answered with 404"));
+        let (outcome, text, _) = said("http://x/up/load");
+        assert_eq!(
+            (&*outcome, &*text),
+            ("refused", "no route has this method: answered with 405, Allow: POST, PUT")
+        );
         let (outcome, _, steps) = said("http://x/ann");
         assert_eq!(outcome, "answered");
         assert!(steps[1].contains("b-user would take it too, but its name comes later"), "{steps:?}");
@@ -387,5 +473,42 @@ mod tests {
         let (_, text, steps) = said("OPTIONS http://x:81");
         assert_eq!(text, "no route takes it: pool p of the listener");
         assert_eq!(steps, ["path: routed as *, forwarded as *", "pool: pool p, 1 of 1 backends up"]);
+    }
+
+    #[test]
+    fn keys_and_cookies_name_the_backend() {
+        let text = r#"
+            version = 1
+            [listener.web]
+            bind = ["[::1]:80"]
+            protocol = "http"
+            pool = "p"
+            [pool.p]
+            balance = "maglev"
+            key = "header:X-User"
+            sticky = { cookie = "lb" }
+            backends = ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]
+        "#;
+        let config = parse("f", text).unwrap().config;
+        let snapshot = Snapshot::build(&config, Generation(1), &mut BackendIds::new()).unwrap();
+        let secret = snapshot.pools[0].sticky_secret.0;
+        let view = View { config: Arc::new(config), snapshot: Arc::new(snapshot), ..fixture::view() };
+        let last = |question: &str| {
+            let answer = render(&view, &question.parse().unwrap()).unwrap();
+            let steps = answer["steps"].as_array().unwrap();
+            steps.last().unwrap()["text"].as_str().unwrap().to_owned()
+        };
+        let ann = last("http://x/ header:X-User=ann");
+        assert!(ann.starts_with("header:x-user leads to 10.0.0."), "{ann}");
+        assert_eq!(last("http://x/a header:X-User=ann from=192.0.2.1"), ann);
+        assert_eq!(last("http://x/"), "by the client's address, which from= would say");
+        assert!(last("http://x/ from=192.0.2.1").starts_with("address leads to 10.0.0."));
+        let names = ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"];
+        let tokens = crate::balance::Sticky::new(secret, names.into_iter());
+        let cookie = format!("lb={}", String::from_utf8_lossy(tokens.token(1)));
+        let question = format!("http://x/ header:Cookie={cookie} header:X-User=ann");
+        assert_eq!(last(&question), "cookie lb leads to 10.0.0.2:80");
+        view.health.set(view.snapshot.pools[0].backends[1].id, false);
+        assert!(!last(&question).contains("10.0.0.2"));
     }
 }

@@ -55,7 +55,7 @@ impl Table {
             .enumerate()
             .map(|(slot, owner)| {
                 if someone_lives && down.contains(owner) {
-                    self.heir(slot as u64, down, owner)
+                    self.heir(slot as u64, |id| !down.contains(id)).unwrap_or(owner)
                 } else {
                     owner
                 }
@@ -63,21 +63,32 @@ impl Table {
             .collect()
     }
 
-    /// The first live backend in the order of `slot`.
-    fn heir(&self, slot: u64, down: &DownSet, owner: BackendId) -> BackendId {
+    /// Who takes what has this hash: the owner of its slot, or else the first in that slot's order of heirs that
+    /// `takes`, as in [`Table::overlay`]. `None` where nobody does.
+    pub fn owner_of(&self, hash: u64, takes: impl Fn(BackendId) -> bool) -> Option<BackendId> {
+        let slot = ((hash >> 32) * self.owners.len() as u64) >> 32;
+        let owner = BackendId(*self.owners.get(slot as usize)?);
+        if owner.0 != 0 && takes(owner) { Some(owner) } else { self.heir(slot, takes) }
+    }
+
+    /// The first backend that `takes` in the order of `slot`.
+    fn heir(&self, slot: u64, takes: impl Fn(BackendId) -> bool) -> Option<BackendId> {
+        if self.members.is_empty() {
+            return None;
+        }
         let len = self.owners.len() as u64;
         for attempt in 0..TRIES_MAX {
             let draw = sip13(self.key, [slot, attempt, HEIR]) % len;
             let candidate = BackendId(self.owners[draw as usize]);
-            if !down.contains(candidate) {
-                return candidate;
+            if takes(candidate) {
+                return Some(candidate);
             }
         }
         self.members
             .iter()
-            .filter(|member| !down.contains(member.id))
+            .filter(|member| takes(member.id))
             .max_by_key(|member| sip13(self.key, [slot, member.identity, HEIR]))
-            .map_or(owner, |member| member.id)
+            .map(|member| member.id)
     }
 }
 

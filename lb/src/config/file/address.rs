@@ -5,7 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use ipnet::IpNet;
 
 use super::reader::Fault;
-use crate::config::{BindRange, Gateway};
+use crate::{
+    config::{BackendPlace, BindRange, Gateway},
+    model::{BackendName, DomainName, UNIX_BYTES_MAX, UnixAddress},
+};
 
 /// An address that packets can be sent to or taken for: not unspecified, multicast, broadcast or IPv4-mapped.
 pub(super) fn unicast(ip: IpAddr) -> Result<IpAddr, Fault> {
@@ -131,8 +134,32 @@ pub(super) fn bind(text: &str) -> Result<SocketAddr, Fault> {
     Ok(address)
 }
 
+/// What stands for backends in a pool.
+#[derive(Debug, PartialEq)]
+pub(super) enum Written {
+    /// One of them.
+    Place(BackendPlace),
+    /// Any number.
+    Name(BackendName),
+}
+
 /// One of `pool.backends`: an address, and a port where there is one.
-pub(super) fn backend(text: &str) -> Result<(IpAddr, Option<u16>), Fault> {
+pub(super) fn backend(text: &str) -> Result<Written, Fault> {
+    if let Some(socket) = text.strip_prefix("unix:") {
+        return match UnixAddress::new(socket) {
+            Some(address) => Ok(Written::Place(BackendPlace::Unix(address))),
+            None => Err(Fault::new(format!(
+                "must be an absolute path or a name, such as \"unix:/run/app.sock\" or \"unix:@app\", of at most \
+                 {UNIX_BYTES_MAX} bytes"
+            ))),
+        };
+    }
+    if let Some(name) = text.strip_prefix("srv:") {
+        let rule = "must be the name of a service, such as \"srv:_http._tcp.api.internal\"; its answers say the ports";
+        return DomainName::new(name)
+            .map(|name| Written::Name(BackendName::Service(name)))
+            .ok_or_else(|| Fault::new(rule));
+    }
     if let Ok(address) = text.parse::<SocketAddr>() {
         if matches!(address, SocketAddr::V6(v6) if v6.scope_id() != 0) {
             return Err(Fault::new("addresses with a scope are not supported yet"));
@@ -140,20 +167,24 @@ pub(super) fn backend(text: &str) -> Result<(IpAddr, Option<u16>), Fault> {
         if address.port() == 0 {
             return Err(Fault::new("port 0 cannot be dialled; give one from 1 to 65535"));
         }
-        return Ok((unicast(address.ip())?, Some(address.port())));
+        return Ok(Written::Place(BackendPlace::Ip(unicast(address.ip())?, Some(address.port()))));
     }
     if let Ok(ip) = text.parse() {
-        return Ok((unicast(ip)?, None));
+        return Ok(Written::Place(BackendPlace::Ip(unicast(ip)?, None)));
     }
-    let host = text.rsplit_once(':').map_or(text, |(host, _)| host);
-    let last_label = host.rsplit('.').next().unwrap_or("");
-    let is_name = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'))
-        && last_label.bytes().any(|byte| byte.is_ascii_alphabetic());
-    Err(Fault::new(if is_name {
-        "host names are not supported yet; give an IP address"
-    } else {
-        "must be an IP address, with a port behind a listener, such as \"10.0.0.11:8080\" or \"[2001:db8::1]:80\""
-    }))
+    let (host, port) = text.rsplit_once(':').map_or((text, None), |(host, port)| (host, Some(port)));
+    let is_decimal = |port: &&str| port.bytes().all(|byte| byte.is_ascii_digit());
+    match (DomainName::new(host), port) {
+        (Some(_), None) => Err(Fault::new("a name needs a port").suggest(Some(format!("{text}:80")))),
+        (Some(name), Some(port)) => match Some(port).filter(is_decimal).and_then(|port| port.parse().ok()) {
+            Some(port @ 1..) => Ok(Written::Name(BackendName::Host(name, port))),
+            _ => Err(Fault::new("a name needs a port from 1 to 65535")),
+        },
+        (None, _) => Err(Fault::new(
+            "must be an address, with a port behind a listener, such as \"10.0.0.11:8080\" or \"[2001:db8::1]:80\", a \
+             name with port, \"srv:SERVICE\" or \"unix:PATH\"",
+        )),
+    }
 }
 
 /// One of `xdp.outer_source`.

@@ -11,9 +11,11 @@ use ipnet::IpNet;
 use lb_abi::bounds;
 
 use super::{
+    choosing::{self, Uses},
     drafts::Drafts,
+    health::HealthDraft,
     listener::ListenerDraft,
-    nat,
+    named, nat,
     pool::PoolDraft,
     quic,
     reader::{At, Fault, Findings, Show},
@@ -22,7 +24,7 @@ use super::{
     vip::VipDraft,
     vip_keys,
 };
-use crate::config::{Backend, Balance, BindRange, Forward, Protocol, Severity};
+use crate::config::{BackendPlace, Balance, BindRange, Forward, Protocol, Severity};
 
 /// Most routes, each counted once per host: a `RouteId` is a u16.
 const ROUTES_MAX: usize = u16::MAX as usize;
@@ -55,7 +57,13 @@ pub(super) fn check(drafts: &Drafts, findings: &Findings<'_>) {
     }
     route_conflicts::check(&drafts.routes, findings);
     quic::check(drafts, findings);
+    named::check(drafts, findings);
     checker.pool_uses(drafts);
+    if !drafts.has_programs {
+        let programs = drafts.pools.iter().filter_map(|pool| pool.health.as_ref()?.program());
+        let rule = "needs `programs_dir` in [health], the directory of such programs";
+        programs.for_each(|program| findings.error(program, Fault::new(rule)));
+    }
     checker.unused_pools(drafts);
     if let (false, Some(vip)) = (drafts.has_xdp, drafts.vips.first()) {
         let fault = Fault::new("a VIP needs [xdp] with the interfaces that its packets come in by");
@@ -104,28 +112,33 @@ impl<'d> Checker<'d, '_> {
                 && let Some(other) = vip
                     .ports
                     .iter()
-                    .find(|at| backend.value.port.is_some_and(|p| at.value.single() != Some(p)))
+                    .find(|at| backend.value.port().is_some_and(|p| at.value.single() != Some(p)))
             {
                 let message = format!(
                     "vip.{} forwards to its own port {} and cannot change it; leave the port out",
                     vip.name,
                     other.value.to_string().split('/').next().unwrap_or_default()
                 );
-                self.findings.error(backend, Fault::new(message).suggest(Some(backend.value.ip.to_string())));
+                self.findings
+                    .error(backend, Fault::new(message).suggest(backend.value.ip().map(|ip| ip.to_string())));
             }
-            if vip.addresses.iter().any(|at| at.value == IpNet::from(backend.value.ip)) {
+            if backend.value.ip().is_some_and(|ip| vip.addresses.iter().any(|at| at.value == IpNet::from(ip)))
+            {
                 self.findings.error(backend, Fault::new(format!("is an address of vip.{} itself", vip.name)));
             }
         }
     }
 
     fn vip_probes(&self, vip: &VipDraft, pool: &PoolDraft) {
-        let tcp = pool.health.as_ref().and_then(|health| health.tcp.as_ref());
-        let Some(auto) = tcp.filter(|at| at.value.is_none()) else { return };
-        if pool.backends.iter().any(|backend| backend.value.port.is_none()) {
+        let Some(kind) = pool.health.as_ref().and_then(HealthDraft::without_port) else { return };
+        if pool.backends.iter().any(|backend| backend.value.port().is_none()) {
             let port = vip.ports.iter().find_map(|at| Some(at.value.single()?.to_string()));
-            let fault = Fault::new("\"auto\" needs a port on every backend; give the port to probe");
-            self.findings.error(auto, fault.suggest(port));
+            // Where a port is a value of the kind's key, it is what was meant.
+            let (rule, port) = match kind.is_port {
+                true => ("\"auto\" needs a port on every backend; give the port to probe", port),
+                false => ("needs a port on every backend, or `port`, the port to probe", None),
+            };
+            self.findings.error(kind.at, Fault::new(rule).suggest(port));
         }
     }
 
@@ -133,8 +146,8 @@ impl<'d> Checker<'d, '_> {
     fn ranges(&self, drafts: &Drafts) {
         let listeners = || drafts.listeners.iter();
         let ranges: Vec<_> = listeners().flat_map(|l| l.ranges.iter().map(move |at| (&l.name, at))).collect();
-        let bound =
-            listeners().flat_map(|l| l.bind.iter().map(move |at| (format!("listener.{}", l.name), at)));
+        let streams = || listeners().filter(|listener| !listener.takes_datagrams());
+        let bound = streams().flat_map(|l| l.bind.iter().map(move |at| (format!("listener.{}", l.name), at)));
         let bound: Vec<_> =
             bound.chain(drafts.admin_http.iter().map(|at| ("admin.http".to_owned(), at))).collect();
         for (at, (_, range)) in ranges.iter().enumerate() {
@@ -160,7 +173,11 @@ impl<'d> Checker<'d, '_> {
         }
         let name = &listener.name;
         match listener.protocol.as_ref().map(|at| at.value) {
-            Some(Protocol::Tcp) => {
+            Some(Protocol::Udp) => {
+                let fault = Fault::new("missing: must be the name of a pool, where datagrams go");
+                self.header(Severity::Error, "listener", &format!("{name}.pool"), &listener.span, fault);
+            }
+            Some(Protocol::Tcp) if !routed.contains(&*listener.name) => {
                 let fault = Fault::new("missing: must be the name of a pool, where connections go");
                 self.header(Severity::Error, "listener", &format!("{name}.pool"), &listener.span, fault);
             }
@@ -185,16 +202,48 @@ impl<'d> Checker<'d, '_> {
             let Some(pool) = pool else { continue };
             connections.entry(&*pool.value).or_insert_with(|| format!("{table}.{name}"));
         }
+        let datagrams = drafts.listeners.iter().filter(|listener| listener.takes_datagrams());
+        let datagrams: BTreeMap<&str, &str> = datagrams
+            .filter_map(|listener| Some((&*listener.pool.as_ref()?.value, &*listener.name)))
+            .collect();
         for pool in &drafts.pools {
+            if let (Some(user), Some(version)) = (datagrams.get(&*pool.name), &pool.proxy_protocol) {
+                let fault = format!("listener.{user} uses this pool; datagrams are not headed by anything");
+                self.findings.error(version, Fault::new(fault));
+            }
             if let Some(vip) = vips.get(&*pool.name) {
                 self.vip_probes(vip, pool);
                 let user = format!("vip.{}", vip.name);
                 self.balance(pool, &user, Balance::Maglev, "behind VIPs only \"maglev\" is supported");
+                if let Some(version) = &pool.proxy_protocol {
+                    let fault =
+                        Fault::new(format!("{user} uses this pool; packets are not headed by anything"));
+                    self.findings.error(version, fault);
+                }
+            }
+            let vip = vips.get(&*pool.name).map(|vip| format!("vip.{}", vip.name));
+            let is_tcp = |listener: &&ListenerDraft| {
+                listener.protocol.as_ref().is_some_and(|at| at.value == Protocol::Tcp)
+                    && listener.pool.as_ref().is_some_and(|at| at.value == pool.name)
+            };
+            let tcp =
+                drafts.listeners.iter().find(is_tcp).map(|listener| format!("listener.{}", listener.name));
+            let uses = Uses {
+                balance: pool.balance.as_ref().map(|at| at.value),
+                backends: &pool.backends,
+                names: &pool.names,
+                vip: vip.as_deref(),
+                tcp: tcp.as_deref(),
+            };
+            choosing::check(&pool.choosing, &uses, self.findings);
+            if let (Some(panic), None, None) = (&pool.choosing.panic, &pool.health, &pool.choosing.outlier) {
+                let fault = "has no meaning without `health` or `outlier`: nobody is ever found bad";
+                self.findings.error(panic, Fault::new(fault));
             }
             if let Some(user) = connections.get(&*pool.name) {
-                let rule = "behind listeners only \"round-robin\" is supported yet";
-                self.balance(pool, user, Balance::RoundRobin, rule);
-                for backend in pool.backends.iter().filter(|at| at.value.port.is_none()) {
+                for backend in
+                    pool.backends.iter().filter(|at| matches!(at.value.place, BackendPlace::Ip(_, None)))
+                {
                     self.findings
                         .error(backend, Fault::new(format!("needs a port, as {user} uses this pool")));
                 }
@@ -209,18 +258,20 @@ impl<'d> Checker<'d, '_> {
     }
 
     fn bind_addresses(&self, drafts: &Drafts) {
-        let mut owners: HashMap<SocketAddr, String> = HashMap::new();
+        // A port of TCP and the same of UDP are two.
+        let mut owners: HashMap<(SocketAddr, bool), String> = HashMap::new();
         if let Some(http) = &drafts.admin_http {
-            owners.insert(http.value, "admin.http".to_owned());
+            owners.insert((http.value, false), "admin.http".to_owned());
         }
         for listener in &drafts.listeners {
             for bind in &listener.bind {
-                match owners.get(&bind.value) {
+                let key = (bind.value, listener.takes_datagrams());
+                match owners.get(&key) {
                     Some(owner) => {
                         self.findings
                             .error(bind, Fault::new(format!("{owner} is bound to this address already")));
                     }
-                    None => _ = owners.insert(bind.value, format!("listener.{}", listener.name)),
+                    None => _ = owners.insert(key, format!("listener.{}", listener.name)),
                 }
             }
         }
@@ -240,7 +291,7 @@ impl<'d> Checker<'d, '_> {
                 continue;
             };
             for backend in &pool.backends {
-                let Backend { ip, port, .. } = backend.value;
+                let BackendPlace::Ip(ip, port) = backend.value.place else { continue };
                 let is_own = |bind: &At<SocketAddr>| {
                     let own = bind.value.ip();
                     // Of the addresses behind a wildcard, only loopback is known to be ours.
@@ -267,11 +318,21 @@ impl<'d> Checker<'d, '_> {
                 let near = self.findings.near(&reference.value, self.listeners.keys().copied());
                 self.findings.error(reference, Fault::new("there is no listener of this name").suggest(near));
             }
-            Some(listener) if listener.protocol.as_ref().is_some_and(|at| at.value != Protocol::Http) => {
-                self.findings
-                    .error(reference, Fault::new("only listeners with protocol = \"http\" have routes"));
-            }
-            Some(_) => {}
+            Some(listener) => match (listener.protocol.as_ref().map(|at| at.value), &route.sni) {
+                (Some(Protocol::Tcp), None) => {
+                    let rule = "is a relay (protocol = \"tcp\"): its routes go by `sni`";
+                    self.findings.error(reference, Fault::new(rule));
+                }
+                (Some(Protocol::Udp), _) => {
+                    self.findings.error(reference, Fault::new("takes datagrams, and those have no routes"));
+                }
+                (Some(Protocol::Http), Some(sni)) => {
+                    let rule =
+                        "only routes of listeners with protocol = \"tcp\" have it; requests have `host`";
+                    self.findings.error(sni, Fault::new(rule));
+                }
+                _ => {}
+            },
         }
     }
 
@@ -303,7 +364,7 @@ impl<'d> Checker<'d, '_> {
         let pools = first(drafts.pools.first().map(|pool| &pool.span));
         let listeners = first(drafts.listeners.first().map(|listener| &listener.span));
         let routes = first(drafts.routes.first().map(|route| &route.span));
-        let backends = drafts.pools.iter().map(|pool| pool.backends.len()).sum();
+        let backends = drafts.pools.iter().map(|pool| pool.backends.len() + pool.names.len()).sum();
         // The ranges of a listener have a group of sockets for each family.
         let groups = |listener: &ListenerDraft| listener.bind.len() + 2.min(listener.ranges.len());
         let binds = drafts.listeners.iter().map(groups).sum();

@@ -1,6 +1,6 @@
 //! What was read of a file, table by table, before it is known whether it agrees.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf};
 
 use super::{listener::ListenerDraft, pool::PoolDraft, reader::At, route::RouteDraft, vip::VipDraft};
 
@@ -11,5 +11,7 @@ pub(super) struct Drafts {
     pub(super) routes: Vec<RouteDraft>,
     pub(super) pools: Vec<PoolDraft>,
     pub(super) admin_http: Option<At<SocketAddr>>,
+    pub(super) admin_socket: PathBuf,
     pub(super) has_xdp: bool,
+    pub(super) has_programs: bool,
 }

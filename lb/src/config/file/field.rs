@@ -59,6 +59,18 @@ pub(super) fn matched(text: &str) -> Result<Arc<str>, Fault> {
     Ok(lower.into())
 }
 
+/// A name to take a key from, lower-cased.
+pub(super) fn looked_up(text: &str) -> Result<Arc<str>, Fault> {
+    name(text)?;
+    Ok(text.to_ascii_lowercase().into())
+}
+
+/// A cookie's name, which is a token (RFC 6265, 4.1.1).
+pub(super) fn cookie(text: &str) -> Result<Arc<str>, Fault> {
+    name(text).map_err(|_| Fault::new("the name of a cookie has 1 to 128 letters, digits and hyphens"))?;
+    Ok(text.into())
+}
+
 /// A name to write or to leave out.
 pub(super) fn edited(text: &str) -> Result<Arc<str>, Fault> {
     name(text)?;

@@ -174,7 +174,7 @@ impl<'a> Findings<'a> {
         // Places are found only now: counting characters of a huge line is not free.
         let problems = found
             .into_iter()
-            .map(|(span, problem)| Problem { place: Some(self.source.place(span.start)), ..problem })
+            .map(|(span, problem)| Problem { place: self.source.place_to_tell(span.start), ..problem })
             .collect();
         let problems = Problems { problems, omitted };
         if is_refused { Err(problems) } else { Ok(problems) }

@@ -90,7 +90,7 @@ fn target(text: &str) -> Result<LogTarget, Fault> {
 }
 
 /// `1%`, `0.5%`; at least a millionth.
-fn sample(text: &str) -> Result<u32, Fault> {
+pub(super) fn sample(text: &str) -> Result<u32, Fault> {
     let rule = "must be a share from \"0.0001%\" to \"100%\", such as \"1%\"";
     let fault = || Fault::new(rule);
     let number = text.strip_suffix('%').ok_or_else(fault)?;

@@ -1,4 +1,4 @@
-//! What a person writes: the TOML of a config file, read into a [`Config`].
+//! What a person writes: the TOML of a config file, or the JSON that means the same, read into a [`Config`].
 //!
 //! Everything that is wrong is said at once. The document is parsed with recovery, each table is read by its
 //! schema into a draft with places, and the drafts are checked against each other; only a file without any
@@ -6,13 +6,20 @@
 
 mod address;
 mod check;
+mod choosing;
+mod dns;
 mod drafts;
 mod field;
 mod findings;
+mod health;
+mod json;
+mod json_schema;
 mod listener;
 mod log;
+mod named;
 mod nat;
 mod nat_source;
+mod outlier;
 mod pattern;
 mod pool;
 mod process;
@@ -21,7 +28,9 @@ mod quic_draft;
 mod reader;
 mod route;
 mod route_conflicts;
+mod route_policy;
 mod schema;
+mod shape;
 mod source;
 mod sources;
 mod suggest;
@@ -30,6 +39,7 @@ mod tests;
 mod units;
 mod vip;
 mod vip_keys;
+mod words;
 
 use std::{
     fs::File,
@@ -49,7 +59,11 @@ use self::{
     source::Source,
     vip::VipDraft,
 };
-pub(super) use self::{log::show_sample, units::show_duration};
+pub use self::{json::read_json, json_schema::json_schema};
+pub(super) use self::{
+    log::show_sample,
+    units::{show_duration, show_size},
+};
 use super::{
     Config, Digest,
     problem::{Problem, Problems, Severity},
@@ -68,7 +82,7 @@ pub struct Loaded {
     pub config: Config,
     /// What it probably should not say.
     pub warnings: Problems,
-    /// Of the file's bytes.
+    /// Of the file's bytes; of a document its compact JSON.
     pub digest: Digest,
     /// Where the file is, empty for a text without one; its references are opened beneath (RESOLVE_BENEATH:
     /// a link must not lead out).
@@ -80,6 +94,19 @@ pub struct Loaded {
 /// # Errors
 /// The file cannot be read, is larger than [`FILE_BYTES_MAX`], is not UTF-8, or [`parse`] refuses it.
 pub fn load(path: &Path) -> Result<Loaded, Problems> {
+    let loaded = parse(&path.display().to_string(), &read_text(path)?)?;
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    Ok(Loaded { directory, ..loaded })
+}
+
+/// Reads a config file.
+///
+/// # Errors
+/// It cannot be read, is larger than [`FILE_BYTES_MAX`] or not UTF-8.
+pub fn read_text(path: &Path) -> Result<String, Problems> {
     let whole_file = |message| Problems::from(Problem::of_file(path, message));
     let mut bytes = Vec::new();
     // One byte more than is allowed, so that a longer file is seen to be longer, and no endless one is read.
@@ -89,19 +116,20 @@ pub fn load(path: &Path) -> Result<Loaded, Problems> {
     if bytes.len() > FILE_BYTES_MAX {
         return Err(whole_file(too_large()));
     }
-    let text = String::from_utf8(bytes).map_err(|error| {
+    String::from_utf8(bytes).map_err(|error| {
         let offset = error.utf8_error().valid_up_to();
         let before = String::from_utf8_lossy(error.as_bytes().get(..offset).unwrap_or_default());
         let place = Some(Source::new("", &before).place(offset));
         let message = format!("is not UTF-8: the first bad byte is at offset {offset}");
         Problems::from(Problem { place, ..Problem::of_file(path, message) })
-    })?;
-    let loaded = parse(&path.display().to_string(), &text)?;
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => PathBuf::from("."),
-    };
-    Ok(Loaded { directory, ..loaded })
+    })
+}
+
+/// `state.dir` of a text that may be no config, where it can be made out.
+pub fn state_dir_in(text: &str) -> Option<PathBuf> {
+    let (document, _) = DeTable::parse_recoverable(text);
+    let state = document.get_ref().get("state")?.get_ref().as_table()?;
+    Some(state.get("dir")?.get_ref().as_str()?.into())
 }
 
 /// Parses the text of a config file. Pure; `name` is what problems call the file.
@@ -120,7 +148,17 @@ pub fn parse(name: &str, text: &str) -> Result<Loaded, Problems> {
     let (document, errors) = DeTable::parse_recoverable(text);
     let mut findings = Findings::new(source);
     findings.syntax(&errors);
-    let config = read(&findings, document.get_ref());
+    judge(name, findings, document.get_ref(), Digest::of(text.as_bytes()))
+}
+
+/// The config of a whole document, or what is wrong with it.
+fn judge(
+    name: &str,
+    findings: Findings<'_>,
+    document: &DeTable<'_>,
+    digest: Digest,
+) -> Result<Loaded, Problems> {
+    let config = read(&findings, document);
     let warnings = findings.finish()?;
     // A draft that cannot be built has an error in the findings, and we are not here.
     let Some(config) = config else {
@@ -128,7 +166,7 @@ pub fn parse(name: &str, text: &str) -> Result<Loaded, Problems> {
             Problem::of_file(Path::new(name), "was refused without a reason (a bug)".to_owned()).into()
         );
     };
-    Ok(Loaded { config, warnings, digest: Digest::of(text.as_bytes()), directory: PathBuf::new() })
+    Ok(Loaded { config, warnings, digest, directory: PathBuf::new() })
 }
 
 fn too_large() -> String {
@@ -145,6 +183,8 @@ fn read(findings: &Findings<'_>, document: &DeTable<'_>) -> Option<Config> {
     let (admin, admin_http) = process::admin(&top);
     let limits = process::limits(&top);
     let state = process::state(&top);
+    let programs_dir = process::programs_dir(&top);
+    let dns = dns::dns(&top);
     let access_log = log::access_log(&top);
     let drafts = Drafts {
         vips: named(&top, "vip", &schema::VIP, findings, VipDraft::read),
@@ -152,7 +192,9 @@ fn read(findings: &Findings<'_>, document: &DeTable<'_>) -> Option<Config> {
         routes: named(&top, "route", &schema::ROUTE, findings, RouteDraft::read),
         pools: named(&top, "pool", &schema::POOL, findings, PoolDraft::read),
         admin_http,
+        admin_socket: admin.socket.clone(),
         has_xdp: top.value("xdp").is_some(),
+        has_programs: programs_dir.is_some(),
     };
     if findings.is_whole() {
         check::check(&drafts, findings);
@@ -164,6 +206,8 @@ fn read(findings: &Findings<'_>, document: &DeTable<'_>) -> Option<Config> {
         admin,
         limits,
         state,
+        programs_dir,
+        dns,
         access_log,
         vips: drafts.vips.into_iter().map(|d| Some((pair(&d.name), d.build()?))).collect::<Option<_>>()?,
         listeners: drafts
@@ -215,7 +259,7 @@ fn refuse_later(top: &Table<'_>, findings: &Findings<'_>) {
 fn named<'t, D>(
     top: &Table<'t>,
     table: &str,
-    keys: &schema::Keys,
+    keys: &shape::Keys,
     findings: &'t Findings<'t>,
     read: impl Fn(Arc<str>, &Table<'t>) -> D,
 ) -> Vec<D> {

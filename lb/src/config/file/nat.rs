@@ -42,7 +42,7 @@ pub(super) fn check(vip: &VipDraft, pools: &[&PoolDraft], findings: &Findings<'_
         findings.error(source, fault);
     }
     for backend in pools.iter().flat_map(|pool| &pool.backends) {
-        if Family::of(backend.value.ip) != family {
+        if backend.value.ip().is_some_and(|ip| Family::of(ip) != family) {
             let fault = Fault::new(format!(
                 "must be {}: vip.{} uses this pool, and forward = \"nat\" does not translate between IPv4 and IPv6",
                 family.name(),
@@ -61,7 +61,7 @@ pub(super) fn check_all(drafts: &Drafts, findings: &Findings<'_>) {
     }
     for pool in &drafts.pools {
         let backend = format!("a backend of pool.{}", pool.name);
-        used.extend(pool.backends.iter().map(|at| (at.value.ip.into(), backend.clone())));
+        used.extend(pool.backends.iter().filter_map(|at| Some((at.value.ip()?.into(), backend.clone()))));
     }
     for listener in &drafts.listeners {
         let of = format!("where listener.{} is bound", listener.name);

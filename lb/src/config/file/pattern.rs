@@ -24,6 +24,17 @@ pub(super) fn host(text: &str) -> Result<HostPattern, Fault> {
     Ok(HostPattern::Exact(name(text)?.into()))
 }
 
+/// One of `route.sni`: a host as for requests; TLS knows no addresses there (RFC 6066, 3).
+pub(super) fn server_name(text: &str) -> Result<HostPattern, Fault> {
+    if text.starts_with('[') || text.parse::<std::net::IpAddr>().is_ok() {
+        return Err(Fault::new("must be a host name: TLS clients never name an address"));
+    }
+    if text == "*" {
+        return Err(Fault::new("every name: leave the route out, and give the listener a pool"));
+    }
+    host(text)
+}
+
 /// A host name by RFC 1123, 2.1, lower-cased.
 fn name(text: &str) -> Result<String, Fault> {
     if text.contains('*') {

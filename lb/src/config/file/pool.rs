@@ -1,23 +1,21 @@
 //! `[pool.NAME]`.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{ops::Range, sync::Arc};
 
 use lb_abi::bounds;
 
 use super::{
-    address,
+    address::{self, Written},
+    choosing::{CONNECTIONS, ChoosingDraft},
+    health::HealthDraft,
     process::TIMEOUTS,
     reader::{At, Fault, Table, Value},
     schema,
-    units::show_duration,
 };
-use crate::config::{Backend, Balance, Health, Keepalive, Pool};
-
-/// Defaults of `pool.health`: every 2 s, 1 s to answer, down after 3 failures, up after 2 successes.
-const EVERY: Duration = Duration::from_secs(2);
-const TIMEOUT: Duration = Duration::from_secs(1);
-const FALL: u32 = 3;
-const RISE: u32 = 2;
+use crate::{
+    config::{Backend, BackendPlace, Balance, Keepalive, NamedBackends, Pool, ProxyVersion},
+    model::BackendName,
+};
 
 /// What was read of a pool.
 pub(super) struct PoolDraft {
@@ -26,118 +24,151 @@ pub(super) struct PoolDraft {
     pub(super) span: Range<usize>,
     pub(super) balance: Option<At<Balance>>,
     pub(super) backends: Vec<At<Backend>>,
+    pub(super) names: Vec<At<NamedBackends>>,
     pub(super) health: Option<HealthDraft>,
+    pub(super) proxy_protocol: Option<At<ProxyVersion>>,
     keepalive: Keepalive,
-}
-
-/// What was read of `pool.health`.
-pub(super) struct HealthDraft {
-    /// `None` inside: "auto".
-    pub(super) tcp: Option<At<Option<u16>>>,
-    every: Duration,
-    timeout: Duration,
-    fall: u32,
-    rise: u32,
+    pub(super) choosing: ChoosingDraft,
 }
 
 impl PoolDraft {
     pub(super) fn read(name: Arc<str>, table: &Table<'_>) -> Self {
         let rule = "must be an array of backends, such as [\"10.0.0.11:8080\", \"10.0.0.12:8080\"]";
-        let mut backends: Vec<At<Backend>> = Vec::new();
+        let (mut backends, mut names) = (Vec::<At<Backend>>::new(), Vec::<At<NamedBackends>>::new());
         let mut seen = std::collections::HashSet::new();
-        for item in table.required("backends", rule).and_then(|value| value.items(rule)).unwrap_or_default() {
-            let Some(backend) = backend(&item) else { continue };
-            match seen.insert((backend.value.ip, backend.value.port)) {
-                true => backends.push(backend),
-                false => {
-                    item.fault(Fault::new("this backend is listed already; use `weight` for a larger share"))
+        let listed = table.required("backends", rule).and_then(|value| value.items(rule)).unwrap_or_default();
+        let spare = table.value("backup").and_then(|value| value.items(rule)).unwrap_or_default();
+        for (item, is_spare) in
+            listed.iter().map(|item| (item, false)).chain(spare.iter().map(|item| (item, true)))
+        {
+            let Some(At { value, key, span }) = backend(item) else { continue };
+            let is_new = match value {
+                Entry::Here(mut value) => {
+                    value.backup |= is_spare;
+                    let is_new = seen.insert(value.place.clone());
+                    backends.extend(is_new.then_some(At { value, key, span }));
+                    is_new
                 }
+                Entry::Named(mut value) => {
+                    value.backup |= is_spare;
+                    let is_new = !names.iter().any(|at| at.value.name == value.name);
+                    names.extend(is_new.then_some(At { value, key, span }));
+                    is_new
+                }
+            };
+            if !is_new {
+                item.fault(Fault::new("this backend is listed already; use `weight` for a larger share"));
             }
+        }
+        let proxy_protocol =
+            table.value("proxy_protocol").and_then(|value| value.choice(&schema::PROXY_VERSIONS));
+        if let (Some(_), Some(value)) = (&proxy_protocol, table.value("keepalive")) {
+            let rule = "has no meaning with `proxy_protocol`: a connection that tells of one client is not kept for others";
+            value.fault(Fault::new(rule));
         }
         Self {
             name,
             span: table.span.clone(),
+            proxy_protocol,
             balance: table.value("balance").and_then(|value| value.choice(&schema::BALANCES)),
             backends,
-            health: table.table("health", &schema::HEALTH).map(|table| health(&table)),
+            names,
+            health: table.table("health", &schema::HEALTH).map(|table| HealthDraft::read(&table)),
             keepalive: table
                 .table("keepalive", &schema::KEEPALIVE)
                 .map(|table| keepalive(&table))
                 .unwrap_or_default(),
+            choosing: ChoosingDraft::read(table),
         }
     }
 
     /// `None` only where a problem was reported.
     pub(super) fn build(self) -> Option<Pool> {
-        let health = match self.health {
-            None => None,
-            Some(HealthDraft { tcp, every, timeout, fall, rise }) => {
-                Some(Health { tcp_port: tcp?.value, every, timeout, fall, rise })
-            }
-        };
         Some(Pool {
             balance: self.balance.map(|at| at.value),
             backends: self.backends.into_iter().map(|at| at.value).collect(),
-            health,
+            names: self.names.into_iter().map(|at| at.value).collect(),
+            health: match self.health {
+                None => None,
+                Some(draft) => Some(draft.build()?),
+            },
             keepalive: self.keepalive,
+            choosing: self.choosing.build(),
+            proxy_protocol: self.proxy_protocol.map(|at| at.value),
         })
     }
 }
 
-/// `"10.0.0.11:8080"` or `{ address = "10.0.0.11:8080", weight = 2 }`.
-fn backend(value: &Value<'_>) -> Option<At<Backend>> {
-    let rule = "a backend is an address, such as \"10.0.0.11:8080\", or { address = \"...\", weight = 2 }";
-    let (address, weight, server_id) = if value.is_table() {
-        let table = value.table(&schema::BACKEND)?;
-        let weight = table.value("weight").map(|value| value.integer(1..1001));
-        let address = table.required("address", "a backend needs its address")?;
-        let address = address.parsed("an address is a string", address::backend);
+/// One of `pool.backends`.
+enum Entry {
+    Here(Backend),
+    Named(NamedBackends),
+}
+
+/// What a table says of its backend beside the address.
+#[derive(Default)]
+struct Terms<'t> {
+    weight: Option<u16>,
+    server_id: Option<(u16, Value<'t>)>,
+    backup: bool,
+    max_connections: Option<u32>,
+}
+
+impl<'t> Terms<'t> {
+    fn read(table: &Table<'t>) -> Self {
         let last = u64::from(bounds::QUIC_SERVERS_MAX);
-        let server_id = table.value("server_id").and_then(|value| value.integer(1..last));
-        // A weight that cannot be read was reported; the address still takes part in all checks.
-        (address?, weight.flatten().map_or(1, |at| at.value as u16), server_id.map(|at| at.value as u16))
-    } else {
-        (value.parsed(rule, address::backend)?, 1, None)
-    };
-    let (ip, port) = address.value;
-    Some(At { value: Backend { ip, port, weight, server_id }, key: address.key, span: address.span })
+        let server_id = table.value("server_id").and_then(|value| {
+            let id = value.integer(1..last)?.value as u16;
+            Some((id, value))
+        });
+        let limit = table.value("max_connections").and_then(|value| value.integer(CONNECTIONS));
+        Self {
+            // A weight that cannot be read was reported; the address still takes part in all checks.
+            weight: table.value("weight").and_then(|value| value.integer(1..1001)).map(|at| at.value as u16),
+            server_id,
+            backup: table.value("backup").and_then(|value| value.boolean()).unwrap_or(false),
+            max_connections: limit.map(|at| at.value as u32),
+        }
+    }
+
+    fn of(self, written: Written) -> Result<Entry, Fault> {
+        let Self { weight, server_id, backup, max_connections } = self;
+        if let Some((_, value)) =
+            server_id.as_ref().filter(|_| !matches!(written, Written::Place(BackendPlace::Ip(..))))
+        {
+            value.fault(Fault::new("only an address has one: packets are led by it"));
+        }
+        Ok(match written {
+            Written::Name(BackendName::Service(_)) if weight.is_some() => {
+                return Err(Fault::new(
+                    "has no `weight` here: a service says itself what its backends weigh",
+                ));
+            }
+            Written::Name(name) => {
+                Entry::Named(NamedBackends { name, weight: weight.unwrap_or(1), backup, max_connections })
+            }
+            Written::Place(place) => Entry::Here(Backend {
+                place,
+                weight: weight.unwrap_or(1),
+                server_id: server_id.map(|(id, _)| id),
+                backup,
+                max_connections,
+                origin: None,
+            }),
+        })
+    }
 }
 
-fn health(table: &Table<'_>) -> HealthDraft {
-    let rule = "must be \"auto\" or a port, such as \"8080\"";
-    // A check of a kind that is not supported yet was refused by name; the missing kind is no news then.
-    let has_later_kind = schema::HEALTH.later.iter().any(|kind| table.value(kind).is_some());
-    let tcp = if has_later_kind { table.value("tcp") } else { table.required("tcp", rule) };
-    let every = table.value("every").and_then(|value| value.duration(&TIMEOUTS));
-    let timeout_value = table.value("timeout");
-    let timeout = timeout_value.as_ref().and_then(|value| value.duration(&TIMEOUTS));
-    let every_or_default = every.map_or(EVERY, |at| at.value);
-    if let (Some(value), Some(timeout)) = (&timeout_value, &timeout)
-        && timeout.value > every_or_default
-    {
-        let every = show_duration(every_or_default);
-        value.fault(Fault::new(format!("must be at most `every`, which is {every}")));
+/// `"10.0.0.11:8080"`, or `{ address = "10.0.0.11:8080", weight = 2 }`; instead of an address also a name or a socket.
+fn backend(value: &Value<'_>) -> Option<At<Entry>> {
+    let rule = "a backend is an address, such as \"10.0.0.11:8080\", or { address = \"...\", weight = 2 }";
+    if !value.is_table() {
+        return value.parsed(rule, |text| Terms::default().of(address::backend(text)?));
     }
-    let times = |key, default| {
-        table.value(key).and_then(|value| value.integer(1..101)).map_or(default, |at| at.value as u32)
-    };
-    HealthDraft {
-        tcp: tcp.and_then(|value| value.parsed(rule, tcp_port)),
-        every: every_or_default,
-        // A default that is longer than a short interval gives way to it.
-        timeout: timeout.map_or(TIMEOUT.min(every_or_default), |at| at.value),
-        fall: times("fall", FALL),
-        rise: times("rise", RISE),
-    }
-}
-
-fn tcp_port(text: &str) -> Result<Option<u16>, Fault> {
-    let is_decimal = text.bytes().all(|byte| byte.is_ascii_digit());
-    match text.parse() {
-        _ if text == "auto" => Ok(None),
-        Ok(port @ 1..) if is_decimal => Ok(Some(port)),
-        _ => Err(Fault::new("must be \"auto\" or a port from 1 to 65535, such as \"8080\"")),
-    }
+    let table = value.table(&schema::BACKEND)?;
+    let terms = Terms::read(&table);
+    let address = table.required("address", "a backend needs its address")?;
+    address.parsed("an address is a string", |text| terms.of(address::backend(text)?))
 }
 
 fn keepalive(table: &Table<'_>) -> Keepalive {

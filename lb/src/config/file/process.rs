@@ -19,7 +19,10 @@ use super::{
     schema,
     units::{self, RATE_MAX},
 };
-use crate::config::{Admin, Interface, Limits, NewFlows, Runtime, Sources, State, Workers, Xdp};
+use crate::config::{
+    Admin, BODY_BYTES_ANY, BurstRate, Interface, Limits, MemoryLimit, NewFlows, Runtime, Sources, State,
+    Workers, Xdp,
+};
 
 /// Bounds of every time-out: shorter ones fire before a packet can cross a continent, longer ones never.
 pub(super) const TIMEOUTS: RangeInclusive<Duration> =
@@ -223,6 +226,11 @@ pub(super) fn state(top: &Table<'_>) -> State {
     State { dir: dir.map_or_else(|| "/var/lib/lb".into(), |at| at.value) }
 }
 
+pub(super) fn programs_dir(top: &Table<'_>) -> Option<PathBuf> {
+    let value = top.table("health", &schema::PROGRAMS)?.value("programs_dir")?;
+    Some(value.parsed("must be the path of a directory", absolute)?.value)
+}
+
 pub(super) fn absolute(text: &str) -> Result<PathBuf, Fault> {
     match text.starts_with('/') && !text.contains('\0') {
         true => Ok(text.into()),
@@ -249,7 +257,39 @@ pub(super) fn limits(top: &Table<'_>) -> Limits {
         head_fields: number("head_fields", 1..1025, default.head_fields),
         idle_timeout: timeout("idle_timeout", default.idle_timeout),
         connect_timeout: timeout("connect_timeout", default.connect_timeout),
+        body_bytes: table
+            .value("body_bytes")
+            .and_then(|value| body_bytes(&value))
+            .unwrap_or(default.body_bytes),
+        memory: table.value("memory").and_then(|value| memory(&value)).unwrap_or(default.memory),
+        rate: table.table("rate", &schema::RATE).and_then(|table| burst_rate(&table)),
     }
+}
+
+fn memory(value: &Value<'_>) -> Option<MemoryLimit> {
+    match value.as_str() {
+        Some("auto") => Some(MemoryLimit::Auto),
+        Some("none") => Some(MemoryLimit::Unlimited),
+        _ => value.size(&(16 << 20..=1 << 50)).map(|at| MemoryLimit::Bytes(at.value)),
+    }
+}
+
+/// `limits.body_bytes` or a route's.
+pub(super) fn body_bytes(value: &Value<'_>) -> Option<u64> {
+    if value.as_str() == Some("none") {
+        return Some(BODY_BYTES_ANY);
+    }
+    value.size(&(0..=1 << 50)).map(|at| at.value)
+}
+
+/// `limits.rate`, or that part of a route's `rate_limit`.
+pub(super) fn burst_rate(table: &Table<'_>) -> Option<BurstRate> {
+    let rule = "must be a rate, such as \"100/s\"";
+    let rate = table.required("rate", rule)?.parsed(rule, units::per_time)?.value;
+    let burst = table.value("burst").and_then(|value| value.integer(1..1_000_001));
+    // What a second brings, unless it is said.
+    let second = rate.number / rate.seconds;
+    Some(BurstRate { rate, burst: burst.map_or(second.max(1), |at| at.value as u32) })
 }
 
 impl Value<'_> {

@@ -32,7 +32,7 @@ impl QuicDraft {
             super::reader::Value<'_>,
         )| {
             let name: &str = name.get_ref();
-            let config = schema::QUIC_KEYS.supported.iter().position(|known| *known == name)? as u8;
+            let config = schema::QUIC_KEYS.supported_names().position(|known| known == name)? as u8;
             let file = value
                 .parsed_secret("a key is given by reference, as in \"file:quic-0.key\"", file_reference)?;
             Some((config, file))

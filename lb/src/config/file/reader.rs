@@ -8,11 +8,8 @@ use serde_spanned::Spanned;
 use toml::de::{DeTable, DeValue};
 
 pub(super) use super::findings::{At, Fault, Findings, Show};
-use super::{
-    schema::{Choices, Keys},
-    suggest,
-};
-use crate::config::problem::Severity;
+use super::{schema::Choices, shape::Keys, suggest};
+use crate::config::problem::{Severity, key_path};
 
 /// A table whose keys were checked against its schema.
 pub(super) struct Table<'t> {
@@ -35,7 +32,7 @@ impl<'t> Table<'t> {
     fn check(&self, keys: &Keys) {
         for key in self.entries.keys() {
             let name: &str = key.get_ref();
-            if keys.supported.contains(&name) {
+            if keys.supports(name) {
                 continue;
             }
             let fault = match keys.later.contains(&name) {
@@ -47,12 +44,7 @@ impl<'t> Table<'t> {
     }
 
     fn path(&self, name: &str) -> String {
-        let bare = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-        if !name.is_empty() && name.len() <= 64 && name.bytes().all(bare) {
-            return format!("{}{name}", self.prefix);
-        }
-        let short: String = name.chars().take(64).collect();
-        format!("{}{short:?}", self.prefix)
+        key_path(&self.prefix, name)
     }
 
     /// Whether it holds nothing.

@@ -7,11 +7,11 @@ use super::{
     pool::reference,
     process::TIMEOUTS,
     reader::{At, Fault, Table, Value},
-    schema,
+    route_policy, schema, shape,
 };
 use crate::config::{
-    Condition, Conditions, HeaderEdits, HostPattern, PathPattern, Pattern, Redirect, Respond, Rewrite, Route,
-    RouteAction, Test,
+    Condition, Conditions, HeaderEdits, HostKind, HostPattern, PathPattern, Pattern, Redirect, Respond,
+    Rewrite, Route, RouteAction, RoutePolicy, Test,
 };
 
 /// Status of a redirect that names none: found there for now, as most proxies have it.
@@ -24,7 +24,10 @@ pub(super) struct RouteDraft {
     /// Of its header.
     pub(super) span: Range<usize>,
     pub(super) listener: Option<At<Arc<str>>>,
+    /// Of `host`, or of `sni`.
     pub(super) hosts: Vec<At<HostPattern>>,
+    /// Where `sni` stands.
+    pub(super) sni: Option<At<()>>,
     pub(super) path: Option<At<PathPattern>>,
     pub(super) conditions: Arc<Conditions>,
     pub(super) priority: u16,
@@ -36,16 +39,22 @@ pub(super) struct RouteDraft {
     response_headers: HeaderEdits,
     timeout: Option<Duration>,
     deadline: Option<Duration>,
+    pub(super) policy: RoutePolicy,
 }
 
 impl RouteDraft {
     pub(super) fn read(name: Arc<str>, table: &Table<'_>) -> Self {
         let rule = "must be an array of hosts, such as [\"api.example.com\", \"*.example.org\"]";
-        let items = table.value("host").map(|value| value.items(rule));
+        let sni = table.value("sni");
+        let items = sni.clone().or_else(|| table.value("host")).map(|value| value.items(rule));
         let is_host_read = !matches!(items, Some(None));
         let items = items.flatten().unwrap_or_default();
+        let parse = if sni.is_some() { pattern::server_name } else { pattern::host };
         let hosts: Vec<_> =
-            items.iter().filter_map(|item| item.parsed("a host is a string", pattern::host)).collect();
+            items.iter().filter_map(|item| item.parsed("a host is a string", parse)).collect();
+        if sni.is_some() {
+            only_by_name(table);
+        }
         let path = table.value("path").map(|value| value.parsed("a path is a string", pattern::path));
         let is_path_read = !matches!(path, Some(None));
         let path = path.flatten();
@@ -63,6 +72,7 @@ impl RouteDraft {
             listener: reference(table.required("listener", "must be the name of a listener"), "listener"),
             is_comparable: is_host_read && hosts.len() == items.len() && is_path_read,
             hosts,
+            sni: sni.map(|value| value.at(())),
             path,
             conditions: Arc::new(conditions(table)),
             priority: priority.map_or(0, |at| at.value as u16),
@@ -72,6 +82,7 @@ impl RouteDraft {
             response_headers: edits("response").unwrap_or_default(),
             timeout: duration("timeout"),
             deadline: duration("deadline"),
+            policy: route_policy::read(table),
         }
     }
 
@@ -85,6 +96,7 @@ impl RouteDraft {
         Some(Route {
             listener: self.listener?.value,
             hosts: self.hosts.into_iter().map(|at| at.value).collect(),
+            host_kind: if self.sni.is_some() { HostKind::Sni } else { HostKind::Authority },
             path: self.path.map(|at| at.value),
             conditions: self.conditions,
             priority: self.priority,
@@ -93,7 +105,17 @@ impl RouteDraft {
             response_headers: Arc::new(self.response_headers),
             timeout: self.timeout,
             deadline: self.deadline,
+            policy: Arc::new(self.policy),
         })
+    }
+}
+
+/// A relay knows the name and nothing of what is said behind it.
+fn only_by_name(table: &Table<'_>) {
+    let of_requests =
+        schema::ROUTE.supported_names().filter(|key| !matches!(*key, "listener" | "sni" | "pool"));
+    for value in of_requests.filter_map(|key| table.value(key)) {
+        value.fault(Fault::new("has no meaning with `sni`: what is encrypted is not looked at"));
     }
 }
 
@@ -114,7 +136,9 @@ fn action(
     };
     let edits = table.value("set_headers").filter(Value::is_table);
     let request = edits.and_then(|value| value.any_table()).and_then(|edits| edits.value("request"));
-    let idle = ["timeout", "deadline"].into_iter().filter_map(|key| table.value(key));
+    let idle = ["timeout", "deadline", "idle", "upgrade", "retry", "body_bytes"]
+        .into_iter()
+        .filter_map(|key| table.value(key));
     for value in rewrite.into_iter().chain(request).chain(idle) {
         value.fault(Fault::new(format!("has no meaning with `{kind}`: no backend is asked")));
     }
@@ -273,7 +297,7 @@ fn method(text: &str) -> Result<Arc<str>, Fault> {
 }
 
 /// `"value"`, or a table with one kind of test.
-fn test(value: &Value<'_>, keys: &'static schema::Keys) -> Option<Test> {
+fn test(value: &Value<'_>, keys: &'static shape::Keys) -> Option<Test> {
     let exact = |value: &Value<'_>| {
         value.parsed("must be a string", |text| Ok(Test::Exact(text.into()))).map(|at| at.value)
     };

@@ -1,269 +1,385 @@
-//! Every key of the file, by table: what we read, and what is promised but not built yet.
+//! Every key of the file, by table: what we read and of which shape, and what is promised but not built yet.
 //!
-//! The one list of names: unknown keys, refusals and suggestions all come from here.
+//! The one list of names: unknown keys, refusals and suggestions all come from here, and so does the JSON Schema.
 
-use crate::config::{
-    Balance, Forward, HashBy, Protocol, Scheme, Spread, Steer, SynCookies, Transport, XdpMode,
-};
-
-/// Keys of one table.
-pub(super) struct Keys {
-    /// Read today.
-    pub(super) supported: &'static [&'static str],
-    /// Names of features that are not built yet: refused by name.
-    pub(super) later: &'static [&'static str],
-}
-
-impl Keys {
-    /// All names that mean something.
-    pub(super) fn names(&self) -> impl Iterator<Item = &'static str> {
-        self.supported.iter().chain(self.later).copied()
-    }
-}
-
-/// Words that a value may be.
-pub(super) struct Choices<T: 'static> {
-    /// Read today, each with its meaning.
-    pub(super) supported: &'static [(&'static str, T)],
-    /// Names of features that are not built yet: refused by name.
-    pub(super) later: &'static [&'static str],
-}
+use super::shape::{Keys, Shape::*};
+pub(super) use super::words::*;
 
 /// Top level. The tables of [`LATER_TABLES`] and `tls` are known too, and refused key by key.
 pub(super) const TOP: Keys = Keys {
     supported: &[
-        "version", "runtime", "xdp", "admin", "limits", "state", "vip", "listener", "route", "pool", "node",
-        "log", "upgrade", "health", "tls",
+        ("version", Version),
+        ("runtime", Table(&RUNTIME)),
+        ("xdp", Table(&XDP)),
+        ("admin", Table(&ADMIN)),
+        ("limits", Table(&LIMITS)),
+        ("state", Table(&STATE)),
+        ("dns", Table(&DNS)),
+        ("vip", Named(&VIP)),
+        ("listener", Named(&LISTENER)),
+        ("route", Named(&ROUTE)),
+        ("pool", Named(&POOL)),
+        ("node", Later),
+        ("log", Table(&LOG)),
+        ("upgrade", Later),
+        ("health", Table(&PROGRAMS)),
+        ("tls", Later),
     ],
+    needed: &["version"],
     later: &[],
 };
 
 /// Tables of which no key is supported yet.
 pub(super) const LATER_TABLES: &[(&str, Keys)] = &[
-    ("node", Keys { supported: &[], later: &["row", "announce"] }),
-    ("upgrade", Keys { supported: &[], later: &["drain_timeout", "max_draining"] }),
-    ("health", Keys { supported: &[], later: &["programs_dir"] }),
+    ("node", Keys { supported: &[], needed: &[], later: &["row", "announce"] }),
+    ("upgrade", Keys { supported: &[], needed: &[], later: &["drain_timeout", "max_draining"] }),
 ];
 
 /// `[tls.NAME]`, of which no key is supported yet.
-pub(super) const TLS: Keys =
-    Keys { supported: &[], later: &["certificate", "key", "profile", "client_auth", "default", "ocsp"] };
+pub(super) const TLS: Keys = Keys {
+    supported: &[],
+    needed: &[],
+    later: &["certificate", "key", "profile", "client_auth", "default", "ocsp"],
+};
 
 /// `[runtime]`.
-pub(super) const RUNTIME: Keys = Keys { supported: &["workers"], later: &[] };
+pub(super) const RUNTIME: Keys = Keys {
+    supported: &[("workers", Either(&[Word("auto"), Number, NotEmpty(&Number)]))],
+    needed: &[],
+    later: &[],
+};
 
 /// `[xdp]`.
 pub(super) const XDP: Keys = Keys {
-    supported: &["interfaces", "deny", "allow", "outer_source", "spread", "secret", "new_flows_per_source"],
+    supported: &[
+        ("interfaces", NotEmpty(&Either(&[Text, Table(&INTERFACE)]))),
+        ("deny", List(&Text)),
+        ("allow", List(&Text)),
+        ("outer_source", NotEmpty(&Text)),
+        ("spread", Choice(&SPREADS)),
+        ("secret", Reference),
+        ("new_flows_per_source", Table(&NEW_FLOWS)),
+    ],
+    needed: &["interfaces"],
     later: &[],
 };
 
 /// `xdp.new_flows_per_source`.
-pub(super) const NEW_FLOWS: Keys = Keys { supported: &["rate", "burst", "above"], later: &[] };
+pub(super) const NEW_FLOWS: Keys =
+    Keys { supported: &[("rate", Text), ("burst", Number), ("above", Text)], needed: &["rate"], later: &[] };
 
 /// One of `xdp.interfaces`, written as a table.
-pub(super) const INTERFACE: Keys = Keys { supported: &["name", "mode", "gateway"], later: &[] };
+pub(super) const INTERFACE: Keys = Keys {
+    supported: &[("name", Text), ("mode", Choice(&XDP_MODES)), ("gateway", Text)],
+    needed: &["name"],
+    later: &[],
+};
 
 /// `[admin]`.
-pub(super) const ADMIN: Keys = Keys { supported: &["socket", "http"], later: &[] };
+pub(super) const ADMIN: Keys =
+    Keys { supported: &[("socket", Text), ("http", Text)], needed: &[], later: &[] };
 
 /// `[limits]`.
 pub(super) const LIMITS: Keys = Keys {
     supported: &[
-        "connections",
-        "connections_per_ip",
-        "head_timeout",
-        "head_bytes",
-        "head_fields",
-        "idle_timeout",
-        "connect_timeout",
+        ("connections", Number),
+        ("connections_per_ip", Number),
+        ("head_timeout", Duration),
+        ("head_bytes", Size),
+        ("head_fields", Number),
+        ("idle_timeout", Duration),
+        ("connect_timeout", Duration),
+        ("body_bytes", Either(&[Word("none"), Size])),
+        ("rate", Table(&RATE)),
+        ("memory", Either(&[Word("auto"), Word("none"), Size])),
     ],
-    later: &["body_bytes", "memory", "rate"],
+    needed: &[],
+    later: &[],
 };
 
+/// `limits.rate`.
+pub(super) const RATE: Keys =
+    Keys { supported: &[("rate", Text), ("burst", Number)], needed: &["rate"], later: &[] };
+
 /// `[state]`.
-pub(super) const STATE: Keys = Keys { supported: &["dir"], later: &[] };
+pub(super) const STATE: Keys = Keys { supported: &[("dir", Text)], needed: &[], later: &[] };
 
 /// `[log]`.
-pub(super) const LOG: Keys =
-    Keys { supported: &["access", "format", "file", "sample", "include"], later: &[] };
+pub(super) const LOG: Keys = Keys {
+    supported: &[
+        ("access", Choice(&ACCESSES)),
+        ("format", Text),
+        ("file", Text),
+        ("sample", Percent),
+        ("include", List(&Choice(&LOG_EXTRAS))),
+    ],
+    needed: &[],
+    later: &[],
+};
+
+/// `[dns]`.
+pub(super) const DNS: Keys = Keys {
+    supported: &[
+        ("servers", NotEmpty(&Text)),
+        ("families", NotEmpty(&Choice(&FAMILIES))),
+        ("timeout", Duration),
+        ("attempts", Number),
+        ("ttl_min", Duration),
+        ("ttl_max", Duration),
+        ("hold", Duration),
+    ],
+    needed: &[],
+    later: &[],
+};
 
 /// `[vip.NAME]`.
 pub(super) const VIP: Keys = Keys {
-    supported: &["address", "ports", "forward", "pool", "flows", "nat_source", "hash", "quic", "sources"],
+    supported: &[
+        ("address", NotEmpty(&Text)),
+        ("ports", NotEmpty(&Text)),
+        ("forward", Choice(&FORWARDS)),
+        ("pool", Text),
+        ("flows", Choice(&FLOWS)),
+        ("nat_source", NotEmpty(&Text)),
+        ("hash", Choice(&HASHES)),
+        ("quic", Table(&QUIC)),
+        ("sources", List(&Table(&SOURCE))),
+    ],
+    needed: &["address", "ports", "forward", "pool"],
     later: &["on_down"],
 };
 
 /// One of `vip.sources`.
-pub(super) const SOURCE: Keys = Keys { supported: &["prefix", "pool"], later: &[] };
+pub(super) const SOURCE: Keys =
+    Keys { supported: &[("prefix", Text), ("pool", Text)], needed: &["prefix", "pool"], later: &[] };
 
 /// `vip.quic`.
-pub(super) const QUIC: Keys = Keys { supported: &["keys"], later: &[] };
+pub(super) const QUIC: Keys =
+    Keys { supported: &[("keys", Table(&QUIC_KEYS))], needed: &["keys"], later: &[] };
 
 /// `vip.quic.keys`, by config id.
-pub(super) const QUIC_KEYS: Keys = Keys { supported: &["0", "1", "2", "3", "4", "5", "6"], later: &[] };
+pub(super) const QUIC_KEYS: Keys = Keys {
+    supported: &[
+        ("0", Reference),
+        ("1", Reference),
+        ("2", Reference),
+        ("3", Reference),
+        ("4", Reference),
+        ("5", Reference),
+        ("6", Reference),
+    ],
+    needed: &[],
+    later: &[],
+};
 
 /// `[listener.NAME]`.
 pub(super) const LISTENER: Keys = Keys {
     supported: &[
-        "bind",
-        "protocol",
-        "pool",
-        "steer",
-        "syn_cookies",
-        "proxy_protocol",
-        "trusted_proxies",
-        "forwarded",
+        ("bind", NotEmpty(&Text)),
+        ("protocol", Choice(&PROTOCOLS)),
+        ("pool", Text),
+        ("steer", Choice(&STEERS)),
+        ("syn_cookies", Choice(&SYN_COOKIES)),
+        ("proxy_protocol", Choice(&PROXY_HEADERS)),
+        ("trusted_proxies", List(&Text)),
+        ("forwarded", Boolean),
+        ("connections", Number),
+        ("idle", Duration),
+        ("replies", Number),
     ],
+    needed: &["bind", "protocol"],
     later: &["tls", "h2c"],
 };
 
 /// `[route.NAME]`.
 pub(super) const ROUTE: Keys = Keys {
     supported: &[
-        "listener",
-        "host",
-        "path",
-        "method",
-        "headers",
-        "query",
-        "priority",
-        "pool",
-        "redirect",
-        "respond",
-        "rewrite",
-        "set_headers",
-        "timeout",
-        "deadline",
+        ("listener", Text),
+        ("host", NotEmpty(&Text)),
+        ("sni", NotEmpty(&Text)),
+        ("path", Text),
+        ("method", NotEmpty(&Text)),
+        ("headers", Fields(&Either(&[Text, Table(&HEADER_TEST)]))),
+        ("query", Fields(&Either(&[Text, Table(&QUERY_TEST)]))),
+        ("priority", Number),
+        ("pool", Text),
+        ("redirect", Table(&REDIRECT)),
+        ("respond", Table(&RESPOND)),
+        ("rewrite", Table(&REWRITE)),
+        ("set_headers", Table(&SET_HEADERS)),
+        ("timeout", Duration),
+        ("deadline", Duration),
+        ("idle", Duration),
+        ("upgrade", List(&Text)),
+        ("retry", Table(&RETRY)),
+        ("body_bytes", Either(&[Word("none"), Size])),
+        ("rate_limit", Table(&RATE_LIMIT)),
     ],
-    later: &["rate_limit", "retry"],
+    needed: &["listener"],
+    later: &[],
+};
+
+/// `route.rate_limit`.
+pub(super) const RATE_LIMIT: Keys = Keys {
+    supported: &[("rate", Text), ("burst", Number), ("key", Text)],
+    needed: &["rate", "key"],
+    later: &[],
+};
+
+/// `route.retry`.
+pub(super) const RETRY: Keys = Keys {
+    supported: &[("on", NotEmpty(&Choice(&RETRY_CAUSES))), ("attempts", Number), ("budget", Percent)],
+    needed: &["on"],
+    later: &[],
 };
 
 /// One of `route.headers`, written as a table.
-pub(super) const HEADER_TEST: Keys = Keys { supported: &["exact", "prefix", "regex", "present"], later: &[] };
+pub(super) const HEADER_TEST: Keys = Keys {
+    supported: &[("exact", Text), ("prefix", Text), ("regex", Text), ("present", Boolean)],
+    needed: &[],
+    later: &[],
+};
 
 /// One of `route.query`, written as a table.
-pub(super) const QUERY_TEST: Keys = Keys { supported: &["exact", "prefix", "present"], later: &[] };
+pub(super) const QUERY_TEST: Keys =
+    Keys { supported: &[("exact", Text), ("prefix", Text), ("present", Boolean)], needed: &[], later: &[] };
 
 /// `route.redirect`.
-pub(super) const REDIRECT: Keys =
-    Keys { supported: &["status", "scheme", "host", "port", "path", "keep_query"], later: &[] };
+pub(super) const REDIRECT: Keys = Keys {
+    supported: &[
+        ("status", Number),
+        ("scheme", Choice(&SCHEMES)),
+        ("host", Text),
+        ("port", Number),
+        ("path", Text),
+        ("keep_query", Boolean),
+    ],
+    needed: &[],
+    later: &[],
+};
 
 /// `route.respond`.
-pub(super) const RESPOND: Keys =
-    Keys { supported: &["status", "body", "content_type", "headers"], later: &[] };
+pub(super) const RESPOND: Keys = Keys {
+    supported: &[("status", Number), ("body", Text), ("content_type", Text), ("headers", Fields(&Text))],
+    needed: &[],
+    later: &[],
+};
 
 /// `route.rewrite`.
-pub(super) const REWRITE: Keys = Keys { supported: &["host", "path"], later: &[] };
+pub(super) const REWRITE: Keys =
+    Keys { supported: &[("host", Text), ("path", Text)], needed: &[], later: &[] };
 
 /// `route.set_headers`.
-pub(super) const SET_HEADERS: Keys = Keys { supported: &["request", "response"], later: &[] };
+pub(super) const SET_HEADERS: Keys = Keys {
+    supported: &[("request", Table(&HEADER_EDITS)), ("response", Table(&HEADER_EDITS))],
+    needed: &[],
+    later: &[],
+};
 
 /// `route.set_headers.request` and `.response`.
-pub(super) const HEADER_EDITS: Keys = Keys { supported: &["set", "add", "remove"], later: &[] };
+pub(super) const HEADER_EDITS: Keys = Keys {
+    supported: &[("set", Fields(&Text)), ("add", Fields(&Text)), ("remove", NotEmpty(&Text))],
+    needed: &[],
+    later: &[],
+};
+
+/// `[health]`.
+pub(super) const PROGRAMS: Keys = Keys { supported: &[("programs_dir", Text)], needed: &[], later: &[] };
 
 /// `[pool.NAME]`.
 pub(super) const POOL: Keys = Keys {
-    supported: &["balance", "backends", "health", "keepalive"],
-    later: &["sticky", "outlier", "breaker", "slow_start", "backup", "tls", "weight"],
+    supported: &[
+        ("balance", Choice(&BALANCES)),
+        ("backends", NotEmpty(&Either(&[Text, Table(&BACKEND)]))),
+        ("health", Table(&HEALTH)),
+        ("keepalive", Table(&KEEPALIVE)),
+        ("key", Text),
+        ("slow_start", Duration),
+        ("backup", NotEmpty(&Either(&[Text, Table(&BACKEND)]))),
+        ("max_connections", Number),
+        ("queue", Table(&QUEUE)),
+        ("sticky", Table(&STICKY)),
+        ("proxy_protocol", Choice(&PROXY_VERSIONS)),
+        ("outlier", Table(&OUTLIER)),
+        ("panic", Percent),
+    ],
+    needed: &["backends"],
+    later: &["breaker", "tls", "weight"],
 };
 
 /// One of `pool.backends`, written as a table.
-pub(super) const BACKEND: Keys = Keys { supported: &["address", "weight", "server_id"], later: &[] };
+pub(super) const BACKEND: Keys = Keys {
+    supported: &[
+        ("address", Text),
+        ("weight", Number),
+        ("server_id", Number),
+        ("backup", Boolean),
+        ("max_connections", Number),
+    ],
+    needed: &["address"],
+    later: &[],
+};
 
-/// `pool.health`.
-pub(super) const HEALTH: Keys =
-    Keys { supported: &["tcp", "every", "timeout", "fall", "rise"], later: &["http", "udp"] };
+/// `pool.health`; of the keys of `CHECK_KINDS` exactly one.
+pub(super) const HEALTH: Keys = Keys {
+    supported: &[
+        ("tcp", Text),
+        ("http", Text),
+        ("udp", Text),
+        ("redis", Text),
+        ("postgres", Text),
+        ("mysql", Text),
+        ("exec", Text),
+        ("port", Number),
+        ("method", Choice(&CHECK_METHODS)),
+        ("status", Text),
+        ("body", Either(&[Text, Table(&BODY_TEST)])),
+        ("host", Text),
+        ("headers", Fields(&Text)),
+        ("send", Text),
+        ("expect", Text),
+        ("every", Duration),
+        ("recheck", Duration),
+        ("jitter", Duration),
+        ("timeout", Duration),
+        ("fall", Number),
+        ("rise", Number),
+    ],
+    needed: &[],
+    later: &["https", "tls", "grpc"],
+};
+
+/// Keys of `pool.health` that say its kind, those that are not built yet last.
+pub(super) const CHECK_KINDS: [&str; 10] =
+    ["tcp", "http", "udp", "redis", "postgres", "mysql", "exec", "https", "tls", "grpc"];
+
+/// `pool.health.body`, written as a table.
+pub(super) const BODY_TEST: Keys = Keys { supported: &[("regex", Text)], needed: &["regex"], later: &[] };
+
+/// `pool.outlier`.
+pub(super) const OUTLIER: Keys = Keys {
+    supported: &[
+        ("consecutive_errors", Number),
+        ("error_ratio", Percent),
+        ("latency", Text),
+        ("requests", Number),
+        ("window", Duration),
+        ("ejection", Duration),
+        ("ejection_max", Duration),
+        ("max_ejected", Percent),
+    ],
+    needed: &[],
+    later: &[],
+};
+
+/// `pool.queue`.
+pub(super) const QUEUE: Keys =
+    Keys { supported: &[("length", Number), ("timeout", Duration)], needed: &[], later: &[] };
+
+/// `pool.sticky`.
+pub(super) const STICKY: Keys =
+    Keys { supported: &[("cookie", Text), ("secret", Reference)], needed: &["cookie"], later: &[] };
 
 /// `pool.keepalive`.
-pub(super) const KEEPALIVE: Keys = Keys { supported: &["idle", "per_worker"], later: &[] };
-
-/// `xdp.interfaces[].mode`.
-pub(super) const XDP_MODES: Choices<XdpMode> =
-    Choices { supported: &[("native", XdpMode::Native), ("generic", XdpMode::Generic)], later: &[] };
-
-/// `xdp.spread`.
-pub(super) const SPREADS: Choices<Spread> =
-    Choices { supported: &[("on", Spread::On), ("off", Spread::Off)], later: &[] };
-
-/// `vip.forward`.
-pub(super) const FORWARDS: Choices<Forward> = Choices {
-    supported: &[
-        ("ipip", Forward::Ipip),
-        ("gue", Forward::Gue),
-        ("l2dsr", Forward::L2dsr),
-        ("nat", Forward::Nat),
-    ],
-    later: &[],
-};
-
-/// `log.access`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Access {
-    Off,
-    Json,
-    Text,
-}
-
-/// One of `log.include`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Extra {
-    Query,
-    UserAgent,
-    Referer,
-}
-
-/// `log.access`.
-pub(super) const ACCESSES: Choices<Access> = Choices {
-    supported: &[("off", Access::Off), ("json", Access::Json), ("text", Access::Text)],
-    later: &[],
-};
-
-/// One of `log.include`.
-pub(super) const LOG_EXTRAS: Choices<Extra> = Choices {
-    supported: &[("query", Extra::Query), ("user_agent", Extra::UserAgent), ("referer", Extra::Referer)],
-    later: &[],
-};
-
-/// `route.redirect.scheme`.
-pub(super) const SCHEMES: Choices<Scheme> =
-    Choices { supported: &[("http", Scheme::Http), ("https", Scheme::Https)], later: &[] };
-
-/// `vip.flows`.
-pub(super) const FLOWS: Choices<()> = Choices { supported: &[("none", ())], later: &[] };
-
-/// `vip.hash`.
-pub(super) const HASHES: Choices<HashBy> = Choices {
-    supported: &[
-        ("5-tuple", HashBy::Flow),
-        ("source", HashBy::Source),
-        ("destination-port", HashBy::DestinationPort),
-    ],
-    later: &[],
-};
-
-/// The part of a `vip.ports` entry behind the slash.
-pub(super) const TRANSPORTS: Choices<Transport> =
-    Choices { supported: &[("tcp", Transport::Tcp), ("udp", Transport::Udp)], later: &[] };
-
-/// `listener.protocol`.
-pub(super) const PROTOCOLS: Choices<Protocol> =
-    Choices { supported: &[("http", Protocol::Http), ("tcp", Protocol::Tcp)], later: &["udp"] };
-
-/// `listener.steer`.
-pub(super) const STEERS: Choices<Steer> =
-    Choices { supported: &[("auto", Steer::Auto), ("core", Steer::Core), ("hash", Steer::Hash)], later: &[] };
-
-/// `listener.syn_cookies`.
-pub(super) const SYN_COOKIES: Choices<SynCookies> =
-    Choices { supported: &[("auto", SynCookies::Auto), ("off", SynCookies::Off)], later: &[] };
-
-/// `listener.proxy_protocol`.
-pub(super) const PROXY_PROTOCOLS: Choices<()> =
-    Choices { supported: &[("off", ())], later: &["accept", "require"] };
-
-/// `pool.balance`.
-pub(super) const BALANCES: Choices<Balance> = Choices {
-    supported: &[("round-robin", Balance::RoundRobin), ("maglev", Balance::Maglev)],
-    later: &["least-connections", "p2c", "peak-ewma", "random"],
-};
+pub(super) const KEEPALIVE: Keys =
+    Keys { supported: &[("idle", Duration), ("per_worker", Number)], needed: &[], later: &[] };

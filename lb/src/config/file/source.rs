@@ -23,6 +23,8 @@ pub(super) struct Source<'a> {
     pub(super) text: &'a str,
     /// Offset of each line's first byte.
     lines: Vec<usize>,
+    /// Whether a line of it means anything to whoever wrote it.
+    has_places: bool,
 }
 
 impl<'a> Source<'a> {
@@ -31,7 +33,12 @@ impl<'a> Source<'a> {
         // The mark at the start of a file takes no column.
         let first = if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
         let lines = std::iter::once(first).chain(starts).collect();
-        Self { name: printable(name).into_owned(), text, lines }
+        Self { name: printable(name).into_owned(), text, lines, has_places: true }
+    }
+
+    /// Text that nobody wrote so: excerpts of it mean something, lines and columns do not.
+    pub(super) fn without_places(name: &str, text: &'a str) -> Self {
+        Self { has_places: false, ..Self::new(name, text) }
     }
 
     /// Line of a byte offset, counted from 0.
@@ -46,6 +53,11 @@ impl<'a> Source<'a> {
         let end = offset.clamp(start, self.text.len().max(start));
         let column = self.text.get(start..end).map_or(end - start, |before| before.chars().count());
         Place { line: line + 1, column: column + 1 }
+    }
+
+    /// The same for a problem; `None` where nobody could find it.
+    pub(super) fn place_to_tell(&self, offset: usize) -> Option<Place> {
+        self.has_places.then(|| self.place(offset))
     }
 
     /// The text of a span for a message: its first line, shortened, printable.

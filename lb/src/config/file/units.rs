@@ -2,7 +2,8 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use super::reader::Fault;
+use super::findings::Fault;
+use crate::config::PerTime;
 
 /// Rule for durations, where something else than a string was written.
 pub(super) const DURATION: &str = "a duration is a string with a unit, such as \"60s\" or \"5m\"";
@@ -11,6 +12,16 @@ pub(super) const SIZE: &str = "a size is a string with a unit, such as \"32KiB\"
 
 const DURATION_UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
 const SIZE_UNITS: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+
+/// As they are written behind a number.
+pub(super) fn duration_units() -> impl Iterator<Item = &'static str> {
+    DURATION_UNITS.into_iter().map(|(name, _)| name)
+}
+
+/// As they are written behind a number.
+pub(super) fn size_units() -> impl Iterator<Item = &'static str> {
+    SIZE_UNITS.into_iter().map(|(name, _)| name)
+}
 
 /// `250ms`, `2s`, `5m`, `1h`, within bounds.
 pub(super) fn duration(text: &str, bounds: &RangeInclusive<Duration>) -> Result<Duration, Fault> {
@@ -89,6 +100,26 @@ pub(super) fn rate(text: &str) -> Result<u32, Fault> {
     }
 }
 
+/// `5/s`, `600/m`, `10/h`; at least one, and at most a million a second.
+pub(super) fn per_time(text: &str) -> Result<PerTime, Fault> {
+    let rule = "a rate is a whole number and /s, /m or /h, such as \"100/s\" or \"5/m\"";
+    let (number, unit) = split(text);
+    let seconds = match unit {
+        "/s" => 1,
+        "/m" => 60,
+        "/h" => 3600,
+        "" => {
+            let meant = number.parse::<u32>().ok().map(|number| format!("{number}/s"));
+            return Err(Fault::new(rule).suggest(meant));
+        }
+        _ => return Err(Fault::new(rule)),
+    };
+    match number.parse::<u32>() {
+        Ok(number @ 1..=1_000_000) => Ok(PerTime { number, seconds }),
+        _ => Err(Fault::new("must be from 1 to 1000000, each /s, /m or /h")),
+    }
+}
+
 /// Leading digits, and what follows.
 fn split(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
@@ -99,7 +130,7 @@ pub(in crate::config) fn show_duration(duration: Duration) -> String {
     show(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX), &DURATION_UNITS)
 }
 
-fn show_size(size: u64) -> String {
+pub(in crate::config) fn show_size(size: u64) -> String {
     show(size, &SIZE_UNITS)
 }
 

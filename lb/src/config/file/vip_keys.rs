@@ -65,10 +65,11 @@ fn taken<T>(
     is_own: impl Fn(BindRange) -> bool,
     findings: &Findings<'_>,
 ) {
+    let own_transport = if listener.takes_datagrams() { Transport::Udp } else { Transport::Tcp };
     let takes = |vip: &&VipDraft| {
         let mut keys = vip.addresses.iter().flat_map(|a| vip.ports.iter().map(move |p| (a, p.value)));
         keys.any(|(address, VipPort { port, last, transport })| {
-            transport == Transport::Tcp && is_own(BindRange { net: address.value, first: port, last })
+            transport == own_transport && is_own(BindRange { net: address.value, first: port, last })
         })
     };
     if let Some(vip) = vips.iter().find(takes) {

@@ -32,7 +32,7 @@ fn refused(input: impl AsRef<[u8]>, reason: CloseReason, status: u16) {
     let input = input.as_ref();
     assert_eq!(request(input).err(), Some(reason), "{:?}", String::from_utf8_lossy(input));
     let mut answer = Vec::new();
-    encode_error(&mut answer, reason, false, true);
+    encode_error(&mut answer, reason, b"", false, true);
     assert!(answer.starts_with(format!("HTTP/1.1 {status} ").as_bytes()), "{reason:?}");
 }
 
@@ -392,7 +392,16 @@ fn row_34_responses_without_a_body() {
 #[test]
 fn row_31_no_tunnel() {
     let switch = answer("101 Switching Protocols", "Upgrade: websocket\r\nConnection: upgrade\r\n");
-    assert_eq!(response(&switch, false).err(), Some(BadResponse));
+    // A switch is known as one, so that whoever has not asked for it refuses it (`Upgrades::accepts`).
+    assert!(response(&switch, false).is_ok_and(|head| head.is_switch() && !head.is_interim()));
+    for lines in [
+        "",
+        "Upgrade: websocket\r\n",
+        "Connection: upgrade\r\n",
+        "Upgrade: websocket\r\nConnection: close\r\n",
+    ] {
+        assert_eq!(response(&answer("101 x", lines), false).err(), Some(BadResponse), "{lines:?}");
+    }
     // The bytes behind an upgrade request are the next request: it has no body and no tunnel.
     let input = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\nGET /next";
     let head = request(input.as_bytes()).unwrap();

@@ -4,6 +4,7 @@ use super::{
     Body, Field, RequestHead, ResponseHead, Span, Version,
     forwarding::{Forwarding, push_forwarding},
     framing::Framing,
+    upgrade::Upgrades,
 };
 use crate::l7::{
     edit::{FieldEdits, RequestEdits},
@@ -24,12 +25,14 @@ pub struct Downstream {
 /// Appends the head that a backend gets for `head`, which was parsed from `buf`.
 ///
 /// Always origin-form (or `*`) and HTTP/1.1 with a persistent connection, as RFC 9112, 3.2.1 and 9.3 have it.
+/// `upgrades`: the backend is asked for another protocol, of those that the client offers and we pass on.
 pub fn encode_request(
     out: &mut Vec<u8>,
     buf: &[u8],
     head: &RequestHead,
     forwarding: &Forwarding<'_>,
     edits: Option<&RequestEdits>,
+    upgrades: Option<&Upgrades>,
 ) {
     out.reserve(head.len() + 320);
     out.extend_from_slice(head.method(buf));
@@ -56,6 +59,9 @@ pub fn encode_request(
 
     push_forwarding(out, buf, head, forwarding);
     push_via(out, head.version());
+    if let Some(upgrades) = upgrades {
+        upgrades.push_offer(out, head, buf);
+    }
     match head.body() {
         Body::None if head.says_empty() => push_length(out, 0),
         // A request never ends with its connection; the arm is there for the type.
@@ -103,6 +109,22 @@ pub fn encode_interim(out: &mut Vec<u8>, buf: &[u8], head: &ResponseHead) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Appends the head of a 101 that was asked for: the last of HTTP that this client gets.
+pub fn encode_switch(out: &mut Vec<u8>, buf: &[u8], head: &ResponseHead, edits: Option<&FieldEdits>) {
+    status_and_fields(out, buf, head, edits);
+    push_via(out, head.version());
+    out.extend_from_slice(b"Connection: upgrade\r\n");
+    for field in head.fields().iter().filter(|field| field.kind == FieldKind::Upgrade) {
+        out.extend_from_slice(b"Upgrade: ");
+        out.extend_from_slice(field.value.of(buf));
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The interim response that we send for a backend which is slow to.
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
 const CHUNKED: &[u8] = b"Transfer-Encoding: chunked\r\n";
 
 fn status_and_fields(out: &mut Vec<u8>, buf: &[u8], head: &ResponseHead, edits: Option<&FieldEdits>) {
@@ -116,6 +138,7 @@ fn status_and_fields(out: &mut Vec<u8>, buf: &[u8], head: &ResponseHead, edits: 
             kind,
             FieldKind::Hop
                 | FieldKind::Connection
+                | FieldKind::Upgrade
                 | FieldKind::ContentLength
                 | FieldKind::TransferEncoding
                 | FieldKind::Lookalike
@@ -202,7 +225,7 @@ mod tests {
         let mut head = RequestHead::default();
         assert_eq!(head.parse(input.as_bytes(), &LIMITS), Ok(Parsed::Complete), "{input:?}");
         let mut out = Vec::new();
-        encode_request(&mut out, input.as_bytes(), &head, &FORWARDING, None);
+        encode_request(&mut out, input.as_bytes(), &head, &FORWARDING, None, None);
         String::from_utf8(out).unwrap()
     }
 
@@ -358,7 +381,7 @@ mod tests {
         let mut sizes = (0..3).map(|_| {
             out.clear();
             head.parse(input.as_bytes(), &LIMITS).unwrap();
-            encode_request(&mut out, input.as_bytes(), &head, &FORWARDING, None);
+            encode_request(&mut out, input.as_bytes(), &head, &FORWARDING, None, None);
             (out.as_ptr(), out.capacity(), head.fields().as_ptr(), head.path(input.as_bytes()).as_ptr())
         });
         let first = sizes.next();
@@ -473,7 +496,7 @@ mod tests {
             // With edits the rest stays what it was.
             let edits = RequestEdits { host: None, path: None, fields: FieldEdits::new(&edits()) };
             let mut out = Vec::new();
-            encode_request(&mut out, input.as_bytes(), &head, &FORWARDING, Some(&edits));
+            encode_request(&mut out, input.as_bytes(), &head, &FORWARDING, Some(&edits), None);
             let mut c = [httparse::EMPTY_HEADER; 64];
             let mut edited = httparse::Request::new(&mut c);
             edited.parse(&out).unwrap();

@@ -3,8 +3,9 @@
 use crate::model::reason::CloseReason;
 
 /// Appends a whole answer for `reason`: status line, a line of text that names the reason, and its length.
-/// Appends nothing for a reason without a status: those connections are just closed.
-pub fn encode_error(out: &mut Vec<u8>, reason: CloseReason, head_request: bool, close: bool) {
+/// Appends nothing for a reason without a status: those connections are just closed. `lines`: further field lines, each with its
+/// CRLF.
+pub fn encode_error(out: &mut Vec<u8>, reason: CloseReason, lines: &[u8], head_request: bool, close: bool) {
     if reason.status() == 0 {
         return;
     }
@@ -19,7 +20,9 @@ pub fn encode_error(out: &mut Vec<u8>, reason: CloseReason, head_request: bool, 
         out.extend_from_slice(part);
     }
     out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
-    out.extend_from_slice(if close { b"\r\nConnection: close\r\n\r\n" } else { b"\r\n\r\n" });
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(lines);
+    out.extend_from_slice(if close { b"Connection: close\r\n\r\n" } else { b"\r\n" });
     if !head_request {
         for part in [status, b" ", phrase, b": ", name, b"\n"] {
             out.extend_from_slice(part);
@@ -32,10 +35,12 @@ const fn phrase(status: u16) -> &'static str {
     match status {
         400 => "Bad Request",
         404 => "Not Found",
+        405 => "Method Not Allowed",
         408 => "Request Timeout",
         413 => "Content Too Large",
         414 => "URI Too Long",
         417 => "Expectation Failed",
+        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         501 => "Not Implemented",
         502 => "Bad Gateway",
@@ -55,7 +60,7 @@ mod tests {
         for &reason in CloseReason::ALL {
             for (head_request, close) in [(false, false), (false, true), (true, true)] {
                 let mut out = Vec::new();
-                encode_error(&mut out, reason, head_request, close);
+                encode_error(&mut out, reason, b"Retry-After: 7\r\n", head_request, close);
                 if reason.status() == 0 {
                     assert!(out.is_empty());
                     continue;
@@ -74,6 +79,7 @@ mod tests {
                 assert_eq!(body.len(), if head_request { 0 } else { length });
                 assert!(head_request || body.ends_with(&format!("{}\n", reason.name())));
                 assert_eq!(value("Connection"), close.then_some("close"));
+                assert_eq!(value("Retry-After"), Some("7"));
             }
         }
     }

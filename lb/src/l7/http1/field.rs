@@ -117,6 +117,7 @@ pub(super) fn after_crlf(buf: &[u8], at: usize) -> Option<usize> {
 pub(super) struct ConnectionOptions {
     pub(super) close: bool,
     pub(super) keep_alive: bool,
+    pub(super) upgrade: bool,
 }
 
 /// Most options that the `Connection` fields of a head may name: each costs a walk over all fields.
@@ -137,6 +138,8 @@ pub(super) fn connection_options(fields: &mut [Field], buf: &[u8]) -> Option<Con
                 options.close = true;
             } else if option.eq_ignore_ascii_case(b"keep-alive") {
                 options.keep_alive = true;
+            } else if option.eq_ignore_ascii_case(b"upgrade") {
+                options.upgrade = true;
             } else if is_token(option) {
                 mark_hop(fields, buf, option);
             } else {

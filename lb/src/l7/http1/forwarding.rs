@@ -7,7 +7,7 @@
 use std::{io::Write as _, net::IpAddr};
 
 use super::RequestHead;
-use crate::l7::headers::FieldKind;
+use crate::l7::headers::{FieldKind, trim_ows};
 
 /// What the backend is told of the client.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +66,27 @@ pub(super) fn push_forwarding(
     out.extend_from_slice(b"\r\nX-Request-Id: ");
     push_request_id(out, buf, head, forwarding);
     out.extend_from_slice(b"\r\n");
+}
+
+/// The client that a request is of: the peer, or whom trusted proxies name. Of what they name the last address that is not
+/// itself a trusted proxy's: whatever stands before it is that client's own word.
+pub fn client_address(
+    head: &RequestHead,
+    buf: &[u8],
+    peer: IpAddr,
+    is_trusted: impl Fn(IpAddr) -> bool,
+) -> IpAddr {
+    let mut client = peer;
+    let fields = head.fields().iter().rev().filter(|field| field.kind == FieldKind::ForwardedFor);
+    for named in fields.flat_map(|field| field.value.of(buf).rsplit(|&byte| byte == b',')) {
+        if !is_trusted(client) {
+            break;
+        }
+        let named = std::str::from_utf8(trim_ows(named)).ok();
+        let Some(named) = named.and_then(|text| text.parse::<IpAddr>().ok()) else { break };
+        client = named.to_canonical();
+    }
+    client
 }
 
 /// The id of a request: a trusted proxy's, else ours.
@@ -199,6 +220,31 @@ mod tests {
         let long = format!("X-Request-Id: {}\r\nX-Forwarded-Proto: gopher\r\n", "x".repeat(129));
         let got = told(&long, &trusting);
         assert!(got.contains("X-Request-Id: 1234") && got.contains("X-Forwarded-Proto: http\r\n"), "{got}");
+    }
+
+    #[test]
+    fn the_client_is_whom_trusted_proxies_name() {
+        let is_trusted = |address: IpAddr| address.to_string().starts_with("10.");
+        for (peer, fields, expected) in [
+            ("192.0.2.7", "X-Forwarded-For: 203.0.113.9\r\n", "192.0.2.7"),
+            ("10.0.0.1", "", "10.0.0.1"),
+            ("10.0.0.1", "X-Forwarded-For: 203.0.113.9\r\n", "203.0.113.9"),
+            ("10.0.0.1", "X-Forwarded-For: forged, 198.51.100.1, 203.0.113.9 , 10.0.0.2\r\n", "203.0.113.9"),
+            (
+                "10.0.0.1",
+                "X-Forwarded-For: 198.51.100.1, 203.0.113.9\r\nx-forwarded-for: 10.0.0.2\r\n",
+                "203.0.113.9",
+            ),
+            ("10.0.0.1", "X-Forwarded-For: 203.0.113.9, what, 10.0.0.2\r\n", "10.0.0.2"),
+            ("10.0.0.1", "X-Forwarded-For: 10.0.0.3, 10.0.0.2\r\n", "10.0.0.3"),
+            ("10.0.0.1", "X-Forwarded-For: 2001:db8::1\r\n", "2001:db8::1"),
+        ] {
+            let input = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+            let mut head = RequestHead::default();
+            assert_eq!(head.parse(input.as_bytes(), &HeadLimits::default()), Ok(Parsed::Complete));
+            let client = client_address(&head, input.as_bytes(), peer.parse().unwrap(), is_trusted);
+            assert_eq!(client.to_string(), expected, "{peer} {fields:?}");
+        }
     }
 
     #[test]

@@ -13,19 +13,21 @@ mod framing;
 mod request;
 mod response;
 mod scan;
+mod upgrade;
 mod writer;
 
 #[cfg(test)]
 mod bad_input;
 
 pub use body::{BodyReader, Side, Step};
-pub use encode::{Downstream, encode_interim, encode_request, encode_response};
+pub use encode::{CONTINUE, Downstream, encode_interim, encode_request, encode_response, encode_switch};
 pub use error::encode_error;
 pub use field::{Field, Span};
 pub(super) use forwarding::scheme;
-pub use forwarding::{Forwarding, push_request_id};
+pub use forwarding::{Forwarding, client_address, push_request_id};
 pub use request::RequestHead;
 pub use response::ResponseHead;
+pub use upgrade::{Upgrades, protocols};
 pub use writer::{BodyWriter, ChunkPrefix};
 
 /// Bounds of one head.

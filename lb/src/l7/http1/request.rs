@@ -37,6 +37,7 @@ pub struct RequestHead {
     routed_path: Vec<u8>,
     framing: Option<Framing>,
     keep_alive: bool,
+    asks_upgrade: bool,
     expects_continue: bool,
     fields: Vec<Field>,
 }
@@ -127,6 +128,10 @@ impl RequestHead {
         self.interpret_target(buf)?;
         let options = connection_options(&mut self.fields, buf).ok_or(CloseReason::HeaderSyntax)?;
         self.keep_alive = !options.close && (self.version == Version::Http11 || options.keep_alive);
+        self.asks_upgrade = options.upgrade
+            && self.version == Version::Http11
+            && self.body() == Body::None
+            && self.fields.iter().any(|field| field.kind == FieldKind::Upgrade);
         self.interpret_expect(buf)
     }
 
@@ -256,6 +261,12 @@ impl RequestHead {
     /// Whether the client waits for `100 Continue` before it sends the body.
     pub const fn expects_continue(&self) -> bool {
         self.expects_continue
+    }
+
+    /// Whether the client asks for another protocol, in a way that we pass on. One that speaks HTTP/1.0 cannot (RFC 9110, 7.8);
+    /// one that sends a body would change protocols behind it, and is answered as if it had not asked.
+    pub const fn asks_upgrade(&self) -> bool {
+        self.asks_upgrade
     }
 
     /// The method.

@@ -8,7 +8,7 @@ use super::{
     framing::{Framing, framing},
     scan::{Stop, scan_response},
 };
-use crate::model::reason::CloseReason;
+use crate::{l7::headers::FieldKind, model::reason::CloseReason};
 
 /// A parsed response head. Holds offsets into the buffer it was parsed from; reuse one per connection.
 #[derive(Debug, Default)]
@@ -27,7 +27,7 @@ impl ResponseHead {
     /// Reads a head from the start of `buf`. Whether it has a body depends on the request.
     ///
     /// # Errors
-    /// [`CloseReason::BadResponse`]: syntax, size, framing, `101` (we never ask for another protocol), or
+    /// [`CloseReason::BadResponse`]: syntax, size, framing, a `101` that does not say what protocol follows, or
     /// framing in a response that can have no body.
     pub fn parse(
         &mut self,
@@ -75,7 +75,7 @@ impl ResponseHead {
         // Such a response must not carry framing (RFC 9110, 8.6; RFC 9112, 6.1). A zero length is common and
         // harmless, and is not passed on.
         let is_confused = never_has_body && !matches!(framing, Framing::Absent | Framing::Length(0));
-        if self.status == 101 || is_confused {
+        if is_confused {
             return None;
         }
         self.framing = (!never_has_body).then_some(framing);
@@ -86,6 +86,11 @@ impl ResponseHead {
             Framing::Chunked => Body::Chunked,
         };
         let options = connection_options(&mut self.fields, buf)?;
+        let names_protocol =
+            options.upgrade && self.fields.iter().any(|field| field.kind == FieldKind::Upgrade);
+        if self.is_switch() && !(names_protocol && self.version == Version::Http11) {
+            return None;
+        }
         self.keep_alive = !options.close
             && self.body != Body::UntilClose
             && (self.version == Version::Http11 || options.keep_alive);
@@ -105,7 +110,12 @@ impl ResponseHead {
 
     /// Whether another head follows for the same request.
     pub const fn is_interim(&self) -> bool {
-        self.status < 200
+        self.status < 200 && !self.is_switch()
+    }
+
+    /// Whether another protocol follows (101). Only who has asked for it may go on; see [`super::Upgrades::accepts`].
+    pub const fn is_switch(&self) -> bool {
+        self.status == 101
     }
 
     /// How the body ends; `Length(0)` where the backend said so.

@@ -6,7 +6,10 @@
 mod asked;
 mod segments;
 
-use std::collections::{HashMap, hash_map::Entry};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+};
 
 use foldhash::fast::FixedState;
 
@@ -14,7 +17,7 @@ pub use self::asked::Asked;
 use self::segments::Node;
 use super::{authority::HOST_BYTES_MAX, rewrite::match_segments};
 use crate::{
-    config::{Conditions, HostMatch, PathMatch, RouteSnapshot, Snapshot},
+    config::{Conditions, HostMatch, PathMatch, RouteAction, RouteSnapshot, Snapshot},
     model::{ListenerId, RouteId},
 };
 
@@ -31,6 +34,10 @@ pub struct Routes {
     exact: Table<Paths>,
     suffixes: Longest<Paths>,
     any: Paths,
+    /// Every method that a route names.
+    methods: Vec<Arc<str>>,
+    /// Routes that only refuse; in order.
+    refusing: Vec<RouteId>,
 }
 
 /// Routes of one host.
@@ -81,7 +88,13 @@ impl Routes {
         let mut routes = Self::default();
         for route in in_order(snapshot, listener) {
             routes.insert(route);
+            if matches!(&route.action, RouteAction::Respond(respond) if respond.status >= 400) {
+                routes.refusing.push(route.id);
+            }
+            routes.methods.extend(route.conditions.methods.iter().cloned());
         }
+        routes.methods.sort();
+        routes.methods.dedup();
         routes
     }
 
@@ -108,6 +121,16 @@ impl Routes {
         let mut lower = [0; HOST_BYTES_MAX];
         let host = lower_case(asked.host, &mut lower);
         self.find_by_host(host, asked).or_else(|| self.any.find(asked))
+    }
+
+    /// Methods with which a route would take a request that none takes as it is, and not only to refuse it; in the order of
+    /// their names.
+    pub fn allowed<'a>(&'a self, asked: &'a Asked<'a>) -> impl Iterator<Item = &'a str> {
+        let takes = |method: &str| {
+            let taker = self.find(&Asked { method: method.as_bytes(), ..*asked });
+            taker.is_some_and(|route| self.refusing.binary_search(&route).is_err())
+        };
+        self.methods.iter().map(|method| &**method).filter(move |method| takes(method))
     }
 
     fn find_by_host(&self, host: &[u8], asked: &Asked<'_>) -> Option<RouteId> {
@@ -185,7 +208,7 @@ pub fn all<'s>(
 }
 
 fn in_order(snapshot: &Snapshot, listener: ListenerId) -> impl Iterator<Item = &RouteSnapshot> {
-    let ids = snapshot.listeners.get(listener.index()).map(|l| l.routes.as_slice()).unwrap_or_default();
+    let ids = snapshot.listener(listener).map(|l| l.routes.as_slice()).unwrap_or_default();
     ids.iter().filter_map(|id| snapshot.routes.get(id.index()))
 }
 

@@ -1,11 +1,14 @@
 //! Dialling.
 
-use std::{io, net::SocketAddr};
+use std::io;
 
 use io_uring::opcode;
 
 use super::{Finish, Kind, Op, outcome};
-use crate::ring::{Ring, Socket, slab::Held};
+use crate::{
+    model::BackendAddress,
+    ring::{Ring, Socket, slab::Held},
+};
 
 /// Output: the socket is connected, or why not (ECONNREFUSED, ETIMEDOUT, ENETUNREACH, ...).
 #[derive(Debug)]
@@ -23,13 +26,21 @@ impl Finish for Connect {
 
 impl Op<Connect> {
     /// Connects `socket` to `to`.
-    pub fn connect(ring: &Ring, socket: &Socket, to: SocketAddr) -> Self {
-        let held = Held::Connecting(socket.clone(), Box::new(to.into()));
-        Self::start(ring, held, |held| match held {
+    ///
+    /// # Errors
+    /// The path of a unix socket is longer than the kernel takes, which [`crate::model::UnixAddress`] rules out.
+    pub fn connect(ring: &Ring, socket: &Socket, to: &BackendAddress) -> io::Result<Self> {
+        let address = match to {
+            BackendAddress::Ip(to) => (*to).into(),
+            // An abstract name begins with NUL, and then its length counts.
+            BackendAddress::Unix(to) => socket2::SockAddr::unix(to.sun_path())?,
+        };
+        let held = Held::Connecting(socket.clone(), Box::new(address));
+        Ok(Self::start(ring, held, |held| match held {
             Held::Connecting(socket, address) => {
                 opcode::Connect::new(socket.fd(), address.as_ptr().cast(), address.len()).build()
             }
             _ => opcode::Nop::new().build(),
-        })
+        }))
     }
 }

@@ -44,8 +44,8 @@ pub(super) trait Finish: Kind {
 /// An operation in flight, or complete and not yet awaited.
 pub struct Op<K> {
     ring: Ring,
-    key: Key,
-    taken: bool,
+    /// `None` once its output was taken.
+    key: Option<Key>,
     kind: PhantomData<K>,
 }
 
@@ -61,20 +61,28 @@ impl<K> Op<K> {
         if let Some(entry) = entry {
             ring.push(&entry.user_data(key.user_data()));
         }
-        Self { ring: ring.clone(), key, taken: false, kind: PhantomData }
+        Self { ring: ring.clone(), key: Some(key), kind: PhantomData }
     }
 
     /// Whether it has failed, and with what, without taking its output. Not ready while it is in flight.
     pub fn poll_error(&self, context: &mut Context<'_>) -> Poll<Option<io::Error>> {
-        match self.ring.0.slab.borrow_mut().peek(self.key, context.waker()) {
+        let Some(key) = self.key else { return Poll::Ready(None) };
+        match self.ring.0.slab.borrow_mut().peek(key, context.waker()) {
             Some(result) => Poll::Ready(outcome(result).err()),
             None => Poll::Pending,
         }
     }
 
+    /// Asks the kernel to give it up. How it has ended, which may be well, tells who awaits it.
+    pub fn cancel(&self) {
+        if let Some(key) = self.key.filter(|_| !self.is_complete()) {
+            self.ring.cancel(key.user_data());
+        }
+    }
+
     /// Whether awaiting it would return at once.
     pub fn is_complete(&self) -> bool {
-        self.taken || self.ring.0.slab.borrow_mut().is_done(self.key)
+        self.key.is_none_or(|key| self.ring.0.slab.borrow_mut().is_done(key))
     }
 }
 
@@ -84,11 +92,11 @@ impl<K: Finish> Future for Op<K> {
     type Output = K::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<K::Output> {
-        assert!(!self.taken, "an operation is awaited once");
-        let polled = self.ring.0.slab.borrow_mut().poll(self.key, context.waker());
+        let Some(key) = self.key else { panic!("an operation is awaited once") };
+        let polled = self.ring.0.slab.borrow_mut().poll(key, context.waker());
         match polled {
             Polled::Ready { result, flags, held: Some(held) } => {
-                self.taken = true;
+                self.key = None;
                 Poll::Ready(K::finish(&self.ring, held, result, flags))
             }
             Polled::Ready { held: None, .. } | Polled::Pending => Poll::Pending,
@@ -98,8 +106,8 @@ impl<K: Finish> Future for Op<K> {
 
 impl<K> Drop for Op<K> {
     fn drop(&mut self) {
-        if !self.taken {
-            abandon(&self.ring, self.key);
+        if let Some(key) = self.key {
+            abandon(&self.ring, key);
         }
     }
 }

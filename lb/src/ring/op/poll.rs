@@ -14,6 +14,8 @@ pub enum Readiness {
     Readable,
     /// Room to send.
     Writable,
+    /// The peer has ended its side, or the connection is broken.
+    Ended,
 }
 
 /// Output: the socket is ready, or in an error state that the next syscall on it will name.
@@ -36,6 +38,7 @@ impl Op<Ready> {
         let events = match readiness {
             Readiness::Readable => libc::POLLIN | libc::POLLRDHUP,
             Readiness::Writable => libc::POLLOUT,
+            Readiness::Ended => libc::POLLRDHUP,
         };
         Self::start(ring, Held::Socket(socket.clone()), |held| match held {
             Held::Socket(socket) => opcode::PollAdd::new(socket.fd(), events as u32).build(),

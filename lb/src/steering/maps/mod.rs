@@ -1,6 +1,7 @@
 //! Typed handles on the maps of the contract. A map has the same name here as in the kernel half.
 
 mod directory;
+mod flows;
 mod grace;
 mod guard;
 mod lengths;
@@ -20,7 +21,7 @@ use lb_abi::{
     bounds,
     counter::{FlowEvent, Traffic},
     directory::{PortRanges, VipSlot},
-    flow::{FlowKey, FlowRecord, Inserts},
+    flow::{BUCKET_LEN, FlowBucket, FlowKey, FlowName, Inserts},
     guard::{GATE_WORDS, GuardBucket},
     interface::{self, InterfaceEntry},
     lengths::{LISTS, Lengths},
@@ -36,6 +37,7 @@ use lb_abi::{
 };
 
 pub use directory::{Directory, Mapped};
+pub use flows::Flows;
 pub use guard::{Guard, Lists};
 pub use lengths::PrefixLengths;
 pub use nat::{NatMaps, NatPlace};
@@ -64,8 +66,6 @@ pub type SourceTrees = Array<MapData, SourceTree>;
 pub type SourceSets = Array<MapData, u32>;
 /// `LIMITS`: one entry.
 pub type Limits = Array<MapData, lb_abi::limit::Limits>;
-/// `FLOWS`.
-pub type Flows = HashMap<MapData, FlowKey, FlowRecord>;
 /// `PROGRAMS`, by call.
 pub type Programs = ProgramArray<MapData>;
 /// `REFUSED_AT`: one entry.
@@ -204,7 +204,7 @@ impl Maps {
             source_trees: typed(object, names::MAP_SOURCE_TREES)?,
             source_sets: typed(object, names::MAP_SOURCE_SETS)?,
             limits: typed(object, names::MAP_LIMITS)?,
-            flows: typed(object, names::MAP_FLOWS)?,
+            flows: Flows::map(take(object, names::MAP_FLOWS)?, take(object, names::MAP_FLOW_KEYS)?)?,
             programs: typed(object, names::MAP_PROGRAMS)?,
             refused_at: typed(object, names::MAP_REFUSED_AT)?,
             links: typed(object, names::MAP_LINKS)?,
@@ -249,7 +249,7 @@ pub(super) struct Shape {
 }
 
 /// The shape of every map that is pinned. A pin of another shape is another version's.
-pub(super) const SHAPES: [Shape; 39] = [
+pub(super) const SHAPES: [Shape; 40] = [
     shape::<u32, lb_abi::meta::Meta>(names::MAP_META, 1),
     shape::<VipKey, VipEntry>(names::MAP_VIPS, bounds::VIP_KEYS_MAX),
     shape::<u32, u64>(names::MAP_VIP_BUCKETS, bounds::VIP_BUCKETS),
@@ -266,7 +266,8 @@ pub(super) const SHAPES: [Shape; 39] = [
     shape::<u32, lb_abi::limit::Limits>(names::MAP_LIMITS, 1),
     shape::<u32, lb_abi::limit::Meter>(names::MAP_METER, 1),
     shape::<[u8; 16], u64>(names::MAP_NEW_FLOWS, bounds::NEW_FLOWS_MAX),
-    shape::<FlowKey, FlowRecord>(names::MAP_FLOWS, bounds::FLOWS_MAX),
+    shape::<u32, FlowBucket>(names::MAP_FLOWS, bounds::FLOW_BUCKETS),
+    shape::<u32, FlowName>(names::MAP_FLOW_KEYS, bounds::FLOW_BUCKETS * BUCKET_LEN as u32),
     shape::<u32, u32>(names::MAP_PROGRAMS, names::CALLS),
     shape::<u32, Inserts>(names::MAP_INSERTS, 1),
     shape::<u32, u32>(names::MAP_REFUSED_AT, 1),

@@ -10,6 +10,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use super::super::error::{Error, Result};
 
 /// The map and its memory. Unmapped on drop; what was stored stays in the map.
+#[derive(Debug)]
 pub(super) struct Words {
     memory: NonNull<AtomicU64>,
     /// Words in it.

@@ -10,7 +10,7 @@ use std::{
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::{Fixture, PATIENCE, backend, has_kernel_workers, wait_until};
+use super::{Fixture, PATIENCE, backend, closed_port, has_kernel_workers, wait_until};
 use crate::{
     config::{Limits, Protocol},
     model::reason::CloseReason,
@@ -93,7 +93,8 @@ fn few_descriptors() {
     let whole = getrlimit(Resource::Nofile);
     // Before anything is armed: an accept goes by the limit of its arming.
     setrlimit(Resource::Nofile, Rlimit { current: Some(256), ..whole }).unwrap();
-    let fixture = Fixture::start(Protocol::Http, &[backend(echo)], Limits::default());
+    // Nobody listens there: a backend's accept would meet the limit, too, and end its thread.
+    let fixture = Fixture::start(Protocol::Http, &[closed_port()], Limits::default());
     let _first = fixture.connect();
     wait_until("the first is in", || fixture.admission.open() == 1);
     let client = || socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();

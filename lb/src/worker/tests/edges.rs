@@ -15,12 +15,11 @@ use std::{
 use super::{
     PATIENCE, backend, pattern,
     peers::{Client, http, ok, read_head, read_message, responder},
-    snapshot, wait_until,
+    published, snapshot, wait_until,
 };
 use crate::{
     config::{Limits, Protocol},
     model::reason::CloseReason,
-    worker::Command,
 };
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -265,7 +264,7 @@ fn a_new_config_serves_the_next_request_and_not_the_one_under_way() {
     wait_until("the exchange runs", || metrics.backends[1].in_flight.value() == 1);
     let mut next = snapshot(2, Protocol::Http, fixture.address, &[new], Limits::default());
     next.pools[0].backends[0].id = crate::model::BackendId(2);
-    fixture.handle.send(Command::Publish(Arc::new(next)));
+    fixture.handle.send(published(next));
     wait_until("it is taken over", || metrics.snapshots.value() == 1);
     assert_eq!(idle.get("/").body, b"new", "a connection that was idle goes on with the new config");
     assert_eq!(busy.receive().body, b"old", "an exchange ends on the config it began with");

@@ -12,9 +12,9 @@ use super::{
     snapshot, wait_until,
 };
 use crate::{
-    config::{AccessLogSnapshot, Limits, LogInclude, Protocol, SAMPLE_ALL, Snapshot},
+    config::{AccessLogSnapshot, BackendIds, Limits, LogInclude, Protocol, SAMPLE_ALL, Snapshot, parse},
     log::{Facts, QUEUE_BYTES, Receiver, Record, Text, queue},
-    model::reason::CloseReason,
+    model::{Generation, reason::CloseReason},
     sys::event,
     worker::AccessLogSetup,
 };
@@ -26,6 +26,22 @@ fn start(backend: std::net::SocketAddr, queue_bytes: usize, sample_ppm: u32) -> 
     let snapshot = |address| Snapshot {
         access_log: Some(wanted),
         ..snapshot(1, Protocol::Http, address, &[backend], Limits::default())
+    };
+    (Fixture::start_with(snapshot, Some(setup)), receiver)
+}
+
+/// Of a route with these lines before these backends.
+fn start_routed(route: &str, backends: &[std::net::SocketAddr]) -> (Fixture, Receiver) {
+    let (sender, receiver) = queue(QUEUE_BYTES, Arc::new(AtomicBool::new(true)));
+    let setup = AccessLogSetup { sender, bell: event::new().unwrap(), epoch: Instant::now() };
+    let snapshot = |address| {
+        let text = format!(
+            "version = 1\n[log]\naccess = \"json\"\n[listener.web]\nbind = [\"{address}\"]\nprotocol = \"http\"\n\
+             [route.r]\nlistener = \"web\"\npool = \"p\"\n{route}\n[pool.p]\nbackends = {:?}\n",
+            backends.iter().map(ToString::to_string).collect::<Vec<_>>()
+        );
+        let config = parse("test", &text).unwrap_or_else(|problems| panic!("{problems}")).config;
+        Snapshot::build(&config, Generation(1), &mut BackendIds::new()).unwrap()
     };
     (Fixture::start_with(snapshot, Some(setup)), receiver)
 }
@@ -62,6 +78,44 @@ fn each_request_of_a_connection_has_its_own_record() {
     }
     assert_eq!(records.iter().map(|(facts, _)| facts.received).sum::<u64>(), received);
     assert_eq!(records.iter().map(|(facts, _)| facts.sent).sum::<u64>(), sent);
+}
+
+#[test]
+fn a_request_that_went_again_is_one_record_with_its_attempts() {
+    let busy = responder(|_| b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n".to_vec());
+    let sound = responder(|_| ok(b"served"));
+    let retry = "retry = { on = [\"503\"], budget = \"100%\" }";
+    let (fixture, mut receiver) = start_routed(retry, &[busy, sound]);
+    let mut client = Client::new(&fixture);
+    for _ in 0..4 {
+        assert_eq!(client.get("/").body, b"served");
+    }
+    fixture.stop();
+    let mut seen = Vec::new();
+    while receiver.pop(|bytes| {
+        let record = Record::decode(bytes).unwrap();
+        let backend = String::from_utf8_lossy(record.text(Text::Backend).unwrap()).into_owned();
+        seen.push((record.facts.status, record.facts.attempts, backend, record.facts.reason));
+    }) {}
+    seen.sort_by_key(|(_, attempts, ..)| *attempts);
+    let expected = [1, 1, 2, 2].map(|attempts| (200, attempts, sound.to_string(), None));
+    assert_eq!(seen, expected);
+}
+
+#[test]
+fn a_refusal_by_a_limit_has_its_record() {
+    let route = "rate_limit = { rate = \"1/h\", key = \"route\" }";
+    let (fixture, mut receiver) = start_routed(route, &[responder(|_| ok(b""))]);
+    let mut client = Client::new(&fixture);
+    client.get("/one");
+    client.get("/two");
+    fixture.stop();
+    let records: Vec<_> = records(&mut receiver)
+        .into_iter()
+        .map(|(facts, path)| (path, facts.status, facts.attempts, facts.reason))
+        .collect();
+    let (one, two) = ("/one".to_owned(), "/two".to_owned());
+    assert_eq!(records, [(one, 200, 1, None), (two, 429, 0, Some(CloseReason::RateLimit))]);
 }
 
 #[test]

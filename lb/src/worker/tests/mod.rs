@@ -1,32 +1,57 @@
 //! A whole worker over real sockets on loopback.
 
 mod accept;
+mod change;
+mod choosing;
+mod datagrams;
 mod edges;
+mod forms;
 mod http;
+mod limits;
 mod log;
+mod named;
+mod outlier;
+mod passthrough;
 mod peers;
+mod proxied;
+mod queue;
 mod relay;
+mod replay;
+mod retry;
 mod routes;
+mod shelf;
+mod sim;
+mod sticky;
 mod storm;
+mod unix;
+mod upgrade;
 
 use std::{
-    net::{SocketAddr, TcpListener, TcpStream},
+    io::{Read as _, Write as _},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
-use super::{AccessLogSetup, BoundListener, Command, Handle, Setup};
+use super::{AccessLogSetup, BoundListener, Change, Command, Handle, Setup, Siblings};
 use crate::{
-    config::{BackendSnapshot, Keepalive, Limits, ListenerSnapshot, PoolSnapshot, Protocol, Snapshot, Steer},
+    config::{
+        BackendSnapshot, Balance, Choosing, Keepalive, Limits, ListenerSnapshot, PoolSecret, PoolSnapshot,
+        Protocol, ProxyHeaders, Snapshot, Steer, Udp,
+    },
     health::HealthTable,
     limits::Admission,
-    metrics::WorkerMetrics,
-    model::{BackendId, Generation, ListenerId, PoolId, WorkerId, reason::CloseReason},
+    model::{BackendId, Generation, GroupId, ListenerId, PoolId, WorkerId, reason::CloseReason},
     sys::affinity,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Has a worker take over another config.
+fn published(next: Snapshot) -> Command {
+    Command::Change(Box::new(Change::of(Arc::new(next), Instant::now() + PATIENCE)))
+}
 
 /// A worker with one listener and one pool.
 struct Fixture {
@@ -37,6 +62,18 @@ struct Fixture {
 }
 
 impl Fixture {
+    /// Sends `len` bytes and an end to a backend that echoes after the end.
+    #[track_caller]
+    fn gets_back(&self, len: usize) {
+        let sent = pattern(len);
+        let mut client = self.connect();
+        client.write_all(&sent).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        let mut received = Vec::new();
+        client.read_to_end(&mut received).unwrap();
+        assert!(received == sent, "{len} bytes came back as {}", received.len());
+    }
+
     fn start(protocol: Protocol, backends: &[SocketAddr], limits: Limits) -> Self {
         Self::start_with(|address| snapshot(1, protocol, address, backends, limits), None)
     }
@@ -45,7 +82,16 @@ impl Fixture {
     fn start_with(snapshot: impl FnOnce(SocketAddr) -> Snapshot, access_log: Option<AccessLogSetup>) -> Self {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
-        let snapshot = snapshot(address);
+        Self::start_at(socket.into(), address, snapshot(address), access_log)
+    }
+
+    /// At a socket that is bound to `address`.
+    fn start_at(
+        socket: std::os::fd::OwnedFd,
+        address: SocketAddr,
+        snapshot: Snapshot,
+        access_log: Option<AccessLogSetup>,
+    ) -> Self {
         let health = Arc::new(HealthTable::new(16));
         let admission = Admission::new();
         let handle = Handle::start(Setup {
@@ -54,9 +100,9 @@ impl Fixture {
             snapshot: Arc::new(snapshot),
             health: health.clone(),
             admission: admission.clone(),
-            metrics: Arc::new(WorkerMetrics::new()),
+            siblings: Siblings::new(1, 1).unwrap(),
             access_log,
-            listeners: vec![BoundListener { listener: ListenerId(0), socket: socket.into() }],
+            listeners: vec![BoundListener { group: GroupId(0), listener: ListenerId(0), socket }],
         })
         .unwrap();
         Self { address, handle, health, admission }
@@ -104,8 +150,11 @@ fn snapshot(
         .map(|(at, address)| BackendSnapshot {
             id: BackendId(at as u16 + 1),
             name: address.to_string().into(),
-            address: *address,
+            address: (*address).into(),
             weight: 1,
+            backup: false,
+            max_connections: None,
+            origin: None,
         })
         .collect();
     Snapshot {
@@ -121,14 +170,23 @@ fn snapshot(
             pool: Some(PoolId(0)),
             port: Some(address.port()),
             trusted_proxies: Vec::new(),
+            proxy_protocol: ProxyHeaders::Off,
             forwarded: false,
+            connections: None,
+            udp: Udp::default(),
             routes: Vec::new(),
         }],
         pools: vec![PoolSnapshot {
             id: PoolId(0),
             name: "test".into(),
             backends,
+            is_named: false,
             keepalive: Keepalive::default(),
+            balance: Balance::RoundRobin,
+            choosing: Choosing::default(),
+            secret: PoolSecret::default(),
+            sticky_secret: PoolSecret([8, 9]),
+            proxy_protocol: None,
         }],
         routes: Vec::new(),
     }

@@ -120,7 +120,10 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(fixture: &Fixture) -> Self {
-        let writer = fixture.connect();
+        Self::over(fixture.connect())
+    }
+
+    pub(super) fn over(writer: TcpStream) -> Self {
         Self { reader: BufReader::new(writer.try_clone().unwrap()), writer }
     }
 

@@ -30,13 +30,7 @@ fn echo_after_end(mut stream: TcpStream) {
 fn a_relay_keeps_every_byte_and_the_half_close() {
     let fixture = Fixture::start(Protocol::Tcp, &[backend(echo_after_end)], Limits::default());
     for len in [0, 1, 5_000, 300_000, 16 << 20] {
-        let sent = pattern(len);
-        let mut client = fixture.connect();
-        client.write_all(&sent).unwrap();
-        client.shutdown(Shutdown::Write).unwrap();
-        let mut received = Vec::new();
-        client.read_to_end(&mut received).unwrap();
-        assert!(received == sent, "{len} bytes came back as {}", received.len());
+        fixture.gets_back(len);
     }
     assert!(fixture.handle.metrics.spliced_bytes.value() > 16 << 20, "bulk left user space");
     assert!(!has_kernel_workers(), "nothing was punted to an io_uring worker thread");

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// A worker with listener `web`, these further lines for it, these routes, and pool `p`.
-fn start(listener: &str, routes: &str, backend: SocketAddr) -> Fixture {
+pub(super) fn start(listener: &str, routes: &str, backend: SocketAddr) -> Fixture {
     Fixture::start_with(
         |address| {
             let text = format!(

@@ -3,10 +3,12 @@
 //! ```text
 //! input = door (1 byte) method " " target "\n" *(host "\n")
 //! ```
+//!
+//! A line that begins with `if-match:`, `content-type:` or `content-length:` is that field instead.
 
 use std::{
     path::PathBuf,
-    sync::{Arc, OnceLock, atomic::AtomicBool},
+    sync::{Arc, OnceLock},
     time::Instant,
 };
 
@@ -18,11 +20,14 @@ use lb::{
     admin::{
         View,
         answer::Answer,
-        api::{Door, accept, answer},
+        api::{Accepted, Door, accept, answer},
+        changes::Etag,
         show::Readings,
     },
     config::{BackendIds, Snapshot, parse},
     health::HealthTable,
+    keepalive::Shelf,
+    limits::Permits,
     metrics::BACKENDS_MAX,
     model::Generation,
 };
@@ -42,28 +47,42 @@ fn run(input: &[u8]) {
     let Ok(method) = Method::from_bytes(&first[..space]) else { return };
     let Ok(uri) = Uri::try_from(&first[space + 1..]) else { return };
     let mut headers = HeaderMap::new();
-    for host in lines.take(3).filter_map(|line| HeaderValue::from_bytes(line).ok()) {
-        headers.append(HOST, host);
+    for line in lines.take(5) {
+        let field =
+            |known: &'static str| Some((known, line.strip_prefix(known.as_bytes())?.strip_prefix(b":")?));
+        let (name, value) = ["if-match", "content-type", "content-length"]
+            .into_iter()
+            .find_map(field)
+            .unwrap_or((HOST.as_str(), line));
+        if let Ok(value) = HeaderValue::from_bytes(value) {
+            headers.append(name, value);
+        }
     }
     let view = view();
     match accept(door, &method, &uri, &headers, view) {
-        Ok(accepted) => {
-            assert!(method == Method::GET && (door == Door::Unix || !uri.path().starts_with("/v1/")));
-            if let Some(question) = accepted.question() {
+        Ok(Accepted::Change(_)) => {
+            assert!(![Method::GET, Method::HEAD].contains(&method) && door == Door::Unix);
+        }
+        Ok(Accepted::Read(read)) => {
+            assert!([Method::GET, Method::HEAD].contains(&method));
+            assert!(door == Door::Unix || !uri.path().starts_with("/v1/"));
+            if let Some(question) = read.question() {
                 assert_eq!(question.to_string().parse().as_ref(), Ok(question));
             }
-            if let Some(wish) = accepted.wish() {
+            if let Some(wish) = read.wish() {
                 assert!(wish.filter.snap >= 14 && wish.filter.bytes_per_tick > 0 && wish.filter.reasons != 0);
                 assert!(wish.count != Some(0));
             }
-            let is_capture = accepted.wish().is_some();
-            let answer = answer(accepted, view, Readings::default());
+            let is_capture = read.wish().is_some();
+            let is_entry = uri.path().starts_with("/v1/config/") || read.generation().is_some();
+            let answer = answer(read, view, Readings::default());
             check(&answer);
-            assert!(answer.status == 200 || is_capture && answer.status == 422, "{answer:?}");
+            let is_refused = is_capture && answer.status == 422 || is_entry && answer.status == 404;
+            assert!(answer.status == 200 || is_refused, "{answer:?}");
         }
         Err(refusal) => {
             check(&refusal);
-            assert!([400, 404, 405, 421].contains(&refusal.status), "{refusal:?}");
+            assert!([400, 403, 404, 405, 409, 411, 413, 415, 421].contains(&refusal.status), "{refusal:?}");
         }
     }
 }
@@ -96,13 +115,24 @@ fn view() -> &'static View {
             config: Arc::new(config),
             snapshot: Arc::new(snapshot),
             workers: Vec::new(),
+            permits: Permits::new(BACKENDS_MAX, 1),
+            shelf: Arc::new(Shelf::new(BACKENDS_MAX)),
             health: Arc::new(HealthTable::new(BACKENDS_MAX)),
-            probes: Vec::new(),
+            checks: Arc::default(),
+            pools: Arc::default(),
             warnings: Vec::new(),
             open_files: 1024,
             packets: None,
             log: Arc::default(),
-            draining: AtomicBool::new(false),
+            draining: Arc::default(),
+            names: Arc::default(),
+            changes: None,
+            etag: Etag("e".into()),
+            generations: Arc::default(),
+            documents: None,
+            overrides: Arc::default(),
+            degraded: None,
+            drift: None,
         }
     })
 }
@@ -121,6 +151,15 @@ fn seeds() -> Vec<Vec<u8>> {
         "GET /v1/capture?vip=dns&backend=dns/10.0.1.53&reason=mtu,denied&sample=7&snap=128&payload=yes&count=9\n",
         "GET /v1/capture?outcome=dropped,passed&source=10.0.0.0/8&destination=2001:db8::1&protocol=tcp&rate=1&duration=5\n",
         "GET /metrics\na\nb",
+        "HEAD /v1/config\n",
+        "GET /v1/config/pool/app\n",
+        "GET /v1/generations/1\n",
+        "PUT /v1/config?dry_run=1\nif-match:\"e\", W/\"f\"\ncontent-type:application/json\ncontent-length:2",
+        "PATCH /v1/config/pool/app\nif-match:*\ncontent-type:application/merge-patch+json\ncontent-length:2",
+        "DELETE /v1/config/pool/app\n",
+        "POST /v1/rollback/3\n",
+        "POST /v1/backends/app/%5B2001:db8::1%5D:80/drain\n",
+        "POST /v1/apply?path=/etc/lb/lb.toml\ncontent-type:application/toml\ncontent-length:2",
     ];
     heads.iter().flat_map(|head| [0, 1].map(|door| [&[door], head.as_bytes()].concat())).collect()
 }
@@ -164,6 +203,14 @@ fn words() -> Vec<Vec<u8>> {
         "answered",
         "not-ours",
         "4294967295",
+        "PUT ",
+        "DELETE ",
+        "/v1/config/",
+        "/v1/backends/",
+        "/undrain",
+        "dry_run=",
+        "\nif-match:",
+        "\ncontent-type:application/json",
     ]
     .map(|word| word.as_bytes().to_vec())
     .to_vec()

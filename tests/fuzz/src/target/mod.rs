@@ -2,8 +2,12 @@
 
 pub mod admin;
 pub mod body;
+pub mod client_hello;
 pub mod config;
+pub mod dns;
 pub mod packet;
+pub mod probe;
+pub mod proxy;
 pub mod request;
 pub mod response;
 pub mod stream;
@@ -26,8 +30,12 @@ pub struct Target {
 pub const ALL: &[Target] = &[
     admin::TARGET,
     body::TARGET,
+    client_hello::TARGET,
     config::TARGET,
+    dns::TARGET,
     packet::TARGET,
+    probe::TARGET,
+    proxy::TARGET,
     request::TARGET,
     response::TARGET,
     stream::TARGET,

@@ -4,10 +4,15 @@
 //! input = limits (1 byte) head
 //! ```
 
+use std::sync::Arc;
+
 use lb::{
     l7::{
         headers::FieldKind,
-        http1::{Body, Forwarding, HeadLimits, Parsed, RequestHead, encode_error, encode_request},
+        http1::{
+            Body, Forwarding, HeadLimits, Parsed, RequestHead, Upgrades, Version, client_address,
+            encode_error, encode_request,
+        },
         path,
     },
     model::reason::CloseReason,
@@ -61,7 +66,7 @@ fn by_pieces(input: &[u8], limits: &HeadLimits, whole: Result<Parsed, CloseReaso
 /// A refusal that has a status can be said.
 fn refused(reason: CloseReason) {
     let mut answer = Vec::new();
-    encode_error(&mut answer, reason, false, true);
+    encode_error(&mut answer, reason, b"", false, true);
     let status = format!("HTTP/1.1 {} ", reason.status());
     assert!(reason.status() == 0 || answer.starts_with(status.as_bytes()), "{reason:?}");
 }
@@ -83,12 +88,49 @@ fn accepted(input: &[u8], head: &RequestHead) {
         request_id: [1, 2],
     };
     let mut out = Vec::new();
-    encode_request(&mut out, input, head, &forwarding, None);
+    encode_request(&mut out, input, head, &forwarding, None, None);
     let mut again = RequestHead::default();
     assert_eq!(again.parse(&out, &WIDE), Ok(Parsed::Complete), "{} from {}", show(&out), show(input));
     assert_eq!(again.len(), out.len(), "{} from {}", show(&out), show(input));
     same_meaning(input, head, &out, &again);
     plain_reading(input, head, &out);
+    switched(input, head, &forwarding);
+    let client = client_address(head, input, forwarding.client, |_| true);
+    assert!(
+        client == forwarding.client
+            || head.fields().iter().any(|field| field.kind == FieldKind::ForwardedFor)
+    );
+}
+
+/// A backend is asked for another protocol only where the client asks, behind whose head nothing of HTTP comes; and for nothing
+/// but what is passed on.
+fn switched(input: &[u8], head: &RequestHead, forwarding: &Forwarding<'_>) {
+    let upgrades = Upgrades::new(Arc::from([Arc::from("websocket"), Arc::from("x/1")]));
+    if !upgrades.is_offered(head, input) {
+        return;
+    }
+    assert!(head.version() == Version::Http11 && head.body() == Body::None, "{}", show(input));
+    let mut out = Vec::new();
+    encode_request(&mut out, input, head, forwarding, None, Some(&upgrades));
+    let mut again = RequestHead::default();
+    assert_eq!(again.parse(&out, &WIDE), Ok(Parsed::Complete), "{} from {}", show(&out), show(input));
+    assert!(again.asks_upgrade() && upgrades.is_offered(&again, &out), "{}", show(&out));
+    let fields = plain_fields(&out);
+    let value = |name: &str| {
+        fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.to_ascii_lowercase())
+    };
+    assert_eq!(
+        (count(&fields, "connection"), value("connection").as_deref()),
+        (1, Some("upgrade")),
+        "{}",
+        show(&out)
+    );
+    let offer = value("upgrade").unwrap_or_default();
+    assert!(
+        count(&fields, "upgrade") == 1 && offer.split(", ").all(|it| it == "websocket" || it == "x/1"),
+        "{}",
+        show(&out)
+    );
 }
 
 fn a_path_is_its_own_normal_form(input: &[u8], head: &RequestHead) {
@@ -198,6 +240,8 @@ fn seeds() -> Vec<Vec<u8>> {
          Connection: keep-alive, X-Mine\r\nX-Mine: 1\r\n\r\n",
         "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhello",
         "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
+        "GET /a HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: h2c, websocket\r\nUpgrade: x/1\r\n\r\n",
+        "GET /a HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.1, ::1\r\nX-Forwarded-For: x\r\n\r\n",
         "POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         "\r\nGET http://b.example./x/../y?z HTTP/1.1\r\nHost: [2001:db8::1]:443\r\n\r\n",
         "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",

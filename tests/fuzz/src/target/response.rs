@@ -7,7 +7,9 @@
 use lb::{
     l7::{
         exchange::downstream_framing,
-        http1::{Body, Downstream, Parsed, ResponseHead, Version, encode_interim, encode_response},
+        http1::{
+            Body, Downstream, Parsed, ResponseHead, Version, encode_interim, encode_response, encode_switch,
+        },
     },
     model::reason::CloseReason,
 };
@@ -42,10 +44,14 @@ fn run(input: &[u8]) {
     if whole != Ok(Parsed::Complete) {
         return;
     }
-    assert!(head.len() <= input.len() && (100..600).contains(&head.status()) && head.status() != 101);
+    assert!(head.len() <= input.len() && (100..600).contains(&head.status()));
     let input = &input[..head.len()];
     let version = if first & 4 == 0 { Version::Http11 } else { Version::Http10 };
-    if head.is_interim() {
+    if head.is_switch() {
+        let mut out = Vec::new();
+        encode_switch(&mut out, input, &head, None);
+        again(input, &head, &out, is_head, false);
+    } else if head.is_interim() {
         let mut out = Vec::new();
         encode_interim(&mut out, input, &head);
         again(input, &head, &out, is_head, false);
@@ -97,6 +103,7 @@ fn seeds() -> Vec<Vec<u8>> {
         "HTTP/1.1 100 Continue\r\n\r\n",
         "HTTP/1.1 103 Early Hints\r\nLink: <a>\r\n\r\n",
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
         "HTTP/1.1 599 \r\nX:\t y \r\nEmpty:\r\nConnection: close, X\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
     ];

@@ -45,7 +45,7 @@ fn read(mut rest: &[u8], limits: &HeadLimits, mut out: Option<&mut Vec<u8>>) -> 
                 says_forwarded: true,
                 request_id: [1, 2],
             };
-            encode_request(out, rest, &head, &forwarding, None);
+            encode_request(out, rest, &head, &forwarding, None, None);
             let writer = writer(head.body());
             payload.chunks(5).for_each(|piece| writer.frame(out, piece));
             writer.finish(out);

@@ -1,12 +1,12 @@
 //! A world in the maps of the object, and out of them.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use aya::maps::{PerCpuArray, PerCpuValues};
 use lb_abi::{
     backend::BackendEntry,
     counter::Budget,
     directory::{Bucket, PortRanges, VipSlot},
-    flow::{FlowKey, FlowRecord},
+    flow::{BUCKET_LEN, FlowKey, FlowRecord},
     guard::GuardBucket,
     hop::HopEntry,
     lengths::Lengths,
@@ -20,6 +20,7 @@ use lb_abi::{
     source::{SourceKey, SourceTree},
     spread::Spread,
     steer::{SteerEntry, SteerKey},
+    tag::FlowTag,
     vip::{VipEntry, VipKey},
 };
 
@@ -28,7 +29,7 @@ use crate::xdp::{
     directory::Directory,
     guard::Guard,
     namespace,
-    world::{NOBODY, VIP, World},
+    world::{NOBODY, TAG_KEYS, VIP, World},
 };
 
 impl Bench {
@@ -74,10 +75,7 @@ impl Bench {
         for (vip, set) in &world.sets {
             sets.set(*vip, set, 0)?;
         }
-        let mut flows = self.hash::<FlowKey, FlowRecord>(names::MAP_FLOWS)?;
-        for (key, record) in &world.flows {
-            flows.insert(key, record, 0)?;
-        }
+        self.write_flows(world)?;
         for (name, entries) in
             [(names::MAP_NAT_OPENING, &world.nat.opening), (names::MAP_NAT_FLOWS, &world.nat.flows)]
         {
@@ -119,6 +117,25 @@ impl Bench {
         Ok(())
     }
 
+    fn write_flows(&mut self, world: &World) -> Result<()> {
+        for (key, record) in &world.flows {
+            let is_new = self.flows.insert(key, FlowTag::of(&TAG_KEYS, key), *record);
+            ensure!(is_new, "{key:?} has a record already");
+        }
+        let Some(key) = &world.crowded else { return Ok(()) };
+        let full = FlowTag::of(&TAG_KEYS, key);
+        // Others that may lie in the same places.
+        for tag in (1..=2 * BUCKET_LEN as u64).map(|n| FlowTag(full.0 ^ n << 48)) {
+            ensure!(tag.buckets() == full.buckets(), "{tag:?} lies elsewhere");
+            ensure!(
+                self.flows.insert(&FlowKey::default(), tag, FlowRecord::default()),
+                "no room for {tag:?}"
+            );
+            self.crowd.push(tag);
+        }
+        Ok(())
+    }
+
     /// Empties what a world is written into, and what the programs kept of the way to its backends; other arrays are
     /// overwritten anyway.
     pub fn clear(&mut self) -> Result<()> {
@@ -133,10 +150,9 @@ impl Bench {
         }
         let directory = std::mem::take(&mut self.directory);
         self.write_directory(&directory, |_| 0)?;
-        let mut flows = self.hash::<FlowKey, FlowRecord>(names::MAP_FLOWS)?;
-        for key in flows.keys().collect::<std::result::Result<Vec<_>, _>>()? {
-            flows.remove(&key)?;
-        }
+        let mut tags = std::mem::take(&mut self.crowd);
+        self.flows.for_each(&mut |key, _| tags.push(FlowTag::of(&TAG_KEYS, key)));
+        tags.into_iter().for_each(|tag| self.flows.remove(tag));
         for name in [names::MAP_NAT_OPENING, names::MAP_NAT_FLOWS] {
             let mut map = self.hash::<FlowKey, NatEntry>(name)?;
             for key in map.keys().collect::<std::result::Result<Vec<_>, _>>()? {

@@ -13,7 +13,7 @@ use lb_abi::{
     vip::{FLOWS_NONE, FORWARD_IPIP},
 };
 
-use super::{Row, Way::Ipip, arriving, ipip, row, tcp, tcp_v6, udp};
+use super::{Row, Way::Ipip, ipip, row, tcp, tcp_v6, udp};
 use crate::{
     packet::{ACK, FIN, Packet, RST, SYN},
     xdp::{
@@ -69,11 +69,10 @@ fn open(now: u32) -> Vec<Row> {
     ]
 }
 
-/// The table is full of another flow.
+/// The table is full of other flows.
 fn open_refused(now: u32) -> Vec<Row> {
-    let stranger = flow(&arriving(Packet::tcp("198.51.100.8:1", "192.0.2.1:80", ACK)));
-    let full = |world: World| world.record(stranger, NEAR.id, EPOCH, 0, 1);
     let (syn, ack) = (tcp(SYN), tcp(ACK));
+    let full = |world: World| world.crowded(flow(&ack));
     let world = full(opened(now));
     let dead = full(ipip(now).moving(NEAR.id, DEAD.id, Open, 3));
     vec![
@@ -193,8 +192,7 @@ fn open_without(now: u32) -> Vec<Row> {
 fn datagrams(now: u32) -> Vec<Row> {
     let opened = |ago| ipip(now).moving(NEAR.id, OTHER.id, Open, ago);
     let packet = udp();
-    let stranger = flow(&arriving(Packet::udp("198.51.100.8:1", "192.0.2.1:53")));
-    let full = |world: World| world.record(stranger, NEAR.id, EPOCH, 0, 1);
+    let full = |world: World| world.crowded(flow(&packet));
     let to_previous = |name, world: &World| {
         row(name, world, &packet)
             .forwarded(&packet, &OTHER, Ipip)

@@ -3,14 +3,20 @@
 use std::{net::SocketAddr, time::Duration};
 
 mod choosing;
+mod datagrams;
+mod documents;
 mod hostile;
+mod json_schema;
 mod log;
+mod named;
 mod nat;
 mod pools;
+mod proxy_protocol;
 mod readme;
 mod robust;
 mod routes;
 mod rules;
+mod sni;
 
 use super::*;
 use crate::config::*;
@@ -89,6 +95,7 @@ fn problems(text: &str) -> Vec<String> {
         Ok(loaded) => loaded.warnings,
         Err(problems) => problems,
     };
+    documents::says_the_same(text, &problems);
     problems.iter().map(ToString::to_string).collect()
 }
 
@@ -96,8 +103,20 @@ fn problems(text: &str) -> Vec<String> {
 fn the_example_is_read_as_written() {
     let loaded = parse("edge.toml", EXAMPLE).unwrap();
     assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
-    let Config { runtime, xdp, admin, limits, state, access_log, vips, listeners, routes, pools } =
-        loaded.config;
+    let Config {
+        runtime,
+        xdp,
+        admin,
+        limits,
+        state,
+        programs_dir,
+        dns: names,
+        access_log,
+        vips,
+        listeners,
+        routes,
+        pools,
+    } = loaded.config;
     assert_eq!(runtime.workers, Workers::Auto);
     let xdp = xdp.unwrap();
     assert_eq!(xdp.interfaces[0], Interface { name: "eth0".into(), mode: None, gateway: None });
@@ -109,7 +128,7 @@ fn the_example_is_read_as_written() {
     assert_eq!(admin.http, Some("127.0.0.1:9900".parse::<SocketAddr>().unwrap()));
     assert_eq!(limits, Limits { connect_timeout: Duration::from_millis(250), ..Limits::default() });
     assert_eq!(state.dir, Path::new("/var/lib/lb"));
-    assert_eq!(access_log, None);
+    assert_eq!((access_log, programs_dir, names), (None, None, Dns::default()));
     let dns = &vips["dns"];
     assert_eq!(dns.addresses.len(), 2);
     assert_eq!(dns.ports[0], VipPort::one(53, Transport::Udp));
@@ -129,12 +148,24 @@ fn the_example_is_read_as_written() {
     assert_eq!(pools["api"].backends[1].to_string(), "[2001:db8::1]:8080");
     assert_eq!(pools["api"].backends[1].weight, 2);
     let every = Duration::from_secs(5);
-    let health = Health { tcp_port: None, every, timeout: Duration::from_millis(500), fall: 5, rise: 1 };
-    assert_eq!(pools["api"].health, Some(health));
+    let health = Health {
+        kind: CheckKind::Tcp,
+        port: None,
+        every,
+        recheck: None,
+        jitter: Duration::ZERO,
+        timeout: Duration::from_millis(500),
+        fall: 5,
+        rise: 1,
+    };
+    assert_eq!(pools["api"].health, Some(health.clone()));
     assert_eq!(pools["api"].keepalive, Keepalive { idle: Duration::from_secs(30), per_worker: 8 });
     let (every, timeout) = (Duration::from_secs(2), Duration::from_secs(1));
-    assert_eq!(pools["dns"].health, Some(Health { tcp_port: Some(53), every, timeout, fall: 3, rise: 2 }));
-    assert_eq!(pools["dns"].backends.iter().map(|b| b.port).collect::<Vec<_>>(), [None, Some(53)]);
+    assert_eq!(
+        pools["dns"].health,
+        Some(Health { port: Some(53), every, timeout, fall: 3, rise: 2, ..health })
+    );
+    assert_eq!(pools["dns"].backends.iter().map(|b| b.port()).collect::<Vec<_>>(), [None, Some(53)]);
     assert_eq!(pools["db"].health, None);
 }
 

@@ -16,7 +16,9 @@ fn the_configs_of_the_readme_are_valid() {
         // The first is a whole file; routes are for its listener, and other tables for any file.
         let text = match *example {
             example if example == first => first.to_owned(),
-            routes if routes.contains("[route.") => format!("{first}{routes}"),
+            routes if routes.contains("[route.") && !routes.contains("[listener.") => {
+                format!("{first}{routes}")
+            }
             table => format!("version = 1\n{table}"),
         };
         let loaded = parse("README.md", &text).unwrap_or_else(|problems| panic!("{problems}"));

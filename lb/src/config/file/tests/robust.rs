@@ -24,6 +24,7 @@ fn every_name_is_read_or_not_supported_yet() {
         ("admin".to_owned(), &ADMIN),
         ("limits".to_owned(), &LIMITS),
         ("state".to_owned(), &STATE),
+        ("health".to_owned(), &PROGRAMS),
         ("tls.example".to_owned(), &TLS),
         ("pool.api.health".to_owned(), &HEALTH),
         ("pool.api.keepalive".to_owned(), &KEEPALIVE),
@@ -41,7 +42,7 @@ fn every_name_is_read_or_not_supported_yet() {
             let expected = format!("edge.toml:3:1: {table}.{key}q: unknown key; did you mean `{key}`?");
             assert!(problems(&text).contains(&expected), "{table}.{key}q: {:?}", problems(&text));
         }
-        for key in keys.supported {
+        for key in keys.supported_names() {
             let text = format!("version = 1\n[{table}]\n{key} = 1");
             let refusals = ["not supported yet", "unknown key"].map(|why| format!("{table}.{key}: {why}"));
             for problem in problems(&text) {
@@ -54,7 +55,7 @@ fn every_name_is_read_or_not_supported_yet() {
 /// The names of the design, written out once more: none may fall out of the schema unnoticed.
 #[test]
 fn the_schema_holds_every_name_of_the_design() {
-    let has = |keys: &Keys, names: &str| {
+    let has = |keys: &crate::config::file::shape::Keys, names: &str| {
         for name in names.split(' ') {
             assert!(keys.names().any(|known| known == name), "{name}");
         }
@@ -69,6 +70,7 @@ fn the_schema_holds_every_name_of_the_design() {
         "connections connections_per_ip head_timeout head_bytes head_fields idle_timeout body_bytes memory rate",
     );
     has(&STATE, "dir");
+    has(&PROGRAMS, "programs_dir");
     has(&LOG, "access format file sample include");
     has(&VIP, "address ports forward pool hash flows nat_source quic sources on_down");
     has(&LISTENER, "bind protocol tls proxy_protocol trusted_proxies h2c steer syn_cookies pool forwarded");
@@ -77,17 +79,21 @@ fn the_schema_holds_every_name_of_the_design() {
         &ROUTE,
         "listener host path pool timeout retry priority method headers redirect respond rewrite set_headers rate_limit",
     );
-    has(&POOL, "balance backends health keepalive sticky outlier breaker slow_start backup tls weight");
+    has(
+        &POOL,
+        "balance backends health keepalive proxy_protocol sticky outlier breaker slow_start backup tls weight",
+    );
     has(&BACKEND, "address weight");
-    has(&HEALTH, "http udp tcp every timeout fall rise");
+    has(
+        &HEALTH,
+        "http udp tcp redis postgres mysql https tls grpc exec port every recheck jitter timeout fall rise",
+    );
     has(&KEEPALIVE, "idle per_worker");
-    for (table, names) in
-        [("node", "row announce"), ("upgrade", "drain_timeout max_draining"), ("health", "programs_dir")]
-    {
+    for (table, names) in [("node", "row announce"), ("upgrade", "drain_timeout max_draining")] {
         has(&LATER_TABLES.iter().find(|(name, _)| *name == table).unwrap().1, names);
     }
     for word in ["least-connections", "p2c", "peak-ewma", "random"] {
-        assert!(BALANCES.later.contains(&word), "{word}");
+        assert!(BALANCES.supported.iter().any(|(known, _)| *known == word), "{word}");
     }
 }
 

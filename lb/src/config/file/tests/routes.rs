@@ -70,6 +70,52 @@ fn what_is_wrong_with_a_route_is_said() {
             "path = \"/{user}\"\npool = \"p\"\nrewrite = { path = \"/{usr}\" }",
             "rewrite.path = \"/{usr}\": `path` has no capture named \"usr\"; did you mean `{user}`?",
         ),
+        (
+            "pool = \"p\"\nupgrade = [\"h2c\"]",
+            "upgrade[0] = \"h2c\": is never passed on: it would carry requests past routes and limits",
+        ),
+        (
+            "pool = \"p\"\nupgrade = [\"a b\"]",
+            "upgrade[0] = \"a b\": must be the name of a protocol, such as \"websocket\"",
+        ),
+        ("pool = \"p\"\nupgrade = [\"a\", \"A\"]", "upgrade[1] = \"A\": this protocol is listed already"),
+        (
+            "pool = \"p\"\nretry = {}",
+            "retry.on: missing: must be an array of causes, such as [\"connect\", \"reset\", \"503\"]",
+        ),
+        (
+            "pool = \"p\"\nretry = { on = [\"404\"] }",
+            "retry.on[0] = \"404\": must be one of \"connect\", \"reset\", \"timeout\", \"429\", \"500\", \"502\", \"503\", \"504\"; did you mean `504`?",
+        ),
+        (
+            "pool = \"p\"\nretry = { on = [\"reset\"], attempts = 1 }",
+            "retry.attempts = 1: must be a whole number from 2 to 8",
+        ),
+        (
+            "pool = \"p\"\nretry = { on = [\"reset\"], budget = \"0.1\" }",
+            "retry.budget = \"0.1\": must be a share from \"0.0001%\" to \"100%\", such as \"1%\"",
+        ),
+        (
+            "pool = \"p\"\nrate_limit = { rate = \"5\", key = \"address\" }",
+            "rate_limit.rate = \"5\": a rate is a whole number and /s, /m or /h, such as \"100/s\" or \"5/m\"; did you mean `5/s`?",
+        ),
+        (
+            "pool = \"p\"\nrate_limit = { rate = \"5/s\" }",
+            "rate_limit.key: missing: must be \"address\", \"route\" or a field, such as \"header:X-Api-Key\"",
+        ),
+        (
+            "pool = \"p\"\nrate_limit = { rate = \"5/s\", key = \"header:a b\" }",
+            "rate_limit.key = \"header:a b\": the name of a field has 1 to 128 letters, digits and hyphens",
+        ),
+        (
+            "pool = \"p\"\nrate_limit = { rate = \"5/s\", key = \"cookie\" }",
+            "rate_limit.key = \"cookie\": must be \"address\", \"route\" or a field, such as \"header:X-Api-Key\"",
+        ),
+        (
+            "pool = \"p\"\nbody_bytes = \"2PiB\"",
+            "body_bytes = \"2PiB\": a size is a whole number and B, KiB, MiB or GiB, such as \"32KiB\"",
+        ),
+        ("respond = {}\nidle = \"1s\"", "idle = \"1s\": has no meaning with `respond`: no backend is asked"),
         ("pool = \"p\"\nrewrite = {}", "rewrite = {}: needs `path`, `host` or both"),
         ("pool = \"p\"\npath = \"/{a:(}\"", "path = \"/{a:(}\": in {a:(}: unclosed group"),
         (

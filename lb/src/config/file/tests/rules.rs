@@ -328,6 +328,11 @@ fn vips() {
             "health = { tcp = ^\"auto\" }",
             "pool.dns.health.tcp = \"auto\": \"auto\" needs a port on every backend; give the port to probe; did you mean `53`?",
         ),
+        (
+            "health = { tcp = \"53\" }",
+            "health = { http = ^\"/\" }",
+            "pool.dns.health.http = \"/\": needs a port on every backend, or `port`, the port to probe",
+        ),
     ]);
 }
 
@@ -376,16 +381,15 @@ fn listeners() {
             "^\"127.0.0.1:9900\"",
             "listener.web.bind[1] = \"127.0.0.1:9900\": admin.http is bound to this address already",
         ),
-        ("protocol = \"tcp\"", "protocol = ^\"udp\"", "listener.db.protocol = \"udp\": not supported yet"),
         (
             "protocol = \"tcp\"",
             "protocol = ^\"https\"",
-            "listener.db.protocol = \"https\": must be one of \"http\", \"tcp\"; did you mean `http`?",
+            "listener.db.protocol = \"https\": must be one of \"http\", \"tcp\", \"udp\"; did you mean `http`?",
         ),
         (
             "proxy_protocol = \"off\"",
-            "proxy_protocol = ^\"accept\"",
-            "listener.web.proxy_protocol = \"accept\": not supported yet",
+            "proxy_protocol = ^\"on\"",
+            "listener.web.proxy_protocol = \"on\": must be one of \"off\", \"accept\", \"require\"",
         ),
         (
             "steer = \"core\"",
@@ -426,7 +430,7 @@ fn routes() {
         (
             "listener = \"web\"",
             "listener = ^\"db\"",
-            "route.api-v1.listener = \"db\": only listeners with protocol = \"http\" have routes",
+            "route.api-v1.listener = \"db\": is a relay (protocol = \"tcp\"): its routes go by `sni`",
         ),
         (
             "\"API.example.com\"",

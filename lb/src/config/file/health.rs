@@ -1,0 +1,358 @@
+//! `pool.health`.
+
+use std::{
+    ops::RangeInclusive,
+    path::{Component, Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{
+    field, pattern,
+    process::TIMEOUTS,
+    reader::{At, Fault, Table, Value},
+    schema,
+    units::show_duration,
+};
+use crate::config::{BodyTest, CheckKind, Health, HttpCheck, Pattern, Payload, Statuses, UdpCheck};
+
+/// Defaults: every 2 s, 1 s to answer, down after 3 failures, up after 2 successes.
+const EVERY: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(1);
+const FALL: u32 = 3;
+const RISE: u32 = 2;
+
+/// Longest path and query.
+const PATH_BYTES_MAX: usize = 2048;
+/// Longest text that a body or a datagram must hold, and longest datagram: what passes every link unfragmented.
+const PAYLOAD_BYTES_MAX: usize = 1200;
+/// Most statuses and ranges of them.
+const STATUSES_MAX: usize = 16;
+
+/// Rule for kinds whose value is a port.
+const PORT: &str = "must be \"auto\" or a port, such as \"8080\"";
+/// Rule for programs.
+const PROGRAM: &str =
+    "must be a program beneath [health] programs_dir: a relative path without \".\" and \"..\"";
+/// Rule for payloads.
+const PAYLOAD: &str = "must be text, \"hex:...\" or \"base64:...\"";
+
+/// What was read of it.
+pub(super) struct HealthDraft {
+    /// `None` where a problem was reported.
+    kind: Option<At<CheckKind>>,
+    port: Option<u16>,
+    every: Duration,
+    recheck: Option<Duration>,
+    jitter: Duration,
+    timeout: Duration,
+    fall: u32,
+    rise: u32,
+}
+
+/// A check that goes by the backends' own ports.
+pub(super) struct WithoutPort<'d> {
+    /// Its key.
+    pub(super) at: &'d At<CheckKind>,
+    /// Whether the value of its key is a port.
+    pub(super) is_port: bool,
+}
+
+impl HealthDraft {
+    pub(super) fn read(table: &Table<'_>) -> Self {
+        let (kind, port) = kind(table).map_or((None, None), |(kind, port)| (Some(kind), port));
+        let every = table.value("every").and_then(|value| value.duration(&TIMEOUTS));
+        let every = every.map_or(EVERY, |at| at.value);
+        let within_every = |key| within_every(table, key, every);
+        let times = |key, default| {
+            table.value(key).and_then(|value| value.integer(1..101)).map_or(default, |at| at.value as u32)
+        };
+        Self {
+            kind,
+            port,
+            every,
+            recheck: within_every("recheck"),
+            jitter: within_every("jitter").unwrap_or_default(),
+            // A default that is longer than a short interval gives way to it.
+            timeout: within_every("timeout").unwrap_or(TIMEOUT.min(every)),
+            fall: times("fall", FALL),
+            rise: times("rise", RISE),
+        }
+    }
+
+    /// `None` only where a problem was reported.
+    pub(super) fn build(self) -> Option<Health> {
+        let Self { kind, port, every, recheck, jitter, timeout, fall, rise } = self;
+        Some(Health { kind: kind?.value, port, every, recheck, jitter, timeout, fall, rise })
+    }
+
+    /// Where a program is run.
+    pub(super) fn program(&self) -> Option<&At<CheckKind>> {
+        self.kind.as_ref().filter(|at| matches!(at.value, CheckKind::Exec(_)))
+    }
+
+    /// Its key, where it is not `tcp = "auto"`.
+    pub(super) fn more_than_connects(&self) -> Option<&At<CheckKind>> {
+        self.kind.as_ref().filter(|at| self.port.is_some() || at.value != CheckKind::Tcp)
+    }
+
+    pub(super) fn without_port(&self) -> Option<WithoutPort<'_>> {
+        let at = self.kind.as_ref().filter(|_| self.port.is_none())?;
+        Some(WithoutPort { at, is_port: !has_own_port(at.value.name()) })
+    }
+}
+
+fn within_every(table: &Table<'_>, key: &str, every: Duration) -> Option<Duration> {
+    let value = table.value(key)?;
+    let duration = value.duration(&TIMEOUTS)?.value;
+    if duration > every {
+        value.fault(Fault::new(format!("must be at most `every`, which is {}", show_duration(every))));
+    }
+    Some(duration)
+}
+
+/// The one kind, with the port that it says.
+fn kind(table: &Table<'_>) -> Option<(At<CheckKind>, Option<u16>)> {
+    let named: Vec<&str> =
+        schema::CHECK_KINDS.into_iter().filter(|kind| table.value(kind).is_some()).collect();
+    let [name] = named[..] else {
+        let rule = "a check has exactly one of `tcp`, `http`, `udp`, `redis`, `postgres`, `mysql`, `exec`";
+        match named.get(1).and_then(|second| table.value(second)) {
+            Some(second) => second.fault(Fault::new(format!("{rule}; `{}` stands there already", named[0]))),
+            None => _ = table.required("tcp", rule),
+        }
+        return None;
+    };
+    // One that is not built yet was refused by its name.
+    let value = table.value(name).filter(|_| schema::HEALTH.supports(name))?;
+    misplaced(table, name);
+    if has_own_port(name) {
+        let port = table.value("port").and_then(|value| value.integer(1..65_536));
+        let kind = match name {
+            "http" => CheckKind::Http(http(table, &value)?),
+            _ => CheckKind::Exec(value.parsed(PROGRAM, program)?.value),
+        };
+        return Some((value.at(kind), port.map(|at| at.value as u16)));
+    }
+    let port = value.parsed(PORT, port)?.value;
+    let kind = match name {
+        "udp" => CheckKind::Udp(udp(table)),
+        "redis" => CheckKind::Redis,
+        "postgres" => CheckKind::Postgres,
+        "mysql" => CheckKind::Mysql,
+        _ => CheckKind::Tcp,
+    };
+    Some((value.at(kind), port))
+}
+
+/// Whether the value of its key is something else than a port.
+fn has_own_port(kind: &str) -> bool {
+    matches!(kind, "http" | "exec")
+}
+
+/// Keys that go with another kind.
+fn misplaced(table: &Table<'_>, kind: &str) {
+    for key in ["method", "status", "body", "host", "headers", "send", "expect", "port"] {
+        let of = if matches!(key, "send" | "expect") { "udp" } else { "http" };
+        let is_own = if key == "port" { has_own_port(kind) } else { of == kind };
+        let Some(value) = table.value(key).filter(|_| !is_own) else { continue };
+        match (key, kind) {
+            ("port", _) => value.fault(Fault::new(format!("the port stands in `{kind}` itself"))),
+            _ => value.fault(Fault::new(format!("goes with `{of}`, and this check is `{kind}`"))),
+        }
+    }
+}
+
+fn port(text: &str) -> Result<Option<u16>, Fault> {
+    let is_decimal = text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.parse() {
+        _ if text == "auto" => Ok(None),
+        Ok(port @ 1..) if is_decimal => Ok(Some(port)),
+        _ => Err(Fault::new("must be \"auto\" or a port from 1 to 65535, such as \"8080\"")),
+    }
+}
+
+fn http(table: &Table<'_>, path: &Value<'_>) -> Option<HttpCheck> {
+    let is_head = table.value("method").and_then(|value| value.choice(&schema::CHECK_METHODS));
+    let is_head = is_head.is_some_and(|at| at.value);
+    let body = table.value("body");
+    if let (true, Some(body)) = (is_head, &body) {
+        body.fault(Fault::new("an answer to HEAD has no body"));
+    }
+    let status = table.value("status");
+    let status = status.and_then(|value| value.parsed("must be a string, such as \"200-299\"", statuses));
+    let host = table.value("host");
+    let host =
+        host.and_then(|value| value.parsed("must be a host, such as \"a.example\"", pattern::authority));
+    Some(HttpCheck {
+        path: path.parsed("must be a path, such as \"/healthz\"", target)?.value,
+        is_head,
+        status: status.map_or_else(Statuses::default, |at| at.value),
+        body: body.and_then(|value| body_test(&value)),
+        host: host.map(|at| at.value),
+        headers: table.value("headers").map(|value| field::lines(&value)).unwrap_or_default(),
+    })
+}
+
+fn program(text: &str) -> Result<PathBuf, Fault> {
+    let path = Path::new(text);
+    let is_beneath = path.components().all(|part| matches!(part, Component::Normal(_)));
+    match text.is_empty() || text.contains('\0') || !is_beneath {
+        true => Err(Fault::new(PROGRAM)),
+        false => Ok(path.to_owned()),
+    }
+}
+
+/// Path and query, as they go out.
+fn target(text: &str) -> Result<Arc<str>, Fault> {
+    let is_plain = text.bytes().all(|byte| (0x21..0x7f).contains(&byte) && byte != b'#');
+    if !text.starts_with('/') || !is_plain {
+        return Err(Fault::new(
+            "must be a path that begins with / and is written as it goes out, such as \"/healthz\"",
+        ));
+    }
+    if text.len() > PATH_BYTES_MAX {
+        return Err(Fault::new(format!("must have at most {PATH_BYTES_MAX} bytes")));
+    }
+    Ok(text.into())
+}
+
+fn statuses(text: &str) -> Result<Statuses, Fault> {
+    let rule = "must be statuses or ranges of them, such as \"200\", \"200-299\" or \"200,301-302\"";
+    let range = |text: &str| -> Option<RangeInclusive<u16>> {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let status = |text: &str| match text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            true => text.parse::<u16>().ok().filter(|status| (200..=599).contains(status)),
+            false => None,
+        };
+        let range = status(first)?..=status(last)?;
+        (!range.is_empty()).then_some(range)
+    };
+    let ranges: Option<Vec<_>> = text.split(',').map(|part| range(part.trim())).collect();
+    match ranges {
+        Some(ranges) if ranges.len() <= STATUSES_MAX => Ok(Statuses(ranges)),
+        _ => Err(Fault::new(rule)),
+    }
+}
+
+fn body_test(value: &Value<'_>) -> Option<BodyTest> {
+    if value.is_table() {
+        let rule = "must be text, or a pattern as in { regex = \"ok|fine\" }";
+        let compiled = |text: &str| Pattern::within(text).map(BodyTest::Pattern).map_err(Fault::new);
+        let table = value.table(&schema::BODY_TEST)?;
+        return Some(table.required("regex", rule)?.parsed(rule, compiled)?.value);
+    }
+    let text = |text: &str| match text.len() {
+        1..=PAYLOAD_BYTES_MAX => Ok(BodyTest::Text(text.into())),
+        _ => Err(Fault::new(format!("must have 1 to {PAYLOAD_BYTES_MAX} bytes"))),
+    };
+    Some(value.parsed("must be a string, or a table with `regex`", text)?.value)
+}
+
+fn udp(table: &Table<'_>) -> UdpCheck {
+    let read = |key| table.value(key).and_then(|value| value.parsed(PAYLOAD, payload)).map(|at| at.value);
+    let check = UdpCheck { send: read("send"), expect: read("expect") };
+    if let (None, Some(expect)) = (table.value("send"), table.value("expect")) {
+        expect.fault(Fault::new("an answer needs a question: give `send`, too"));
+    }
+    check
+}
+
+fn payload(text: &str) -> Result<Payload, Fault> {
+    let bytes = if let Some(digits) = text.strip_prefix("hex:") {
+        hex(digits).ok_or_else(|| Fault::new("must be pairs of hexadecimal digits behind \"hex:\""))?
+    } else if let Some(letters) = text.strip_prefix("base64:") {
+        base64(letters)
+            .ok_or_else(|| Fault::new("must be base64 with its padding (RFC 4648, 4) behind \"base64:\""))?
+    } else {
+        text.as_bytes().to_vec()
+    };
+    match bytes.len() {
+        1..=PAYLOAD_BYTES_MAX => Ok(Payload { text: text.into(), bytes: bytes.into() }),
+        _ => Err(Fault::new(format!("must have 1 to {PAYLOAD_BYTES_MAX} bytes"))),
+    }
+}
+
+fn hex(digits: &str) -> Option<Vec<u8>> {
+    let value = |digit: u8| char::from(digit).to_digit(16);
+    let digits: Vec<u32> = digits.bytes().filter(|byte| *byte != b' ').map(value).collect::<Option<_>>()?;
+    let pairs = digits.chunks_exact(2);
+    pairs.remainder().is_empty().then(|| pairs.map(|pair| (pair[0] << 4 | pair[1]) as u8).collect())
+}
+
+/// Source: RFC 4648, section 4; bits behind the last byte must be zero (3.5).
+fn base64(letters: &str) -> Option<Vec<u8>> {
+    let value = |letter: u8| match letter {
+        b'A'..=b'Z' => Some(letter - b'A'),
+        b'a'..=b'z' => Some(letter - b'a' + 26),
+        b'0'..=b'9' => Some(letter - b'0' + 52),
+        b'+' => Some(62),
+        b'/' => Some(63),
+        _ => None,
+    };
+    let mut bytes = Vec::new();
+    let blocks = letters.as_bytes().chunks_exact(4);
+    if !blocks.remainder().is_empty() {
+        return None;
+    }
+    let last = blocks.len().checked_sub(1)?;
+    for (at, block) in blocks.enumerate() {
+        let padding = block.iter().rev().take_while(|letter| **letter == b'=').count();
+        if padding > 2 || (padding > 0 && at != last) {
+            return None;
+        }
+        let mut word = 0_u32;
+        for letter in &block[..4 - padding] {
+            word = word << 6 | u32::from(value(*letter)?);
+        }
+        word <<= 6 * padding;
+        let [_, whole @ ..] = word.to_be_bytes();
+        let (kept, rest) = whole.split_at(3 - padding);
+        if rest.iter().any(|byte| *byte != 0) {
+            return None;
+        }
+        bytes.extend_from_slice(kept);
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn payloads_are_text_hex_or_base64() {
+        let bytes = |text: &str| payload(text).map(|payload| payload.bytes.to_vec()).ok();
+        assert_eq!(bytes("ping\n").as_deref(), Some(&b"ping\n"[..]));
+        assert_eq!(bytes("hex:00 fF10").as_deref(), Some(&[0, 255, 16][..]));
+        for (text, meant) in [("TQ==", "M"), ("TWE=", "Ma"), ("TWFu", "Man"), ("TWFuTQ==", "ManM")] {
+            assert_eq!(bytes(&format!("base64:{text}")).as_deref(), Some(meant.as_bytes()), "{text}");
+        }
+        for bad in [
+            "",
+            "hex:",
+            "hex:0",
+            "hex:0g",
+            "base64:",
+            "base64:TQ",
+            "base64:TQ=",
+            "base64:TR==",
+            "base64:TQ==TWFu",
+            "base64:T===",
+            "base64:====",
+        ] {
+            assert_eq!(bytes(bad), None, "{bad}");
+        }
+        assert_eq!(bytes(&"a".repeat(1201)), None);
+    }
+
+    #[test]
+    fn statuses_are_read_as_shown() {
+        let read = statuses("200, 301-302,404").unwrap();
+        assert_eq!(read.to_string(), "200,301-302,404");
+        assert!(read.contains(302) && read.contains(404) && !read.contains(201));
+        for bad in ["", "20", "2xx", "200-", "299-200", "100", "600", "200,,300", "+200", "200-204-206"] {
+            assert!(statuses(bad).is_err(), "{bad}");
+        }
+    }
+}

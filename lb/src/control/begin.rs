@@ -1,0 +1,259 @@
+//! What a start makes, in an order in which nobody is answered by half a daemon: sockets, tables, workers, then whatever
+//! watches, shows and changes them.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc, thread, time::Instant};
+
+use anyhow::Context as _;
+
+use super::{
+    addresses::Addresses,
+    board::Board,
+    forwarding::LOST_RANGES,
+    host, listeners,
+    live::{Asked, Live, programs_of},
+    names::Names,
+    opening::{self, Opened},
+    outliers::Watches,
+    plan::{Overridden, Plan},
+    plane::{Doors as NewGroups, PlaneMail},
+    prober::{self, Prober},
+    programs::Programs,
+    random::random,
+    secret,
+    start::Start,
+    target::Target,
+    workers::Workers,
+};
+use crate::{
+    admin::{CheckView, Doors, Server, View, Views, changes::Changes, generations::GenerationSource},
+    config::{BackendIds, Config, Fingerprint, ListenerIds, Snapshot},
+    health::{HealthTable, Verdict},
+    metrics::{BACKENDS_MAX, LogMetrics},
+    model::BackendId,
+    sys::{affinity, heap},
+    worker::{AccessLogSetup, Siblings},
+};
+
+/// What this host lets us have of a config.
+pub(super) struct Ground {
+    pub(super) effective: Config,
+    /// Of the workers.
+    pub(super) cores: Vec<usize>,
+    open_files: u64,
+    warnings: Vec<String>,
+}
+
+impl Ground {
+    /// Asks the host, and settles what is up to it.
+    ///
+    /// # Errors
+    /// There are not the cores that the config wants.
+    pub(super) fn find(plan: &Plan) -> anyhow::Result<Self> {
+        let (mut effective, mut warnings) = (plan.config.clone(), plan.warnings.clone());
+        let open_files = host::raise_open_files();
+        warnings.extend(host::clip_connections(&mut effective.limits, open_files));
+        heap::map_large_blocks();
+        host::settle_memory(&mut effective.limits);
+        let allowed = affinity::allowed_cores().context("sched_getaffinity")?;
+        let cores = host::place_workers(&effective.runtime.workers, &allowed).map_err(anyhow::Error::msg)?;
+        Ok(Self { effective, cores, open_files, warnings })
+    }
+}
+
+/// The data planes, at work.
+pub(super) struct Begun {
+    ground: Ground,
+    addresses: Addresses,
+    listener_ids: ListenerIds,
+    ids: BackendIds,
+    names: Names,
+    snapshot: Arc<Snapshot>,
+    health: Arc<HealthTable>,
+    checks: BTreeMap<BackendId, CheckView>,
+    targets: Vec<Target>,
+    opened: Opened,
+    siblings: Arc<Siblings>,
+    workers: Workers,
+}
+
+/// Whatever watches, shows and changes them.
+pub(super) struct Watched {
+    /// As it was at first.
+    pub(super) view: Arc<View>,
+    pub(super) changes: Changes,
+    _server: Server,
+}
+
+impl Begun {
+    /// Binds, loads, resolves, fills, attaches and starts.
+    ///
+    /// # Errors
+    /// What the config needs and cannot be had.
+    pub(super) fn begin(
+        start: &Start,
+        ground: Ground,
+        bpf_dir: &Path,
+        logs: Vec<Option<AccessLogSetup>>,
+    ) -> anyhow::Result<Self> {
+        let Ground { effective, cores, .. } = &ground;
+        let mut listener_ids = ListenerIds::default();
+        listener_ids.assign(effective);
+        let wanted = listeners::wanted(effective, &listener_ids);
+        let (addresses, moves) = Addresses::default().prepare(wanted, cores.len())?;
+        let loaded = opening::load(effective, bpf_dir)?;
+        let mut ids = loaded.backend_ids(effective);
+        // Listeners are bound: who comes meanwhile waits in their queues.
+        let mut names = Names::of(effective, random()?);
+        names.look_up_first();
+        let mut resolved = effective.with_answers(&names.answers());
+        start.history.iter().for_each(|history| history.put_overrides(&mut resolved));
+        let mut snapshot = Snapshot::build(&resolved, start.generation, &mut ids)?;
+        snapshot.number_listeners(&listener_ids);
+        secret::give_keys(&mut snapshot, &start.plan)?;
+        let snapshot = Arc::new(snapshot);
+        let checks = prober::views(&resolved, &snapshot, &BTreeMap::new());
+        let targets = prober::targets(&resolved, &snapshot, &checks);
+        let checked = targets.iter().map(|target| target.id).collect();
+        let mut opened = loaded.forward(&start.plan, &snapshot, &checked)?;
+        let health = Arc::new(HealthTable::new(BACKENDS_MAX));
+        opened.down.iter().for_each(|id| health.set(*id, false));
+        // Copies, since the originals go to the workers; they must be gone before a worker can close its listeners.
+        let copies = listeners::copies(&moves.opened).context("dup of listening sockets")?;
+        let siblings = Siblings::new(cores.len(), random()?).context("eventfd")?;
+        let workers = Workers::start(&siblings, cores, &snapshot, &health, moves.opened, logs)?;
+        if let Some(path) = &mut opened.path {
+            let held = addresses.held();
+            let lost = path.listen(&NewGroups { config: effective, cores, held, opened: &copies });
+            opened.warnings.extend(lost);
+            opened.warnings.extend(path.give_ranges(held).context(LOST_RANGES)?);
+        }
+        Ok(Self {
+            ground,
+            addresses,
+            listener_ids,
+            ids,
+            names,
+            snapshot,
+            health,
+            checks,
+            targets,
+            opened,
+            siblings,
+            workers,
+        })
+    }
+
+    /// Starts the packet path's thread, the probers, the admin API and the thread of changes.
+    ///
+    /// # Errors
+    /// The host refuses a thread, an address of the API, or a write to the state directory.
+    pub(super) fn watch(
+        mut self,
+        start: Start,
+        overridden: Overridden,
+        log: Arc<LogMetrics>,
+        doors: Doors,
+    ) -> anyhow::Result<(Workers, Watched)> {
+        let path = self.opened.path.take().map(|path| PlaneMail::start(path, self.opened.down.clone()));
+        let path = path.transpose().context("the packet path's thread")?;
+        let (changes, letters) = Changes::channel();
+        let (reader, reads) = flume::unbounded();
+        let documents = GenerationSource::new(move |number, reply| _ = reader.send((number, reply)));
+        let view = Arc::new(self.view(&start, path.as_ref(), log, changes.clone(), documents));
+        view.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        let prober = self.probe(&view, path.clone())?;
+        let views = Views::from(view.clone());
+        let server = Server::start(views.clone(), doors)?;
+        let Start { plan, mut history, record, is_edited, degraded, .. } = start;
+        if let (Some(history), Some(record)) = (&mut history, record) {
+            history.commit(record).context("the generation that begins")?;
+        }
+        let live = Live {
+            fingerprint: Fingerprint::of(&plan.config),
+            plan,
+            effective: Arc::new(self.ground.effective),
+            ids: self.ids,
+            listener_ids: self.listener_ids,
+            addresses: self.addresses,
+            snapshot: self.snapshot,
+            workers: self.workers.publish_to(),
+            shelf: self.siblings.shelf().clone(),
+            cores: self.ground.cores,
+            health: self.health,
+            prober,
+            through: self.opened.through.backends,
+            path,
+            names: self.names,
+            views,
+            left: BTreeMap::new(),
+            open_files: self.ground.open_files,
+            overridden,
+            history,
+            warnings: view.warnings.clone(),
+            is_edited,
+            degraded,
+        };
+        thread::Builder::new()
+            .name("lb-control".into())
+            .spawn(move || live.drive(&Asked { letters, reads }))
+            .context("the thread of changes")?;
+        Ok((self.workers, Watched { view, changes, _server: server }))
+    }
+
+    fn view(
+        &self,
+        start: &Start,
+        path: Option<&PlaneMail>,
+        log: Arc<LogMetrics>,
+        changes: Changes,
+        documents: GenerationSource,
+    ) -> View {
+        let Ground { effective, open_files, warnings, .. } = &self.ground;
+        View {
+            started: Instant::now(),
+            config_path: start.plan.path.clone(),
+            config_digest: start.plan.digest.map(|digest| digest.to_string()),
+            workers: self.workers.views(),
+            checks: Arc::new(self.checks.clone()),
+            pools: Arc::new(prober::reports(effective, &self.snapshot, &BTreeMap::new())),
+            warnings: warnings.iter().chain(&self.opened.warnings).cloned().collect(),
+            open_files: *open_files,
+            packets: path.map(PlaneMail::source),
+            config: Arc::new(start.plan.config.clone()),
+            snapshot: self.snapshot.clone(),
+            log,
+            permits: self.siblings.permits().clone(),
+            shelf: self.siblings.shelf().clone(),
+            health: self.health.clone(),
+            draining: Arc::default(),
+            names: self.names.show(),
+            changes: Some(changes),
+            etag: Fingerprint::of(&start.plan.config).into(),
+            generations: Arc::default(),
+            documents: Some(documents),
+            overrides: Arc::default(),
+            degraded: start.degraded.clone(),
+            drift: None,
+        }
+    }
+
+    fn probe(&mut self, view: &View, path: Option<PlaneMail>) -> anyhow::Result<Prober> {
+        let Opened { down, through, .. } = &mut self.opened;
+        let mut targets = std::mem::take(&mut self.targets);
+        for target in &mut targets {
+            target.is_through = through.backends.contains(&target.id);
+            if down.contains(&target.id) {
+                target.initial = Verdict::Down;
+            }
+        }
+        let programs = programs_of(&self.ground.effective).map(Programs::start).transpose();
+        let programs = programs.context("[health] programs_dir")?;
+        let tell = move |id, verdict| path.iter().for_each(|mail: &PlaneMail| mail.tell(id, verdict));
+        let metrics = view.workers.iter().map(|worker| worker.metrics.clone()).collect();
+        let watches = Watches::new(&self.snapshot, metrics, self.siblings.alarms().clone());
+        let (snapshot, health) = (self.snapshot.clone(), self.health.clone());
+        let (checks, pools) = (view.checks.clone(), view.pools.clone());
+        let board = move || Board::new(&snapshot, &checks, &pools, health, Box::new(tell));
+        Ok(prober::start(targets, watches, random()?, through.ports.take(), programs, board)?)
+    }
+}

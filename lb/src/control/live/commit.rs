@@ -1,0 +1,187 @@
+//! The part of a change that others see.
+
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    super::{
+        addresses::Moves,
+        forwarding::{Material, Through},
+        plane::{NewDoors, PathChange},
+        prober,
+        programs::Programs,
+        target::Change,
+        workers::{Worker, by_worker, wait_until},
+    },
+    Live,
+    prepare::Prepared,
+};
+use crate::{
+    admin::{
+        View,
+        changes::{Acknowledged, Refusal},
+    },
+    config::Snapshot,
+    generations,
+    model::BackendId,
+    steering::ProbePorts,
+    worker::{Change as WorkerChange, Command},
+};
+
+/// How long workers may take to take over a snapshot; between turns that is a matter of microseconds.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long what goes on with a backend that leaves may still take.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(60);
+
+impl Live {
+    /// The first step may fail, and then undoes itself; the others cannot. Whoever sees one of them sees whole tables.
+    pub(super) fn commit(
+        &mut self,
+        prepared: Prepared,
+        record: Option<generations::Prepared>,
+    ) -> Result<(Acknowledged, Vec<String>), Refusal> {
+        let Prepared { plan, effective, names, ids, listener_ids, snapshot, addresses, moves, .. } = prepared;
+        let Prepared { copies, material, programs, mut warnings, .. } = prepared;
+        let effective = Arc::new(effective);
+        let is_moved = !moves.is_empty() || effective.listeners != self.effective.listeners;
+        let mut acknowledged = Acknowledged::default();
+        let mut ports = None;
+        if let (Some(path), Some(_)) = (&self.path, &material) {
+            let (config, snapshot) = (effective.clone(), snapshot.clone());
+            let brought = path.change(PathChange { config, snapshot, material });
+            let brought =
+                brought.map_err(|message| Refusal::Unappliable { at: "xdp".to_owned(), message })?;
+            acknowledged.maps = 1;
+            warnings.extend(brought.warnings);
+            let Through { backends, ports: opened } = brought.through;
+            (self.through, ports) = (backends, opened);
+        }
+        if let (Some(history), Some(record)) = (&mut self.history, record)
+            && let Err(error) = history.commit(record)
+        {
+            self.bring_back();
+            return Err(Refusal::Unappliable { at: "state.dir".to_owned(), message: error.to_string() });
+        }
+        let held = addresses.held().to_vec();
+        (self.plan, self.effective, self.names) = (plan, effective.clone(), names);
+        (self.ids, self.listener_ids, self.addresses) = (ids, listener_ids, addresses);
+        acknowledged.workers = self.swap(snapshot, moves);
+        let silent = self.workers.len() - acknowledged.workers;
+        if silent > 0 {
+            warnings.push(format!("{silent} workers have not taken it over within {PATIENCE:?}"));
+        }
+        if let Some(path) = self.path.as_ref().filter(|_| is_moved) {
+            let (config, cores) = (effective.clone(), self.cores.clone());
+            warnings.extend(path.listen(NewDoors { config, cores, held, opened: copies }));
+        }
+        self.tell_prober(ports, programs);
+        if let Some(path) = self.path.as_ref().filter(|_| acknowledged.maps > 0) {
+            path.settle(effective);
+        }
+        self.warnings.clone_from(&warnings);
+        Ok((acknowledged, warnings))
+    }
+
+    /// The maps alone have changed, or operators' words: they follow the config that holds. Whether they do.
+    fn bring_back(&self) -> bool {
+        let (Some(path), Some(xdp)) = (&self.path, &self.effective.xdp) else { return false };
+        let (config, snapshot) = (self.effective.clone(), self.snapshot.clone());
+        let material = Material::read(&self.plan, xdp, &snapshot).map_err(|error| format!("{error:#}"));
+        let brought = material.and_then(|material| {
+            path.change(PathChange { config, snapshot, material: Some(material) }).map(drop)
+        });
+        if let Err(error) = &brought {
+            tracing::error!(error, "the maps could not be brought back; the next change goes on from there");
+        }
+        brought.is_ok()
+    }
+
+    /// What names stand for has changed. That is no generation, as health is none: the config stays the one that it is.
+    /// How many workers have taken it over.
+    pub(super) fn publish_answers(&mut self) -> usize {
+        let resolved = self.resolved(&self.effective, &self.names);
+        let mut ids = self.ids.clone();
+        let snapshot = match self.build(&resolved, self.snapshot.generation, &mut ids) {
+            Ok(snapshot) => keyed_as(snapshot, &self.snapshot),
+            Err(error) => {
+                tracing::error!(?error, "new backends of names are not taken: those from before are kept");
+                return 0;
+            }
+        };
+        self.ids = ids;
+        let told = self.swap(Arc::new(snapshot), Moves::default());
+        self.tell_prober(None, None);
+        told
+    }
+
+    /// What operators say of backends has changed. Of the same config it is the same snapshot, but for weights.
+    pub(super) fn republish(&mut self) -> Acknowledged {
+        let workers = self.publish_answers();
+        Acknowledged { workers, maps: usize::from(self.bring_back()) }
+    }
+
+    /// Brings every worker to a snapshot; how many have taken it over.
+    fn swap(&mut self, snapshot: Arc<Snapshot>, moves: Moves) -> usize {
+        let (before, after) = (ids(&self.snapshot), ids(&snapshot));
+        let now = Instant::now();
+        // Who comes begins as one that has just come up: slowly, where the pool says so.
+        after.difference(&before).for_each(|id| self.health.rise(*id, now));
+        self.snapshot = snapshot;
+        let told = self.tell_workers(moves);
+        // Only then: as long as a worker had the old snapshot alone, it might have had nobody else. From now on nothing
+        // that is under way chooses them either.
+        for id in before.difference(&after) {
+            self.health.set(*id, false);
+            self.left.insert(*id, now);
+        }
+        self.left.retain(|id, _| !after.contains(id));
+        told
+    }
+
+    fn tell_workers(&self, moves: Moves) -> usize {
+        let leave_by = Instant::now() + LEAVE_PATIENCE;
+        let closed: Vec<_> = moves.closed.iter().map(|held| held.id).collect();
+        let opened = by_worker(moves.opened, self.workers.len());
+        let expected: Vec<_> =
+            self.workers.iter().map(|worker| worker.metrics.snapshots.value() + 1).collect();
+        for (worker, opened) in self.workers.iter().zip(opened) {
+            let (snapshot, closed, moved) = (self.snapshot.clone(), closed.clone(), moves.moved.clone());
+            let change = WorkerChange { snapshot, opened, closed, moved, leave_by };
+            worker.commands.send(Command::Change(Box::new(change)));
+        }
+        let deadline = Instant::now() + PATIENCE;
+        let heard = |(worker, expected): (&Worker, u64)| {
+            wait_until(deadline, || worker.metrics.snapshots.value() >= expected)
+        };
+        self.workers.iter().zip(expected).filter(|(worker, expected)| heard((worker, *expected))).count()
+    }
+
+    fn tell_prober(&mut self, ports: Option<ProbePorts>, programs: Option<Programs>) {
+        let view = self.views.now();
+        let checks = Arc::new(prober::views(&self.effective, &self.snapshot, &view.checks));
+        let pools = Arc::new(prober::reports(&self.effective, &self.snapshot, &view.pools));
+        let mut targets = prober::targets(&self.effective, &self.snapshot, &checks);
+        targets.iter_mut().for_each(|target| target.is_through = self.through.contains(&target.id));
+        let (snapshot, reports) = (self.snapshot.clone(), pools.clone());
+        self.prober.change(Change { targets, snapshot, checks: checks.clone(), reports, ports, programs });
+        self.views.replace(View { snapshot: self.snapshot.clone(), checks, pools, ..(*view).clone() });
+    }
+}
+
+fn ids(snapshot: &Snapshot) -> BTreeSet<BackendId> {
+    snapshot.pools.iter().flat_map(|pool| &pool.backends).map(|backend| backend.id).collect()
+}
+
+/// With the keys that the pools had, and the numbers of the listeners: of the same config they are the same.
+fn keyed_as(mut snapshot: Snapshot, before: &Snapshot) -> Snapshot {
+    for (pool, before) in snapshot.pools.iter_mut().zip(&before.pools) {
+        (pool.secret, pool.sticky_secret) = (before.secret, before.sticky_secret);
+    }
+    for (listener, before) in snapshot.listeners.iter_mut().zip(&before.listeners) {
+        listener.id = before.id;
+    }
+    snapshot
+}

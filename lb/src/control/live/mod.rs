@@ -1,0 +1,279 @@
+//! What runs, and its one owner: every change of the config, of what names stand for and of what operators say of single
+//! backends is made here, one after the other, whole or not at all.
+//!
+//! ```text
+//!  wish --> edit --> prepare (may fail: nothing has changed) --> maps (undo themselves) --> workers --> the rest --> answer
+//! ```
+
+mod commit;
+mod prepare;
+mod show;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::fd::OwnedFd,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use self::prepare::Prepared;
+use super::{
+    addresses::Addresses,
+    edit,
+    history::{History, Next, origin},
+    names::Names,
+    plan::{Overridden, Plan},
+    plane::PlaneMail,
+    prober::Prober,
+    workers::Worker,
+};
+use crate::{
+    admin::{
+        Views,
+        changes::{Acknowledged, Applied, Edit, Etag, Letter, Override, Refusal, Wish},
+        generations::ConfigReply,
+    },
+    config::{
+        self, BackendIds, ChangedEntry, CheckKind, Config, Difference, Fingerprint, ListenerIds, Snapshot,
+    },
+    generations::{self, Origin, Outcome, StoreError},
+    health::HealthTable,
+    keepalive::Shelf,
+    model::{BackendId, Generation},
+};
+
+/// Between two looks at the config's file.
+const FILE_LOOK: Duration = Duration::from_secs(5);
+
+/// Everything that a change touches.
+pub(super) struct Live {
+    /// As it was written.
+    pub(super) plan: Plan,
+    /// With what this host lets us have.
+    pub(super) effective: Arc<Config>,
+    pub(super) ids: BackendIds,
+    pub(super) listener_ids: ListenerIds,
+    pub(super) addresses: Addresses,
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) workers: Vec<Worker>,
+    pub(super) shelf: Arc<Shelf<OwnedFd>>,
+    pub(super) cores: Vec<usize>,
+    pub(super) health: Arc<HealthTable>,
+    pub(super) prober: Prober,
+    /// Backends whose checks go the way of traffic.
+    pub(super) through: BTreeSet<BackendId>,
+    /// The packet path, where there is one.
+    pub(super) path: Option<PlaneMail>,
+    pub(super) names: Names,
+    pub(super) views: Views,
+    /// Backends that have left, and when.
+    pub(super) left: BTreeMap<BackendId, Instant>,
+    pub(super) open_files: u64,
+    pub(super) overridden: Overridden,
+    /// `None`: nothing is kept.
+    pub(super) history: Option<History>,
+    /// Of `plan`.
+    pub(super) fingerprint: Fingerprint,
+    pub(super) warnings: Vec<String>,
+    /// What runs is not what the file alone says.
+    pub(super) is_edited: bool,
+    /// Why what runs is not what should.
+    pub(super) degraded: Option<String>,
+}
+
+enum Event {
+    Letter(Result<Letter, flume::RecvError>),
+    Lookup(Result<super::names::Ended, flume::RecvError>),
+    Read(Result<(Generation, ConfigReply), flume::RecvError>),
+}
+
+/// What is asked of whoever drives.
+pub(super) struct Asked {
+    pub(super) letters: flume::Receiver<Letter>,
+    /// For configs of earlier generations.
+    pub(super) reads: flume::Receiver<(Generation, ConfigReply)>,
+}
+
+impl Live {
+    /// Makes what is wished until nobody is left to wish.
+    pub(super) fn drive(mut self, asked: &Asked) {
+        self.show();
+        let mut look_at = Instant::now() + FILE_LOOK;
+        loop {
+            self.look_at_file(&mut look_at);
+            self.names.begin(Instant::now());
+            let ended = self.names.ended();
+            let next = flume::Selector::new()
+                .recv(&asked.letters, Event::Letter)
+                .recv(&asked.reads, Event::Read)
+                .recv(&ended, Event::Lookup)
+                .wait_timeout(self.names.wait());
+            match next {
+                Ok(Event::Letter(Ok((wish, answer)))) => {
+                    let made = self.make(&wish);
+                    // Whoever asked may have given up.
+                    _ = answer.send(made);
+                    if let Some(history) = &mut self.history {
+                        history.maintain(&self.plan.config);
+                    }
+                }
+                Ok(Event::Letter(Err(_)) | Event::Read(Err(_))) => return,
+                Ok(Event::Read(Ok((number, reply)))) => _ = reply.send(self.read(number)),
+                Ok(Event::Lookup(first)) => {
+                    let mut is_changed = false;
+                    for ended in first.into_iter().chain(ended.try_iter()) {
+                        is_changed |= self.names.end(ended);
+                    }
+                    if is_changed {
+                        self.publish_answers();
+                    }
+                    self.show_names();
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Makes a change, and writes it down however it ends.
+    fn make(&mut self, wish: &Wish) -> Result<Applied, Refusal> {
+        let begun = Instant::now();
+        let mut changed = Vec::new();
+        let made = match &wish.edit {
+            Edit::Override { pool, address, change } => self.put_override(wish, pool, address, *change),
+            _ => self.change(wish, &mut changed),
+        };
+        let made = made.map(|applied| Applied { took_ms: begun.elapsed().as_secs_f64() * 1e3, ..applied });
+        if let Some(history) = self.history.as_mut().filter(|_| !wish.is_dry) {
+            let differences = Difference::of(changed.clone());
+            match &made {
+                Ok(_) if matches!(wish.edit, Edit::Override { .. }) => {
+                    history.note(wish, Outcome::Applied(None), &[]);
+                }
+                Ok(applied) => history.note(wish, Outcome::Applied(Some(applied.generation)), &differences),
+                Err(refusal) => history.note(wish, Outcome::Refused(&refusal.to_string()), &differences),
+            }
+        }
+        made
+    }
+
+    fn change(&mut self, wish: &Wish, changed: &mut Vec<ChangedEntry>) -> Result<Applied, Refusal> {
+        let current = Etag::from(self.fingerprint);
+        if wish.if_match.as_ref().is_some_and(|wanted| !wanted.contains(&current)) {
+            return Err(Refusal::Lost { current });
+        }
+        let mut plan = match &wish.edit {
+            Edit::Rollback(to) => self.kept(*to)?,
+            edit => edit::edited(&self.plan, edit)?,
+        };
+        plan.override_directories(&self.overridden);
+        *changed = config::changed(&self.plan.config, &plan.config);
+        let fingerprint = self.fingerprint.after(changed);
+        let prepared = self.prepare(plan)?;
+        let mut applied = Applied {
+            generation: self.snapshot.generation,
+            took_ms: 0.0,
+            acknowledged: Acknowledged::default(),
+            changed: Difference::of(changed.clone()).into_iter().map(|difference| difference.key).collect(),
+            warnings: prepared.warnings.clone(),
+            dry_run: wish.is_dry,
+            etag: Etag::from(fingerprint),
+        };
+        if !wish.is_dry {
+            let record = self.record(wish, &prepared, changed, fingerprint)?;
+            (applied.acknowledged, applied.warnings) = self.commit(prepared, record)?;
+            applied.generation = self.snapshot.generation;
+            self.fingerprint = fingerprint;
+            self.is_edited = origin(&self.plan, &wish.edit) != Origin::File;
+            self.degraded = None;
+            self.show();
+        }
+        Ok(applied)
+    }
+
+    /// The config of an earlier generation.
+    fn kept(&self, number: Generation) -> Result<Plan, Refusal> {
+        let missing = |message| Refusal::NotFound { at: format!("generation {number}"), message };
+        let Some(history) = &self.history else {
+            return Err(missing("this daemon keeps no generations".to_owned()));
+        };
+        let record = history.load(number).map_err(|error| missing(error.to_string()))?;
+        edit::kept(&record).map_err(Refusal::Invalid)
+    }
+
+    fn read(&self, number: Generation) -> Result<Option<Value>, String> {
+        match self.history.as_ref().map(|history| history.load(number)) {
+            Some(Ok(record)) => Ok(Some(record.document)),
+            None | Some(Err(StoreError::Unknown(_))) => Ok(None),
+            Some(Err(error)) => Err(error.to_string()),
+        }
+    }
+
+    /// Writes down what is about to be; `None`: nothing is kept.
+    fn record(
+        &mut self,
+        wish: &Wish,
+        prepared: &Prepared,
+        changed: &[ChangedEntry],
+        etag: Fingerprint,
+    ) -> Result<Option<generations::Prepared>, Refusal> {
+        let (number, before) = (prepared.snapshot.generation, self.snapshot.generation);
+        let next = Next { number, before, etag };
+        let Some(history) = &mut self.history else { return Ok(None) };
+        let record =
+            history.prepare(next, &prepared.plan, changed, &wish.by, origin(&prepared.plan, &wish.edit));
+        let refused = |error: StoreError| Refusal::Unappliable {
+            at: "state.dir".to_owned(),
+            message: error.to_string(),
+        };
+        record.map(Some).map_err(refused)
+    }
+
+    /// What an operator says of a backend. No generation: the config stays as it is.
+    fn put_override(
+        &mut self,
+        wish: &Wish,
+        pool: &str,
+        address: &str,
+        change: Override,
+    ) -> Result<Applied, Refusal> {
+        let at = format!("{pool}/{address}");
+        let known = self.snapshot.pools.iter().find(|known| *known.name == *pool);
+        let known = known.and_then(|pool| pool.backends.iter().find(|backend| *backend.name == *address));
+        if known.is_none() {
+            return Err(Refusal::NotFound { at, message: "the config has no such backend".to_owned() });
+        }
+        let Some(history) = &mut self.history else {
+            let message = "this daemon keeps no state, so this would be forgotten".to_owned();
+            return Err(Refusal::Unappliable { at: "state.dir".to_owned(), message });
+        };
+        let refused = |error: std::io::Error| Refusal::Unappliable {
+            at: "state.dir".to_owned(),
+            message: format!("overrides: {error}"),
+        };
+        let mut acknowledged = Acknowledged::default();
+        if !wish.is_dry {
+            history.set(pool, address, change).map_err(refused)?;
+            acknowledged = self.republish();
+            self.show();
+        }
+        Ok(Applied {
+            generation: self.snapshot.generation,
+            took_ms: 0.0,
+            acknowledged,
+            changed: vec![at],
+            warnings: Vec::new(),
+            dry_run: wish.is_dry,
+            etag: Etag::from(self.fingerprint),
+        })
+    }
+}
+
+/// The directory of programs, where any check runs one.
+pub(super) fn programs_of(config: &Config) -> Option<&Path> {
+    let kinds = || config.pools.values().filter_map(|pool| Some(&pool.health.as_ref()?.kind));
+    let has_programs = kinds().any(|kind| matches!(kind, CheckKind::Exec(_)));
+    config.programs_dir.as_deref().filter(|_| has_programs)
+}

@@ -1,0 +1,171 @@
+//! One probe over the network: connects, says what the script says, and gives the machine what comes back.
+
+use std::{io, net::SocketAddr, time::Instant};
+
+use futures_lite::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use glommio::{
+    GlommioError,
+    net::{TcpStream, UdpSocket},
+};
+use rustix::io::Errno;
+
+use super::probe_socket::{self, Through};
+use crate::{
+    health::{Fault, Found, Script},
+    metrics::ProbeEnd,
+    model::BackendAddress,
+    sys::adopt,
+};
+
+/// What is read at once.
+const READ_BYTES: usize = 4096;
+/// Longest datagram that is read whole.
+const DATAGRAM_BYTES: usize = 9000;
+
+/// How a probe ended, if not as it should.
+#[derive(Debug)]
+pub(super) enum Miss {
+    /// Nothing came until the deadline.
+    Silent {
+        /// A connection was there.
+        is_connected: bool,
+    },
+    /// The backend's fault, or the network's.
+    Fault(Fault),
+    /// This host could not ask, and why.
+    Local(String),
+}
+
+/// Asks a backend; `through` is the way of a VIP's traffic, if it goes so.
+///
+/// # Errors
+/// See [`Miss`].
+pub(super) async fn ask(
+    script: &Script,
+    address: &BackendAddress,
+    through: Option<Through<'_>>,
+    deadline: Instant,
+) -> Result<(), Miss> {
+    let address = match address {
+        BackendAddress::Ip(address) => *address,
+        // Nothing more is asked of one: whether somebody accepts.
+        BackendAddress::Unix(address) => {
+            let connected = probe_socket::connect_unix(address, deadline).await;
+            return connected.map_err(|error| miss(&error, false));
+        }
+    };
+    if script.is_datagram() {
+        return exchange(script, address, through, deadline).await;
+    }
+    let mut held = None;
+    let stream = match through {
+        None => TcpStream::connect_timeout(address, left(deadline, false)?).await.map_err(io_error),
+        Some(through) => through.connect(address, deadline).await.map(|(stream, port)| {
+            held = Some(port);
+            stream
+        }),
+    };
+    let stream = stream.map_err(|error| miss(&error, false))?;
+    let outcome = match script.is_connection() {
+        true => {
+            drop(stream);
+            Ok(())
+        }
+        false => talk(script, stream, deadline).await,
+    };
+    // Closed by now: what it still had to say went out while its port was known.
+    drop(held);
+    outcome
+}
+
+/// Why a call failed, as a miss.
+fn miss(error: &io::Error, is_connected: bool) -> Miss {
+    let errno = Errno::from_io_error(error);
+    let fault = |end, text: String| Miss::Fault(Fault { end, text });
+    match (error.kind(), errno) {
+        // As glommio says that its timeout came first.
+        (io::ErrorKind::TimedOut, _) | (_, Some(Errno::CANCELED)) => Miss::Silent { is_connected },
+        (_, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::ADDRNOTAVAIL))
+        | (_, Some(Errno::PERM | Errno::ACCESS)) => Miss::Local(error.to_string()),
+        (_, Some(Errno::CONNREFUSED)) => fault(ProbeEnd::Refused, "connection refused".to_owned()),
+        (io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe, _) => {
+            fault(ProbeEnd::Closed, "reset before the answer".to_owned())
+        }
+        _ => fault(ProbeEnd::Unreachable, format!("unreachable: {error}")),
+    }
+}
+
+fn io_error(error: GlommioError<()>) -> io::Error {
+    error.into()
+}
+
+/// # Errors
+/// None is left.
+fn left(deadline: Instant, is_connected: bool) -> Result<std::time::Duration, Miss> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(Miss::Silent { is_connected }) } else { Ok(left) }
+}
+
+fn verdict(found: Found) -> Result<Option<()>, Miss> {
+    match found {
+        Found::More => Ok(None),
+        Found::Up => Ok(Some(())),
+        Found::Down(fault) => Err(Miss::Fault(fault)),
+    }
+}
+
+async fn talk(script: &Script, mut stream: TcpStream, deadline: Instant) -> Result<(), Miss> {
+    let connected = |error: io::Error| miss(&error, true);
+    if !script.question().is_empty() {
+        stream.set_write_timeout(Some(left(deadline, true)?)).map_err(io_error).map_err(connected)?;
+        // One that refuses to listen may have said why.
+        match stream.write_all(script.question()).await {
+            Err(error) if matches!(miss(&error, true), Miss::Fault(_)) => {}
+            sent => sent.map_err(connected)?,
+        }
+    }
+    let mut dialogue = script.dialogue();
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        stream.set_read_timeout(Some(left(deadline, true)?)).map_err(io_error).map_err(connected)?;
+        let found = match stream.read(&mut buffer).await.map_err(connected)? {
+            0 => dialogue.handle_end(),
+            len => dialogue.handle(&buffer[..len]),
+        };
+        if verdict(found)?.is_some() {
+            return Ok(());
+        }
+    }
+}
+
+async fn exchange(
+    script: &Script,
+    address: SocketAddr,
+    through: Option<Through<'_>>,
+    deadline: Instant,
+) -> Result<(), Miss> {
+    let failed = |error: io::Error| miss(&error, true);
+    let (socket, held) = match through {
+        Some(through) => through.datagrams(address).map(|(socket, port)| (socket, Some(port))),
+        None => probe_socket::datagrams(address).map(|socket| (socket, None)),
+    }
+    .map_err(|error| miss(&error, false))?;
+    let socket: UdpSocket = adopt(socket);
+    socket.send(script.question()).await.map_err(io_error).map_err(failed)?;
+    let mut buffer = vec![0; DATAGRAM_BYTES];
+    let outcome = loop {
+        socket.set_read_timeout(Some(left(deadline, true)?)).map_err(io_error).map_err(failed)?;
+        let found = match socket.recv(&mut buffer).await.map_err(io_error) {
+            Ok(len) => verdict(script.dialogue().handle(&buffer[..len])),
+            Err(error) => Err(failed(error)),
+        };
+        match found {
+            Ok(None) => {}
+            Ok(Some(())) => break Ok(()),
+            Err(miss) => break Err(miss),
+        }
+    };
+    drop(socket);
+    drop(held);
+    outcome
+}

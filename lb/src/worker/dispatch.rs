@@ -1,0 +1,15 @@
+//! Whose part a connection is from here on.
+
+use super::{connection::Accepted, drive_l7, drive_relay, stream::Stream};
+use crate::{config::Protocol, ring::executor};
+
+/// Starts the connection's task. `begun`: the client's stream, where something was received of it already. A pointer, as a
+/// task has room for its arguments as long as it lives.
+pub(super) fn start(accepted: Accepted, begun: Option<Box<Stream>>, protocol: Protocol) {
+    match protocol {
+        Protocol::Http => executor::spawn(drive_l7::drive(accepted, begun)),
+        // Nobody accepts at a socket of datagrams.
+        Protocol::Udp => {}
+        Protocol::Tcp => executor::spawn(drive_relay::drive(accepted, begun)),
+    }
+}

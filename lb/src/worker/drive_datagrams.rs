@@ -1,0 +1,309 @@
+//! A udp listener's socket: datagrams to backends, a flow per client, each on a connected socket of its own.
+//!
+//! ```text
+//!  listening socket --batch--> flow of (client, asked address) --> its socket --> backend
+//!         ^                                                            |
+//!         +---------- from the address that was asked <----batch-------+   a task per flow
+//! ```
+//! Flows stay on this worker, as the kernel gives a client's datagrams to the same socket of the group while the group
+//! stays the same. Nothing is ever queued: what a socket has no room for is dropped and counted.
+
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    api::BoundListener, choice::Choice, datagram_flow::Flow, doors::Door as Place, local::Local, timer::Idle,
+};
+use crate::{
+    config::Udp,
+    limits::Pressure,
+    metrics::ListenerMetrics,
+    model::{BackendId, reason::CloseReason},
+    relay::flows::{FlowId, FlowKey, Flows, Patience, TICK},
+    ring::{
+        Socket, executor,
+        op::{Op, Readiness},
+    },
+    sys::datagrams::{self, Batch, Course, Datagrams},
+};
+
+/// Batches of one socket before the others get their turn.
+const BATCHES_PER_STEP: usize = 4;
+/// How long a flow may stay that no backend has answered yet: whoever forges senders must not hold much for long.
+const UNANSWERED: Duration = Duration::from_secs(10);
+/// Silence that ends a flow while the worker drains.
+const DRAINING: Duration = Duration::from_secs(2);
+/// How long a backend that said that nobody listens is passed over by new flows, where there is another.
+const REFUSED_FOR: Duration = Duration::from_secs(5);
+/// Pause after the listening socket failed.
+const FAILED_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves until the worker drains and no flow is left.
+pub(super) async fn drive(local: Rc<Local>, bound: BoundListener) {
+    let _task = local.task();
+    let own = socket2::SockRef::from(&bound.socket).local_addr().ok().and_then(|address| address.as_socket());
+    let Some(own) = own.map(|address| address.ip()) else { return };
+    let tells_address = own.is_unspecified();
+    if datagrams::prepare(&bound.socket, own, tells_address).is_err() {
+        local.count(CloseReason::Resources);
+    }
+    let socket = Socket::new(&local.ring, bound.socket);
+    let place = local.doors.open(bound.group, bound.listener);
+    let door = Rc::new(Door {
+        place,
+        tells_address,
+        flows: RefCell::new(Flows::new(local.now())),
+        refused: RefCell::default(),
+        batch: RefCell::new(Batch::new()),
+        socket,
+        local,
+    });
+    door.serve().await;
+    let left: Vec<_> = door.flows.borrow_mut().drain().collect();
+    left.iter().for_each(|flow| flow.end(Some(CloseReason::Draining)));
+}
+
+/// One listening socket with its flows.
+struct Door {
+    local: Rc<Local>,
+    place: Rc<Place>,
+    socket: Socket,
+    /// It has more than one address.
+    tells_address: bool,
+    flows: RefCell<Flows<Rc<Flow>>>,
+    /// Backends where nobody listened, and until when that is remembered.
+    refused: RefCell<Vec<(BackendId, Instant)>>,
+    /// Room that the socket and its flows take turns with: nothing waits while it is in use.
+    batch: RefCell<Batch>,
+}
+
+impl Door {
+    fn metrics(&self) -> &ListenerMetrics {
+        self.local.metrics.listener(self.place.listener())
+    }
+
+    fn udp(&self) -> Udp {
+        self.local.plan().listener(self.place.listener()).map(|listener| listener.udp).unwrap_or_default()
+    }
+
+    fn is_ending(&self) -> bool {
+        self.local.is_draining() || self.place.is_closed()
+    }
+
+    async fn serve(self: &Rc<Self>) {
+        let local = &self.local;
+        let deadline = local.timers.deadline();
+        // A drain must not wait for the next datagram.
+        deadline.set_idle(Idle::UntilDrain);
+        let mut was_draining = false;
+        loop {
+            deadline.set(local.after(TICK));
+            let ready = Op::ready(&local.ring, &self.socket, Readiness::Readable);
+            match deadline.guard(ready).await {
+                Ok(Ok(())) if self.receive() => executor::yield_now().await,
+                Ok(Ok(())) | Err(_) => {}
+                Ok(Err(_)) => {
+                    local.count(CloseReason::Resources);
+                    deadline.set(local.after(FAILED_PAUSE));
+                    let _ = deadline.guard(std::future::pending::<()>()).await;
+                }
+            }
+            if self.is_ending() && !was_draining {
+                was_draining = true;
+                self.flows.borrow_mut().hasten();
+            }
+            self.expire();
+            if self.is_ending() && (local.is_overdue() || self.flows.borrow().is_empty()) {
+                return;
+            }
+        }
+    }
+
+    fn expire(&self) {
+        let idle = self.udp().idle;
+        let idle = if self.is_ending() { idle.min(DRAINING) } else { idle };
+        let patience = Patience { idle, unanswered: UNANSWERED };
+        loop {
+            let gone = self.flows.borrow_mut().expire(self.local.now(), &patience);
+            let Some(flow) = gone else { return };
+            flow.end(None);
+        }
+    }
+
+    /// Takes what clients have sent; whether there may be more.
+    fn receive(self: &Rc<Self>) -> bool {
+        let mut batch = self.batch.borrow_mut();
+        for _ in 0..BATCHES_PER_STEP {
+            if batch.receive(&self.socket).is_err() {
+                return false;
+            }
+            for datagrams in batch.datagrams() {
+                self.metrics().received_datagrams.add(datagrams.count() as u64);
+                self.metrics().received_bytes.add(datagrams.bytes.len() as u64);
+                if let Err(reason) = self.forward(&datagrams) {
+                    self.drop_datagrams(reason, datagrams.count());
+                }
+            }
+        }
+        true
+    }
+
+    fn drop_datagrams(&self, reason: CloseReason, count: usize) {
+        self.local.metrics.datagrams_dropped.of(reason).add(count as u64);
+    }
+
+    /// To the backend of their flow, which begins where there is none.
+    fn forward(self: &Rc<Self>, datagrams: &Datagrams<'_>) -> Result<(), CloseReason> {
+        let key = FlowKey { client: datagrams.from, asked: datagrams.to.filter(|_| self.tells_address) };
+        let known = self.flows.borrow().find(&key).map(|(id, flow)| (id, flow.clone()));
+        let (id, flow) = match known {
+            Some((id, flow)) if self.local.health.is_up(flow.backend) => (id, flow),
+            Some((id, _)) => {
+                self.end(id, Some(CloseReason::BackendDown));
+                self.begin(key)?
+            }
+            None => self.begin(key)?,
+        };
+        let count = datagrams.count();
+        let awaited = u64::from(self.udp().replies) * count as u64;
+        self.flows.borrow_mut().asked(id, awaited, self.local.now());
+        flow.entry.received(datagrams.bytes.len() as u64);
+        let sent = datagrams::send(&flow.socket, Course::default(), datagrams);
+        match sent.error {
+            None => Ok(()),
+            Some(error) => {
+                let reason = self.failed(id, &flow, &error);
+                self.drop_datagrams(reason, count.saturating_sub(sent.count));
+                Ok(())
+            }
+        }
+    }
+
+    /// Names an error of a flow's socket, and ends the flow where it cannot go on.
+    fn failed(&self, id: FlowId, flow: &Flow, error: &std::io::Error) -> CloseReason {
+        use std::io::ErrorKind;
+        match error.kind() {
+            ErrorKind::WouldBlock | ErrorKind::OutOfMemory => CloseReason::NoRoom,
+            ErrorKind::ConnectionRefused | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => {
+                self.local.metrics.backend(flow.backend).connect_failures.add(1);
+                let until = self.local.after(REFUSED_FOR);
+                let mut refused = self.refused.borrow_mut();
+                refused.retain(|(backend, _)| *backend != flow.backend);
+                refused.push((flow.backend, until));
+                self.end(id, Some(CloseReason::ConnectFailed));
+                CloseReason::ConnectFailed
+            }
+            _ if error.raw_os_error() == Some(rustix::io::Errno::MSGSIZE.raw_os_error()) => {
+                CloseReason::DatagramTooLong
+            }
+            _ if error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error()) => {
+                CloseReason::NoRoom
+            }
+            _ => CloseReason::Resources,
+        }
+    }
+
+    fn end(&self, id: FlowId, reason: Option<CloseReason>) {
+        let gone = self.flows.borrow_mut().remove(id);
+        gone.iter().for_each(|flow| flow.end(reason));
+    }
+
+    fn begin(self: &Rc<Self>, key: FlowKey) -> Result<(FlowId, Rc<Flow>), CloseReason> {
+        let local = &self.local;
+        if local.is_draining() {
+            return Err(CloseReason::Draining);
+        }
+        if self.place.is_closed() {
+            return Err(CloseReason::ListenerRemoved);
+        }
+        let listener = self.place.listener();
+        let plan = local.plan();
+        let pool = plan.listener(listener).and_then(|listener| listener.pool);
+        let pool = pool.ok_or(CloseReason::NoBackend)?;
+        let most = plan.listener(listener).and_then(|listener| listener.connections);
+        let permit = match local.pressure.now() {
+            Pressure::Connections => return Err(CloseReason::Memory),
+            _ => local.admission.admit(key.client.ip(), listener, most, &plan.snapshot.limits)?,
+        };
+        self.refused.borrow_mut().retain(|(_, until)| *until > local.now());
+        let mut choice = Choice::of_datagrams(&plan, pool, key.client.ip());
+        let is_refused = |id| self.refused.borrow().iter().any(|(refused, _)| *refused == id);
+        let place = choice.pick(local, is_refused)?;
+        let name = place.backend().name.clone();
+        // A valid config has none without an address here.
+        let dialled = place.backend().address.socket();
+        let dialled = dialled.and_then(|address| Some((address, Socket::udp(&local.ring, address).ok()?)));
+        let Some((address, socket)) = dialled else {
+            place.give_back(local);
+            return Err(CloseReason::Resources);
+        };
+        // Only a gain where it works.
+        let _ = datagrams::prepare(&socket, address.ip(), false);
+        let flow = Rc::new(Flow::new(local, listener, key, place, socket, permit));
+        flow.entry.begin(local.access_log.as_ref(), &plan.snapshot, listener, key.client);
+        flow.entry.way(None, Some(&plan.pool(pool).name));
+        flow.entry.attempt(&name);
+        flow.entry.connected(false);
+        let id = self.flows.borrow_mut().insert(key, flow.clone(), local.now());
+        executor::spawn(answer(self.clone(), id, flow.clone()));
+        Ok((id, flow))
+    }
+
+    /// Takes what the backend of a flow has sent, and whether there may be more.
+    fn pass_back(&self, id: FlowId, flow: &Flow) -> bool {
+        let mut batch = self.batch.borrow_mut();
+        for _ in 0..BATCHES_PER_STEP {
+            match batch.receive(&flow.socket) {
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return false,
+                Err(error) => {
+                    self.failed(id, flow, &error);
+                    return false;
+                }
+            }
+            let mut count = 0;
+            for datagrams in batch.datagrams() {
+                count += datagrams.count() as u64;
+                self.send_back(flow, &datagrams);
+            }
+            if self.flows.borrow_mut().answered(id, count, self.local.now()) {
+                self.end(id, None);
+                return false;
+            }
+        }
+        true
+    }
+
+    fn send_back(&self, flow: &Flow, datagrams: &Datagrams<'_>) {
+        let course = Course { to: Some(flow.key.client), from: flow.key.asked };
+        let sent = datagrams::send(&self.socket, course, datagrams);
+        let bytes = match sent.error {
+            None => datagrams.bytes.len(),
+            Some(error) => {
+                let is_full = matches!(error.kind(), std::io::ErrorKind::WouldBlock);
+                let reason = if is_full { CloseReason::NoRoom } else { CloseReason::ClientGone };
+                self.drop_datagrams(reason, datagrams.count().saturating_sub(sent.count));
+                (sent.count * datagrams.segment).min(datagrams.bytes.len())
+            }
+        };
+        self.metrics().sent_datagrams.add(sent.count as u64);
+        self.metrics().sent_bytes.add(bytes as u64);
+        flow.entry.answered();
+        flow.entry.sent(bytes as u64);
+    }
+}
+
+/// Passes answers of one flow back until it ends.
+async fn answer(door: Rc<Door>, id: FlowId, flow: Rc<Flow>) {
+    while !flow.has_ended() {
+        if Op::ready(&door.local.ring, &flow.socket, Readiness::Readable).await.is_err() {
+            return door.end(id, Some(CloseReason::Resources));
+        }
+        while !flow.has_ended() && door.pass_back(id, &flow) {
+            executor::yield_now().await;
+        }
+    }
+}
