@@ -9,7 +9,7 @@ use std::{
 
 use aya::{
     maps::{HashMap, LpmTrie, SockMap, lpm_trie::Key},
-    programs::{SkLookup, Xdp, XdpMode},
+    programs::SkLookup,
 };
 use lb_abi::{
     be::Be16,
@@ -84,10 +84,8 @@ fn run(bench: &mut Bench, syn: &Packet) -> Verdict {
 
 /// A wire end whose frames `lb_ingress` gets, and which gets what that sends.
 fn wire(bench: &mut Bench) -> Tap {
-    let pass: &mut Xdp = bench.object().program_mut(names::PROGRAM_PASS).unwrap().try_into().unwrap();
-    pass.load().unwrap();
     // Without a program its driver drops what XDP sends to it.
-    pass.attach("peer0", XdpMode::Driver).unwrap();
+    bench.attach(names::PROGRAM_PASS, "peer0").unwrap();
     Tap::new(LB0 + 1).unwrap()
 }
 

@@ -42,18 +42,15 @@ fn carries_version_and_licence() {
     assert_eq!(file.section_by_name("license").unwrap().data().unwrap(), b"Dual MIT/GPL\0");
 }
 
-/// Every program passes the verifier with maps of full size, and both XDP programs attach natively to a veth.
+/// Every program passes the verifier with maps of full size, and both XDP programs attach natively to a veth. (Those of
+/// captures, which take longer than all others, are loaded where a capture runs.)
 #[test]
 fn loads_and_attaches_at_full_bounds() {
     need_object!();
     namespace::enter().unwrap();
     let mut ebpf = Ebpf::load_file(kernel::object()).unwrap();
-    for name in [names::PROGRAM_WHY].into_iter().chain(names::PROGRAMS_CAPTURE) {
-        let program: &mut Xdp = ebpf.program_mut(name).unwrap().try_into().unwrap();
-        program.load().unwrap();
-        println!("{name}: {:?} verified", program.info().unwrap().verified_instruction_count());
-    }
     for (name, interface) in [
+        (names::PROGRAM_WHY, ""),
         (names::PROGRAM_INGRESS, "lb0"),
         (names::PROGRAM_DECAP, "lb1"),
         (names::PROGRAM_NAT, ""),

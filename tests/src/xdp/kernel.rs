@@ -2,13 +2,17 @@
 
 mod write;
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader, Pod, TestRun as _, TestRunOptions,
     maps::{Array, CpuMap, HashMap, MapData, MapError, PerCpuArray, ProgramArray, RingBuf},
-    programs::{Xdp, XdpMode},
+    programs::{Xdp, XdpMode, xdp::XdpLinkId},
 };
 use lb::steering::maps::Flows;
 use lb_abi::{
@@ -16,7 +20,7 @@ use lb_abi::{
     bounds::SPREAD_QUEUE,
     capture::{self, CaptureFilter, CaptureRecord},
     counter::{Budget, FlowEvent, Traffic},
-    flow::{FlowKey, FlowRecord},
+    flow::{FlowKey, FlowRecord, Inserts},
     hop::HopEntry,
     interface::{self, InterfaceEntry},
     limit::Allowance,
@@ -75,14 +79,35 @@ pub fn unavailable() -> Option<String> {
 /// Number of `lb0` in the counters of interfaces.
 const LB0_NUMBER: u32 = 5;
 
-/// The object, loaded in a namespace of the calling thread, with `lb_ingress` attached to `lb0` natively.
+/// Maps that are walked from end to end for each row, and need not be as large as they are.
+const SMALL: u32 = 1024;
+
+/// Objects that a bench of this process was done with: the verifier takes seconds for one, in a guest half a minute.
+static SPARE: Mutex<Vec<Loaded>> = Mutex::new(Vec::new());
+
+/// Programs past the verifier, and their maps.
+#[derive(Debug)]
+struct Loaded {
+    ebpf: Ebpf,
+    flows: Flows,
+}
+
+/// The object, loaded, with `lb_ingress` attached natively to `lb0` of a namespace of the calling thread.
 #[derive(Debug)]
 pub struct Bench {
-    ebpf: Ebpf,
+    /// There until it is dropped.
+    loaded: Option<Loaded>,
+    links: Vec<(&'static str, XdpLinkId)>,
+    /// Somebody had the object itself, and may have left anything in it.
+    is_altered: bool,
+    is_capturing: bool,
+    /// `FLOWS` was written into.
+    has_flows: bool,
+    /// What map `INSERTS` said when `FLOWS` was last known to be empty.
+    inserts: Vec<Inserts>,
     /// What stands in its maps.
     directory: Directory,
     guard: Guard,
-    flows: Flows,
     /// What leaves no room in it for a flow.
     crowd: Vec<FlowTag>,
     sockets: Vec<Socket>,
@@ -110,38 +135,75 @@ impl Bench {
         let mut first = CpuSet::new();
         first.set(0);
         sched_setaffinity(None, &first).context("keeping to the first core")?;
-        let cores = aya::util::nr_cpus().map_err(|(call, error)| anyhow::anyhow!("{call}: {error}"))? as u32;
-        let mut ebpf = EbpfLoader::new()
-            .map_max_entries(names::MAP_SLOTS, TABLE_LEN)
-            .map_max_entries(names::MAP_NAT_FLOWS, NAT_FLOWS_LEN as u32)
-            .map_max_entries(names::MAP_SPREAD_CPUS, cores)
-            .load_file(object())
-            .context("loading the object")?;
-        let own = [names::PROGRAM_INGRESS, names::PROGRAM_DECAP, names::PROGRAM_WHY];
-        for name in own.into_iter().chain(CALLS.map(|(_, name)| name)) {
-            let program: &mut Xdp = ebpf.program_mut(name).context(name)?.try_into()?;
-            program.load().with_context(|| format!("{name}: refused by the verifier"))?;
-        }
-        place_calls(&mut ebpf)?;
-        spread_over(&mut ebpf, cores)?;
-        let ingress: &mut Xdp = ebpf.program_mut(names::PROGRAM_INGRESS).context("lb_ingress")?.try_into()?;
-        ingress.attach("lb0", XdpMode::Driver).context("attaching natively")?;
+        let spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let loaded = spare.map_or_else(load, Ok)?;
         // The kernel answers every SYN with a cookie, whatever waits at its socket.
         std::fs::write("/proc/sys/net/ipv4/tcp_syncookies", "2").context("enabling SYN cookies")?;
         let sockets = sockets().into_iter().map(|at| listen(at).with_context(|| at.to_string()));
         let sockets = sockets.collect::<Result<_>>()?;
-        let mut take = |name| ebpf.take_map(name).context(name);
-        let flows = Flows::map(take(names::MAP_FLOWS)?, take(names::MAP_FLOW_KEYS)?)?;
-        let (directory, guard) = (Directory::default(), Guard::default());
-        let mut this = Self { ebpf, directory, guard, flows, crowd: Vec::new(), sockets };
-        let numbered = InterfaceEntry { index: LB0, number: LB0_NUMBER };
-        this.array::<InterfaceEntry>(names::MAP_INTERFACES)?.set(interface::place(LB0), numbered, 0)?;
+        let mut this = Self {
+            loaded: Some(loaded),
+            links: Vec::new(),
+            is_altered: false,
+            is_capturing: false,
+            has_flows: false,
+            inserts: Vec::new(),
+            directory: Directory::default(),
+            guard: Guard::default(),
+            crowd: Vec::new(),
+            sockets,
+        };
+        this.attach(names::PROGRAM_INGRESS, "lb0")?;
+        this.inserts = this.inserts()?;
         Ok(this)
+    }
+
+    /// Attaches a program natively until the bench is dropped.
+    pub fn attach(&mut self, name: &'static str, interface: &str) -> Result<()> {
+        let link = self.program(name)?.attach(interface, XdpMode::Driver).context("attaching natively")?;
+        self.links.push((name, link));
+        Ok(())
+    }
+
+    /// A program, loaded.
+    fn program(&mut self, name: &str) -> Result<&mut Xdp> {
+        let program: &mut Xdp = self.ebpf().program_mut(name).context(name.to_owned())?.try_into()?;
+        if program.fd().is_err() {
+            program.load().with_context(|| format!("{name}: refused by the verifier"))?;
+            println!("{name}: {:?} verified", program.info()?.verified_instruction_count());
+        }
+        Ok(program)
     }
 
     /// The object, with programs of other kinds not loaded yet.
     pub fn object(&mut self) -> &mut Ebpf {
-        &mut self.ebpf
+        self.is_altered = true;
+        self.ebpf()
+    }
+
+    #[expect(clippy::expect_used, reason = "it is taken when the bench is dropped, not before")]
+    fn loaded(&self) -> &Loaded {
+        self.loaded.as_ref().expect("an object")
+    }
+
+    #[expect(clippy::expect_used, reason = "as above")]
+    fn ebpf(&mut self) -> &mut Ebpf {
+        &mut self.loaded.as_mut().expect("an object").ebpf
+    }
+
+    fn flows(&self) -> &Flows {
+        &self.loaded().flows
+    }
+
+    /// Whether there may be a record. To look at all of their places would be most of a row's time.
+    fn may_have_records(&mut self) -> Result<bool> {
+        Ok(self.has_flows || self.inserts()? != self.inserts)
+    }
+
+    /// Tries of each core to begin a record.
+    fn inserts(&mut self) -> Result<Vec<Inserts>> {
+        let map = PerCpuArray::<_, Inserts>::try_from(self.map(names::MAP_INSERTS)?)?;
+        Ok(map.get(&0, 0)?.to_vec())
     }
 
     /// What listens at [`SOCKETS`], in that order.
@@ -173,7 +235,7 @@ impl Bench {
         let before = self.counters()?;
         let (verdict, frame) = self.test_run(row.program, &row.frame)?;
         let after = self.counters()?;
-        let records = self.records(row.world.now);
+        let records = self.records(row.world.now)?;
         let events = NatEvent::ALL.iter().zip(before.nat.iter().zip(&after.nat));
         let nat = NatLeft {
             opening: self.entries(names::MAP_NAT_OPENING)?,
@@ -225,12 +287,12 @@ impl Bench {
         self.touched()?;
         let before = (
             self.counters()?,
-            self.records(row.world.now),
+            self.records(row.world.now)?,
             self.hops()?,
             self.allowances_left()?,
             self.syns()?,
         );
-        let program: &Xdp = self.ebpf.program(names::PROGRAM_WHY).context("lb_why")?.try_into()?;
+        let program: &Xdp = self.ebpf().program(names::PROGRAM_WHY).context("lb_why")?.try_into()?;
         let mut out = vec![0; 4096];
         // Without a context, as control asks.
         let options =
@@ -240,7 +302,7 @@ impl Bench {
         ensure!(result.return_value == 2, "lb_why returned {}", result.return_value);
         let after = (
             self.counters()?,
-            self.records(row.world.now),
+            self.records(row.world.now)?,
             self.hops()?,
             self.allowances_left()?,
             self.syns()?,
@@ -256,10 +318,17 @@ impl Bench {
         let filter = CaptureFilter { snap: capture::SNAP_MAX as u32, ..CaptureFilter::ALL };
         self.array::<CaptureFilter>(names::MAP_CAPTURE_FILTER)?.set(0, filter, 0)?;
         for (at, name) in (0..).zip(names::PROGRAMS_CAPTURE) {
-            let program: &mut Xdp = self.ebpf.program_mut(name).context(name)?.try_into()?;
-            program.load().with_context(|| format!("{name}: refused by the verifier"))?;
-            let fd = program.fd()?.try_clone()?;
+            let fd = self.program(name)?.fd()?.try_clone()?;
             ProgramArray::try_from(self.map(names::MAP_CAPTURE_PROGRAM)?)?.set(at, &fd, 0)?;
+            self.is_capturing = true;
+        }
+        Ok(())
+    }
+
+    fn end_capture(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.is_capturing) {
+            let mut places = ProgramArray::try_from(self.map(names::MAP_CAPTURE_PROGRAM)?)?;
+            (0..).zip(names::PROGRAMS_CAPTURE).try_for_each(|(at, _)| places.clear_index(&at))?;
         }
         Ok(())
     }
@@ -302,7 +371,7 @@ impl Bench {
             Program::Ingress => names::PROGRAM_INGRESS,
             Program::Decap => names::PROGRAM_DECAP,
         };
-        let program: &Xdp = self.ebpf.program(name).context(name)?.try_into()?;
+        let program: &Xdp = self.loaded().ebpf.program(name).context(name)?.try_into()?;
         // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
         let (data, end) = (GARBAGE.len() as u32, (GARBAGE.len() + frame.len()) as u32);
         let context = [data, end, 0, LB0, 0, 0].map(u32::to_ne_bytes).concat();
@@ -330,14 +399,17 @@ impl Bench {
         Ok((verdict, out))
     }
 
-    fn records(&self, now: u32) -> Vec<Left> {
+    fn records(&mut self, now: u32) -> Result<Vec<Left>> {
         let mut left = Vec::new();
-        self.flows.for_each(&mut |key, FlowRecord { backend, epoch, state, seen }| {
+        if !self.may_have_records()? {
+            return Ok(left);
+        }
+        self.flows().for_each(&mut |key, FlowRecord { backend, epoch, state, seen }| {
             // Ticks wrap: on a machine that booted just now, long ago is a large number.
             let fresh = seen.wrapping_sub(now) < u32::MAX / 2;
             left.push(Left { key: *key, backend: *backend, epoch: *epoch, state: *state, fresh });
         });
-        left
+        Ok(left)
     }
 
     fn entries(&mut self, name: &str) -> Result<Vec<(FlowKey, NatEntry)>> {
@@ -378,7 +450,7 @@ impl Bench {
     }
 
     fn map(&mut self, name: &str) -> Result<&mut aya::maps::Map> {
-        self.ebpf.map_mut(name).with_context(|| format!("no map {name}"))
+        self.ebpf().map_mut(name).with_context(|| format!("no map {name}"))
     }
 
     fn array<V: Pod>(&mut self, name: &str) -> Result<Array<&mut MapData, V>> {
@@ -401,6 +473,52 @@ impl Bench {
     fn allowances(&mut self) -> Result<HashMap<&mut MapData, [u8; 16], u64>> {
         self.hash(names::MAP_NEW_FLOWS)
     }
+}
+
+impl Drop for Bench {
+    /// Keeps the object for the next bench, unless there may be something in it that would show there.
+    fn drop(&mut self) {
+        let is_as_new = !self.is_altered
+            && !std::thread::panicking()
+            && self.clear().is_ok()
+            && self.touched().is_ok()
+            && self.end_capture().is_ok();
+        let Some(mut loaded) = self.loaded.take().filter(|_| is_as_new) else { return };
+        for (name, link) in self.links.drain(..) {
+            let program: Option<&mut Xdp> =
+                loaded.ebpf.program_mut(name).and_then(|program| program.try_into().ok());
+            if program.is_none_or(|program| program.detach(link).is_err()) {
+                return;
+            }
+        }
+        SPARE.lock().unwrap_or_else(PoisonError::into_inner).push(loaded);
+    }
+}
+
+fn load() -> Result<Loaded> {
+    let cores = aya::util::nr_cpus().map_err(|(call, error)| anyhow::anyhow!("{call}: {error}"))? as u32;
+    let mut loader = EbpfLoader::new();
+    loader
+        .map_max_entries(names::MAP_SLOTS, TABLE_LEN)
+        .map_max_entries(names::MAP_NAT_FLOWS, NAT_FLOWS_LEN as u32)
+        .map_max_entries(names::MAP_SPREAD_CPUS, cores);
+    for name in [names::MAP_NAT_OPENING, names::MAP_NEW_FLOWS, names::MAP_SOURCES] {
+        loader.map_max_entries(name, SMALL);
+    }
+    let mut ebpf = loader.load_file(object()).context("loading the object")?;
+    let own = [names::PROGRAM_INGRESS, names::PROGRAM_DECAP, names::PROGRAM_WHY];
+    for name in own.into_iter().chain(CALLS.map(|(_, name)| name)) {
+        let program: &mut Xdp = ebpf.program_mut(name).context(name)?.try_into()?;
+        program.load().with_context(|| format!("{name}: refused by the verifier"))?;
+    }
+    place_calls(&mut ebpf)?;
+    spread_over(&mut ebpf, cores)?;
+    let map = ebpf.map_mut(names::MAP_INTERFACES).context(names::MAP_INTERFACES)?;
+    let numbered = InterfaceEntry { index: LB0, number: LB0_NUMBER };
+    Array::<_, InterfaceEntry>::try_from(map)?.set(interface::place(LB0), numbered, 0)?;
+    let mut take = |name| ebpf.take_map(name).context(name);
+    let flows = Flows::map(take(names::MAP_FLOWS)?, take(names::MAP_FLOW_KEYS)?)?;
+    Ok(Loaded { ebpf, flows })
 }
 
 /// Puts every program that `lb_ingress` calls, loaded, where it does.

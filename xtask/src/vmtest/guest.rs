@@ -105,8 +105,8 @@ fn test_programs(workspace: &Workspace) -> Result<Vec<(String, String)>> {
     Ok(executables(&String::from_utf8_lossy(&output.stdout)))
 }
 
-/// From cargo's JSON messages, one a line, with `"src_path":"/w/tests/xdp/rows.rs"`, `"test":true` where the profile
-/// ends, and `"executable":"/t/debug/deps/xdp_rows-0123"`.
+/// From cargo's JSON messages, one a line, with `"src_path":"/w/tests/xdp/main.rs"`, `"test":true` where the profile
+/// ends, and `"executable":"/t/debug/deps/xdp-0123"`.
 fn executables(messages: &str) -> Vec<(String, String)> {
     let field = |line: &str, name: &str| {
         let (_, rest) = line.split_once(&format!("\"{name}\":\""))?;

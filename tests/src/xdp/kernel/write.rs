@@ -118,8 +118,9 @@ impl Bench {
     }
 
     fn write_flows(&mut self, world: &World) -> Result<()> {
+        self.has_flows |= !world.flows.is_empty();
         for (key, record) in &world.flows {
-            let is_new = self.flows.insert(key, FlowTag::of(&TAG_KEYS, key), *record);
+            let is_new = self.flows().insert(key, FlowTag::of(&TAG_KEYS, key), *record);
             ensure!(is_new, "{key:?} has a record already");
         }
         let Some(key) = &world.crowded else { return Ok(()) };
@@ -128,7 +129,7 @@ impl Bench {
         for tag in (1..=2 * BUCKET_LEN as u64).map(|n| FlowTag(full.0 ^ n << 48)) {
             ensure!(tag.buckets() == full.buckets(), "{tag:?} lies elsewhere");
             ensure!(
-                self.flows.insert(&FlowKey::default(), tag, FlowRecord::default()),
+                self.flows().insert(&FlowKey::default(), tag, FlowRecord::default()),
                 "no room for {tag:?}"
             );
             self.crowd.push(tag);
@@ -151,8 +152,11 @@ impl Bench {
         let directory = std::mem::take(&mut self.directory);
         self.write_directory(&directory, |_| 0)?;
         let mut tags = std::mem::take(&mut self.crowd);
-        self.flows.for_each(&mut |key, _| tags.push(FlowTag::of(&TAG_KEYS, key)));
-        tags.into_iter().for_each(|tag| self.flows.remove(tag));
+        if self.may_have_records()? {
+            self.flows().for_each(&mut |key, _| tags.push(FlowTag::of(&TAG_KEYS, key)));
+            (self.has_flows, self.inserts) = (false, self.inserts()?);
+        }
+        tags.into_iter().for_each(|tag| self.flows().remove(tag));
         for name in [names::MAP_NAT_OPENING, names::MAP_NAT_FLOWS] {
             let mut map = self.hash::<FlowKey, NatEntry>(name)?;
             for key in map.keys().collect::<std::result::Result<Vec<_>, _>>()? {
