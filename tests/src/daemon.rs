@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Longest run of a command-line verb.
-const VERB_LIMIT: Duration = Duration::from_secs(20);
+const VERB_LIMIT: Duration = Duration::from_secs(90);
 
 /// The program: `LB_BIN`, else the debug, else the release build beside this one.
 ///

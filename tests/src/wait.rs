@@ -7,8 +7,9 @@ use std::{
 
 use anyhow::{Result, bail};
 
-/// Longest wait for something that normally takes milliseconds. Generous: test machines are shared.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// Longest wait for something that normally takes milliseconds. Generous: test machines are shared, and guests are
+/// interpreted.
+pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Between two looks at a condition.
 const PAUSE: Duration = Duration::from_millis(10);

@@ -94,6 +94,7 @@ fn query_parameter((name, description): &(&str, &str)) -> Value {
     let schema = match *name {
         "dry_run" => json!({ "type": "string", "enum": ["1", "0", "true", "false"] }),
         "sample" | "snap" | "count" | "duration" | "rate" => json!({ "type": "integer", "minimum": 1 }),
+        "flow" | "request" => json!({ "type": "string", "minLength": 1 }),
         "payload" => json!({ "type": "string", "enum": ["yes", "no"] }),
         _ => json!({ "type": "string" }),
     };

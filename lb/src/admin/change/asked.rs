@@ -188,7 +188,9 @@ fn weight(body: &[u8]) -> Result<Option<u16>, Answer> {
     match said {
         Value::Null => Ok(None),
         said => {
-            let weight = said.as_u64().filter(|weight| (1..=WEIGHT_MAX).contains(weight));
+            // 3.0 is an integer, too (JSON Schema 2020-12, validation, 6.1.1).
+            let whole = said.as_f64().filter(|said| said.fract() == 0.0 && *said >= 0.0);
+            let weight = whole.map(|said| said as u64).filter(|weight| (1..=WEIGHT_MAX).contains(weight));
             weight.and_then(|weight| u16::try_from(weight).ok()).map(Some).ok_or_else(wrong)
         }
     }

@@ -109,6 +109,12 @@ fn every_change_comes_to_control_as_it_is_meant() {
             r#"{"weight": 1000}"#,
             over("app", "unix:/run/app+1.sock", Override::Weight(Some(1000))),
         ),
+        (
+            "POST /v1/backends/app/a/weight",
+            &[JSON],
+            r#"{"weight": 3.0}"#,
+            over("app", "a", Override::Weight(Some(3))),
+        ),
         ("POST /v1/backends/app/a/weight", &[JSON], "null", over("app", "a", Override::Weight(None))),
         (
             "POST /v1/backends/app/a/weight",
