@@ -1,7 +1,6 @@
 //! As much of systemd as a daemon speaks to: it hears what is notified, and keeps descriptors.
 
 use std::{
-    cell::{Cell, RefCell},
     collections::BTreeMap,
     fs,
     io::IoSliceMut,
@@ -12,6 +11,10 @@ use std::{
     },
     path::{Path, PathBuf},
     process::Command,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use anyhow::{Result, ensure};
@@ -28,8 +31,8 @@ const FIRST_LENT: i32 = 50;
 pub struct Manager {
     socket: UnixDatagram,
     path: PathBuf,
-    kept: RefCell<BTreeMap<String, OwnedFd>>,
-    pings: Cell<u64>,
+    kept: Mutex<BTreeMap<String, OwnedFd>>,
+    pings: AtomicU64,
 }
 
 impl Manager {
@@ -45,12 +48,16 @@ impl Manager {
         // Whoever the daemon runs as.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666))?;
         socket.set_nonblocking(true)?;
-        Ok(Self { socket, path, kept: RefCell::default(), pings: Cell::new(0) })
+        Ok(Self { socket, path, kept: Mutex::default(), pings: AtomicU64::new(0) })
     }
 
     /// Its address.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, OwnedFd>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes the next message in.
@@ -70,11 +77,11 @@ impl Manager {
         let name = text.lines().find_map(|line| line.strip_prefix("FDNAME=")).unwrap_or("stored").to_owned();
         let has = |wanted: &str| text.lines().any(|line| line == wanted);
         if has("FDSTORE=1") {
-            self.kept.borrow_mut().extend(descriptors.into_iter().map(|fd| (name.clone(), fd)));
+            self.lock().extend(descriptors.into_iter().map(|fd| (name.clone(), fd)));
         } else if has("FDSTOREREMOVE=1") {
-            self.kept.borrow_mut().remove(&name);
+            self.lock().remove(&name);
         }
-        self.pings.set(self.pings.get() + u64::from(has("WATCHDOG=1")));
+        self.pings.fetch_add(u64::from(has("WATCHDOG=1")), Ordering::Relaxed);
         Ok(text)
     }
 
@@ -93,24 +100,24 @@ impl Manager {
     /// Names of what is kept, by now.
     pub fn kept(&self) -> Vec<String> {
         while self.hear().is_ok() {}
-        self.kept.borrow().keys().cloned().collect()
+        self.lock().keys().cloned().collect()
     }
 
     /// How often it was told that all is well, by now.
     pub fn pings(&self) -> u64 {
         while self.hear().is_ok() {}
-        self.pings.get()
+        self.pings.load(Ordering::Relaxed)
     }
 
     /// A descriptor that is none of the daemon's, as an earlier version may have left one.
     pub fn keep(&self, name: &str, descriptor: OwnedFd) {
-        self.kept.borrow_mut().insert(name.to_owned(), descriptor);
+        self.lock().insert(name.to_owned(), descriptor);
     }
 
     /// Takes what another one has kept.
     pub fn inherit(&self, other: &Self) {
         while other.hear().is_ok() {}
-        self.kept.borrow_mut().append(&mut other.kept.borrow_mut());
+        self.lock().append(&mut other.lock());
     }
 
     /// `shell` as it is to be run for a program that gets what is kept: further arguments are that program and its own.
@@ -120,7 +127,7 @@ impl Manager {
     /// There are more than a shell can name.
     pub fn lend(&self, shell: &mut Command) -> Result<Vec<OwnedFd>> {
         let (mut script, mut lent) = (String::new(), Vec::new());
-        let kept = self.kept.borrow();
+        let kept = self.lock();
         ensure!(kept.len() < 7, "a shell names nine descriptors");
         for (at, descriptor) in kept.values().enumerate() {
             let copy = fcntl_dupfd_cloexec(descriptor, FIRST_LENT)?;
