@@ -27,4 +27,5 @@ pub mod relay;
 pub mod ring;
 pub mod steering;
 pub mod sys;
+pub mod upgrade;
 pub mod worker;

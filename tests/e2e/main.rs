@@ -37,5 +37,6 @@ mod spread;
 mod steering;
 mod tunnel;
 mod unprivileged;
+mod upgrade;
 mod vip;
 mod why;

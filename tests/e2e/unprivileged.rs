@@ -7,7 +7,7 @@ use lb_tests::{
     curl::{Curl, url},
     daemon::{Daemon, Decap},
     nginx::Nginx,
-    scene,
+    scene::{self, Scene},
     topology::{VIP_V4, VIP_V6, VIPS},
     udp::{UdpEcho, UdpProbe},
     wait::PATIENCE,
@@ -81,12 +81,33 @@ fn the_units_capabilities_are_enough() {
                 ensure!(tally.lost.is_empty(), "lost of {}: {:?}", tally.sent, tally.lost);
             }
             ensure!(daemon.show("vips")?.sum("packets")? >= 100);
+            if expects_adopted {
+                upgrade(scene, &mut daemon)?;
+                continue;
+            }
             daemon.process().signal(Signal::TERM)?;
             let ended = daemon.process().wait_for_exit(PATIENCE)?;
             ensure!(ended.code() == Some(0), "{ended}");
         }
         Ok(())
     });
+}
+
+/// To a program of root's, and to no other.
+fn upgrade(scene: &Scene, daemon: &mut Daemon<'_>) -> anyhow::Result<()> {
+    let own = scene.directory().join("run/lb");
+    fs::copy(scene.directory().join("lb"), &own)?;
+    std::os::unix::fs::chown(&own, Some(USER), Some(USER))?;
+    let path = format!("/v1/upgrade?binary={}", own.display());
+    let refused = daemon.admin().ask("POST", &path, "", None)?;
+    let said = refused.body["error"]["message"].as_str().unwrap_or_default();
+    ensure!(refused.status == 422 && said.contains("is not root's"), "{}", refused.body);
+    let pid = daemon.upgrade(None)?;
+    let status = daemon.status()?;
+    ensure!(status["pid"] == pid && !status["listeners"][0]["steer"].is_null(), "{status}");
+    let ended = daemon.process().wait_for_exit(PATIENCE)?;
+    ensure!(ended.code() == Some(0), "{ended}");
+    Ok(())
 }
 
 #[test]

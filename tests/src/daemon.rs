@@ -3,18 +3,23 @@
 use std::{
     env, fs,
     net::{IpAddr, SocketAddr},
-    os::unix::{fs::PermissionsExt as _, net::UnixDatagram},
+    os::{fd::OwnedFd, unix::fs::PermissionsExt as _},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open},
+};
 use serde_json::Value;
 
 use crate::{
     admin::Admin,
     curl::Curl,
+    manager::Manager,
     process::{self, Output, Process},
     scene::Scene,
     topology::Host,
@@ -58,6 +63,33 @@ pub struct Daemon<'a> {
     process: Process,
     host: &'a Host,
     admin: PathBuf,
+    manager: Manager,
+    heirs: Vec<Heir>,
+}
+
+/// A process that took over from another one of the same daemon.
+#[derive(Debug)]
+struct Heir {
+    pid: Pid,
+    /// Readable once it has ended.
+    process: OwnedFd,
+}
+
+impl Heir {
+    fn has_ended(&self, limit: Duration) -> bool {
+        let limit = Timespec::try_from(limit).ok();
+        poll(&mut [PollFd::new(&self.process, PollFlags::IN)], limit.as_ref()).is_ok_and(|ready| ready > 0)
+    }
+}
+
+impl Drop for Daemon<'_> {
+    fn drop(&mut self) {
+        for heir in &self.heirs {
+            // It may have ended.
+            let _ = kill_process(heir.pid, Signal::KILL);
+            heir.has_ended(PATIENCE);
+        }
+    }
 }
 
 impl<'a> Daemon<'a> {
@@ -76,6 +108,30 @@ impl<'a> Daemon<'a> {
         fs::create_dir_all(&state)?;
         fs::write(&file, head + config)?;
         Self::launch(scene, host, admin, Self::run_command(scene, host.netns.command(binary()?), &file))
+    }
+
+    /// As [`Self::start`], where systemd has kept something for it, and waits so long for each ping.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_kept(scene: &'a Scene, config: &str, kept: &Manager, watchdog: Duration) -> Result<Self> {
+        let (host, file) = (&scene.topology().lb, scene.directory().join("lb.toml"));
+        let (admin, state) = (scene.directory().join("admin.sock"), scene.directory().join("state"));
+        let head = format!(
+            "version = 1\n[admin]\nsocket = {admin:?}\nhttp = \"{METRICS}\"\n[state]\ndir = {state:?}\n",
+        );
+        fs::write(&file, head + config)?;
+        let mut shell = host.netns.command("sh");
+        let lent = kept.lend(&mut shell)?;
+        shell.arg(binary()?).env("WATCHDOG_USEC", watchdog.as_micros().to_string());
+        let started = Self::launch(scene, host, admin, Self::run_command(scene, shell, &file));
+        drop(lent);
+        started
+    }
+
+    /// What it says to systemd.
+    pub fn manager(&self) -> &Manager {
+        &self.manager
     }
 
     /// As [`Self::start`], but as `user`, who is not root, with these capabilities (as setpriv(1) names them) and no
@@ -136,24 +192,43 @@ impl<'a> Daemon<'a> {
 
     /// Starts `command`, which is to say `READY=1` on a socket of ours.
     fn launch(scene: &Scene, host: &'a Host, admin: PathBuf, mut command: Command) -> Result<Self> {
-        let notify = scene.directory().join("notify.sock");
-        // A second daemon of the same scene.
-        let _ = fs::remove_file(&notify);
-        let socket = UnixDatagram::bind(&notify)?;
-        // Whoever the daemon runs as.
-        fs::set_permissions(&notify, fs::Permissions::from_mode(0o666))?;
-        socket.set_nonblocking(true)?;
-        command.env("NOTIFY_SOCKET", &notify);
+        let manager = Manager::start(scene.directory())?;
+        command.env("NOTIFY_SOCKET", manager.path());
         let process = Process::spawn("lb", command, &scene.log("lb"))?;
-        let mut this = Self { process, host, admin };
-        this.process.wait_until("READY=1 from the daemon", PATIENCE, || {
-            let mut buffer = [0; 4096];
-            let size = socket.recv(&mut buffer)?;
-            let text = String::from_utf8_lossy(&buffer[..size]);
-            ensure!(text.lines().any(|line| line == "READY=1"), "it says {text:?}");
-            Ok(())
-        })?;
+        let mut this = Self { process, host, admin, manager, heirs: Vec::new() };
+        let manager = &this.manager;
+        this.process.wait_until("READY=1 from the daemon", PATIENCE, || manager.told("READY=1"))?;
         Ok(this)
+    }
+
+    /// Has another process take over, of `program` or of the one that runs. Which.
+    ///
+    /// # Errors
+    /// It is refused, or does not say what it has to say to systemd.
+    pub fn upgrade(&mut self, program: Option<&Path>) -> Result<u32> {
+        let query = program.map_or_else(String::new, |program| format!("?binary={}", program.display()));
+        let answer = self.admin().change("POST", &format!("/v1/upgrade{query}"), None)?;
+        let pid = answer["upgraded"]["pid"].as_u64().with_context(|| format!("no pid: {answer}"))?;
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("no pid")?;
+        self.heirs.push(Heir { pid, process: pidfd_open(pid, PidfdFlags::empty())? });
+        let line = format!("MAINPID={}", pid.as_raw_nonzero());
+        wait::until_ok("MAINPID from the old process", PATIENCE, || self.manager.told(&line))?;
+        wait::until_ok("READY=1 from the new process", PATIENCE, || self.manager.told("READY=1"))?;
+        Ok(pid.as_raw_nonzero().get().unsigned_abs())
+    }
+
+    /// Whether the process of the n-th upgrade has ended, or does within `limit`.
+    pub fn has_heir_ended(&self, at: usize, limit: Duration) -> bool {
+        self.heirs.get(at).is_none_or(|heir| heir.has_ended(limit))
+    }
+
+    /// Signals the process of the n-th upgrade.
+    ///
+    /// # Errors
+    /// There is none, or it has ended.
+    pub fn signal_heir(&self, at: usize, signal: Signal) -> Result<()> {
+        let heir = self.heirs.get(at).context("no such upgrade")?;
+        Ok(kill_process(heir.pid, signal)?)
     }
 
     /// Its process.

@@ -11,7 +11,10 @@ use crate::{netns::Namespace, peer::connect};
 
 /// One connection.
 #[derive(Debug)]
-pub struct KeptClient(BufReader<TcpStream>);
+pub struct KeptClient {
+    stream: BufReader<TcpStream>,
+    is_over: bool,
+}
 
 impl KeptClient {
     /// Connects.
@@ -19,7 +22,12 @@ impl KeptClient {
     /// # Errors
     /// Nobody listens.
     pub fn connect(netns: &Namespace, address: IpAddr, port: u16) -> Result<Self> {
-        Ok(Self(BufReader::new(connect(netns, address, port)?)))
+        Ok(Self { stream: BufReader::new(connect(netns, address, port)?), is_over: false })
+    }
+
+    /// Whether the last answer said that the connection ends with it.
+    pub fn is_over(&self) -> bool {
+        self.is_over
     }
 
     /// Asks for a path, and reads the whole answer: its status and body.
@@ -28,11 +36,14 @@ impl KeptClient {
     /// The connection ends or breaks.
     pub fn get(&mut self, path: &str) -> Result<(u16, Vec<u8>)> {
         let request = format!("GET {path} HTTP/1.1\r\nHost: a.test\r\n\r\n");
-        self.0.get_mut().write_all(request.as_bytes()).context("asking")?;
+        self.stream.get_mut().write_all(request.as_bytes()).context("asking")?;
         let (mut status, mut length) = (0, 0);
         for at in 0.. {
             let mut line = String::new();
-            ensure!(self.0.read_line(&mut line).context("reading a head")? > 0, "closed after {at} lines");
+            ensure!(
+                self.stream.read_line(&mut line).context("reading a head")? > 0,
+                "closed after {at} lines"
+            );
             let line = line.trim_end();
             if line.is_empty() {
                 break;
@@ -43,10 +54,14 @@ impl KeptClient {
                 && name.eq_ignore_ascii_case("content-length")
             {
                 length = value.trim().parse().context("Content-Length")?;
+            } else if let Some((name, value)) = line.split_once(':')
+                && name.eq_ignore_ascii_case("connection")
+            {
+                self.is_over |= value.trim().eq_ignore_ascii_case("close");
             }
         }
         let mut body = vec![0; length];
-        self.0.read_exact(&mut body).context("reading a body")?;
+        self.stream.read_exact(&mut body).context("reading a body")?;
         Ok((status, body))
     }
 }

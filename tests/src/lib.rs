@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod flood;
 pub mod keepalive;
 pub mod leak;
+pub mod manager;
 pub mod netns;
 pub mod nginx;
 pub mod packet;

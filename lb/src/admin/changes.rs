@@ -57,6 +57,8 @@ pub enum Edit {
         /// What it takes.
         change: Override,
     },
+    /// Another process takes over, of this program or of the one that runs. No generation.
+    Upgrade(Option<PathBuf>),
 }
 
 /// What becomes of one entry.
@@ -130,9 +132,21 @@ pub struct Applied {
     pub warnings: Vec<String>,
     /// Whether nothing was committed, as was asked.
     pub dry_run: bool,
+    /// The process that has taken over, where one has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upgraded: Option<Upgraded>,
     /// Of the config that runs now.
     #[serde(skip)]
     pub etag: Etag,
+}
+
+/// The process that is the daemon now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Upgraded {
+    /// Its process.
+    pub pid: u32,
+    /// Of its program.
+    pub version: String,
 }
 
 /// How many acknowledged.

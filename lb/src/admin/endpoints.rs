@@ -82,6 +82,7 @@ pub(super) enum Act {
     Drain,
     Undrain,
     Weight,
+    Upgrade,
 }
 
 /// The kind of an answer.
@@ -110,6 +111,8 @@ pub(super) const DRY_RUN: (&str, &str) = ("dry_run", "1: everything but the comm
 pub(super) const CHANGE_QUERY: &[(&str, &str)] = &[DRY_RUN];
 const FILE_QUERY: &[(&str, &str)] =
     &[DRY_RUN, ("path", "Absolute path of the file; what it refers to lies beneath its directory")];
+const UPGRADE_QUERY: &[(&str, &str)] =
+    &[DRY_RUN, ("binary", "Absolute path of the program; the one that runs unless said")];
 const WHY_QUERY: &[(&str, &str)] = &[
     ("flow", "A packet, such as `tcp 198.51.100.7:1234 -> 192.0.2.53:53`"),
     ("request", "A request, such as `GET http://api.example.com/v1`"),
@@ -235,6 +238,13 @@ pub(super) const RESOURCES: &[Resource] = &[
     Resource {
         path: "/v1/rollback/{n}",
         operations: &[change(Verb::Post, Act::Rollback, &[], "Makes the config of generation n the config")],
+    },
+    Resource {
+        path: "/v1/upgrade",
+        operations: &[Operation {
+            query: UPGRADE_QUERY,
+            ..change(Verb::Post, Act::Upgrade, &[], "Has another process take over, of a new program")
+        }],
     },
     Resource {
         path: "/v1/backends/{pool}/{address}/drain",

@@ -82,6 +82,7 @@ fn config() -> Config {
         admin: Admin { socket: PathBuf::from("/run/lb/admin.sock"), http: None },
         limits: Limits::default(),
         programs_dir: None,
+        upgrade: Upgrade::default(),
         state: State { dir: PathBuf::from("/var/lib/lb") },
         dns: Dns::default(),
         access_log: None,
@@ -231,6 +232,7 @@ pub(crate) fn view() -> View {
         overrides: Arc::default(),
         degraded: None,
         drift: None,
+        predecessors: Default::default(),
     }
 }
 
@@ -259,6 +261,7 @@ pub(crate) fn applied(wish: &Wish) -> Applied {
         changed: vec!["pool.app.backends".to_owned(), "route.api".to_owned()],
         warnings: vec!["pool.dns has no health".to_owned()],
         dry_run: wish.is_dry,
+        upgraded: None,
         etag: Etag("e7".into()),
     }
 }

@@ -3,7 +3,7 @@
 //! Names are `lb_<plane>_<what>_<unit>[_total]` and frozen once released. Labels come from {vip, listener,
 //! route, pool, backend, worker, reason, code, interface}; only the build info carries another, `version`.
 
-use std::fmt::Display;
+use std::{fmt::Display, sync::Arc};
 
 use lb_abi::{
     counter::{FlowEvent, Traffic},
@@ -29,6 +29,7 @@ use crate::{
 /// The whole exposition.
 pub fn render(view: &View, packets: Option<&Packets>) -> String {
     let mut encoder = Encoder::new();
+    encoder.counted(view.predecessors.counted());
     control(&mut encoder, view);
     workers(&mut encoder, view);
     access_log(&mut encoder, view);
@@ -38,6 +39,10 @@ pub fn render(view: &View, packets: Option<&Packets>) -> String {
     health_metrics::health(&mut encoder, view);
     names(&mut encoder, view);
     if let Some(packets) = packets {
+        if view.config.xdp.is_some() {
+            // Maps go on, and with them what is counted there.
+            encoder.counted(Arc::default());
+        }
         xdp(&mut encoder, packets);
         xdp_traffic(&mut encoder, view, packets);
         xdp_active(&mut encoder, view, packets);
@@ -60,6 +65,13 @@ fn control(encoder: &mut Encoder, view: &View) {
         .family("lb_control_draining", Kind::Gauge, "1 while the daemon takes nothing new.")
         .sample(&[], u8::from(view.is_draining()));
     encoder
+        .family(
+            "lb_control_draining_processes",
+            Kind::Gauge,
+            "Processes that this one took over from and that still have connections.",
+        )
+        .sample(&[], view.predecessors.list().len());
+    encoder
         .family("lb_control_warnings", Kind::Gauge, "Things this host or config costs us; see lb status.")
         .sample(&[], view.warnings.len());
 }
@@ -73,7 +85,7 @@ fn access_log(encoder: &mut Encoder, view: &View) {
         .sample(&[], view.log.failed.value());
 }
 
-const WORKER: [Column<WorkerMetrics>; 13] = [
+const WORKER: [Column<WorkerMetrics>; 14] = [
     ("lb_worker_turns_total", Kind::Counter, "Loop turns.", |m| m.turns.value()),
     ("lb_worker_enters_total", Kind::Counter, "io_uring_enter calls.", |m| m.enters.value()),
     ("lb_worker_completions_total", Kind::Counter, "Completions reaped.", |m| m.completions.value()),
@@ -93,6 +105,12 @@ const WORKER: [Column<WorkerMetrics>; 13] = [
         m.pipes_refused.value()
     }),
     ("lb_worker_snapshots_total", Kind::Counter, "Configs taken over.", |m| m.snapshots.value()),
+    (
+        "lb_worker_stuck_seconds",
+        Kind::Gauge,
+        "Seconds since the last loop turn, once they are too many: the watchdog waits no longer.",
+        |m| m.stuck_seconds.value(),
+    ),
     (
         "lb_worker_memory_used_bytes",
         Kind::Gauge,

@@ -15,6 +15,7 @@ pub(crate) mod fixture;
 pub mod flows;
 mod generation_list;
 pub mod generations;
+mod handle;
 mod health_metrics;
 pub mod io;
 pub mod metrics;
@@ -37,11 +38,12 @@ pub mod why;
 
 pub use change::{ChangeRequest, Refused, request as request_change};
 pub use client::{capture as begin_capture, get, why as ask_why, why_request as ask_why_request};
+pub use handle::ServerHandle;
 pub use packets::{
     Ask, Attached, Cookies, Flow, FlowList, NatReport, Packets, PacketsSource, SlotMove, Spread, SteerReport,
     TableDigest,
 };
 pub(crate) use query::encode;
-pub use server::{Doors, Server};
+pub use server::{Doors, OpenDoors, Server};
 pub use show::What;
 pub use view::{CheckView, NameView, View, Views, WorkerView};

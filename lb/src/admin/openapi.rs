@@ -219,15 +219,17 @@ fn schemas() -> Value {
     error["properties"]["problems"] = list(reference("Problem"));
     error["properties"]["omitted"] = count.clone();
     error["properties"]["etag"] = text.clone();
+    let mut applied = closed(json!({
+        "generation": count,
+        "took_ms": { "type": "number" },
+        "acknowledged": closed(json!({ "workers": count, "maps": count })),
+        "changed": list(text.clone()),
+        "warnings": list(text.clone()),
+        "dry_run": flag,
+    }));
+    applied["properties"]["upgraded"] = closed(json!({ "pid": count, "version": text }));
     json!({
-        "Applied": closed(json!({
-            "generation": count,
-            "took_ms": { "type": "number" },
-            "acknowledged": closed(json!({ "workers": count, "maps": count })),
-            "changed": list(text.clone()),
-            "warnings": list(text.clone()),
-            "dry_run": flag,
-        })),
+        "Applied": applied,
         "Config": {
             "type": "object",
             "description": "The schema of the config file, as JSON; secrets stand in it by reference",
@@ -250,12 +252,15 @@ fn schemas() -> Value {
             "etag": text,
             "config": closed(json!({ "path": maybe_text, "digest": maybe_text })),
             "uptime_seconds": count,
-            "workers": list(open(json!({ "worker": count, "core": count, "open_connections": count }))),
+            "workers": list(open(json!({ "worker": count, "core": count, "open_connections": count, "stuck_seconds": count }))),
             "limits": closed(json!({ "connections": count, "open_files": count })),
             "listeners": list(json!({ "type": "object" })),
             "backends": open(json!({ "up": count, "down": count })),
             "overrides": list(closed(json!({
                 "pool": text, "backend": text, "drained": flag, "weight": maybe_count,
+            }))),
+            "draining": list(closed(json!({
+                "pid": count, "seconds": count, "connections": maybe_count, "seconds_left": maybe_count,
             }))),
             "xdp": { "type": ["object", "null"] },
             "warnings": list(text.clone()),

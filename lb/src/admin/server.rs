@@ -8,7 +8,7 @@ use std::{
     convert::Infallible,
     io,
     net::SocketAddr,
-    os::unix::net::UnixListener,
+    os::{fd::OwnedFd, unix::net::UnixListener},
     path::{Path, PathBuf},
     rc::Rc,
     time::Duration,
@@ -29,7 +29,8 @@ use super::{
     api::{self, Accepted, Door},
     capture,
     change::{self, Bodies},
-    changes,
+    changes, handle,
+    handle::ServerHandle,
     io::HyperStream,
     show::Readings,
     socket::{self, outlive_predecessor},
@@ -76,6 +77,31 @@ impl Doors {
     }
 }
 
+impl Doors {
+    /// Opens both.
+    ///
+    /// # Errors
+    /// An address or path cannot be bound; the message names it.
+    pub fn open(&self) -> io::Result<OpenDoors> {
+        self.open_but(None, None)
+    }
+
+    /// The same, but for those that are open already.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn open_but(&self, unix: Option<OwnedFd>, tcp: Option<OwnedFd>) -> io::Result<OpenDoors> {
+        let unix = unix.map_or_else(|| open_unix(&self.socket), Ok);
+        let unix = unix.map_err(|error| named(&self.socket.display(), error))?;
+        let open_tcp = |address: SocketAddr| {
+            let tcp = outlive_predecessor(|| std::net::TcpListener::bind(address)).map(OwnedFd::from);
+            tcp.map_err(|error| named(&address, error))
+        };
+        let tcp = self.http.map(|address| tcp.map_or_else(|| open_tcp(address), Ok)).transpose()?;
+        Ok(OpenDoors { unix, tcp })
+    }
+}
+
 fn named(place: &dyn std::fmt::Display, error: impl Into<io::Error>) -> io::Error {
     let error = error.into();
     let cause = match error.kind() {
@@ -85,17 +111,27 @@ fn named(place: &dyn std::fmt::Display, error: impl Into<io::Error>) -> io::Erro
     io::Error::other(format!("admin endpoint {place}: {error}{cause}"))
 }
 
-/// The running server. Dropping it removes the socket file; the thread ends with the process.
+/// The running server. Dropping it removes the socket file, unless another process serves there; the thread ends with
+/// the process.
 #[derive(Debug)]
-pub struct Server {
-    socket: PathBuf,
-}
+pub struct Server(ServerHandle);
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Best effort: a file left behind is recognised as stale by the next start.
-        _ = std::fs::remove_file(&self.socket);
+        if !self.0.has_retired() {
+            // Best effort: a file left behind is recognised as stale by the next start.
+            _ = std::fs::remove_file(self.0.socket());
+        }
     }
+}
+
+/// Both doors, open.
+#[derive(Debug)]
+pub struct OpenDoors {
+    /// The unix socket.
+    pub unix: OwnedFd,
+    /// The TCP endpoint.
+    pub tcp: Option<OwnedFd>,
 }
 
 impl Server {
@@ -104,38 +140,61 @@ impl Server {
     /// # Errors
     /// An address or path cannot be bound (the message names it), or glommio is refused by the host.
     pub fn start(views: impl Into<Views>, doors: Doors) -> io::Result<Self> {
-        let (socket, views) = (doors.socket.clone(), views.into());
-        let (opened, wait) = flume::bounded(1);
+        let open = doors.open()?;
+        let (go, may_go) = flume::bounded(1);
+        drop(go);
+        Self::start_at(views, doors, open, may_go)
+    }
+
+    /// Serves at doors that are open already, once `may_go` says so or nobody is left to say it.
+    ///
+    /// # Errors
+    /// A descriptor is not to be had, or glommio is refused by the host.
+    pub fn start_at(
+        views: impl Into<Views>,
+        doors: Doors,
+        open: OpenDoors,
+        may_go: flume::Receiver<()>,
+    ) -> io::Result<Self> {
+        let views = views.into();
+        let (handle, served) = handle::of(&doors, &open)?;
+        let (started, wait) = flume::bounded(1);
         LocalExecutorBuilder::new(Placement::Unbound)
             .name("lb-admin")
             .io_memory(IO_MEMORY)
-            .spawn(move || serve(views, doors, opened))
+            .spawn(move || async move {
+                _ = started.send(());
+                _ = may_go.recv_async().await;
+                serve(views, open, served).await;
+            })
             .map_err(|error| io::Error::other(format!("admin executor: {error}")))?;
-        wait.recv().map_err(|_| io::Error::other("admin executor ended early"))??;
-        Ok(Self { socket })
+        wait.recv().map_err(|_| io::Error::other("admin executor ended early"))?;
+        Ok(Self(handle))
+    }
+
+    /// For who hands it over.
+    pub fn handle(&self) -> ServerHandle {
+        self.0.clone()
     }
 }
 
-async fn serve(views: Views, doors: Doors, opened: flume::Sender<io::Result<()>>) {
-    let (unix, tcp) = match open(&doors) {
-        Ok(listeners) => listeners,
-        Err(error) => return drop(opened.send(Err(error))),
-    };
-    drop(opened.send(Ok(())));
-    let tcp_views = views.clone();
+async fn serve(views: Views, open: OpenDoors, served: handle::Served) {
+    let (unix, tcp): (Listener, Option<Listener>) = (sys::adopt(open.unix), open.tcp.map(sys::adopt));
+    let (tcp_views, tcp_served) = (views.clone(), served.clone());
     let tcp = async move {
         let Some(listener) = tcp else { return };
-        let gate = Gate::new(Door::Tcp, tcp_views);
-        loop {
+        let gate = Gate::new(Door::Tcp, tcp_views, tcp_served);
+        while !gate.served.has_retired() {
             match listener.accept().await {
                 Ok(stream) => gate.admit(stream, None),
                 Err(error) => pause(Door::Tcp, &error).await,
             }
         }
     };
+    let unix_served = served.clone();
     let unix = async move {
-        let gate = Gate::new(Door::Unix, views);
-        loop {
+        let gate = Gate::new(Door::Unix, views, unix_served);
+        while !gate.served.has_retired() {
             match unix.accept().await {
                 Ok(stream) => {
                     let peer = sys::peer(&stream).ok();
@@ -146,26 +205,20 @@ async fn serve(views: Views, doors: Doors, opened: flume::Sender<io::Result<()>>
         }
     };
     future::zip(unix, tcp).await;
+    served.left();
+    // Whoever was let in before is answered still.
+    future::pending::<()>().await;
 }
 
 /// Of both doors: glommio's listener of unix sockets gives streams that hide their descriptors, and with them their
 /// peers; that of TCP does nothing that is TCP's alone.
 type Listener = TcpListener;
 
-fn open(doors: &Doors) -> io::Result<(Listener, Option<Listener>)> {
-    let unix = open_unix(&doors.socket).map_err(|error| named(&doors.socket.display(), error))?;
-    let Some(address) = doors.http else { return Ok((unix, None)) };
-    // glommio binds with SO_REUSEPORT: without this a second daemon would silently share the port.
-    socket::check_unanswered(address).map_err(|error| named(&address, error))?;
-    let tcp = TcpListener::bind(address).map_err(|error| named(&address, error))?;
-    Ok((unix, Some(tcp)))
-}
-
-fn open_unix(path: &Path) -> io::Result<Listener> {
+fn open_unix(path: &Path) -> io::Result<OwnedFd> {
     let place = socket::Placed::prepare(path)?;
     let listener = UnixListener::bind(place.temporary())?;
     place.publish()?;
-    Ok(sys::adopt(listener))
+    Ok(listener.into())
 }
 
 async fn pause(door: Door, error: &dyn std::fmt::Display) {
@@ -179,11 +232,12 @@ struct Gate {
     views: Views,
     open: Rc<Cell<usize>>,
     bodies: Bodies,
+    served: handle::Served,
 }
 
 impl Gate {
-    fn new(door: Door, views: Views) -> Self {
-        Self { door, views, open: Rc::default(), bodies: Bodies::default() }
+    fn new(door: Door, views: Views, served: handle::Served) -> Self {
+        Self { door, views, open: Rc::default(), bodies: Bodies::default(), served }
     }
 
     fn admit<S>(&self, stream: S, peer: Option<Peer>)
@@ -195,10 +249,12 @@ impl Gate {
         }
         self.open.set(self.open.get() + 1);
         let open = self.open.clone();
+        let busy = self.served.begin();
         let caller = Caller { door: self.door, peer, views: self.views.clone(), bodies: self.bodies.clone() };
         glommio::spawn_local(async move {
             serve_connection(stream, caller).await;
             open.set(open.get() - 1);
+            drop(busy);
         })
         .detach();
     }

@@ -27,7 +27,8 @@ pub fn render(view: &View, packets: Option<&Packets>) -> Value {
             let open: u64 = view.snapshot.listeners.iter()
                 .map(|listener| worker.metrics.listener(listener.id).open.value())
                 .sum();
-            json!({ "worker": worker.id, "core": worker.core, "open_connections": open })
+            json!({ "worker": worker.id, "core": worker.core, "open_connections": open,
+                "stuck_seconds": worker.metrics.stuck_seconds.value() })
         }).collect::<Vec<_>>(),
         "limits": { "connections": view.snapshot.limits.connections, "open_files": view.open_files },
         "listeners": view.snapshot.listeners.iter().map(|listener| json!({
@@ -55,6 +56,7 @@ pub fn render(view: &View, packets: Option<&Packets>) -> Value {
                 .collect::<Vec<_>>(),
         },
         "overrides": view.overrides,
+        "draining": view.predecessors.list(),
         "xdp": packets.map(xdp),
         "warnings": view.warnings,
     })

@@ -238,3 +238,31 @@ fn a_taken_socket_is_refused_and_a_stale_one_replaced() {
         Server::start(Arc::new(fixture::view()), Doors { socket: stale.clone(), http: None }).unwrap();
     assert_eq!(get(&stale, "/v1/status").unwrap()["state"], "ready");
 }
+
+#[test]
+fn a_server_that_is_handed_over_answers_whom_it_let_in_and_lets_nobody_else_in() {
+    let directory = directory("retired");
+    let socket = directory.join("admin.sock");
+    let doors = Doors { socket: socket.clone(), http: None };
+    let old = Server::start(Arc::new(fixture::view()), doors.clone()).unwrap();
+    let mut early = UnixStream::connect(&socket).unwrap();
+    early.write_all(b"GET /healthz HTTP/1.1\r\n").unwrap();
+    let (path, _, mut lent) = old.handle().lend().unwrap();
+    assert_eq!((path, lent.len()), (socket.clone(), 1));
+    let (go, may_go) = flume::bounded(1);
+    let open = doors.open_but(lent.pop(), None).unwrap();
+    let view = View { degraded: Some("the new one".to_owned()), ..fixture::view() };
+    let _new = Server::start_at(Arc::new(view), doors, open, may_go).unwrap();
+    assert!(old.handle().retire());
+    let late = std::thread::spawn({
+        let socket = socket.clone();
+        move || get(&socket, "/v1/status").unwrap()
+    });
+    let answer = exchange(early, "Host: a\r\n\r\n");
+    assert!(answer.ends_with("ok\n"), "{answer}");
+    old.handle().finish();
+    drop(old);
+    drop(go);
+    assert_eq!(late.join().unwrap()["degraded"], "the new one");
+    assert_eq!(get(&socket, "/v1/status").unwrap()["degraded"], "the new one", "the file is still there");
+}

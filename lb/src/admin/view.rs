@@ -26,6 +26,7 @@ use crate::{
     metrics::{EjectionMetrics, LogMetrics, ProbeMetrics, WorkerMetrics},
     model::{BackendId, FoundBackend, WorkerId},
     names::Condition,
+    upgrade::Predecessors,
 };
 
 /// The view as it is at a time: it is replaced as a whole.
@@ -101,6 +102,8 @@ pub struct View {
     pub degraded: Option<String>,
     /// How the config's file differs from what runs, where it does.
     pub drift: Option<String>,
+    /// Processes that this one took over from.
+    pub predecessors: Predecessors,
 }
 
 /// One name of backends.

@@ -42,6 +42,8 @@ pub(super) enum Command {
     Drain(OfBackend),
     /// Take back a drain: a backend gets what the config and its health say.
     Undrain(OfBackend),
+    /// Have another process take over from the running daemon, of a new program; connections go on with the old one.
+    Upgrade(Upgrade),
     /// Give a backend another share of what is new than the config says.
     Weight(Weight),
     /// Remove lb's programs and pins: L4 forwarding stops.
@@ -65,6 +67,9 @@ pub(super) struct Run {
     /// Where the admin socket is made (as admin.sock), instead of the config's admin.socket.
     #[arg(long, value_name = "DIR")]
     pub(super) run_dir: Option<PathBuf>,
+    /// Of lb upgrade's own: the process at standard input is to be taken over from.
+    #[arg(long, hide = true)]
+    pub(super) take_over: bool,
     #[command(flatten)]
     pub(super) log: Log,
 }
@@ -151,6 +156,15 @@ pub(super) struct Rollback {
     /// Number of the generation.
     #[arg(value_name = "N")]
     pub(super) generation: u64,
+    #[command(flatten)]
+    pub(super) changing: Changing,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Upgrade {
+    /// The program; the one that runs unless said, as it lies there now. Root's, and nobody else's to change.
+    #[arg(value_name = "BINARY")]
+    pub(super) binary: Option<PathBuf>,
     #[command(flatten)]
     pub(super) changing: Changing,
 }

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, path::Path};
 use serde_json::{Value, json};
 
 use super::{
-    args::{Apply, Changing, OfBackend, Rollback, Share, Weight},
+    args::{Apply, Changing, OfBackend, Rollback, Share, Upgrade, Weight},
     pretty, print, render, socket,
 };
 use crate::{
@@ -55,6 +55,18 @@ fn invalid(file: &Path, problems: &Problems, is_json: bool) -> String {
 /// `lb rollback`.
 pub(super) fn rollback(wanted: &Rollback) -> Result<(), String> {
     send(&wanted.changing, post(format!("/v1/rollback/{}", wanted.generation), "rollback"))
+}
+
+/// `lb upgrade`.
+pub(super) fn upgrade(wanted: &Upgrade) -> Result<(), String> {
+    let mut target = "/v1/upgrade".to_owned();
+    if let Some(binary) = &wanted.binary {
+        let shown = binary.display();
+        let path = std::path::absolute(binary).map_err(|error| format!("{shown}: {error}"))?;
+        let path = path.to_str().ok_or_else(|| format!("{shown}: its path is not UTF-8"))?;
+        target += &format!("?binary={}", encode(path));
+    }
+    send(&wanted.changing, post(target, "upgrade"))
 }
 
 /// `lb drain` and `lb undrain`.
@@ -111,7 +123,13 @@ fn made(applied: &Value) -> String {
     };
     let took = applied["took_ms"].as_f64().unwrap_or_default();
     let generation = &applied["generation"];
+    let upgraded = &applied["upgraded"];
     let mut text = match applied["dry_run"] == true {
+        _ if upgraded.is_object() => format!(
+            "process {} (lb {}) has taken over in {took:.1} ms; the old one drains\n",
+            upgraded["pid"],
+            render::cell(&upgraded["version"]),
+        ),
         true => format!(
             "dry run, generation {generation} stays: {count} would be made, looked at in {took:.1} ms\n"
         ),

@@ -49,6 +49,7 @@ pub fn main() -> ExitCode {
         Command::Drain(wanted) => change::drain(&wanted, "drain"),
         Command::Undrain(wanted) => change::drain(&wanted, "undrain"),
         Command::Weight(wanted) => change::weight(&wanted),
+        Command::Upgrade(wanted) => change::upgrade(&wanted),
         Command::Detach(detach) => detach_all(&detach),
         Command::Decap(decap) => decapsulate(&decap),
         Command::QuicId(id) => connection_id(&id),
@@ -69,6 +70,7 @@ fn run_daemon(run: Run) -> Result<(), String> {
         bpf_dir: run.bpf.bpf_dir,
         state_dir: run.state_dir,
         run_dir: run.run_dir,
+        takes_over: run.take_over,
     };
     control::run(&options).map_err(whole)
 }

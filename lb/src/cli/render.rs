@@ -116,6 +116,20 @@ pub(super) fn status(status: &Value) -> String {
     if !status["drift"].is_null() {
         _ = writeln!(text, "{:<10}{}", "drift", cell(&status["drift"]));
     }
+    for worker in array(&status["workers"]).iter().filter(|worker| worker["stuck_seconds"].as_u64() > Some(0))
+    {
+        let (id, core, seconds) = (&worker["worker"], &worker["core"], &worker["stuck_seconds"]);
+        _ = writeln!(text, "{:<10}worker {id} on core {core} has not turned for {seconds} s", "STUCK");
+    }
+    for leaving in array(&status["draining"]) {
+        let connections = leaving["connections"].as_u64();
+        let connections = connections.map_or_else(String::new, |open| format!(", {open} connections"));
+        let left = leaving["seconds_left"].as_u64();
+        let left = left.map_or_else(String::new, |left| format!(", {} left", duration(left)));
+        let since = duration(leaving["seconds"].as_u64().unwrap_or(0));
+        let pid = &leaving["pid"];
+        _ = writeln!(text, "{:<10}pid {pid} for {since}{connections}{left}", "draining");
+    }
     for said in array(&status["overrides"]) {
         let drained = if said["drained"] == true { " drained" } else { "" };
         let weight = said["weight"].as_u64().map(|weight| format!(" weight {weight}")).unwrap_or_default();

@@ -29,6 +29,7 @@ mod show_key;
 mod show_process;
 mod show_route;
 mod snapshot;
+mod upgrade;
 mod valid;
 
 pub use backend_ids::{BackendIds, BackendIdsExhausted};
@@ -56,4 +57,5 @@ pub use snapshot::{
     AccessLogSnapshot, BackendSnapshot, HostMatch, ListenerSnapshot, PathMatch, PoolSnapshot, RouteSnapshot,
     Snapshot,
 };
+pub use upgrade::Upgrade;
 pub use valid::*;

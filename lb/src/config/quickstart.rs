@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     Admin, Backend, Choosing, Config, Dns, Keepalive, Limits, Listener, Pool, Protocol, ProxyHeaders,
-    Runtime, State, Steer, SynCookies, Workers,
+    Runtime, State, Steer, SynCookies, Upgrade, Workers,
 };
 
 impl Config {
@@ -48,6 +48,7 @@ impl Config {
             runtime: Runtime { workers: Workers::Count(1) },
             xdp: None,
             programs_dir: None,
+            upgrade: Upgrade::default(),
             state: State { dir: admin_socket.parent().unwrap_or(Path::new(".")).join("state") },
             dns: Dns::default(),
             access_log: None,

@@ -135,6 +135,9 @@ pub(super) mod tests {
         version = 1
         [runtime]
         workers = [0, 3]
+        [upgrade]
+        drain_timeout = "90s"
+        max_draining = 1
         [xdp]
         interfaces = [
             "eth0",

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    AccessLog, Config, Dns, Interface, Limits, LogStyle, NewFlows, Sources, Workers, Xdp,
+    AccessLog, Config, Dns, Interface, Limits, LogStyle, NewFlows, Sources, Upgrade, Workers, Xdp,
     file::{show_duration, show_sample},
     show_key::{file_reference, put},
     show_route::{show_body_bytes, show_memory, show_rate},
@@ -13,7 +13,7 @@ type Show = fn(&Config) -> Option<Value>;
 type Same = fn(&Config, &Config) -> bool;
 
 /// Name of each table; what it shows, where it is there; whether it is the same in two configs.
-pub(super) const PROCESS_TABLES: [(&str, Show, Same); 8] = [
+pub(super) const PROCESS_TABLES: [(&str, Show, Same); 9] = [
     ("admin", |config| Some(admin(config)), |a, b| a.admin == b.admin),
     ("dns", |config| Some(dns(&config.dns)), |a, b| a.dns == b.dns),
     ("health", programs, |a, b| a.programs_dir == b.programs_dir),
@@ -21,6 +21,7 @@ pub(super) const PROCESS_TABLES: [(&str, Show, Same); 8] = [
     ("log", |config| config.access_log.as_ref().map(access_log), |a, b| a.access_log == b.access_log),
     ("runtime", runtime, |a, b| a.runtime == b.runtime),
     ("state", |config| Some(json!({ "dir": config.state.dir })), |a, b| a.state == b.state),
+    ("upgrade", upgrade, |a, b| a.upgrade == b.upgrade),
     ("xdp", |config| config.xdp.as_ref().map(xdp), |a, b| a.xdp == b.xdp),
 ];
 
@@ -31,6 +32,11 @@ fn admin(config: &Config) -> Value {
 
 fn programs(config: &Config) -> Option<Value> {
     config.programs_dir.as_ref().map(|dir| json!({ "programs_dir": dir }))
+}
+
+fn upgrade(config: &Config) -> Option<Value> {
+    let Upgrade { drain_timeout, max_draining } = config.upgrade;
+    Some(json!({ "drain_timeout": show_duration(drain_timeout), "max_draining": max_draining }))
 }
 
 fn runtime(config: &Config) -> Option<Value> {

@@ -9,7 +9,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{AccessLog, Dns, Limits, Listener, Pool, Route};
+use super::{AccessLog, Dns, Limits, Listener, Pool, Route, Upgrade};
 
 /// The whole config, valid by construction.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +26,8 @@ pub struct Config {
     pub state: State,
     /// `health.programs_dir`: where programs of checks lie; there where a check has one.
     pub programs_dir: Option<PathBuf>,
+    /// What becomes of a process that was upgraded.
+    pub upgrade: Upgrade,
     /// Who is asked for names.
     pub dns: Dns,
     /// `[log]`; `None`: `access = "off"`.

@@ -6,6 +6,7 @@ use super::listeners::{self, BindError, Group, Wanted};
 use crate::{
     config::BindRange,
     model::{GroupId, ListenerId},
+    upgrade::Inheritance,
 };
 
 /// One address at which the workers listen.
@@ -74,6 +75,19 @@ impl Addresses {
     /// # Errors
     /// The first address that cannot be had.
     pub(super) fn prepare(&self, wanted: Vec<Wanted>, workers: usize) -> Result<(Self, Moves), BindError> {
+        self.prepare_with(wanted, workers, &mut Inheritance::default())
+    }
+
+    /// As [`Self::prepare`]; what another process has bound is taken out of its inheritance.
+    ///
+    /// # Errors
+    /// The same.
+    pub(super) fn prepare_with(
+        &self,
+        wanted: Vec<Wanted>,
+        workers: usize,
+        inheritance: &mut Inheritance,
+    ) -> Result<(Self, Moves), BindError> {
         let mut next = Self { held: Vec::with_capacity(wanted.len()), last: self.last };
         let mut moves = Moves::default();
         for wanted in wanted {
@@ -85,6 +99,12 @@ impl Addresses {
                 continue;
             }
             next.last += 1;
+            if let Some(group) = inheritance.take(wanted.address, wanted.is_udp, &wanted.spelled_ranges()) {
+                let group = listeners::adopt(&wanted, GroupId(next.last), workers, group)?;
+                next.held.push(Held { id: group.id, wanted, address: group.address });
+                moves.opened.push(group);
+                continue;
+            }
             let is_ours = self.held.iter().chain(&next.held).any(|held| held.covers(&wanted));
             let group = listeners::bind(&wanted, GroupId(next.last), workers, is_ours)?;
             next.held.push(Held { id: group.id, wanted, address: group.address });

@@ -1,15 +1,22 @@
 //! What a start makes, in an order in which nobody is answered by half a daemon: sockets, tables, workers, then whatever
 //! watches, shows and changes them.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, thread, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 
 use super::{
-    addresses::Addresses,
+    addresses::{Addresses, Held},
     board::Board,
     forwarding::LOST_RANGES,
-    host, listeners,
+    host,
+    listeners::{self, Group},
     live::{Asked, Live, programs_of},
     names::Names,
     opening::{self, Opened},
@@ -21,16 +28,23 @@ use super::{
     random::random,
     secret,
     start::Start,
+    succession::Succession,
     target::Target,
     workers::Workers,
 };
 use crate::{
-    admin::{CheckView, Doors, Server, View, Views, changes::Changes, generations::GenerationSource},
+    admin::{
+        CheckView, Doors, OpenDoors, Server, View, Views, changes::Changes, generations::GenerationSource,
+    },
     config::{BackendIds, Config, Fingerprint, ListenerIds, Snapshot},
     health::{HealthTable, Verdict},
     metrics::{BACKENDS_MAX, LogMetrics},
     model::BackendId,
     sys::{affinity, heap},
+    upgrade::{
+        Down, Inheritance, Predecessors,
+        store::{self, Store},
+    },
     worker::{AccessLogSetup, Siblings},
 };
 
@@ -72,6 +86,11 @@ pub(super) struct Begun {
     checks: BTreeMap<BackendId, CheckView>,
     targets: Vec<Target>,
     opened: Opened,
+    /// Backends that another process saw down.
+    seen_down: BTreeSet<BackendId>,
+    kept: Kept,
+    /// Sockets for datagrams: two processes that read there would tear flows apart.
+    withheld: Vec<Group>,
     siblings: Arc<Siblings>,
     workers: Workers,
 }
@@ -81,7 +100,70 @@ pub(super) struct Watched {
     /// As it was at first.
     pub(super) view: Arc<View>,
     pub(super) changes: Changes,
-    _server: Server,
+    pub(super) server: Server,
+    /// To be kept once this is the process that systemd listens to.
+    pub(super) kept: Kept,
+    /// To be listened at once nobody else does.
+    pub(super) withheld: Vec<Group>,
+}
+
+/// Copies of listening sockets, for systemd's store.
+pub(super) struct Kept {
+    held: Vec<Held>,
+    groups: Vec<Group>,
+    /// Workers that another process had.
+    before: usize,
+}
+
+impl Kept {
+    /// All addresses.
+    pub(super) fn held(&self) -> &[Held] {
+        &self.held
+    }
+
+    /// Has systemd keep them.
+    pub(super) fn keep(self) {
+        for group in &self.groups {
+            let Some(held) = self.held.iter().find(|held| held.id == group.id) else { continue };
+            let ranges = held.wanted.spelled_ranges();
+            store::keep(held.wanted.stored(&ranges), &group.sockets);
+            store::forget(held.wanted.stored(&ranges), group.sockets.len()..self.before);
+        }
+    }
+}
+
+/// What watching needs beside that.
+pub(super) struct Watching {
+    pub(super) overridden: Overridden,
+    pub(super) log: Arc<LogMetrics>,
+    pub(super) doors: Doors,
+    /// The same, open.
+    pub(super) open: OpenDoors,
+    /// When the doors may be served at.
+    pub(super) may_go: flume::Receiver<()>,
+    pub(super) succession: Succession,
+}
+
+/// Backends that another process saw down, of those that are checked here.
+fn inherited_down(
+    snapshot: &Snapshot,
+    checked: &BTreeSet<BackendId>,
+    down: &[Down],
+    checks: &BTreeMap<BackendId, CheckView>,
+) -> BTreeSet<BackendId> {
+    let mut found = BTreeSet::new();
+    for Down { pool, backend, reason, seconds } in down {
+        let pool = snapshot.pools.iter().find(|known| *known.name == **pool);
+        let known = pool.and_then(|pool| pool.backends.iter().find(|known| *known.name == **backend));
+        let Some(id) = known.map(|backend| backend.id).filter(|id| checked.contains(id)) else { continue };
+        if let (Some(reason), Some(check)) = (reason, checks.get(&id)) {
+            let now = Instant::now();
+            let since = now.checked_sub(Duration::from_secs(*seconds)).unwrap_or(now);
+            check.report.changed(since, false, reason);
+        }
+        found.insert(id);
+    }
+    found
 }
 
 impl Begun {
@@ -94,12 +176,17 @@ impl Begun {
         ground: Ground,
         bpf_dir: &Path,
         logs: Vec<Option<AccessLogSetup>>,
+        inheritance: &mut Inheritance,
     ) -> anyhow::Result<Self> {
         let Ground { effective, cores, .. } = &ground;
         let mut listener_ids = ListenerIds::default();
         listener_ids.assign(effective);
         let wanted = listeners::wanted(effective, &listener_ids);
-        let (addresses, moves) = Addresses::default().prepare(wanted, cores.len())?;
+        let before = inheritance.groups.iter().map(|group| group.sockets.len()).max().unwrap_or(0);
+        let spelled: Vec<_> = wanted.iter().map(|wanted| wanted.spelled_ranges()).collect();
+        let stored = wanted.iter().zip(&spelled).map(|(wanted, ranges)| wanted.stored(ranges));
+        Store::of_this_start().inherit(stored, cores.len(), inheritance);
+        let (addresses, mut moves) = Addresses::default().prepare_with(wanted, cores.len(), inheritance)?;
         let loaded = opening::load(effective, bpf_dir)?;
         let mut ids = loaded.backend_ids(effective);
         // Listeners are bound: who comes meanwhile waits in their queues.
@@ -113,12 +200,17 @@ impl Begun {
         let snapshot = Arc::new(snapshot);
         let checks = prober::views(&resolved, &snapshot, &BTreeMap::new());
         let targets = prober::targets(&resolved, &snapshot, &checks);
-        let checked = targets.iter().map(|target| target.id).collect();
+        let checked: BTreeSet<_> = targets.iter().map(|target| target.id).collect();
         let mut opened = loaded.forward(&start.plan, &snapshot, &checked)?;
         let health = Arc::new(HealthTable::new(BACKENDS_MAX));
-        opened.down.iter().for_each(|id| health.set(*id, false));
+        let seen_down = inherited_down(&snapshot, &checked, &inheritance.down, &checks);
+        opened.down.union(&seen_down).for_each(|id| health.set(*id, false));
         // Copies, since the originals go to the workers; they must be gone before a worker can close its listeners.
         let copies = listeners::copies(&moves.opened).context("dup of listening sockets")?;
+        let groups = listeners::copies_of_all(&moves.opened).context("dup of listening sockets")?;
+        let kept = Kept { held: addresses.held().to_vec(), groups, before };
+        let withheld =
+            moves.opened.extract_if(.., |group| group.is_udp && inheritance.is_handed_over).collect();
         let siblings = Siblings::new(cores.len(), random()?).context("eventfd")?;
         let workers = Workers::start(&siblings, cores, &snapshot, &health, moves.opened, logs)?;
         if let Some(path) = &mut opened.path {
@@ -138,6 +230,9 @@ impl Begun {
             checks,
             targets,
             opened,
+            seen_down,
+            kept,
+            withheld,
             siblings,
             workers,
         })
@@ -146,24 +241,22 @@ impl Begun {
     /// Starts the packet path's thread, the probers, the admin API and the thread of changes.
     ///
     /// # Errors
-    /// The host refuses a thread, an address of the API, or a write to the state directory.
-    pub(super) fn watch(
-        mut self,
-        start: Start,
-        overridden: Overridden,
-        log: Arc<LogMetrics>,
-        doors: Doors,
-    ) -> anyhow::Result<(Workers, Watched)> {
+    /// The host refuses a thread, or a write to the state directory.
+    pub(super) fn watch(mut self, start: Start, watching: Watching) -> anyhow::Result<(Workers, Watched)> {
+        let Watching { overridden, log, doors, open, may_go, succession } = watching;
         let path = self.opened.path.take().map(|path| PlaneMail::start(path, self.opened.down.clone()));
         let path = path.transpose().context("the packet path's thread")?;
+        path.iter().for_each(|path| self.seen_down.iter().for_each(|id| path.tell(*id, Verdict::Down)));
         let (changes, letters) = Changes::channel();
         let (reader, reads) = flume::unbounded();
         let documents = GenerationSource::new(move |number, reply| _ = reader.send((number, reply)));
-        let view = Arc::new(self.view(&start, path.as_ref(), log, changes.clone(), documents));
+        let mut view = self.view(&start, path.as_ref(), log, changes.clone(), documents);
+        view.predecessors = succession.predecessors.clone();
+        let view = Arc::new(view);
         view.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let prober = self.probe(&view, path.clone())?;
         let views = Views::from(view.clone());
-        let server = Server::start(views.clone(), doors)?;
+        let server = Server::start_at(views.clone(), doors, open, may_go)?;
         let Start { plan, mut history, record, is_edited, degraded, .. } = start;
         if let (Some(history), Some(record)) = (&mut history, record) {
             history.commit(record).context("the generation that begins")?;
@@ -192,12 +285,14 @@ impl Begun {
             warnings: view.warnings.clone(),
             is_edited,
             degraded,
+            doors: server.handle(),
+            succession,
         };
         thread::Builder::new()
             .name("lb-control".into())
             .spawn(move || live.drive(&Asked { letters, reads }))
             .context("the thread of changes")?;
-        Ok((self.workers, Watched { view, changes, _server: server }))
+        Ok((self.workers, Watched { view, changes, server, kept: self.kept, withheld: self.withheld }))
     }
 
     fn view(
@@ -234,6 +329,7 @@ impl Begun {
             overrides: Arc::default(),
             degraded: start.degraded.clone(),
             drift: None,
+            predecessors: Predecessors::default(),
         }
     }
 
@@ -242,7 +338,7 @@ impl Begun {
         let mut targets = std::mem::take(&mut self.targets);
         for target in &mut targets {
             target.is_through = through.backends.contains(&target.id);
-            if down.contains(&target.id) {
+            if down.contains(&target.id) || self.seen_down.contains(&target.id) {
                 target.initial = Verdict::Down;
             }
         }

@@ -15,7 +15,7 @@ use crate::steering::Decap;
 /// # Errors
 /// A capability is missing, or the kernel refuses the program or the interface.
 pub fn decap(interface: &str) -> anyhow::Result<()> {
-    let wishes = signals::listen().context("signal handlers")?;
+    let (_, wishes) = signals::listen().context("signal handlers")?;
     let missing = host::missing_capabilities();
     if !missing.is_empty() {
         return Err(anyhow!("this process lacks {}, so lb_decap cannot be attached", missing.join(", ")));

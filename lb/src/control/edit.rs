@@ -14,7 +14,7 @@ use crate::{
 /// What problems of a config call the document of an API call.
 const DOCUMENT: &str = "request";
 
-/// The config that an edit of `now` makes. Overrides and rollbacks are none.
+/// The config that an edit of `now` makes. Overrides, rollbacks and upgrades are none.
 ///
 /// # Errors
 /// It is no config, or there is no such entry.
@@ -33,7 +33,7 @@ pub(super) fn edited(now: &Plan, edit: &Edit) -> Result<Plan, Refusal> {
             put(&mut whole, table, name, edit)?;
             read(now, &whole)
         }
-        Edit::Rollback(_) | Edit::Override { .. } => {
+        Edit::Rollback(_) | Edit::Override { .. } | Edit::Upgrade(_) => {
             Err(Refusal::NotReady("this is no edit of the config".to_owned()))
         }
     }

@@ -3,7 +3,7 @@
 use crate::{admin::changes::Refusal, config::Config};
 
 /// What helps.
-const WAY_OUT: &str = "it is taken over by a restart";
+const WAY_OUT: &str = "write it into the config file; `lb upgrade` or a restart takes that over";
 
 /// Refuses a change of what was settled when the daemon began.
 ///

@@ -223,9 +223,12 @@ pub(super) fn origin(plan: &Plan, edit: &Edit) -> Origin {
     match edit {
         Edit::File { path, .. } if plan.path.as_ref() == Some(path) => Origin::File,
         Edit::Rollback(to) => Origin::Rollback(*to),
-        Edit::File { .. } | Edit::Whole(_) | Edit::Merge(_) | Edit::Entry { .. } | Edit::Override { .. } => {
-            Origin::Api
-        }
+        Edit::File { .. }
+        | Edit::Whole(_)
+        | Edit::Merge(_)
+        | Edit::Entry { .. }
+        | Edit::Override { .. }
+        | Edit::Upgrade(_) => Origin::Api,
     }
 }
 
@@ -254,6 +257,8 @@ fn what(edit: &Edit) -> String {
         }
         Edit::File { path, .. } => format!("apply {}", path.display()),
         Edit::Rollback(to) => format!("roll back to {to}"),
+        Edit::Upgrade(Some(program)) => format!("upgrade to {}", program.display()),
+        Edit::Upgrade(None) => "upgrade".to_owned(),
         Edit::Override { pool, address, change } => match change {
             Override::Drain => format!("drain {pool}/{address}"),
             Override::Undrain => format!("undrain {pool}/{address}"),

@@ -9,6 +9,7 @@ use crate::{
     config::{self, BindRange, Config, ListenerIds},
     model::{GroupId, ListenerId},
     steering::parking,
+    upgrade::{InheritedGroup, store::Stored},
 };
 
 /// Connections that may wait for an accept, per socket; the kernel clips it to net.core.somaxconn.
@@ -27,6 +28,18 @@ pub(super) struct Wanted {
     pub(super) is_udp: bool,
     /// What `lb_lookup` gives to these sockets; none where they are bound to what they serve.
     pub(super) ranges: Vec<BindRange>,
+}
+
+impl Wanted {
+    /// As systemd's store knows it; with its ranges as text.
+    pub(super) fn stored<'a>(&self, ranges: &'a [String]) -> Stored<'a> {
+        Stored { address: self.address, is_udp: self.is_udp, ranges }
+    }
+
+    /// Its ranges as text, as they are handed over.
+    pub(super) fn spelled_ranges(&self) -> Vec<String> {
+        self.ranges.iter().map(ToString::to_string).collect()
+    }
 }
 
 /// The sockets of one address, by worker.
@@ -72,6 +85,28 @@ pub(super) fn wanted(config: &Config, ids: &ListenerIds) -> Vec<Wanted> {
     wanted
 }
 
+/// Makes the group of one address of sockets that another process bound, with more where there are more workers.
+///
+/// # Errors
+/// More are wanted and cannot be had.
+pub(super) fn adopt(
+    wanted: &Wanted,
+    id: GroupId,
+    workers: usize,
+    inherited: InheritedGroup,
+) -> Result<Group, BindError> {
+    let named =
+        |(call, source)| BindError { listener: wanted.name.clone(), address: inherited.bound, call, source };
+    let mut sockets = inherited.sockets;
+    // Those that are too many stay the other process's.
+    sockets.truncate(workers);
+    while sockets.len() < workers {
+        sockets.push(bind_one(inherited.bound, wanted.is_udp).map_err(named)?.into());
+    }
+    let (listener, is_udp, ranges) = (wanted.listener, wanted.is_udp, wanted.ranges.clone());
+    Ok(Group { id, listener, address: inherited.bound, is_udp, sockets, ranges })
+}
+
 /// Binds the group of one address. `is_ours`: another address of this process overlaps with it, so that nobody else can.
 ///
 /// # Errors
@@ -99,16 +134,25 @@ fn parked(ranges: &[BindRange]) -> impl Iterator<Item = (SocketAddr, Vec<BindRan
     })
 }
 
+/// The same sockets under other descriptors, for systemd's store.
+///
+/// # Errors
+/// Those of dup(2).
+pub(super) fn copies_of_all(groups: &[Group]) -> io::Result<Vec<Group>> {
+    groups.iter().map(copy).collect()
+}
+
+fn copy(group: &Group) -> io::Result<Group> {
+    let sockets = group.sockets.iter().map(OwnedFd::try_clone).collect::<io::Result<_>>()?;
+    Ok(Group { sockets, ranges: group.ranges.clone(), ..*group })
+}
+
 /// The same sockets under other descriptors; none of those for datagrams, whose clients stay with their worker by the
 /// kernel's own hash.
 ///
 /// # Errors
 /// Those of dup(2).
 pub(super) fn copies(groups: &[Group]) -> io::Result<Vec<Group>> {
-    let copy = |group: &Group| {
-        let sockets = group.sockets.iter().map(OwnedFd::try_clone).collect::<io::Result<_>>()?;
-        Ok(Group { sockets, ranges: group.ranges.clone(), ..*group })
-    };
     groups.iter().filter(|group| !group.is_udp).map(copy).collect()
 }
 

@@ -48,8 +48,10 @@ mod signals;
 mod sources;
 mod spread;
 mod start;
+mod succession;
 mod target;
 mod unresolved;
+mod watchdog;
 mod ways;
 mod workers;
 

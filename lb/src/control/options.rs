@@ -13,4 +13,6 @@ pub struct Options {
     pub state_dir: Option<PathBuf>,
     /// Instead of the directory of the config's `admin.socket`.
     pub run_dir: Option<PathBuf>,
+    /// The process at standard input is to be taken over from.
+    pub takes_over: bool,
 }

@@ -371,6 +371,14 @@ impl PacketPath for KernelPath {
         lost
     }
 
+    fn freeze(&mut self) -> Result<(), String> {
+        self.plane.lend_sockets().map_err(|error| error.to_string())
+    }
+
+    fn thaw(&mut self) -> Result<(), String> {
+        self.plane.take_back().map_err(|error| error.to_string())
+    }
+
     fn set_down(&mut self, down: &BTreeSet<BackendId>) -> Result<(), String> {
         self.plane.set_down(down, now_ticks()).map_err(|error| error.to_string())
     }

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     io,
+    mem::ManuallyDrop,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -47,6 +48,10 @@ pub(super) trait PacketPath: Send {
     fn change(&mut self, change: &PathChange) -> Result<Brought, String>;
     /// Sees to other listener groups. What is lost, one sentence each.
     fn listen(&mut self, doors: &Doors<'_>) -> Vec<String>;
+    /// Nothing is written from now on: another process is to take over.
+    fn freeze(&mut self) -> Result<(), String>;
+    /// It did not, whatever it came to.
+    fn thaw(&mut self) -> Result<(), String>;
     /// The change holds everywhere: takes away what it took out, keeps what a restart needs. What is lost, as above.
     fn settle(&mut self, config: &Config) -> Vec<String>;
 }
@@ -93,6 +98,8 @@ enum Mail {
     Change(Box<PathChange>, flume::Sender<Result<Brought, String>>),
     Listen(NewDoors, flume::Sender<Vec<String>>),
     Settle(Arc<Config>),
+    Freeze(flume::Sender<Result<(), String>>),
+    Thaw(flume::Sender<Result<(), String>>),
 }
 
 /// Sends to the packet path's thread, which ends when the last of these is gone.
@@ -131,6 +138,23 @@ impl PlaneMail {
         _ = self.0.send(Mail::Settle(config));
     }
 
+    /// Has it write nothing more, and waits for that. What it is told meanwhile waits, too. For ever, unless it is
+    /// [thawed](Self::thaw).
+    ///
+    /// # Errors
+    /// The kernel refuses; then it goes on.
+    pub(super) fn freeze(&self) -> Result<(), String> {
+        self.ask(Mail::Freeze).unwrap_or_else(|| Err(GONE.to_owned()))
+    }
+
+    /// Has it go on where another process may have written. A change is to follow, as after a restart.
+    ///
+    /// # Errors
+    /// The kernel refuses; it goes on with what it can.
+    pub(super) fn thaw(&self) -> Result<(), String> {
+        self.ask(Mail::Thaw).unwrap_or_else(|| Err(GONE.to_owned()))
+    }
+
     fn ask<T>(&self, mail: impl FnOnce(flume::Sender<T>) -> Mail) -> Option<T> {
         let (sender, answer) = flume::bounded(1);
         self.0.send(mail(sender)).ok()?;
@@ -151,13 +175,17 @@ fn ids(snapshot: &Snapshot) -> impl Iterator<Item = BackendId> + '_ {
 }
 
 /// Verdicts that come within a moment become one change of the tables: deaths rarely come alone.
-fn drive(mut path: impl PacketPath, mut down: BTreeSet<BackendId>, mail: &flume::Receiver<Mail>) {
+fn drive(path: impl PacketPath, mut down: BTreeSet<BackendId>, mail: &flume::Receiver<Mail>) {
+    // Dropped, it would take links and filters away, which are another process's once that has taken over.
+    let mut path = ManuallyDrop::new(path);
     let (mut is_behind, mut tick_at) = (false, Instant::now() + TICK);
+    let mut is_frozen = false;
     loop {
         let first = match mail.recv_deadline(tick_at) {
             Ok(first) => Some(first),
             Err(flume::RecvTimeoutError::Timeout) => None,
-            Err(flume::RecvTimeoutError::Disconnected) => return,
+            Err(flume::RecvTimeoutError::Disconnected) if is_frozen => return,
+            Err(flume::RecvTimeoutError::Disconnected) => return drop(ManuallyDrop::into_inner(path)),
         };
         if matches!(first, Some(Mail::Health(..))) {
             thread::sleep(GATHERING);
@@ -188,12 +216,22 @@ fn drive(mut path: impl PacketPath, mut down: BTreeSet<BackendId>, mail: &flume:
                     drop(opened);
                     _ = asker.send(lost);
                 }
+                Mail::Freeze(asker) => {
+                    let frozen = path.freeze();
+                    is_frozen = frozen.is_ok();
+                    _ = asker.send(frozen);
+                }
+                Mail::Thaw(asker) => {
+                    // What it holds may be another process's.
+                    (is_frozen, is_behind) = (false, true);
+                    _ = asker.send(path.thaw());
+                }
                 Mail::Settle(config) => {
                     path.settle(&config).iter().for_each(|lost| tracing::warn!("{lost}"));
                 }
             }
         }
-        if is_behind {
+        if is_behind && !is_frozen {
             match path.set_down(&down) {
                 Ok(()) => is_behind = false,
                 // It stays behind, and is tried again at the next tick or letter.
@@ -214,7 +252,7 @@ fn drive(mut path: impl PacketPath, mut down: BTreeSet<BackendId>, mail: &flume:
         }
         questions.iter().for_each(|(question, asker)| _ = asker.send(path.why(question)));
         if Instant::now() >= tick_at {
-            if let Err(error) = path.tick() {
+            if let Err(error) = if is_frozen { Ok(()) } else { path.tick() } {
                 tracing::error!(%error, "moving slots cannot be settled");
             }
             tick_at = Instant::now() + TICK;
@@ -271,6 +309,14 @@ mod tests {
         fn settle(&mut self, _: &Config) -> Vec<String> {
             Vec::new()
         }
+
+        fn freeze(&mut self) -> Result<(), String> {
+            Ok(())
+        }
+
+        fn thaw(&mut self) -> Result<(), String> {
+            Ok(())
+        }
     }
 
     fn run(refusals: u32, mails: Vec<Mail>) -> flume::Receiver<Option<BTreeSet<BackendId>>> {
@@ -304,6 +350,22 @@ mod tests {
     #[test]
     fn a_refused_change_is_tried_again() {
         let heard = run(1, vec![Mail::Health(BackendId(4), Verdict::Down)]);
+        let told: Vec<_> = (0..2).map(|_| heard.recv_timeout(SOON).unwrap()).collect();
+        assert!(told.contains(&Some([BackendId(4)].into())), "{told:?}");
+    }
+
+    #[test]
+    fn what_is_frozen_writes_nothing_until_it_is_thawed() {
+        let (reply, answer) = flume::bounded(2);
+        let down = || Mail::Health(BackendId(4), Verdict::Down);
+        let (frozen, thawed) = (Mail::Freeze(reply.clone()), Mail::Thaw(reply));
+        let (sender, mail) = flume::unbounded();
+        let (told, heard) = flume::unbounded();
+        [frozen, down()].into_iter().for_each(|mail| sender.send(mail).unwrap());
+        thread::spawn(move || drive(Scribe { told, refusals: 0 }, BTreeSet::new(), &mail));
+        assert_eq!(answer.recv_timeout(SOON), Ok(Ok(())));
+        assert!(heard.recv_timeout(TICK + GATHERING * 5).is_err(), "it neither ticks nor tells");
+        sender.send(thawed).unwrap();
         let told: Vec<_> = (0..2).map(|_| heard.recv_timeout(SOON).unwrap()).collect();
         assert!(told.contains(&Some([BackendId(4)].into())), "{told:?}");
     }

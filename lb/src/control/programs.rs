@@ -2,11 +2,11 @@
 //! with a time-out and a bounded output.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{self, Read as _},
     os::{
         fd::AsFd as _,
-        unix::{fs::MetadataExt as _, process::CommandExt as _, process::ExitStatusExt as _},
+        unix::{process::CommandExt as _, process::ExitStatusExt as _},
     },
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -25,7 +25,7 @@ use rustix::{
 };
 
 use super::probe_talk::Miss;
-use crate::{health::Fault, metrics::ProbeEnd};
+use crate::{health::Fault, metrics::ProbeEnd, sys::owner::is_roots};
 
 /// Programs that run at once.
 const RUNNERS: usize = 16;
@@ -33,10 +33,6 @@ const RUNNERS: usize = 16;
 const OUTPUT_MAX: usize = 64 << 10;
 /// What is kept of it.
 const KEPT_MAX: usize = 200;
-/// Bits of a mode by which others may write.
-const OTHERS_WRITE: u32 = 0o022;
-/// The bit by which names in a directory are their owners'.
-const STICKY: u32 = 0o1000;
 
 /// One run.
 #[derive(Debug)]
@@ -122,21 +118,6 @@ fn give_up_privileges() -> Result<(), Errno> {
     clear_ambient_capability_set()?;
     let none = CapabilitySet::empty();
     set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
-}
-
-/// # Errors
-/// It is not root's, or others may change it.
-fn is_roots(path: &Path) -> io::Result<()> {
-    let metadata = fs::symlink_metadata(path)?;
-    let is_sticky = metadata.is_dir() && metadata.mode() & STICKY != 0;
-    let what = match (metadata.uid(), metadata.mode() & OTHERS_WRITE) {
-        _ if metadata.is_symlink() => "is a link",
-        (0, 0) => return Ok(()),
-        (0, _) if is_sticky => return Ok(()),
-        (0, _) => "can be written to by others than its owner",
-        _ => "is not root's",
-    };
-    Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("{} {what}", path.display())))
 }
 
 fn run(
@@ -242,7 +223,7 @@ fn timespec(duration: Duration) -> Timespec {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::{fs, os::unix::fs::PermissionsExt as _};
 
     use super::*;
 

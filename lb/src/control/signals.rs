@@ -19,15 +19,18 @@ pub(super) enum Wish {
     Reload,
     /// SIGUSR1: the access log was renamed.
     ReopenLog,
+    /// Another process takes what is new; what is here may take so long.
+    HandOver(Duration),
 }
 
-/// Listens from now on; the thread ends with the process.
+/// Listens from now on; the thread ends with the process. Others may wish something, too.
 ///
 /// # Errors
 /// The handlers or the thread cannot be made.
-pub(super) fn listen() -> io::Result<flume::Receiver<Wish>> {
+pub(super) fn listen() -> io::Result<(flume::Sender<Wish>, flume::Receiver<Wish>)> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
     let (sender, receiver) = flume::unbounded();
+    let others = sender.clone();
     thread::Builder::new().name("lb-signals".into()).spawn(move || {
         for signal in signals.forever() {
             let wish = match signal {
@@ -40,7 +43,7 @@ pub(super) fn listen() -> io::Result<flume::Receiver<Wish>> {
             }
         }
     })?;
-    Ok(receiver)
+    Ok((others, receiver))
 }
 
 /// ```text
@@ -67,6 +70,11 @@ pub(super) enum Step {
         /// When patience ends.
         deadline: Instant,
     },
+    /// Leave what is new to another process.
+    HandOver {
+        /// When patience ends.
+        deadline: Instant,
+    },
     /// End at once.
     Stop,
     /// Apply the config file anew.
@@ -89,6 +97,12 @@ impl Phase {
                 *self = Self::Draining { deadline };
                 Some(Step::Drain { deadline })
             }
+            (Self::Serving, Wish::HandOver(patience)) => {
+                let deadline = now + patience;
+                *self = Self::Draining { deadline };
+                Some(Step::HandOver { deadline })
+            }
+            (Self::Draining { .. }, Wish::HandOver(_)) => None,
             (Self::Draining { .. }, Wish::End) => {
                 *self = Self::Stopping;
                 Some(Step::Stop)
@@ -123,6 +137,17 @@ mod tests {
         assert_eq!(phase.handle_timeout(now), None);
         assert_eq!(phase.handle(Wish::End, now, PATIENCE), Some(Step::Stop));
         assert_eq!(phase.handle(Wish::End, now, PATIENCE), None);
+    }
+
+    #[test]
+    fn whoever_hands_over_has_another_patience_and_stops_at_the_first_end() {
+        let (now, long) = (Instant::now(), 10 * PATIENCE);
+        let mut phase = Phase::Serving;
+        let step = phase.handle(Wish::HandOver(long), now, PATIENCE);
+        assert_eq!(step, Some(Step::HandOver { deadline: now + long }));
+        assert_eq!(phase.handle_timeout(now + PATIENCE), None);
+        assert_eq!(phase.handle(Wish::HandOver(long), now, PATIENCE), None);
+        assert_eq!(phase.handle(Wish::End, now, PATIENCE), Some(Step::Stop));
     }
 
     #[test]

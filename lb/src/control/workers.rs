@@ -7,10 +7,13 @@ use std::{
 };
 
 use anyhow::Context;
+use sd_notify::NotifyState;
 
 use super::{
     listeners::Group,
+    run::notify,
     signals::{Phase, Step, Wish},
+    watchdog::Watchdog,
 };
 use crate::{
     admin::WorkerView,
@@ -19,7 +22,7 @@ use crate::{
     limits::Admission,
     metrics::WorkerMetrics,
     model::WorkerId,
-    worker::{AccessLogSetup, BoundListener, Command, CommandSender, Handle, Setup, Siblings},
+    worker::{AccessLogSetup, BoundListener, Command, CommandSender, Handle, LentFlow, Setup, Siblings},
 };
 
 /// How long a drain may last.
@@ -71,6 +74,14 @@ impl Workers {
         self.0.iter().map(worker).collect()
     }
 
+    /// Has them listen at further sockets for datagrams, and go on with flows of another process there.
+    pub(super) fn take_over(&self, groups: Vec<Group>, flows: Vec<Vec<LentFlow>>) {
+        let opened = by_worker(groups, self.0.len());
+        for ((handle, opened), flows) in self.0.iter().zip(opened).zip(flows) {
+            handle.send(Command::TakeOver { opened, flows });
+        }
+    }
+
     /// What the admin API sees of them.
     pub(super) fn views(&self) -> Vec<WorkerView> {
         let view = |handle: &Handle| WorkerView {
@@ -95,9 +106,12 @@ impl Workers {
         let mut phase = Phase::Serving;
         let (mut on_drain, mut stop_by) = (Some(on_drain), None);
         let mut lost = None;
+        let limit = sd_notify::watchdog_enabled();
+        let mut watchdog = Watchdog::new(limit, self.0.len(), Instant::now());
         loop {
             let wish = wishes.recv_timeout(LOOK);
             let now = Instant::now();
+            self.watch(&mut watchdog, now);
             let mut steps = vec![phase.handle_timeout(now)];
             if let Ok(wish) = wish {
                 steps.push(phase.handle(wish, now, DRAIN_PATIENCE));
@@ -113,6 +127,7 @@ impl Workers {
                 match step {
                     Step::ReopenLog => on_wish(Wish::ReopenLog),
                     Step::Reload => on_wish(Wish::Reload),
+                    Step::HandOver { .. } => on_wish(Wish::HandOver(Duration::ZERO)),
                     Step::Drain { .. } | Step::Stop => {}
                 }
                 self.take(step, on_drain.take_if(|_| matches!(step, Step::Drain { .. })));
@@ -138,6 +153,23 @@ impl Workers {
         }
     }
 
+    /// Pings systemd, where it waits for that and every worker turns.
+    fn watch(&self, watchdog: &mut Watchdog, now: Instant) {
+        let turning = |handle: &Handle| !handle.is_finished();
+        let metrics = self.0.iter().map(|handle| turning(handle).then_some(&*handle.metrics));
+        let looked = watchdog.look(now, metrics);
+        let named = |at: &usize| self.0.get(*at).map(|handle| (handle.id, handle.core));
+        for (worker, core) in looked.stuck.iter().filter_map(named) {
+            tracing::error!(%worker, core, "a worker is stuck: the watchdog is not told that all is well");
+        }
+        for (worker, core) in looked.back.iter().filter_map(named) {
+            tracing::warn!(%worker, core, "a worker that was stuck turns again");
+        }
+        if looked.pings {
+            notify(&[NotifyState::Watchdog]);
+        }
+    }
+
     fn take(&self, step: Step, on_drain: Option<impl FnOnce()>) {
         match step {
             Step::ReopenLog | Step::Reload => {}
@@ -145,6 +177,11 @@ impl Workers {
                 tracing::info!(seconds = DRAIN_PATIENCE.as_secs(), "draining; a second signal stops at once");
                 on_drain.into_iter().for_each(|on_drain| on_drain());
                 self.0.iter().for_each(|handle| handle.send(Command::Drain { deadline }));
+            }
+            Step::HandOver { deadline } => {
+                let seconds = deadline.saturating_duration_since(Instant::now()).as_secs();
+                tracing::info!(seconds, "another process has taken over; draining; a signal stops at once");
+                self.0.iter().for_each(|handle| handle.send(Command::HandOver { deadline, flows: None }));
             }
             Step::Stop => {
                 tracing::info!("stopping");

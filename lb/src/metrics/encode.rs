@@ -1,7 +1,11 @@
 //! Prometheus text format, version 0.0.4.
 //! Source: prometheus.io/docs/instrumenting/exposition_formats, "Text-based format".
 
-use std::fmt::{Display, Write};
+use std::{
+    collections::HashMap,
+    fmt::{Display, Write},
+    sync::Arc,
+};
 
 /// Content type of what [`Encoder::finish`] gives.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -19,6 +23,7 @@ pub enum Kind {
 #[derive(Debug, Default)]
 pub struct Encoder {
     text: String,
+    counted: Arc<HashMap<String, u64>>,
 }
 
 impl Encoder {
@@ -27,9 +32,15 @@ impl Encoder {
         Self::default()
     }
 
+    /// What earlier processes have counted, by series as they are written: counters go on from there.
+    pub fn counted(&mut self, counted: Arc<HashMap<String, u64>>) {
+        self.counted = counted;
+    }
+
     /// Begins a family: HELP and TYPE. `help` is one line.
     pub fn family(&mut self, name: &'static str, kind: Kind, help: &str) -> Family<'_> {
         debug_assert_eq!(name.ends_with("_total"), kind == Kind::Counter, "{name}");
+        let before = Some(&*self.counted).filter(|counted| kind == Kind::Counter && !counted.is_empty());
         let kind = match kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
@@ -39,7 +50,7 @@ impl Encoder {
         self.text.push(' ');
         escape(&mut self.text, help, Quoted::No);
         _ = write!(self.text, "\n# TYPE {name} {kind}\n");
-        Family { text: &mut self.text, name }
+        Family { text: &mut self.text, name, before }
     }
 
     /// The text.
@@ -53,11 +64,13 @@ impl Encoder {
 pub struct Family<'a> {
     text: &'a mut String,
     name: &'static str,
+    before: Option<&'a HashMap<String, u64>>,
 }
 
 impl Family<'_> {
     /// One line. Label values may hold anything; they are escaped.
     pub fn sample(&mut self, labels: &[(&str, &dyn Display)], value: impl Display) {
+        let began = self.text.len();
         self.text.push_str(self.name);
         let mut scratch = String::new();
         for (index, (label, value)) in labels.iter().enumerate() {
@@ -72,7 +85,12 @@ impl Family<'_> {
         if !labels.is_empty() {
             self.text.push('}');
         }
-        _ = writeln!(self.text, " {value}");
+        let before = self.before.and_then(|before| before.get(&self.text[began..]));
+        let whole = before.and_then(|before| Some(before + value.to_string().parse::<u64>().ok()?));
+        _ = match whole {
+            Some(whole) => writeln!(self.text, " {whole}"),
+            None => writeln!(self.text, " {value}"),
+        };
     }
 }
 
@@ -164,6 +182,21 @@ mod tests {
              lb_test_things_total{worker=\"3\",reason=\"odd\"} 17\n\
              # HELP lb_test_up Whether.\n# TYPE lb_test_up gauge\nlb_test_up 1\n"
         );
+    }
+
+    #[test]
+    fn counters_go_on_from_what_was_counted_before_and_gauges_do_not() {
+        let mut encoder = Encoder::new();
+        let before = [("lb_test_things_total{worker=\"3\"}", 40), ("lb_test_up", 9)];
+        encoder.counted(Arc::new(before.map(|(series, count)| (series.to_owned(), count)).into()));
+        let mut family = encoder.family("lb_test_things_total", Kind::Counter, "Things seen.");
+        family.sample(&[("worker", &3)], 2_u64);
+        family.sample(&[("worker", &4)], 5_u64);
+        encoder.family("lb_test_up", Kind::Gauge, "Whether.").sample(&[], 1);
+        let samples = checker::parse(&encoder.finish());
+        assert_eq!(samples["lb_test_things_total{worker=\"3\"}"], 42.0);
+        assert_eq!(samples["lb_test_things_total{worker=\"4\"}"], 5.0);
+        assert_eq!(samples["lb_test_up"], 1.0);
     }
 
     proptest::proptest! {

@@ -27,6 +27,8 @@ pub struct WorkerMetrics {
     pub pipes_refused: Counter,
     /// Snapshots taken over.
     pub snapshots: Counter,
+    /// Seconds since its last turn, once they are too many. Control alone writes this one.
+    pub stuck_seconds: Gauge,
     /// Bytes of all workers' memory, as this one last saw it; 0 without a limit.
     pub memory_used: Gauge,
     /// What has to go: `limits::Pressure` as a number.
@@ -137,6 +139,7 @@ impl WorkerMetrics {
             splices_started: Counter::default(),
             pipes_refused: Counter::default(),
             snapshots: Counter::default(),
+            stuck_seconds: Gauge::default(),
             memory_used: Gauge::default(),
             memory_pressure: Gauge::default(),
             log_dropped: Counter::default(),

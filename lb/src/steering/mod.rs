@@ -418,6 +418,40 @@ impl Plane {
         set.map_err(Error::map(names::MAP_STEER_LOADS))
     }
 
+    /// Lets another process have the sockets of every group: one is in one map only. Until it has, or [`Plane::take_back`]
+    /// and [`Plane::steer`], the kernel chooses. Maps that are pinned are the other process's, too.
+    ///
+    /// # Errors
+    /// The map that refused.
+    pub fn lend_sockets(&mut self) -> Result<()> {
+        match self.options.pins {
+            Some(_) => Ok(()),
+            None => self.groups.clear_sockets(&mut self.maps),
+        }
+    }
+
+    /// Goes on after another process that was to take over and did not, whatever it came to write and to replace. To be
+    /// followed by [`Plane::sync`], [`Plane::set_down`] and [`Plane::steer`], as after a restart.
+    ///
+    /// # Errors
+    /// As [`Plane::open`] and [`Plane::attach`].
+    pub fn take_back(&mut self) -> Result<()> {
+        self.sync = Sync::adopt(&self.maps)?;
+        self.groups = Groups::adopt(&self.maps)?;
+        // Programs for probes are put back by themselves below.
+        let ways = self.ways.take();
+        let put = self.attached.clone().into_iter().try_for_each(|(interface, before)| {
+            self.attach(&interface, Some(before.mode))?;
+            self.attached.insert(interface, before);
+            Ok(())
+        });
+        self.ways = ways;
+        put?;
+        let ways = self.ways.as_ref();
+        let all: Vec<String> = ways.map(|ways| ways.interfaces(&self.attached)).unwrap_or_default();
+        all.iter().try_for_each(|interface| probes::put_back(&mut self.object, interface))
+    }
+
     /// Reads the counters.
     ///
     /// # Errors

@@ -5,7 +5,7 @@
 //! start or `lb detach`.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, Ipv6Addr},
 };
@@ -14,7 +14,7 @@ use aya::{
     Ebpf,
     maps::{Array, MapData},
     programs::{
-        TcAttachType,
+        ProgramError, TcAttachType,
         tc::{TcError, qdisc_add_clsact, qdisc_detach_program},
     },
 };
@@ -92,6 +92,11 @@ pub(super) fn open(object: &mut Ebpf) -> Result<(Ways, ProbePorts)> {
 }
 
 impl Ways {
+    /// Interfaces that carry the programs; `attached` are those that packets are forwarded on.
+    pub(super) fn interfaces<T>(&self, attached: &BTreeMap<String, T>) -> Vec<String> {
+        self.interfaces.iter().chain(attached.keys()).collect::<BTreeSet<_>>().into_iter().cloned().collect()
+    }
+
     /// Writes the ways and hangs the programs on `interfaces` and wherever the backends are routed to.
     pub(super) fn put(&mut self, object: &mut Ebpf, interfaces: &[&str], ways: &[ProbeWay]) -> Result<()> {
         for way in ways {
@@ -115,15 +120,30 @@ impl Ways {
 
 /// Hangs both programs on an interface.
 pub(super) fn attach(object: &mut Ebpf, interface: &str) -> Result<()> {
+    hang(object, interface, false)
+}
+
+/// Hangs them there again, where another process may have hung its own in the place of filters. Links are each
+/// process's own: ours are there still.
+pub(super) fn put_back(object: &mut Ebpf, interface: &str) -> Result<()> {
+    hang(object, interface, true)
+}
+
+fn hang(object: &mut Ebpf, interface: &str, may_be_there: bool) -> Result<()> {
     // EEXIST: the queue is there. Without the module it is refused here, and so are the filters below.
     let _ = qdisc_add_clsact(interface);
     for (name, direction) in PROGRAMS {
         remove(interface, direction, name)?;
         let program = loader::classifier(object, name)?;
-        program.attach(interface, direction).map(drop).map_err(|source| Error::Program {
-            action: format!("attach {name} to interface {interface}"),
-            source: Box::new(source),
-        })?;
+        match program.attach(interface, direction) {
+            Ok(_) => {}
+            Err(ProgramError::SyscallError(error))
+                if may_be_there && error.io_error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(source) => {
+                let action = format!("attach {name} to interface {interface}");
+                return Err(Error::Program { action, source: Box::new(source) });
+            }
+        }
     }
     Ok(())
 }

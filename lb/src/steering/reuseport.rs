@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     os::fd::{AsRawFd as _, BorrowedFd},
+    time::Duration,
 };
 
 use aya::maps::MapError;
@@ -126,6 +127,10 @@ pub fn choose(steer: Steer, facts: &Facts) -> Choice {
     ))
 }
 
+/// Between two attempts to take a socket over from a map that goes, and how many.
+const BUSY_PAUSE: Duration = Duration::from_millis(5);
+const BUSY_PAUSES: u32 = 100;
+
 /// Groups by address, each with its index in the maps.
 #[derive(Debug, Default)]
 pub(super) struct Groups {
@@ -210,6 +215,17 @@ impl Groups {
         Ok(())
     }
 
+    /// Takes every socket out of its place; what names the places stays.
+    pub(super) fn clear_sockets(&self, maps: &mut Maps) -> Result<()> {
+        for place in self.indexes.values().flat_map(|index| index * WORKERS_MAX..(index + 1) * WORKERS_MAX) {
+            maps.steer_sockets
+                .clear_index(&place)
+                .or_else(ignore_absent)
+                .map_err(Error::map(names::MAP_STEER_SOCKETS))?;
+        }
+        Ok(())
+    }
+
     fn free_index(&self) -> Result<u32> {
         let taken = |index: &u32| self.indexes.values().any(|other| other == index);
         let max = STEER_LISTENERS_MAX as usize;
@@ -235,8 +251,24 @@ pub(super) fn put_cores(maps: &mut Maps, workers: &[(usize, WorkerId)]) -> Resul
 }
 
 fn put_socket(maps: &mut Maps, index: u32, socket: BorrowedFd<'_>) -> Result<()> {
+    let mut pauses = 0;
+    loop {
+        match try_put_socket(maps, index, socket) {
+            // In the map of a process that has gone, which the kernel frees by and by.
+            Err(MapError::SyscallError(error))
+                if Errno::from_io_error(&error.io_error) == Some(Errno::BUSY) && pauses < BUSY_PAUSES =>
+            {
+                pauses += 1;
+                std::thread::sleep(BUSY_PAUSE);
+            }
+            put => return put.map_err(Error::map(names::MAP_STEER_SOCKETS)),
+        }
+    }
+}
+
+fn try_put_socket(maps: &mut Maps, index: u32, socket: BorrowedFd<'_>) -> std::result::Result<(), MapError> {
     let fd = socket.as_raw_fd();
-    let set = match maps.steer_sockets.set(index, &fd, 0) {
+    match maps.steer_sockets.set(index, &fd, 0) {
         // The kernel refuses a socket that is in an array already, were it at this very index. Taken out
         // and put back, its group chooses by the kernel's hash for that moment.
         Err(MapError::SyscallError(error)) if Errno::from_io_error(&error.io_error) == Some(Errno::BUSY) => {
@@ -246,8 +278,7 @@ fn put_socket(maps: &mut Maps, index: u32, socket: BorrowedFd<'_>) -> Result<()>
                 .and_then(|()| maps.steer_sockets.set(index, &fd, 0))
         }
         set => set,
-    };
-    set.map_err(Error::map(names::MAP_STEER_SOCKETS))
+    }
 }
 
 fn ignore_absent(error: MapError) -> std::result::Result<(), MapError> {

@@ -8,9 +8,11 @@ pub mod heap;
 pub mod interfaces;
 pub mod lock;
 pub mod news;
+pub mod owner;
 mod peer;
 pub mod pipe;
+pub mod reuseport;
 pub mod rooms;
 
-pub use adopt::adopt;
+pub use adopt::{adopt, listen_fds};
 pub use peer::{Peer, peer};

@@ -21,8 +21,8 @@ const BACKLOG_MAX: usize = 4096;
 /// Accepts until the worker drains or the address is closed.
 pub(super) async fn drive(local: Rc<Local>, bound: BoundListener) {
     let _task = local.task();
-    let door = local.doors.open(bound.group, bound.listener);
     let socket = Socket::new(&local.ring, bound.socket);
+    let door = local.doors.open(bound.group, bound.listener, &socket);
     // Accepted sockets inherit it.
     let _ = socket2::SockRef::from(&socket).set_tcp_nodelay(true);
     let listening = socket.clone();

@@ -1,13 +1,18 @@
 //! What control gives a worker and may tell it.
 
-use std::{os::fd::OwnedFd, sync::Arc, time::Instant};
+use std::{
+    net::{IpAddr, SocketAddr},
+    os::fd::OwnedFd,
+    sync::Arc,
+    time::Instant,
+};
 
 use super::{AccessLogSetup, Siblings};
 use crate::{
     config::Snapshot,
     health::HealthTable,
     limits::Admission,
-    model::{GroupId, ListenerId, WorkerId},
+    model::{BackendId, GroupId, ListenerId, WorkerId},
 };
 
 /// Everything a worker needs from its first turn on.
@@ -39,6 +44,30 @@ pub struct BoundListener {
     /// Which listener.
     pub listener: ListenerId,
     /// Bound, listening, SO_REUSEPORT.
+    pub socket: OwnedFd,
+}
+
+/// The same socket under another descriptor.
+#[derive(Debug)]
+pub struct LentSocket {
+    /// Which address.
+    pub group: GroupId,
+    /// Of the same socket.
+    pub socket: OwnedFd,
+}
+
+/// A flow of datagrams on its way from one process to another.
+#[derive(Debug)]
+pub struct LentFlow {
+    /// Where it came in.
+    pub group: GroupId,
+    /// Who asks.
+    pub client: SocketAddr,
+    /// The address of ours that is asked, where the socket has more than one.
+    pub asked: Option<IpAddr>,
+    /// Who answers.
+    pub backend: BackendId,
+    /// Connected to the backend.
     pub socket: OwnedFd,
 }
 
@@ -75,6 +104,22 @@ pub enum Command {
     Drain {
         /// When patience ends.
         deadline: Instant,
+    },
+    /// Lend every socket that is listened at, to a process that is to listen there, too.
+    Lend(flume::Sender<Vec<LentSocket>>),
+    /// As [`Command::Drain`], but another process takes what is new: nobody who waits for what may come is hurried.
+    HandOver {
+        /// When patience ends.
+        deadline: Instant,
+        /// Who takes the flows of datagrams, which then go on there.
+        flows: Option<flume::Sender<Vec<LentFlow>>>,
+    },
+    /// Listen there, too, and go on with these flows.
+    TakeOver {
+        /// Its own sockets, for datagrams.
+        opened: Vec<BoundListener>,
+        /// Flows at these sockets.
+        flows: Vec<LentFlow>,
     },
     /// Close everything and end.
     Stop,

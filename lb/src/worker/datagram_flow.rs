@@ -68,6 +68,13 @@ impl Flow {
         self.socket.shutdown(Shutdown::Both);
     }
 
+    /// It goes on elsewhere, at the same socket.
+    pub(super) fn leave(&self) {
+        if !self.has_ended.replace(true) {
+            self.entry.end();
+        }
+    }
+
     pub(super) fn has_ended(&self) -> bool {
         self.has_ended.get()
     }

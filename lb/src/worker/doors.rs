@@ -4,10 +4,15 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
+    os::fd::AsFd as _,
     rc::{Rc, Weak},
 };
 
-use crate::model::{GroupId, ListenerId};
+use super::api::LentSocket;
+use crate::{
+    model::{GroupId, ListenerId},
+    ring::Socket,
+};
 
 /// All of one worker.
 #[derive(Default)]
@@ -17,12 +22,14 @@ pub(super) struct Doors(RefCell<HashMap<GroupId, Weak<Door>>>);
 pub(super) struct Door {
     listener: Cell<ListenerId>,
     is_closed: Cell<bool>,
+    socket: Socket,
 }
 
 impl Doors {
     /// Somebody listens there from now on.
-    pub(super) fn open(&self, group: GroupId, listener: ListenerId) -> Rc<Door> {
-        let door = Rc::new(Door { listener: Cell::new(listener), is_closed: Cell::new(false) });
+    pub(super) fn open(&self, group: GroupId, listener: ListenerId, socket: &Socket) -> Rc<Door> {
+        let (listener, is_closed) = (Cell::new(listener), Cell::new(false));
+        let door = Rc::new(Door { listener, is_closed, socket: socket.clone() });
         let mut doors = self.0.borrow_mut();
         doors.retain(|_, door| door.strong_count() > 0);
         doors.insert(group, Rc::downgrade(&door));
@@ -37,6 +44,17 @@ impl Doors {
     /// It is another listener's from now on.
     pub(super) fn give(&self, group: GroupId, listener: ListenerId) {
         self.with(group, |door| door.listener.set(listener));
+    }
+
+    /// The sockets of all that are open, under further descriptors; one that cannot have one is left out.
+    pub(super) fn lend(&self) -> Vec<LentSocket> {
+        let doors = self.0.borrow();
+        let open = doors.iter().filter_map(|(group, door)| Some((*group, door.upgrade()?)));
+        let lent = open.filter(|(_, door)| !door.is_closed()).filter_map(|(group, door)| {
+            let socket = door.socket.as_fd().try_clone_to_owned().ok()?;
+            Some(LentSocket { group, socket })
+        });
+        lent.collect()
     }
 
     fn with(&self, group: GroupId, then: impl FnOnce(&Door)) {

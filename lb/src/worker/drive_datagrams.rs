@@ -10,18 +10,24 @@
 
 use std::{
     cell::RefCell,
-    rc::Rc,
+    os::fd::AsFd as _,
+    rc::{Rc, Weak},
     time::{Duration, Instant},
 };
 
 use super::{
-    api::BoundListener, choice::Choice, datagram_flow::Flow, doors::Door as Place, local::Local, timer::Idle,
+    api::{BoundListener, LentFlow},
+    choice::Choice,
+    datagram_flow::Flow,
+    doors::Door as Place,
+    local::Local,
+    timer::Idle,
 };
 use crate::{
     config::Udp,
     limits::Pressure,
     metrics::ListenerMetrics,
-    model::{BackendId, reason::CloseReason},
+    model::{BackendId, GroupId, reason::CloseReason},
     relay::flows::{FlowId, FlowKey, Flows, Patience, TICK},
     ring::{
         Socket, executor,
@@ -41,8 +47,8 @@ const REFUSED_FOR: Duration = Duration::from_secs(5);
 /// Pause after the listening socket failed.
 const FAILED_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves until the worker drains and no flow is left.
-pub(super) async fn drive(local: Rc<Local>, bound: BoundListener) {
+/// Serves until the worker drains and no flow is left; goes on with `flows` of another process.
+pub(super) async fn drive(local: Rc<Local>, bound: BoundListener, flows: Vec<LentFlow>) {
     let _task = local.task();
     let own = socket2::SockRef::from(&bound.socket).local_addr().ok().and_then(|address| address.as_socket());
     let Some(own) = own.map(|address| address.ip()) else { return };
@@ -51,7 +57,7 @@ pub(super) async fn drive(local: Rc<Local>, bound: BoundListener) {
         local.count(CloseReason::Resources);
     }
     let socket = Socket::new(&local.ring, bound.socket);
-    let place = local.doors.open(bound.group, bound.listener);
+    let place = local.doors.open(bound.group, bound.listener, &socket);
     let door = Rc::new(Door {
         place,
         tells_address,
@@ -59,15 +65,29 @@ pub(super) async fn drive(local: Rc<Local>, bound: BoundListener) {
         refused: RefCell::default(),
         batch: RefCell::new(Batch::new()),
         socket,
+        group: bound.group,
         local,
     });
+    {
+        let mut doors = door.local.datagram_doors.borrow_mut();
+        doors.retain(|door| door.strong_count() > 0);
+        doors.push(Rc::downgrade(&door));
+    }
+    flows.into_iter().for_each(|flow| door.adopt(flow));
     door.serve().await;
     let left: Vec<_> = door.flows.borrow_mut().drain().collect();
     left.iter().for_each(|flow| flow.end(Some(CloseReason::Draining)));
 }
 
+/// Every flow of a worker, which go on in another process: nothing of them is taken or answered here any more.
+pub(super) fn hand_over(local: &Local) -> Vec<LentFlow> {
+    let doors: Vec<_> = local.datagram_doors.borrow().iter().filter_map(Weak::upgrade).collect();
+    doors.iter().flat_map(|door| door.hand_over()).collect()
+}
+
 /// One listening socket with its flows.
-struct Door {
+pub(super) struct Door {
+    group: GroupId,
     local: Rc<Local>,
     place: Rc<Place>,
     socket: Socket,
@@ -101,6 +121,15 @@ impl Door {
         let mut was_draining = false;
         loop {
             deadline.set(local.after(TICK));
+            if local.is_handed_over() {
+                // What comes is another process's; answers go on.
+                let _ = deadline.guard(std::future::pending::<()>()).await;
+                self.end_as_drained(&mut was_draining);
+                if local.is_overdue() || self.flows.borrow().is_empty() {
+                    return;
+                }
+                continue;
+            }
             let ready = Op::ready(&local.ring, &self.socket, Readiness::Readable);
             match deadline.guard(ready).await {
                 Ok(Ok(())) if self.receive() => executor::yield_now().await,
@@ -111,15 +140,19 @@ impl Door {
                     let _ = deadline.guard(std::future::pending::<()>()).await;
                 }
             }
-            if self.is_ending() && !was_draining {
-                was_draining = true;
-                self.flows.borrow_mut().hasten();
-            }
-            self.expire();
+            self.end_as_drained(&mut was_draining);
             if self.is_ending() && (local.is_overdue() || self.flows.borrow().is_empty()) {
                 return;
             }
         }
+    }
+
+    /// Ends flows that have been silent for too long; while it drains, that is soon.
+    fn end_as_drained(&self, was_draining: &mut bool) {
+        if self.is_ending() && !std::mem::replace(was_draining, self.is_ending()) {
+            self.flows.borrow_mut().hasten();
+        }
+        self.expire();
     }
 
     fn expire(&self) {
@@ -242,14 +275,56 @@ impl Door {
         };
         // Only a gain where it works.
         let _ = datagrams::prepare(&socket, address.ip(), false);
-        let flow = Rc::new(Flow::new(local, listener, key, place, socket, permit));
+        let flow = Flow::new(local, listener, key, place, socket, permit);
         flow.entry.begin(local.access_log.as_ref(), &plan.snapshot, listener, key.client);
         flow.entry.way(None, Some(&plan.pool(pool).name));
         flow.entry.attempt(&name);
         flow.entry.connected(false);
-        let id = self.flows.borrow_mut().insert(key, flow.clone(), local.now());
+        Ok(self.insert(key, flow))
+    }
+
+    fn insert(self: &Rc<Self>, key: FlowKey, flow: Flow) -> (FlowId, Rc<Flow>) {
+        let flow = Rc::new(flow);
+        let id = self.flows.borrow_mut().insert(key, flow.clone(), self.local.now());
         executor::spawn(answer(self.clone(), id, flow.clone()));
-        Ok((id, flow))
+        (id, flow)
+    }
+
+    /// Goes on with a flow of another process; where its backend takes nothing here it ends, and the next word begins
+    /// another one.
+    fn adopt(self: &Rc<Self>, lent: LentFlow) {
+        let LentFlow { client, asked, backend, socket, .. } = lent;
+        let (local, listener, plan) = (&self.local, self.place.listener(), self.local.plan());
+        let config = plan.listener(listener);
+        let Some(pool) = config.and_then(|listener| listener.pool) else { return };
+        let most = config.and_then(|listener| listener.connections);
+        let permit = local.admission.admit(client.ip(), listener, most, &plan.snapshot.limits);
+        let place = Choice::of_datagrams(&plan, pool, client.ip()).pick(local, |id| id != backend);
+        let (Ok(permit), Ok(place)) = (permit, place) else { return };
+        if place.backend().id != backend {
+            return place.give_back(local);
+        }
+        let name = place.backend().name.clone();
+        let key = FlowKey { client, asked };
+        let flow = Flow::new(local, listener, key, place, Socket::new(&local.ring, socket), permit);
+        flow.entry.begin(local.access_log.as_ref(), &plan.snapshot, listener, client);
+        flow.entry.way(None, Some(&plan.pool(pool).name));
+        flow.entry.attempt(&name);
+        flow.entry.connected(true);
+        let (id, _) = self.insert(key, flow);
+        // It was, before, or may have been: it lives as long as others.
+        self.flows.borrow_mut().answered(id, 0, local.now());
+    }
+
+    fn hand_over(&self) -> Vec<LentFlow> {
+        let gone: Vec<_> = self.flows.borrow_mut().drain().collect();
+        let lend = |flow: &Rc<Flow>| {
+            flow.leave();
+            let socket = flow.socket.as_fd().try_clone_to_owned().ok()?;
+            let FlowKey { client, asked } = flow.key;
+            Some(LentFlow { group: self.group, client, asked, backend: flow.backend, socket })
+        };
+        gone.iter().filter_map(lend).collect()
     }
 
     /// Takes what the backend of a flow has sent, and whether there may be more.

@@ -88,7 +88,7 @@ fn may_wait(context: &Context, first: bool) -> bool {
 /// Whether a connection may stay for what may come: its worker and its listener do.
 fn may_stay(context: &Context) -> bool {
     let local = context.local();
-    local.keeps_idle() && local.plan().http(context.accepted.listener()).is_some()
+    local.lets_wait() && local.plan().http(context.accepted.listener()).is_some()
 }
 
 /// What came of a wait.

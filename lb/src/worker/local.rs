@@ -3,7 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     ops::{Deref, DerefMut},
-    rc::Rc,
+    rc::{Rc, Weak},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,6 +12,7 @@ use super::{
     access::AccessLog,
     api::{Change, Setup},
     doors::Doors,
+    drive_datagrams as datagram_door,
     line::Lines,
     pipes::{CAPACITY_IN_ALL, Pipes},
     plan::{Backends, Plan},
@@ -58,6 +59,8 @@ pub(super) struct Local {
     pub(super) request_ids: RequestIds,
     pub(super) pressure: PressureGauge,
     pub(super) doors: Doors,
+    /// Those for datagrams.
+    pub(super) datagram_doors: RefCell<Vec<Weak<datagram_door::Door>>>,
     leaving: RefCell<Vec<(Backends, Instant)>>,
     memory_max: Cell<Option<u64>>,
     plan: RefCell<Rc<Plan>>,
@@ -67,6 +70,8 @@ pub(super) struct Local {
     /// Plans taken over.
     changes: Cell<u64>,
     drain: Cell<Option<Instant>>,
+    /// Another process takes what is new.
+    is_handed_over: Cell<bool>,
     stop: Cell<bool>,
     spare: RefCell<Vec<Vec<u8>>>,
     heads: RefCell<Vec<Heads>>,
@@ -95,6 +100,7 @@ impl Local {
             request_ids: RequestIds::default(),
             pressure: PressureGauge::default(),
             doors: Doors::default(),
+            datagram_doors: RefCell::default(),
             leaving: RefCell::default(),
             memory_max: Cell::new(memory_max(&setup.snapshot)),
             plan: RefCell::new(Rc::new(Plan::new(setup.snapshot.clone(), None, setup.id, &lines))),
@@ -104,6 +110,7 @@ impl Local {
             tasks: Cell::new(0),
             changes: Cell::new(0),
             drain: Cell::new(None),
+            is_handed_over: Cell::new(false),
             stop: Cell::new(false),
             spare: RefCell::default(),
             heads: RefCell::default(),
@@ -212,6 +219,19 @@ impl Local {
         self.drop_keepalive();
     }
 
+    /// Whoever waits for what may come waits on: its next answer says that the connection ends with it.
+    pub(super) fn begin_hand_over(&self, deadline: Instant) {
+        self.is_handed_over.set(true);
+        self.drain.set(Some(deadline));
+        self.timers.fire_listening();
+        self.drop_keepalive();
+    }
+
+    /// Whether another process takes what is new.
+    pub(super) fn is_handed_over(&self) -> bool {
+        self.is_handed_over.get()
+    }
+
     pub(super) fn begin_stop(&self) {
         self.stop.set(true);
     }
@@ -228,6 +248,12 @@ impl Local {
     /// Whether a connection may stay for what may come.
     pub(super) fn keeps_idle(&self) -> bool {
         !self.is_draining() && self.pressure.now() < Pressure::Keepalive
+    }
+
+    /// Whether a connection that was told that it may stay may wait for what comes.
+    pub(super) fn lets_wait(&self) -> bool {
+        let drains = self.is_draining() && (!self.is_handed_over() || self.is_overdue());
+        !drains && self.pressure.now() < Pressure::Keepalive
     }
 
     /// How long the drain may still take; without one, for ever.

@@ -61,7 +61,7 @@ mod upstream;
 mod whole;
 
 pub use access::AccessLogSetup;
-pub use api::{BoundListener, Change, Command, Setup};
+pub use api::{BoundListener, Change, Command, LentFlow, LentSocket, Setup};
 pub use lead::{Lead, lead};
 pub use siblings::Siblings;
 pub use thread::{CommandSender, Handle};

@@ -124,7 +124,7 @@ pub(super) fn begin(mut setup: Setup, mailbox: &Arc<Mailbox>, ring: Ring) -> io:
 
 fn listen(local: &Rc<Local>, bound: BoundListener) {
     match local.plan().listener(bound.listener).map(|listener| listener.protocol) {
-        Some(Protocol::Udp) => executor::spawn(drive_datagrams::drive(local.clone(), bound)),
+        Some(Protocol::Udp) => executor::spawn(drive_datagrams::drive(local.clone(), bound, Vec::new())),
         Some(Protocol::Http | Protocol::Tcp) | None => {
             executor::spawn(accept::drive(local.clone(), bound));
         }
@@ -144,6 +144,19 @@ async fn read_mailbox(local: Rc<Local>, mailbox: Arc<Mailbox>, doorbell: Rc<std:
                     }
                 }
                 Command::Drain { deadline } => local.begin_drain(deadline),
+                // Whoever asked may have given up.
+                Command::Lend(borrower) => _ = borrower.send(local.doors.lend()),
+                Command::HandOver { deadline, flows } => {
+                    local.begin_hand_over(deadline);
+                    flows.iter().for_each(|heir| _ = heir.send(drive_datagrams::hand_over(&local)));
+                }
+                Command::TakeOver { opened, mut flows } => {
+                    for bound in opened {
+                        let group = bound.group;
+                        let theirs = flows.extract_if(.., |flow| flow.group == group).collect();
+                        executor::spawn(drive_datagrams::drive(local.clone(), bound, theirs));
+                    }
+                }
                 Command::Stop => local.begin_stop(),
             }
         }

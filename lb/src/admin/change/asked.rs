@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Verbs of the command line that a wish may come by, as `lb/VERSION VERB` in the user agent.
-pub(crate) const VERBS: [&str; 5] = ["apply", "rollback", "drain", "undrain", "weight"];
+pub(crate) const VERBS: [&str; 6] = ["apply", "rollback", "drain", "undrain", "weight", "upgrade"];
 
 /// Largest weight, as in a config.
 const WEIGHT_MAX: u64 = 1000;
@@ -118,6 +118,7 @@ impl Target {
             Act::Rollback => Self::Said(Edit::Rollback(api::generation(&next()?)?)),
             Act::Drain => Self::Said(overridden(next()?, next()?, Override::Drain)),
             Act::Undrain => Self::Said(overridden(next()?, next()?, Override::Undrain)),
+            Act::Upgrade => Self::Said(Edit::Upgrade(query.one("binary")?.map(PathBuf::from))),
             Act::Weight => Self::Weight(next()?, next()?),
             // What only reads.
             _ => return Err(endpoints::unknown(uri.path())),

@@ -159,7 +159,7 @@ pub(super) mod tests {
             "f",
             "version = 1\n[runtime]\nworkers = 3\n[xdp]\ninterfaces = [\"eth0\"]\n[admin]\nhttp = \"\"\n\
              [limits]\nconnections = 7\n[state]\ndir = \"/srv/x\"\n[health]\nprograms_dir = \"/etc/x\"\n\
-             [dns]\nhold = \"1s\"\n[log]\naccess = \"json\"\n\
+             [dns]\nhold = \"1s\"\n[upgrade]\nmax_draining = 3\n[log]\naccess = \"json\"\n\
              [vip.v]\naddress = [\"192.0.2.1\"]\nports = [\"80/tcp\"]\nforward = \"ipip\"\npool = \"v\"\n\
              [listener.l]\nbind = [\"127.0.0.1:80\"]\nprotocol = \"http\"\n\
              [route.r]\nlistener = \"l\"\npool = \"p\"\n[pool.p]\nbackends = [\"10.0.0.1:80\"]\n\
@@ -182,6 +182,7 @@ pub(super) mod tests {
                 "route.r",
                 "runtime",
                 "state",
+                "upgrade",
                 "vip.v",
                 "xdp"
             ]

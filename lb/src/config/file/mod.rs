@@ -184,6 +184,7 @@ fn read(findings: &Findings<'_>, document: &DeTable<'_>) -> Option<Config> {
     let limits = process::limits(&top);
     let state = process::state(&top);
     let programs_dir = process::programs_dir(&top);
+    let upgrade = process::upgrade(&top);
     let dns = dns::dns(&top);
     let access_log = log::access_log(&top);
     let drafts = Drafts {
@@ -207,6 +208,7 @@ fn read(findings: &Findings<'_>, document: &DeTable<'_>) -> Option<Config> {
         limits,
         state,
         programs_dir,
+        upgrade,
         dns,
         access_log,
         vips: drafts.vips.into_iter().map(|d| Some((pair(&d.name), d.build()?))).collect::<Option<_>>()?,

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::config::{
     Admin, BODY_BYTES_ANY, BurstRate, Interface, Limits, MemoryLimit, NewFlows, Runtime, Sources, State,
-    Workers, Xdp,
+    Upgrade, Workers, Xdp,
 };
 
 /// Bounds of every time-out: shorter ones fire before a packet can cross a continent, longer ones never.
@@ -229,6 +229,20 @@ pub(super) fn state(top: &Table<'_>) -> State {
 pub(super) fn programs_dir(top: &Table<'_>) -> Option<PathBuf> {
     let value = top.table("health", &schema::PROGRAMS)?.value("programs_dir")?;
     Some(value.parsed("must be the path of a directory", absolute)?.value)
+}
+
+/// Processes that may drain at once.
+const DRAINING_MOST: u64 = 64;
+
+pub(super) fn upgrade(top: &Table<'_>) -> Upgrade {
+    let default = Upgrade::default();
+    let Some(table) = top.table("upgrade", &schema::UPGRADE) else { return default };
+    let timeout = table.value("drain_timeout").and_then(|value| value.duration(&TIMEOUTS));
+    let most = table.value("max_draining").and_then(|value| value.integer(1..DRAINING_MOST + 1));
+    Upgrade {
+        drain_timeout: timeout.map_or(default.drain_timeout, |at| at.value),
+        max_draining: most.map_or(default.max_draining, |at| at.value as usize),
+    }
 }
 
 pub(super) fn absolute(text: &str) -> Result<PathBuf, Fault> {

@@ -21,7 +21,7 @@ pub(super) const TOP: Keys = Keys {
         ("pool", Named(&POOL)),
         ("node", Later),
         ("log", Table(&LOG)),
-        ("upgrade", Later),
+        ("upgrade", Table(&UPGRADE)),
         ("health", Table(&PROGRAMS)),
         ("tls", Later),
     ],
@@ -30,10 +30,8 @@ pub(super) const TOP: Keys = Keys {
 };
 
 /// Tables of which no key is supported yet.
-pub(super) const LATER_TABLES: &[(&str, Keys)] = &[
-    ("node", Keys { supported: &[], needed: &[], later: &["row", "announce"] }),
-    ("upgrade", Keys { supported: &[], needed: &[], later: &["drain_timeout", "max_draining"] }),
-];
+pub(super) const LATER_TABLES: &[(&str, Keys)] =
+    &[("node", Keys { supported: &[], needed: &[], later: &["row", "announce"] })];
 
 /// `[tls.NAME]`, of which no key is supported yet.
 pub(super) const TLS: Keys = Keys {
@@ -116,6 +114,10 @@ pub(super) const LOG: Keys = Keys {
     needed: &[],
     later: &[],
 };
+
+/// `[upgrade]`.
+pub(super) const UPGRADE: Keys =
+    Keys { supported: &[("drain_timeout", Duration), ("max_draining", Number)], needed: &[], later: &[] };
 
 /// `[dns]`.
 pub(super) const DNS: Keys = Keys {

@@ -28,6 +28,7 @@ use crate::{
     generations,
     model::BackendId,
     steering::ProbePorts,
+    upgrade::store,
     worker::{Change as WorkerChange, Command},
 };
 
@@ -68,6 +69,7 @@ impl Live {
         let held = addresses.held().to_vec();
         (self.plan, self.effective, self.names) = (plan, effective.clone(), names);
         (self.ids, self.listener_ids, self.addresses) = (ids, listener_ids, addresses);
+        self.tell_store(&moves);
         acknowledged.workers = self.swap(snapshot, moves);
         let silent = self.workers.len() - acknowledged.workers;
         if silent > 0 {
@@ -85,8 +87,19 @@ impl Live {
         Ok((acknowledged, warnings))
     }
 
+    /// Before the workers are told: what they close has to be closed with it, and what they open is to outlive them.
+    fn tell_store(&self, moves: &Moves) {
+        for group in &moves.opened {
+            let Some(held) = self.addresses.held().iter().find(|held| held.id == group.id) else { continue };
+            store::keep(held.wanted.stored(&held.wanted.spelled_ranges()), &group.sockets);
+        }
+        for held in &moves.closed {
+            store::forget(held.wanted.stored(&held.wanted.spelled_ranges()), 0..self.workers.len());
+        }
+    }
+
     /// The maps alone have changed, or operators' words: they follow the config that holds. Whether they do.
-    fn bring_back(&self) -> bool {
+    pub(super) fn bring_back(&self) -> bool {
         let (Some(path), Some(xdp)) = (&self.path, &self.effective.xdp) else { return false };
         let (config, snapshot) = (self.effective.clone(), self.snapshot.clone());
         let material = Material::read(&self.plan, xdp, &snapshot).map_err(|error| format!("{error:#}"));

@@ -8,6 +8,7 @@
 mod commit;
 mod prepare;
 mod show;
+mod upgrade;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,11 +29,12 @@ use super::{
     plan::{Overridden, Plan},
     plane::PlaneMail,
     prober::Prober,
+    succession::Succession,
     workers::Worker,
 };
 use crate::{
     admin::{
-        Views,
+        ServerHandle, Views,
         changes::{Acknowledged, Applied, Edit, Etag, Letter, Override, Refusal, Wish},
         generations::ConfigReply,
     },
@@ -82,6 +84,9 @@ pub(super) struct Live {
     pub(super) is_edited: bool,
     /// Why what runs is not what should.
     pub(super) degraded: Option<String>,
+    /// Of the admin API.
+    pub(super) doors: ServerHandle,
+    pub(super) succession: Succession,
 }
 
 enum Event {
@@ -114,8 +119,13 @@ impl Live {
             match next {
                 Ok(Event::Letter(Ok((wish, answer)))) => {
                     let made = self.make(&wish);
+                    let successor =
+                        made.as_ref().ok().and_then(|applied| Some(applied.upgraded.as_ref()?.pid));
                     // Whoever asked may have given up.
                     _ = answer.send(made);
+                    if let Some(successor) = successor.filter(|_| !wish.is_dry) {
+                        return refer_to(successor, asked);
+                    }
                     if let Some(history) = &mut self.history {
                         history.maintain(&self.plan.config);
                     }
@@ -143,13 +153,14 @@ impl Live {
         let mut changed = Vec::new();
         let made = match &wish.edit {
             Edit::Override { pool, address, change } => self.put_override(wish, pool, address, *change),
+            Edit::Upgrade(program) => self.upgrade(wish, program.as_deref()),
             _ => self.change(wish, &mut changed),
         };
         let made = made.map(|applied| Applied { took_ms: begun.elapsed().as_secs_f64() * 1e3, ..applied });
         if let Some(history) = self.history.as_mut().filter(|_| !wish.is_dry) {
             let differences = Difference::of(changed.clone());
             match &made {
-                Ok(_) if matches!(wish.edit, Edit::Override { .. }) => {
+                Ok(_) if matches!(wish.edit, Edit::Override { .. } | Edit::Upgrade(_)) => {
                     history.note(wish, Outcome::Applied(None), &[]);
                 }
                 Ok(applied) => history.note(wish, Outcome::Applied(Some(applied.generation)), &differences),
@@ -179,6 +190,7 @@ impl Live {
             changed: Difference::of(changed.clone()).into_iter().map(|difference| difference.key).collect(),
             warnings: prepared.warnings.clone(),
             dry_run: wish.is_dry,
+            upgraded: None,
             etag: Etag::from(fingerprint),
         };
         if !wish.is_dry {
@@ -266,8 +278,23 @@ impl Live {
             changed: vec![at],
             warnings: Vec::new(),
             dry_run: wish.is_dry,
+            upgraded: None,
             etag: Etag::from(self.fingerprint),
         })
+    }
+}
+
+/// What is left of a process that another one has taken over from.
+fn refer_to(successor: u32, asked: &Asked) {
+    let message = format!("process {successor} has taken over from this one: ask again");
+    loop {
+        let next =
+            flume::Selector::new().recv(&asked.letters, Event::Letter).recv(&asked.reads, Event::Read).wait();
+        match next {
+            Event::Letter(Ok((_, answer))) => _ = answer.send(Err(Refusal::NotReady(message.clone()))),
+            Event::Read(Ok((_, reply))) => _ = reply.send(Err(message.clone())),
+            Event::Letter(Err(_)) | Event::Read(Err(_)) | Event::Lookup(_) => return,
+        }
     }
 }
 

@@ -10,8 +10,8 @@ use std::{
 use super::{Fixture, PATIENCE, has_kernel_workers, snapshot, wait_until};
 use crate::{
     config::{Limits, Protocol, Udp},
-    model::{BackendId, reason::CloseReason},
-    worker::Command,
+    model::{BackendId, GroupId, ListenerId, reason::CloseReason},
+    worker::{BoundListener, Command, LentFlow},
 };
 
 /// Answers `NAME:datagram` to each, `replies` times.
@@ -198,6 +198,36 @@ fn a_flow_leaves_a_backend_that_is_down() {
     let dropped = &fixture.handle.metrics.datagrams_dropped;
     wait_until("it is dropped", || dropped.of(CloseReason::NoBackend).value() == 1);
     fixture.stop();
+}
+
+#[test]
+fn flows_go_on_in_another_process_with_their_backends() {
+    let backends = [named("a", 1), named("b", 1)];
+    let old = start("127.0.0.1:0", &backends, Udp::default(), Limits::default());
+    let clients: Vec<_> = (0..4).map(|_| client(old.address)).collect();
+    let before: Vec<_> = clients.iter().map(|client| ask(client, "x")).collect();
+    let (borrower, sockets) = flume::bounded(1);
+    old.handle.send(Command::Lend(borrower));
+    let socket = sockets.recv().unwrap().remove(0).socket;
+    let (heir, flows) = flume::bounded(1);
+    old.handle.send(Command::HandOver { deadline: Instant::now() + PATIENCE, flows: Some(heir) });
+    let flows = flows.recv().unwrap();
+    assert_eq!(flows.len(), 4);
+    // Nobody reads now; it waits.
+    clients.iter().for_each(|client| assert_eq!(client.send(b"y").unwrap(), 1));
+    let new = start("127.0.0.1:0", &backends, Udp::default(), Limits::default());
+    let group = GroupId(7);
+    let opened = vec![BoundListener { group, listener: ListenerId(0), socket }];
+    let flows = flows.into_iter().map(|flow| LentFlow { group, ..flow }).collect();
+    new.handle.send(Command::TakeOver { opened, flows });
+    for (client, before) in clients.iter().zip(before) {
+        assert_eq!(receive(client), before.replace('x', "y"));
+        assert_eq!(ask(client, "x"), before);
+    }
+    assert_eq!(new.handle.metrics.listeners[0].open.value(), 4);
+    wait_until("the old worker has ended", || old.handle.is_finished());
+    old.finish();
+    new.stop();
 }
 
 #[test]

@@ -297,6 +297,28 @@ fn a_drain_ends_idle_connections_and_finishes_exchanges() {
 }
 
 #[test]
+fn a_hand_over_lets_idle_connections_ask_once_more_and_takes_nothing_new() {
+    let fixture = http(&[responder(|_| ok(b"finished"))]);
+    let mut idle = Client::new(&fixture);
+    assert!(!idle.get("/").has("Connection: close"));
+    let (borrower, lent) = flume::bounded(1);
+    fixture.handle.send(Command::Lend(borrower));
+    let lent = lent.recv().unwrap();
+    assert_eq!(lent.len(), 1);
+    fixture.handle.send(Command::HandOver { deadline: Instant::now() + PATIENCE, flows: None });
+    wait_until("the other one takes what is new", || {
+        let _client = fixture.connect();
+        thread::sleep(Duration::from_millis(20));
+        std::net::TcpListener::from(lent[0].socket.try_clone().unwrap()).accept().is_ok()
+    });
+    let response = idle.get("/");
+    assert_eq!(response.body, b"finished");
+    assert!(response.has("Connection: close"));
+    assert!(idle.is_closed());
+    fixture.finish();
+}
+
+#[test]
 fn a_client_that_leaves_frees_everything() {
     let fixture = http(&[responder(|request| ok(&request.body))]);
     for cut in ["", "GET", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc"] {

@@ -110,6 +110,7 @@ fn the_example_is_read_as_written() {
         limits,
         state,
         programs_dir,
+        upgrade,
         dns: names,
         access_log,
         vips,
@@ -129,6 +130,7 @@ fn the_example_is_read_as_written() {
     assert_eq!(limits, Limits { connect_timeout: Duration::from_millis(250), ..Limits::default() });
     assert_eq!(state.dir, Path::new("/var/lib/lb"));
     assert_eq!((access_log, programs_dir, names), (None, None, Dns::default()));
+    assert_eq!(upgrade, Upgrade::default());
     let dns = &vips["dns"];
     assert_eq!(dns.addresses.len(), 2);
     assert_eq!(dns.ports[0], VipPort::one(53, Transport::Udp));
