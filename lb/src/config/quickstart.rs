@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     Admin, Backend, Choosing, Config, Dns, Keepalive, Limits, Listener, Pool, Protocol, ProxyHeaders,
-    Runtime, State, Steer, SynCookies, Workers,
+    RouteMap, Runtime, State, Steer, SynCookies, Workers,
 };
 
 impl Config {
@@ -55,7 +55,7 @@ impl Config {
             limits: Limits::default(),
             vips: BTreeMap::new(),
             listeners: BTreeMap::from([("demo".into(), listener)]),
-            routes: BTreeMap::new(),
+            routes: RouteMap::new(),
             pools: BTreeMap::from([("demo".into(), pool)]),
         }
     }

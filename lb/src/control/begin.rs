@@ -10,7 +10,7 @@ use super::{
     board::Board,
     forwarding::LOST_RANGES,
     host, listeners,
-    live::{Asked, Live, programs_of},
+    live::{Asked, Live, SeenFile, programs_of},
     names::Names,
     opening::{self, Opened},
     outliers::Watches,
@@ -31,7 +31,7 @@ use crate::{
     metrics::{BACKENDS_MAX, LogMetrics},
     model::BackendId,
     sys::{affinity, heap},
-    worker::{AccessLogSetup, Siblings},
+    worker::{AccessLogSetup, Compiled, Siblings},
 };
 
 /// What this host lets us have of a config.
@@ -68,6 +68,7 @@ pub(super) struct Begun {
     ids: BackendIds,
     names: Names,
     snapshot: Arc<Snapshot>,
+    compiled: Arc<Compiled>,
     health: Arc<HealthTable>,
     checks: BTreeMap<BackendId, CheckView>,
     targets: Vec<Target>,
@@ -120,7 +121,8 @@ impl Begun {
         // Copies, since the originals go to the workers; they must be gone before a worker can close its listeners.
         let copies = listeners::copies(&moves.opened).context("dup of listening sockets")?;
         let siblings = Siblings::new(cores.len(), random()?).context("eventfd")?;
-        let workers = Workers::start(&siblings, cores, &snapshot, &health, moves.opened, logs)?;
+        let compiled = Compiled::new(snapshot.clone());
+        let workers = Workers::start(&siblings, cores, &compiled, &health, moves.opened, logs)?;
         if let Some(path) = &mut opened.path {
             let held = addresses.held();
             let lost = path.listen(&NewGroups { config: effective, cores, held, opened: &copies });
@@ -134,6 +136,7 @@ impl Begun {
             ids,
             names,
             snapshot,
+            compiled,
             health,
             checks,
             targets,
@@ -176,6 +179,8 @@ impl Begun {
             listener_ids: self.listener_ids,
             addresses: self.addresses,
             snapshot: self.snapshot,
+            compiled: self.compiled,
+            retired: Vec::new(),
             workers: self.workers.publish_to(),
             shelf: self.siblings.shelf().clone(),
             cores: self.ground.cores,
@@ -192,6 +197,7 @@ impl Begun {
             warnings: view.warnings.clone(),
             is_edited,
             degraded,
+            file: SeenFile::default(),
         };
         thread::Builder::new()
             .name("lb-control".into())

@@ -14,12 +14,11 @@ use super::{
 };
 use crate::{
     admin::WorkerView,
-    config::Snapshot,
     health::HealthTable,
     limits::Admission,
     metrics::WorkerMetrics,
     model::WorkerId,
-    worker::{AccessLogSetup, BoundListener, Command, CommandSender, Handle, Setup, Siblings},
+    worker::{AccessLogSetup, BoundListener, Command, CommandSender, Compiled, Handle, Setup, Siblings},
 };
 
 /// How long a drain may last.
@@ -41,7 +40,7 @@ impl Workers {
     pub(super) fn start(
         siblings: &Arc<Siblings>,
         cores: &[usize],
-        snapshot: &Arc<Snapshot>,
+        compiled: &Arc<Compiled>,
         health: &Arc<HealthTable>,
         groups: Vec<Group>,
         logs: Vec<Option<AccessLogSetup>>,
@@ -53,7 +52,7 @@ impl Workers {
             let setup = Setup {
                 id: WorkerId(id),
                 core,
-                snapshot: snapshot.clone(),
+                compiled: compiled.clone(),
                 health: health.clone(),
                 admission: admission.clone(),
                 siblings: siblings.clone(),
