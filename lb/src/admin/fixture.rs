@@ -118,7 +118,7 @@ fn config() -> Config {
                 replies: None,
             },
         )]),
-        routes: BTreeMap::new(),
+        routes: RouteMap::new(),
         pools: BTreeMap::from([
             ("app".into(), pool(vec![backend(9001), backend(9002)], Some(health))),
             ("dns".into(), pool(vec![dns], None)),
@@ -185,9 +185,10 @@ fn snapshot() -> Snapshot {
                 proxy_protocol: None,
             },
         ],
-        routes: vec![RouteSnapshot {
+        routes: Slots::from(vec![RouteSnapshot {
             id: RouteId(0),
             name: "api".into(),
+            listener: "web".into(),
             host: HostMatch::Suffix(".example.com".into()),
             path: PathMatch::Prefix("/v1/".into()),
             conditions: Arc::default(),
@@ -198,7 +199,7 @@ fn snapshot() -> Snapshot {
             timeout: Duration::from_secs(60),
             deadline: None,
             policy: Arc::default(),
-        }],
+        }]),
     }
 }
 

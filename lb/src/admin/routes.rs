@@ -35,7 +35,7 @@ pub(super) fn rows(view: &View) -> Vec<Value> {
             }
             match &route.action {
                 RouteAction::Forward { pool, rewrite } => {
-                    row["pool"] = json!(view.snapshot.pools.get(pool.index()).map(|pool| &pool.name));
+                    row["pool"] = json!(view.snapshot.pool(*pool).map(|pool| &pool.name));
                     row["rewrite"] = json!(rewrite.to_json());
                 }
                 RouteAction::Redirect(redirect) => row["redirect"] = redirect.to_json(),
@@ -70,7 +70,7 @@ fn condition_of(kind: &str, Condition { name, test }: &Condition) -> String {
 pub(super) fn action(view: &View, route: &RouteSnapshot) -> String {
     match &route.action {
         RouteAction::Forward { pool, rewrite } => {
-            let mut text = match view.snapshot.pools.get(pool.index()) {
+            let mut text = match view.snapshot.pool(*pool) {
                 Some(pool) => format!("pool {}", pool.name),
                 None => "no pool".to_owned(),
             };

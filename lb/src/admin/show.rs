@@ -218,7 +218,7 @@ fn listeners(view: &View, packets: Option<&Packets>) -> Vec<Value> {
             "bind": view.config.listeners.get(&listener.name).map(crate::config::Listener::spelled),
             "steer": steer.map(|report| report.mode),
             "steer_why": steer.map(|report| report.why.clone()),
-            "pool": listener.pool.and_then(|id| view.snapshot.pools.get(id.index())).map(|pool| &pool.name),
+            "pool": listener.pool.and_then(|id| view.snapshot.pool(id)).map(|pool| &pool.name),
             "accepted": sum(|m| m.accepted.value()),
             "accepted_on_core": sum(|m| m.accepted_on_core.value()),
             "open": sum(|m| m.open.value()),

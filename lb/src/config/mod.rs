@@ -28,6 +28,7 @@ mod show_health;
 mod show_key;
 mod show_process;
 mod show_route;
+mod slots;
 mod snapshot;
 mod upgrade;
 mod valid;
@@ -37,7 +38,10 @@ pub use choosing::{Choosing, Key, PoolSecret, Queue, Sticky};
 pub use digest::Digest;
 pub use dns::{Dns, Families};
 pub use document::{ChangedEntry, Difference, Fingerprint, changed, differences, merge, put_entry};
-pub use file::{FILE_BYTES_MAX, Loaded, json_schema, load, parse, read_json, read_text, state_dir_in};
+pub use file::{
+    FILE_BYTES_MAX, Loaded, ReadingNotes, Touched, json_schema, load, parse, read_edited, read_json,
+    read_text, state_dir_in,
+};
 pub use health::*;
 pub use limits::*;
 pub use listener::*;
@@ -53,6 +57,7 @@ pub use problem::{PROBLEMS_MAX, Place, Problem, Problems, Severity};
 pub use proxy_protocol::{ProxyHeaders, ProxyVersion};
 pub use route::*;
 pub use route_policy::*;
+pub use slots::Slots;
 pub use snapshot::{
     AccessLogSnapshot, BackendSnapshot, HostMatch, ListenerSnapshot, PathMatch, PoolSnapshot, RouteSnapshot,
     Snapshot,

@@ -10,9 +10,12 @@ use regex::bytes::{Regex, RegexBuilder};
 /// Bytes that one compiled expression may take, and as much again for what it learns while matching.
 const BYTES_MAX: usize = 128 << 10;
 
-/// Equal where the text is. A clone shares the program and has scratch memory of its own: a thread that matches much
-/// wants one to itself.
-#[derive(Clone, Debug)]
+/// Equal where the text is. A clone shares the program and has scratch memory of its own.
+///
+/// Whoever makes one is the owner of its scratch memory (`regex_automata::util::pool`): the owner writes to it at every
+/// match what all others read, and these have stacks of it by thread. So a thread that matches now and then makes those
+/// that workers share.
+#[derive(Debug)]
 pub struct Pattern {
     text: Arc<str>,
     regex: Regex,
@@ -47,7 +50,13 @@ impl Pattern {
                 error.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
             }
         })?;
-        Ok(Self { text: text.into(), regex })
+        Ok(Self { text: text.into(), regex }.owned())
+    }
+
+    /// The first match makes the owner.
+    fn owned(self) -> Self {
+        self.regex.is_match(b"");
+        self
     }
 
     /// As it is written.
@@ -58,6 +67,12 @@ impl Pattern {
     /// Whether a value matches.
     pub fn matches(&self, value: &[u8]) -> bool {
         self.regex.is_match(value)
+    }
+}
+
+impl Clone for Pattern {
+    fn clone(&self) -> Self {
+        Self { text: self.text.clone(), regex: self.regex.clone() }.owned()
     }
 }
 

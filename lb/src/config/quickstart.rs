@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     Admin, Backend, Choosing, Config, Dns, Keepalive, Limits, Listener, Pool, Protocol, ProxyHeaders,
-    Runtime, State, Steer, SynCookies, Upgrade, Workers,
+    RouteMap, Runtime, State, Steer, SynCookies, Upgrade, Workers,
 };
 
 impl Config {
@@ -56,7 +56,7 @@ impl Config {
             limits: Limits::default(),
             vips: BTreeMap::new(),
             listeners: BTreeMap::from([("demo".into(), listener)]),
-            routes: BTreeMap::new(),
+            routes: RouteMap::new(),
             pools: BTreeMap::from([("demo".into(), pool)]),
         }
     }

@@ -2,14 +2,16 @@
 
 use std::{
     cmp::{Ordering, Reverse},
-    collections::HashMap,
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
+use imbl::ordmap::DiffItem;
+
 use super::{
     AccessLogSnapshot, BackendIds, BackendIdsExhausted, BackendSnapshot, Balance, Config, HostMatch,
-    HostPattern, Keepalive, ListenerSnapshot, PathMatch, PathPattern, Pool, PoolSecret, PoolSnapshot,
-    RouteAction, RouteSnapshot, Snapshot, Udp,
+    HostPattern, Keepalive, ListenerSnapshot, PathMatch, PathPattern, Pool, PoolSecret, PoolSnapshot, Route,
+    RouteAction, RouteSnapshot, Slots, Snapshot, Udp,
 };
 use crate::model::{Generation, ListenerId, PoolId, RouteId};
 
@@ -23,12 +25,31 @@ impl Snapshot {
         generation: Generation,
         ids: &mut BackendIds,
     ) -> Result<Self, BackendIdsExhausted> {
+        Self::build_after(None, config, generation, ids)
+    }
+
+    /// The same. Of a predecessor, with the config that it was built of, whatever is the same is shared, and pools and
+    /// routes keep their numbers; what is built is what differs.
+    ///
+    /// # Errors
+    /// As of [`Self::build`].
+    pub fn build_after(
+        before: Option<(&Config, &Self)>,
+        config: &Config,
+        generation: Generation,
+        ids: &mut BackendIds,
+    ) -> Result<Self, BackendIdsExhausted> {
         ids.assign(config)?;
-        let pools = config.pools.iter().zip(0..);
-        let pools: Vec<_> =
-            pools.map(|((name, pool), id)| pool_snapshot(PoolId(id), name, pool, ids)).collect();
-        let pool_ids: HashMap<&str, PoolId> = pools.iter().map(|pool| (&*pool.name, pool.id)).collect();
-        let routes = routes(config, &pool_ids);
+        let pool_ids = pool_ids(before.map(|(_, snapshot)| snapshot), config);
+        let pools = config.pools.iter().zip(&pool_ids);
+        let pools = pools.map(|((name, pool), (_, id))| pool_snapshot(*id, name, pool, ids)).collect();
+        // What a route does not say itself, this does.
+        let is_timed_alike =
+            |(before, _): &(&Config, &Self)| before.limits.idle_timeout == config.limits.idle_timeout;
+        let mut routed = match before.filter(is_timed_alike) {
+            Some((before, snapshot)) => Routed::after(before, snapshot, config, &pool_ids),
+            None => Routed::all(config, &pool_ids),
+        };
         let listeners = config.listeners.iter().zip(0..).map(|((name, listener), id)| ListenerSnapshot {
             id: ListenerId(id),
             name: name.clone(),
@@ -45,10 +66,9 @@ impl Snapshot {
                 replies: listener.replies.unwrap_or(0),
             },
             pool: listener.pool.as_deref().and_then(|pool| pool_ids.get(pool).copied()),
-            routes: routes.iter().filter(|(of, _)| of == name).map(|(_, route)| route.id).collect(),
+            routes: routed.lists.remove(name).unwrap_or_default(),
         });
         let listeners = listeners.collect();
-        drop(pool_ids);
         Ok(Self {
             generation,
             limits: config.limits,
@@ -58,7 +78,7 @@ impl Snapshot {
                 .map(|log| AccessLogSnapshot { include: log.include(), sample_ppm: log.sample_ppm }),
             listeners,
             pools,
-            routes: routes.into_iter().map(|(_, route)| route).collect(),
+            routes: routed.slots,
         })
     }
 }
@@ -94,53 +114,123 @@ fn pool_snapshot(id: PoolId, name: &Arc<str>, pool: &Pool, ids: &BackendIds) -> 
     }
 }
 
-/// Every route once per host with the name of its listener, most specific first.
-fn routes(config: &Config, pool_ids: &HashMap<&str, PoolId>) -> Vec<(Arc<str>, RouteSnapshot)> {
-    let mut routes = Vec::new();
-    for (name, route) in &config.routes {
-        let action = match &route.action {
-            RouteAction::Forward { pool, rewrite } => {
-                // A valid config has this pool.
-                let Some(&pool) = pool_ids.get(&**pool) else { continue };
-                RouteAction::Forward { pool, rewrite: rewrite.clone() }
+/// By name. Who has an id keeps it; a new pool gets the lowest that nobody has or had just before.
+fn pool_ids<'c>(before: Option<&Snapshot>, config: &'c Config) -> BTreeMap<&'c str, PoolId> {
+    let known: HashMap<&str, PoolId> =
+        before.iter().flat_map(|before| &before.pools).map(|pool| (&*pool.name, pool.id)).collect();
+    let taken: HashSet<PoolId> = known.values().copied().collect();
+    let mut free = (0..).map(PoolId).filter(|id| !taken.contains(id));
+    let mut id = |name: &str| known.get(name).copied().or_else(|| free.next());
+    config.pools.keys().filter_map(|name| Some((&**name, id(name)?))).collect()
+}
+
+/// Every route once per host.
+struct Routed {
+    slots: Slots<RouteSnapshot>,
+    /// By the name of the listener, most specific first.
+    lists: BTreeMap<Arc<str>, Vec<RouteId>>,
+}
+
+impl Routed {
+    fn all(config: &Config, pools: &BTreeMap<&str, PoolId>) -> Self {
+        let routes = config.routes.iter().flat_map(|(name, route)| resolved(name, route, config, pools));
+        let mut routes: Vec<_> = routes.collect();
+        routes.sort_by(specificity);
+        let mut lists: BTreeMap<Arc<str>, Vec<RouteId>> = BTreeMap::new();
+        for (route, id) in routes.iter_mut().zip(0..) {
+            route.id = RouteId(id);
+            match lists.get_mut(&route.listener) {
+                Some(list) => list.push(route.id),
+                None => _ = lists.insert(route.listener.clone(), vec![route.id]),
             }
-            RouteAction::Redirect(redirect) => RouteAction::Redirect(redirect.clone()),
-            RouteAction::Respond(respond) => RouteAction::Respond(respond.clone()),
-        };
-        let path = match &route.path {
-            None => PathMatch::Any,
-            Some(PathPattern::Exact(path)) => PathMatch::Exact(path.clone()),
-            Some(PathPattern::Prefix(path)) => PathMatch::Prefix(path.clone()),
-            Some(PathPattern::Segments(segments)) => PathMatch::Segments(segments.clone()),
-        };
-        let hosts = route.hosts.iter().map(|host| match host {
-            HostPattern::Exact(host) => HostMatch::Exact(host.clone()),
-            HostPattern::Wildcard(suffix) => HostMatch::Suffix(suffix.clone()),
-        });
-        let any = route.hosts.is_empty().then_some(HostMatch::Any);
-        routes.extend(hosts.chain(any).map(|host| {
-            let compiled = RouteSnapshot {
-                id: RouteId(0),
-                name: name.clone(),
-                host,
-                path: path.clone(),
-                conditions: route.conditions.clone(),
-                priority: route.priority,
-                action: action.clone(),
-                request_headers: route.request_headers.clone(),
-                response_headers: route.response_headers.clone(),
-                timeout: route.timeout.unwrap_or(config.limits.idle_timeout),
-                deadline: route.deadline,
-                policy: route.policy.clone(),
-            };
-            (route.listener.clone(), compiled)
-        }));
+        }
+        Self { slots: routes.into(), lists }
     }
-    routes.sort_by(|(_, a), (_, b)| specificity(a, b));
-    for ((_, route), id) in routes.iter_mut().zip(0..) {
-        route.id = RouteId(id);
+
+    fn after(before: &Config, snapshot: &Snapshot, config: &Config, pools: &BTreeMap<&str, PoolId>) -> Self {
+        let lists = snapshot.listeners.iter();
+        let lists = lists.map(|listener| (listener.name.clone(), listener.routes.clone())).collect();
+        let mut routed = Self { slots: snapshot.routes.clone(), lists };
+        let differing: Vec<_> = before.routes.diff(&config.routes).collect();
+        for item in &differing {
+            if let DiffItem::Update { old: (name, route), .. } | DiffItem::Remove(name, route) = item {
+                resolved(name, route, config, pools).for_each(|route| routed.remove(&route));
+            }
+        }
+        for item in differing {
+            if let DiffItem::Update { new: (name, route), .. } | DiffItem::Add(name, route) = item {
+                resolved(name, route, config, pools).for_each(|route| routed.insert(route));
+            }
+        }
+        routed
     }
-    routes
+
+    fn place(&self, route: &RouteSnapshot) -> Result<usize, usize> {
+        let Some(list) = self.lists.get(&route.listener) else { return Err(0) };
+        // All of them are there.
+        let order = |id: &RouteId| {
+            self.slots.get(id.index()).map_or(Ordering::Less, |known| specificity(known, route))
+        };
+        list.binary_search_by(order)
+    }
+
+    fn remove(&mut self, route: &RouteSnapshot) {
+        if let (Ok(at), Some(list)) = (self.place(route), self.lists.get_mut(&route.listener)) {
+            self.slots.remove(list.remove(at).index());
+        }
+    }
+
+    fn insert(&mut self, route: RouteSnapshot) {
+        let (Ok(at) | Err(at)) = self.place(&route);
+        let list = self.lists.entry(route.listener.clone()).or_default();
+        // There are as many as ids at most.
+        let id = self.slots.insert(|id| RouteSnapshot { id: RouteId(id as u16), ..route });
+        list.insert(at, RouteId(id as u16));
+    }
+}
+
+/// A route, once per host. A pool that is not there any more is any.
+fn resolved<'a>(
+    name: &'a Arc<str>,
+    route: &'a Route,
+    config: &Config,
+    pools: &BTreeMap<&str, PoolId>,
+) -> impl Iterator<Item = RouteSnapshot> + use<'a> {
+    let action = match &route.action {
+        RouteAction::Forward { pool, rewrite } => {
+            let pool = pools.get(&**pool).copied().unwrap_or(PoolId(0));
+            RouteAction::Forward { pool, rewrite: rewrite.clone() }
+        }
+        RouteAction::Redirect(redirect) => RouteAction::Redirect(redirect.clone()),
+        RouteAction::Respond(respond) => RouteAction::Respond(respond.clone()),
+    };
+    let path = match &route.path {
+        None => PathMatch::Any,
+        Some(PathPattern::Exact(path)) => PathMatch::Exact(path.clone()),
+        Some(PathPattern::Prefix(path)) => PathMatch::Prefix(path.clone()),
+        Some(PathPattern::Segments(segments)) => PathMatch::Segments(segments.clone()),
+    };
+    let hosts = route.hosts.iter().map(|host| match host {
+        HostPattern::Exact(host) => HostMatch::Exact(host.clone()),
+        HostPattern::Wildcard(suffix) => HostMatch::Suffix(suffix.clone()),
+    });
+    let any = route.hosts.is_empty().then_some(HostMatch::Any);
+    let idle_timeout = config.limits.idle_timeout;
+    hosts.chain(any).map(move |host| RouteSnapshot {
+        id: RouteId(0),
+        name: name.clone(),
+        listener: route.listener.clone(),
+        host,
+        path: path.clone(),
+        conditions: route.conditions.clone(),
+        priority: route.priority,
+        action: action.clone(),
+        request_headers: route.request_headers.clone(),
+        response_headers: route.response_headers.clone(),
+        timeout: route.timeout.unwrap_or(idle_timeout),
+        deadline: route.deadline,
+        policy: route.policy.clone(),
+    })
 }
 
 /// Exact host > longest wildcard > none; exact path > longest prefix > pattern > none; more conditions; the greater
@@ -264,7 +354,79 @@ mod tests {
         assert_eq!(ids.given(), 3);
     }
 
+    /// Routes by name over pools, each with a host and maybe a second one; and a timeout that they get where they have none.
+    fn configs() -> impl Strategy<Value = Config> {
+        let pools = prop::collection::btree_set("[p-s]", 1..4);
+        let routes = prop::collection::btree_map(
+            "[a-f]",
+            (0..3_u8, any::<bool>(), any::<prop::sample::Index>()),
+            0..6,
+        );
+        (pools, routes, 1..3_u8, any::<bool>()).prop_map(|(pools, routes, idle, has_other)| {
+            let pools: Vec<_> = pools.into_iter().collect();
+            let mut text = format!("version = 1\nlimits.idle_timeout = \"{idle}s\"\n");
+            text += "[listener.one]\nbind = [\"[::1]:80\"]\nprotocol = \"http\"\n";
+            if has_other {
+                text += "[listener.other]\nbind = [\"[::1]:81\"]\nprotocol = \"http\"\n";
+            }
+            for pool in &pools {
+                text += &format!("[pool.{pool}]\nbackends = [\"10.0.0.1:80\"]\n");
+            }
+            for (name, (host, is_other, pool)) in &routes {
+                let listener = if *is_other && has_other { "other" } else { "one" };
+                let pool = pool.get(&pools);
+                text += &format!(
+                    "[route.{name}]\nlistener = \"{listener}\"\nhost = [\"h{host}\", \"*.{name}\"]\npath = \"/{name}\"\npool = \"{pool}\"\n"
+                );
+            }
+            crate::config::parse("f", &text).unwrap().config
+        })
+    }
+
+    /// Everything but numbers.
+    fn told(snapshot: &Snapshot) -> Vec<String> {
+        let mut told = Vec::new();
+        for listener in &snapshot.listeners {
+            for id in &listener.routes {
+                let route = &snapshot.routes[id.index()];
+                let pool = &snapshot.pool(*route.action.pool().unwrap()).unwrap().name;
+                told.push(format!(
+                    "{} {} {} {:?} {pool} {:?}",
+                    listener.name, route.listener, route.name, route.host, route.timeout
+                ));
+            }
+        }
+        told
+    }
+
     proptest! {
+        /// What is built after another one is what is built anew, and numbers stay.
+        #[test]
+        fn what_is_carried_on_is_the_same(configs in prop::collection::vec(configs(), 2..6)) {
+            let mut now: Option<(Config, Snapshot)> = None;
+            for config in configs {
+                let before = now.as_ref().map(|(config, snapshot)| (config, snapshot));
+                let next = Snapshot::build_after(before, &config, Generation(1), &mut BackendIds::new()).unwrap();
+                let anew = Snapshot::build(&config, Generation(1), &mut BackendIds::new()).unwrap();
+                prop_assert_eq!(told(&next), told(&anew));
+                prop_assert_eq!(next.routes.len(), anew.routes.len());
+                let mut ids: Vec<_> = next.pools.iter().map(|pool| pool.id).collect();
+                ids.sort_unstable();
+                ids.dedup();
+                prop_assert_eq!(ids.len(), next.pools.len());
+                if let Some((before, old)) = &now {
+                    for pool in &next.pools {
+                        let known = old.pools.iter().find(|known| known.name == pool.name);
+                        prop_assert!(known.is_none_or(|known| known.id == pool.id));
+                    }
+                    if before.routes == config.routes && before.limits == config.limits {
+                        prop_assert_eq!(old.routes.changes(&next.routes).count(), 0);
+                    }
+                }
+                now = Some((config, next));
+            }
+        }
+
         #[test]
         fn file_order_of_routes_never_matters(routes in Just(mixed()).prop_shuffle()) {
             prop_assert_eq!(order(&routes.concat()), MOST_SPECIFIC_FIRST);

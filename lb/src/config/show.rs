@@ -1,6 +1,9 @@
 //! A [`Config`] as the JSON that means it: the schema of the file. Secrets stand in it by reference, as in the file.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde_json::{Map, Value, json};
 
@@ -18,11 +21,21 @@ use super::{
 impl Config {
     /// Every value that runs, defaults included; keys as in a file, each table keyed by name.
     pub fn to_json(&self) -> Value {
+        self.shown(named(&self.routes, |shown| route(shown)))
+    }
+
+    /// The same with these routes only.
+    pub fn to_json_with(&self, routes: &BTreeSet<Arc<str>>) -> Value {
+        let routes = routes.iter().filter_map(|name| self.routes.get_key_value(&**name));
+        self.shown(named(routes, |shown| route(shown)))
+    }
+
+    fn shown(&self, routes: Map<String, Value>) -> Value {
         let mut top = json!({
             "version": 1,
             "vip": named(&self.vips, vip),
             "listener": named(&self.listeners, listener),
-            "route": named(&self.routes, route),
+            "route": routes,
             "pool": named(&self.pools, pool),
         });
         for (table, show, _) in PROCESS_TABLES {
@@ -32,8 +45,11 @@ impl Config {
     }
 }
 
-fn named<T>(tables: &BTreeMap<Arc<str>, T>, show: fn(&T) -> Value) -> Map<String, Value> {
-    tables.iter().map(|(name, table)| (name.to_string(), show(table))).collect()
+fn named<'c, T: 'c>(
+    tables: impl IntoIterator<Item = (&'c Arc<str>, &'c T)>,
+    show: impl Fn(&T) -> Value,
+) -> Map<String, Value> {
+    tables.into_iter().map(|(name, table)| (name.to_string(), show(table))).collect()
 }
 
 pub(super) fn vip(vip: &Vip) -> Value {

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::{
     Balance, Choosing, Conditions, HeaderEdits, Keepalive, Limits, LogInclude, PoolSecret, Protocol,
-    ProxyHeaders, ProxyVersion, RouteAction, RoutePolicy, Segments, Steer, Udp,
+    ProxyHeaders, ProxyVersion, RouteAction, RoutePolicy, Segments, Slots, Steer, Udp,
 };
 use crate::model::{BackendAddress, BackendId, Generation, ListenerId, PoolId, RouteId};
 
@@ -21,10 +21,10 @@ pub struct Snapshot {
     pub access_log: Option<AccessLogSnapshot>,
     /// By name; [`Self::listener`] finds one by its id.
     pub listeners: Vec<ListenerSnapshot>,
-    /// By [`PoolId`]; pools that only VIPs use stand here too.
+    /// By name; pools that only VIPs use stand here too. [`Self::pool`] finds one by its id.
     pub pools: Vec<PoolSnapshot>,
     /// By [`RouteId`]; names for counters.
-    pub routes: Vec<RouteSnapshot>,
+    pub routes: Slots<RouteSnapshot>,
 }
 
 impl Snapshot {
@@ -33,6 +33,13 @@ impl Snapshot {
         // Ids are places until listeners come and go.
         let guess = self.listeners.get(id.index()).filter(|listener| listener.id == id);
         guess.or_else(|| self.listeners.iter().find(|listener| listener.id == id))
+    }
+
+    /// One pool.
+    pub fn pool(&self, id: PoolId) -> Option<&PoolSnapshot> {
+        // As above.
+        let guess = self.pools.get(id.index()).filter(|pool| pool.id == id);
+        guess.or_else(|| self.pools.iter().find(|pool| pool.id == id))
     }
 }
 
@@ -79,10 +86,12 @@ pub struct ListenerSnapshot {
 /// One route. A route with several hosts stands here once per host.
 #[derive(Clone, Debug)]
 pub struct RouteSnapshot {
-    /// Its place in [`Snapshot::routes`].
+    /// Its number in [`Snapshot::routes`], the same as long as it is there.
     pub id: RouteId,
     /// Name in the config.
     pub name: Arc<str>,
+    /// Name of its listener.
+    pub listener: Arc<str>,
     /// Host to match.
     pub host: HostMatch,
     /// Path to match.
@@ -155,7 +164,7 @@ impl PathMatch {
 /// One pool.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PoolSnapshot {
-    /// Its place in [`Snapshot::pools`].
+    /// The same as long as there is a pool of this name.
     pub id: PoolId,
     /// Name in the config.
     pub name: Arc<str>,

@@ -37,10 +37,13 @@ pub struct Config {
     /// L7 and relay services.
     pub listeners: BTreeMap<Arc<str>, Listener>,
     /// HTTP routes.
-    pub routes: BTreeMap<Arc<str>, Route>,
+    pub routes: RouteMap,
     /// Backends with their policies.
     pub pools: BTreeMap<Arc<str>, Pool>,
 }
+
+/// Routes by name; a copy shares them, and two that were made of each other are compared by what was touched.
+pub type RouteMap = imbl::OrdMap<Arc<str>, Arc<Route>>;
 
 /// `[runtime]`.
 #[derive(Clone, Debug, PartialEq)]

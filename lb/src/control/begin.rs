@@ -17,7 +17,7 @@ use super::{
     forwarding::LOST_RANGES,
     host,
     listeners::{self, Group},
-    live::{Asked, Live, programs_of},
+    live::{Asked, Live, SeenFile, programs_of},
     names::Names,
     opening::{self, Opened},
     outliers::Watches,
@@ -45,7 +45,7 @@ use crate::{
         Down, Inheritance, Predecessors,
         store::{self, Store},
     },
-    worker::{AccessLogSetup, Siblings},
+    worker::{AccessLogSetup, Compiled, Siblings},
 };
 
 /// What this host lets us have of a config.
@@ -82,6 +82,7 @@ pub(super) struct Begun {
     ids: BackendIds,
     names: Names,
     snapshot: Arc<Snapshot>,
+    compiled: Arc<Compiled>,
     health: Arc<HealthTable>,
     checks: BTreeMap<BackendId, CheckView>,
     targets: Vec<Target>,
@@ -212,7 +213,8 @@ impl Begun {
         let withheld =
             moves.opened.extract_if(.., |group| group.is_udp && inheritance.is_handed_over).collect();
         let siblings = Siblings::new(cores.len(), random()?).context("eventfd")?;
-        let workers = Workers::start(&siblings, cores, &snapshot, &health, moves.opened, logs)?;
+        let compiled = Compiled::new(snapshot.clone());
+        let workers = Workers::start(&siblings, cores, &compiled, &health, moves.opened, logs)?;
         if let Some(path) = &mut opened.path {
             let held = addresses.held();
             let lost = path.listen(&NewGroups { config: effective, cores, held, opened: &copies });
@@ -226,6 +228,7 @@ impl Begun {
             ids,
             names,
             snapshot,
+            compiled,
             health,
             checks,
             targets,
@@ -269,6 +272,8 @@ impl Begun {
             listener_ids: self.listener_ids,
             addresses: self.addresses,
             snapshot: self.snapshot,
+            compiled: self.compiled,
+            retired: Vec::new(),
             workers: self.workers.publish_to(),
             shelf: self.siblings.shelf().clone(),
             cores: self.ground.cores,
@@ -287,6 +292,7 @@ impl Begun {
             degraded,
             doors: server.handle(),
             succession,
+            file: SeenFile::default(),
         };
         thread::Builder::new()
             .name("lb-control".into())

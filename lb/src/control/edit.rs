@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::plan::Plan;
 use crate::{
     admin::changes::{Edit, EntryEdit, Refusal},
-    config::{self, Config, Digest, Loaded, Problems},
+    config::{self, Digest, Loaded, Problems, Touched},
     generations::Record,
 };
 
@@ -19,22 +19,44 @@ const DOCUMENT: &str = "request";
 /// # Errors
 /// It is no config, or there is no such entry.
 pub(super) fn edited(now: &Plan, edit: &Edit) -> Result<Plan, Refusal> {
-    let document = || now.config.to_json();
     match edit {
         Edit::File { path, text } => of_file(now, path, text),
         Edit::Whole(whole) => read(now, whole),
-        Edit::Merge(patch) => {
-            let mut whole = document();
-            config::merge(&mut whole, patch);
-            read(now, &whole)
-        }
-        Edit::Entry { table, name, edit } => {
-            let mut whole = document();
-            put(&mut whole, table, name, edit)?;
+        Edit::Merge(_) | Edit::Entry { .. } => {
+            let beside = touched(edit).and_then(|touched| {
+                let apply = |document: &mut Value| apply(document, edit).is_ok();
+                config::read_edited(DOCUMENT, &now.config, &now.notes, &touched, apply)
+            });
+            if let Some(loaded) = beside {
+                return Ok(plan(loaded, now.path.clone(), now.directory.clone(), now.digest));
+            }
+            let mut whole = now.config.to_json();
+            apply(&mut whole, edit)?;
             read(now, &whole)
         }
         Edit::Rollback(_) | Edit::Override { .. } | Edit::Upgrade(_) => {
             Err(Refusal::NotReady("this is no edit of the config".to_owned()))
+        }
+    }
+}
+
+fn apply(document: &mut Value, edit: &Edit) -> Result<(), Refusal> {
+    match edit {
+        Edit::Merge(patch) => config::merge(document, patch),
+        Edit::Entry { table, name, edit } => put(document, table, name, edit)?,
+        Edit::Whole(_) | Edit::File { .. } | Edit::Rollback(_) | Edit::Override { .. } | Edit::Upgrade(_) => {
+        }
+    }
+    Ok(())
+}
+
+/// What an edit names; `None`: that cannot be told.
+fn touched(edit: &Edit) -> Option<Touched> {
+    match edit {
+        Edit::Merge(patch) => Touched::by_patch(patch),
+        Edit::Entry { table, name, .. } => Some(Touched::entry(table, name)),
+        Edit::Whole(_) | Edit::File { .. } | Edit::Rollback(_) | Edit::Override { .. } | Edit::Upgrade(_) => {
+            None
         }
     }
 }
@@ -72,17 +94,20 @@ fn of_file(now: &Plan, path: &Path, text: &str) -> Result<Plan, Refusal> {
         Some(own) if own != path => (own.clone(), now.digest),
         _ => (path.to_owned(), Some(loaded.digest)),
     };
-    Ok(plan(loaded, Some(path), directory, digest))
+    Ok(plan(sharing(now, loaded), Some(path), directory, digest))
 }
 
 /// References of a document lie beneath the directory that those of the config before it do.
 fn read(now: &Plan, document: &Value) -> Result<Plan, Refusal> {
     let loaded = config::read_json(DOCUMENT, document).map_err(Refusal::Invalid)?;
-    Ok(plan(loaded, now.path.clone(), now.directory.clone(), now.digest))
+    Ok(plan(sharing(now, loaded), now.path.clone(), now.directory.clone(), now.digest))
+}
+
+fn sharing(now: &Plan, loaded: Loaded) -> Loaded {
+    Loaded { config: loaded.config.sharing(&now.config), ..loaded }
 }
 
 fn plan(loaded: Loaded, path: Option<PathBuf>, directory: PathBuf, digest: Option<Digest>) -> Plan {
     let warnings = loaded.warnings.iter().map(ToString::to_string).collect();
-    let config: Config = loaded.config;
-    Plan { config, path, directory, digest, warnings }
+    Plan { config: loaded.config, path, directory, digest, warnings, notes: loaded.notes }
 }

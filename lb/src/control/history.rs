@@ -20,7 +20,7 @@ use crate::{
     config::{ChangedEntry, Config, Difference, Digest, Fingerprint},
     generations::{
         self, About, Audit, AuditEntry, BackendOverride, Bounds, Content, Listed, Opened, Origin, Outcome,
-        Overrides, Prepared, Record, SourceFile, Store, StoreError,
+        Overrides, Pace, Prepared, Record, SourceFile, Store, StoreError,
     },
     model::Generation,
 };
@@ -173,8 +173,8 @@ impl History {
     }
 
     /// What can wait until the answer was given.
-    pub(super) fn maintain(&mut self, config: &Config) {
-        if let Err(error) = self.store.maintain(|| config.to_json()) {
+    pub(super) fn maintain(&mut self, pace: Pace, config: &Config) {
+        if let Err(error) = self.store.maintain(pace, || config.to_json()) {
             tracing::warn!(%error, "generations are not tidied up");
         }
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use super::{demo, paths::Paths};
-use crate::config::{self, Config, Digest, Problems};
+use crate::config::{self, Config, Digest, Problems, ReadingNotes};
 
 /// Directories that the command line says.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +25,8 @@ pub(super) struct Plan {
     pub(super) digest: Option<Digest>,
     /// What the config probably should not say, or costs.
     pub(super) warnings: Vec<String>,
+    /// To read edits of it.
+    pub(super) notes: ReadingNotes,
 }
 
 impl Plan {
@@ -42,6 +44,7 @@ impl Plan {
             path: Some(whole),
             digest: Some(loaded.digest),
             warnings: loaded.warnings.iter().map(ToString::to_string).collect(),
+            notes: loaded.notes,
         })
     }
 
@@ -57,6 +60,7 @@ impl Plan {
             directory: PathBuf::new(),
             digest: None,
             warnings: Vec::new(),
+            notes: ReadingNotes::default(),
         })
     }
 

@@ -17,12 +17,13 @@ use super::{
 };
 use crate::{
     admin::WorkerView,
-    config::Snapshot,
     health::HealthTable,
     limits::Admission,
     metrics::WorkerMetrics,
     model::WorkerId,
-    worker::{AccessLogSetup, BoundListener, Command, CommandSender, Handle, LentFlow, Setup, Siblings},
+    worker::{
+        AccessLogSetup, BoundListener, Command, CommandSender, Compiled, Handle, LentFlow, Setup, Siblings,
+    },
 };
 
 /// How long a drain may last.
@@ -44,7 +45,7 @@ impl Workers {
     pub(super) fn start(
         siblings: &Arc<Siblings>,
         cores: &[usize],
-        snapshot: &Arc<Snapshot>,
+        compiled: &Arc<Compiled>,
         health: &Arc<HealthTable>,
         groups: Vec<Group>,
         logs: Vec<Option<AccessLogSetup>>,
@@ -56,7 +57,7 @@ impl Workers {
             let setup = Setup {
                 id: WorkerId(id),
                 core,
-                snapshot: snapshot.clone(),
+                compiled: compiled.clone(),
                 health: health.clone(),
                 admission: admission.clone(),
                 siblings: siblings.clone(),

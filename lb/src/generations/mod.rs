@@ -25,4 +25,4 @@ pub use audit::{Audit, AuditEntry, Outcome};
 pub use overrides::{BackendOverride, Overrides};
 pub use record::{About, Author, Content, Origin, Record, SourceFile};
 pub use sealed::Damage;
-pub use store::{Bounds, Listed, Opened, Prepared, Store, StoreError};
+pub use store::{Bounds, Listed, Opened, Pace, Prepared, Store, StoreError};

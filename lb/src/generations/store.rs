@@ -47,6 +47,18 @@ impl Default for Bounds {
     }
 }
 
+/// Whether a change may come right now, which would wait for a large record to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// One may; so bounds are kept less strictly.
+    Busy,
+    /// None has come for a while.
+    Idle,
+}
+
+/// How many times its bounds a record may have and be siblings of while changes come.
+const BUSY_PATIENCE: usize = 8;
+
 /// Generations of one state directory. It has to be the only one there is.
 #[derive(Debug)]
 pub struct Store {
@@ -55,6 +67,8 @@ pub struct Store {
     bounds: Bounds,
     /// Committed records, and the whole one that each differs from; `None`: it is whole itself.
     files: BTreeMap<u64, Option<u64>>,
+    /// What the listed ones are about, as far as that was read.
+    abouts: BTreeMap<u64, About>,
     /// Greatest number that was ever seen.
     last: u64,
     current: Option<Current>,
@@ -158,6 +172,7 @@ impl Store {
             disk,
             bounds,
             files: BTreeMap::new(),
+            abouts: BTreeMap::new(),
             last: 0,
             current: None,
         };
@@ -198,6 +213,8 @@ impl Store {
         }
         let (record, found) = current.unzip();
         store.current = found;
+        let listed = store.list().into_iter();
+        store.abouts = listed.filter_map(|(number, about)| Some((number.0, about.ok()?))).collect();
         Ok(Opened { store, current: record, damaged })
     }
 
@@ -261,6 +278,7 @@ impl Store {
         if renamed.is_ok() || to.exists() {
             prepared.path = None;
             self.files.insert(number.0, base);
+            self.abouts.insert(number.0, prepared.next.about.clone());
             self.current = Some(prepared.next.clone());
         }
         renamed.map_err(|source| StoreError::Io { path: to, what: "brought into force", source })
@@ -271,16 +289,19 @@ impl Store {
     ///
     /// # Errors
     /// The disk refuses; nothing is lost by that.
-    pub fn maintain(&mut self, document: impl FnOnce() -> Value) -> Result<(), StoreError> {
-        self.write_whole(document)?;
+    pub fn maintain(&mut self, pace: Pace, document: impl FnOnce() -> Value) -> Result<(), StoreError> {
+        self.write_whole(pace, document)?;
         self.prune()
     }
 
-    fn write_whole(&mut self, document: impl FnOnce() -> Value) -> Result<(), StoreError> {
+    fn write_whole(&mut self, pace: Pace, document: impl FnOnce() -> Value) -> Result<(), StoreError> {
         let Some(Current { about, base, bytes, .. }) = self.current.clone() else { return Ok(()) };
         let number = about.number.0;
         let siblings = self.files.values().filter(|other| **other == Some(base)).count();
-        if base == number || (bytes <= self.bounds.changed_bytes && siblings < self.bounds.span) {
+        let patience = if pace == Pace::Busy { BUSY_PATIENCE } else { 1 };
+        let is_small =
+            bytes <= self.bounds.changed_bytes * patience && siblings < self.bounds.span * patience;
+        if base == number || is_small {
             return Ok(());
         }
         let (from, to) = (self.path(number, Kind::Unfinished), self.path(number, Kind::Whole));
@@ -306,6 +327,7 @@ impl Store {
             let Some(base) = self.files.get(&number) else { continue };
             self.remove(&self.path(number, base.map_or(Kind::Whole, Kind::On)))?;
             self.files.remove(&number);
+            self.abouts.remove(&number);
         }
         Ok(())
     }
@@ -313,13 +335,16 @@ impl Store {
     /// The last generations, newest first; some may be damaged.
     pub fn list(&self) -> Vec<Listed> {
         let about = |number| -> Result<About, Damage> {
-            let path = self.file(number);
+            if let Some(about) = self.abouts.get(number) {
+                return Ok(about.clone());
+            }
+            let path = self.file(*number);
             let bytes = fs::read(&path).map_err(|error| unreadable(&path, &error))?;
             let head = sealed::unseal::<Head>(KIND, &bytes);
             head.map(|head| head.about).map_err(|what| Damage { path, what })
         };
         let numbers = self.files.keys().rev().take(self.bounds.keep);
-        numbers.map(|number| (Generation(*number), about(*number))).collect()
+        numbers.map(|number| (Generation(*number), about(number))).collect()
     }
 
     /// A generation, whole.

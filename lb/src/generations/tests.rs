@@ -158,7 +158,7 @@ fn generations_come_back_as_they_were_kept() {
     assert!(current.is_none() && damaged.is_empty() && store.list().is_empty());
     for number in 1..=9 {
         change(&mut store, number).unwrap();
-        store.maintain(|| document(number)).unwrap();
+        store.maintain(Pace::Idle, || document(number)).unwrap();
         let Opened { store: again, current, damaged } = open(&state);
         assert_eq!(damaged, []);
         assert_eq!(current.unwrap(), Record { about: about(number), document: document(number) });
@@ -225,7 +225,7 @@ fn history(disk: Disk, state: &Path, acknowledged: &mut u64, tried: &mut u64) ->
         *tried = number;
         change(&mut store, number)?;
         *acknowledged = number;
-        store.maintain(|| document(number))?;
+        store.maintain(Pace::Idle, || document(number))?;
     }
     Ok(())
 }
@@ -250,7 +250,7 @@ fn a_crash_at_any_step_leaves_the_old_or_the_new() {
         );
         // And it goes on from there.
         change(&mut store, found + 1).unwrap();
-        store.maintain(|| document(found + 1)).unwrap();
+        store.maintain(Pace::Idle, || document(found + 1)).unwrap();
         assert_eq!(open(&state).current.unwrap().document, document(found + 1), "step {at}");
         if !faults.came_to_pass() {
             assert!(done.is_ok() && at > 30, "{at}");
@@ -278,7 +278,7 @@ fn a_full_or_broken_disk_changes_nothing_and_the_next_change_works() {
                 let known = store.current().map_or(0, |about| about.when_ns);
                 assert!(known == now || known == now + 1, "step {at}");
                 now = known;
-                said += u32::from(store.maintain(|| document(now)).is_err());
+                said += u32::from(store.maintain(Pace::Idle, || document(now)).is_err());
                 let Opened { current, damaged, .. } = open(&state);
                 assert_eq!(damaged, [], "step {at}, change {number}");
                 let expected = if now == 0 { None } else { Some(document(now)) };
@@ -312,7 +312,7 @@ fn what_is_damaged_is_named_and_the_one_before_runs() {
     let mut store = open(&state).store;
     for number in 1..=6 {
         change(&mut store, number).unwrap();
-        store.maintain(|| document(number)).unwrap();
+        store.maintain(Pace::Idle, || document(number)).unwrap();
     }
     let file = |name: &str| state.join("generations").join(name);
     assert_eq!(files(&state), ["3.whole", "4.on-3", "5.whole", "6.on-5"]);
@@ -369,12 +369,12 @@ fn a_large_record_is_followed_by_a_whole_one() {
     let mut store = Store::open(&state, bounds).unwrap().store;
     change(&mut store, 1).unwrap();
     change(&mut store, 2).unwrap();
-    store.maintain(|| panic!("nobody needs it")).unwrap();
+    store.maintain(Pace::Idle, || panic!("nobody needs it")).unwrap();
     let mut large = changes(3);
     large[0].after = Some(json!({ "note": "x".repeat(2000) }));
     let prepared = store.prepare(about(3), &Content::Changed(&large)).unwrap();
     store.commit(prepared).unwrap();
-    store.maintain(|| document(3)).unwrap();
+    store.maintain(Pace::Idle, || document(3)).unwrap();
     assert_eq!(files(&state), ["1.whole", "2.on-1", "3.whole"]);
 }
 
@@ -388,7 +388,7 @@ fn child() {
     for number in current.map_or(0, |record| record.about.when_ns) + 1.. {
         change(&mut store, number).unwrap();
         println!("\nkept {number}");
-        store.maintain(|| document(number)).unwrap();
+        store.maintain(Pace::Idle, || document(number)).unwrap();
     }
 }
 

@@ -3,8 +3,8 @@
 use std::{pin::pin, rc::Rc, time::Duration};
 
 use super::{
-    access::Entry, api::BoundListener, connection::Accepted, dispatch, local::Local, plan::Expects, proxied,
-    timer::Idle,
+    access::Entry, api::BoundListener, compiled::Expects, connection::Accepted, dispatch, local::Local,
+    proxied, timer::Idle,
 };
 use crate::{
     limits::Pressure,

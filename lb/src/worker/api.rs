@@ -7,9 +7,8 @@ use std::{
     time::Instant,
 };
 
-use super::{AccessLogSetup, Siblings};
+use super::{AccessLogSetup, Compiled, Siblings};
 use crate::{
-    config::Snapshot,
     health::HealthTable,
     limits::Admission,
     model::{BackendId, GroupId, ListenerId, WorkerId},
@@ -23,7 +22,7 @@ pub struct Setup {
     /// The core it is pinned to.
     pub core: usize,
     /// Config.
-    pub snapshot: Arc<Snapshot>,
+    pub compiled: Arc<Compiled>,
     /// Written by control.
     pub health: Arc<HealthTable>,
     /// Shared by all workers; touched at accept and close.
@@ -75,7 +74,7 @@ pub struct LentFlow {
 #[derive(Debug)]
 pub struct Change {
     /// Config.
-    pub snapshot: Arc<Snapshot>,
+    pub compiled: Arc<Compiled>,
     /// Its own sockets of addresses that come.
     pub opened: Vec<BoundListener>,
     /// Addresses at which nothing new is taken any more.
@@ -88,8 +87,8 @@ pub struct Change {
 
 impl Change {
     /// Of the config alone.
-    pub fn of(snapshot: Arc<Snapshot>, leave_by: Instant) -> Self {
-        Self { snapshot, opened: Vec::new(), closed: Vec::new(), moved: Vec::new(), leave_by }
+    pub fn of(compiled: Arc<Compiled>, leave_by: Instant) -> Self {
+        Self { compiled, opened: Vec::new(), closed: Vec::new(), moved: Vec::new(), leave_by }
     }
 }
 

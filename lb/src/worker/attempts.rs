@@ -38,7 +38,7 @@ impl<'c> Exchange<'c, '_> {
     }
 
     pub(super) fn retry(&self) -> Option<&RetryPlan> {
-        self.way.route.and_then(|route| route.retry.as_deref())
+        self.way.retry.as_deref()
     }
 
     /// Asks one backend after the other until one has an answer for the client. Head and body stay in `stream`.

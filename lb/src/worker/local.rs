@@ -102,8 +102,8 @@ impl Local {
             doors: Doors::default(),
             datagram_doors: RefCell::default(),
             leaving: RefCell::default(),
-            memory_max: Cell::new(memory_max(&setup.snapshot)),
-            plan: RefCell::new(Rc::new(Plan::new(setup.snapshot.clone(), None, setup.id, &lines))),
+            memory_max: Cell::new(memory_max(setup.compiled.snapshot())),
+            plan: RefCell::new(Rc::new(Plan::new(setup.compiled.clone(), None, setup.id, &lines))),
             lines,
             purse: Purse::new(setup.siblings.permits().clone()),
             now: Cell::new(now),
@@ -154,7 +154,7 @@ impl Local {
     /// goes on with them has until the change's `leave_by`. Addresses that are closed take nothing from now on.
     pub(super) fn take_over(&self, change: &Change) {
         let before = self.plan();
-        let plan = Rc::new(Plan::new(change.snapshot.clone(), Some(&before), self.id, &self.lines));
+        let plan = Rc::new(Plan::new(change.compiled.clone(), Some(&before), self.id, &self.lines));
         self.memory_max.set(memory_max(&plan.snapshot));
         let gone = before.backends.without(&plan.backends);
         let has_lost_listeners = plan.has_lost_listeners(&before);

@@ -20,6 +20,7 @@ mod access;
 mod api;
 mod attempts;
 mod choice;
+mod compiled;
 mod connection;
 mod datagram_flow;
 mod dispatch;
@@ -62,6 +63,7 @@ mod whole;
 
 pub use access::AccessLogSetup;
 pub use api::{BoundListener, Change, Command, LentFlow, LentSocket, Setup};
+pub use compiled::Compiled;
 pub use lead::{Lead, lead};
 pub use siblings::Siblings;
 pub use thread::{CommandSender, Handle};

@@ -1,10 +1,11 @@
 //! What becomes of a request: which backends it may go to and on what terms, or what is answered without any.
 
-use std::time::Duration;
+use std::{rc::Rc, time::Duration};
 
 use super::{
+    compiled::{HttpPlan, RatePlan, RoutePlan},
     connection::Context,
-    plan::{HttpPlan, Plan, RatePlan, RoutePlan},
+    plan::{Plan, RetryPlan},
     stream::Stream,
     teller::Teller,
 };
@@ -32,6 +33,7 @@ pub(super) struct Way<'p> {
     pub(super) pool: PoolId,
     /// `None`: no route matched, and the listener has a pool for that.
     pub(super) route: Option<&'p RoutePlan>,
+    pub(super) retry: Option<Rc<RetryPlan>>,
     pub(super) teller: Teller<'p>,
     /// From the end of the request head to the end of the response.
     pub(super) deadline: Option<Duration>,
@@ -83,6 +85,7 @@ pub(super) fn find<'p>(
             Way {
                 pool,
                 route: Some(compiled),
+                retry: plan.retry(route),
                 teller,
                 deadline: route.deadline,
                 timeout: route.timeout,
@@ -122,6 +125,7 @@ fn unrouted<'p>(
         Way {
             pool,
             route: None,
+            retry: None,
             teller,
             deadline: None,
             timeout: limits.idle_timeout,

@@ -87,7 +87,7 @@ fn text_of(view: &View, asked: &Asked<'_>, listener: &ListenerSnapshot) -> Strin
             format!("lb_steer chooses the worker by {by} ({})", report.why)
         }
     };
-    let pool = listener.pool.and_then(|id| view.snapshot.pools.get(id.index()));
+    let pool = listener.pool.and_then(|id| view.snapshot.pool(id));
     let pool = pool.map(|pool| ups(view, pool));
     let target = match (listener.routes.len(), pool) {
         (0, Some(pool)) => pool,

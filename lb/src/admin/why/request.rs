@@ -133,7 +133,7 @@ fn tell(
     }
     let mut matching = route::all(&view.snapshot, listener.id, &asked);
     let Some(taker) = matching.next() else {
-        let Some(pool) = listener.pool.and_then(|id| view.snapshot.pools.get(id.index())) else {
+        let Some(pool) = listener.pool.and_then(|id| view.snapshot.pool(id)) else {
             let routes = Routes::build(&view.snapshot, listener.id);
             let allow: Vec<&str> = routes.allowed(&asked).collect();
             if !allow.is_empty() {
@@ -194,7 +194,7 @@ fn act(
         return if location.is_some() { "redirected" } else { "answered" };
     }
     if let RouteAction::Forward { pool, .. } = &taker.action
-        && let Some(pool) = view.snapshot.pools.get(pool.index())
+        && let Some(pool) = view.snapshot.pool(*pool)
     {
         steps.push(step("pool", ups(view, pool), json!({ "pool": pool.name })));
         steps.extend(led(view, pool, question, (head, buf), is_trusted));

@@ -38,7 +38,7 @@ fn tell(
     let names = Names::new(routes().map(|route| (&route.host, route.id)));
     let taker = names.find(name.as_bytes()).and_then(|id| view.snapshot.routes.get(id.index()));
     let Some(taker) = taker else {
-        let Some(pool) = listener.pool.and_then(|id| view.snapshot.pools.get(id.index())) else {
+        let Some(pool) = listener.pool.and_then(|id| view.snapshot.pool(id)) else {
             return ("refused", Some("no-route"), format!("no route takes {name}: reset"));
         };
         steps.push(step("pool", ups(view, pool), json!({ "pool": pool.name })));
@@ -51,7 +51,7 @@ fn tell(
         let text = format!("route {} would take it too, but is less specific: {}", beaten.name, rule(beaten));
         steps.push(step("beaten", text, json!({ "route": beaten.name })));
     }
-    let pool = taker.action.pool().and_then(|id| view.snapshot.pools.get(id.index()));
+    let pool = taker.action.pool().and_then(|id| view.snapshot.pool(*id));
     if let Some(pool) = pool {
         steps.push(step("pool", ups(view, pool), json!({ "pool": pool.name })));
     }

@@ -4,6 +4,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use imbl::ordmap::DiffItem;
 use serde_json::{Map, Value};
 
 use crate::config::{
@@ -47,10 +48,27 @@ pub fn changed(before: &Config, after: &Config) -> Vec<ChangedEntry> {
     }
     named("listener", &before.listeners, &after.listeners, listener, &mut found);
     named("pool", &before.pools, &after.pools, pool, &mut found);
-    named("route", &before.routes, &after.routes, route, &mut found);
+    routes(before, after, &mut found);
     named("vip", &before.vips, &after.vips, vip, &mut found);
     found.sort_by_key(|entry| entry.table);
     found
+}
+
+/// What two configs share is not looked at.
+fn routes(before: &Config, after: &Config, found: &mut Vec<ChangedEntry>) {
+    found.extend(before.routes.diff(&after.routes).map(|item| {
+        let (old, new) = match item {
+            DiffItem::Add(name, new) => (None, Some((name, new))),
+            DiffItem::Update { old, new } => (Some(old), Some(new)),
+            DiffItem::Remove(name, old) => (Some((name, old)), None),
+        };
+        ChangedEntry {
+            table: "route",
+            name: old.or(new).map(|(name, _)| name.clone()),
+            before: old.map(|(_, value)| route(value)),
+            after: new.map(|(_, value)| route(value)),
+        }
+    }));
 }
 
 /// Both maps are walked at once, by name.

@@ -55,7 +55,7 @@ pub(super) fn check(drafts: &Drafts, findings: &Findings<'_>) {
     for route in &drafts.routes {
         checker.route(route);
     }
-    route_conflicts::check(&drafts.routes, findings);
+    route_conflicts::check(&drafts.routes, drafts.unread.groups.as_ref(), findings);
     quic::check(drafts, findings);
     named::check(drafts, findings);
     checker.pool_uses(drafts);
@@ -73,7 +73,8 @@ pub(super) fn check(drafts: &Drafts, findings: &Findings<'_>) {
 
 /// Names of the listeners that routes name.
 fn routed_listeners(drafts: &Drafts) -> impl Iterator<Item = &str> {
-    drafts.routes.iter().filter_map(|route| Some(&*route.listener.as_ref()?.value))
+    let read = drafts.routes.iter().filter_map(|route| Some(&*route.listener.as_ref()?.value));
+    read.chain(drafts.unread.uses.keys().map(|listener| &**listener))
 }
 
 struct Checker<'d, 'f> {
@@ -202,6 +203,9 @@ impl<'d> Checker<'d, '_> {
             let Some(pool) = pool else { continue };
             connections.entry(&*pool.value).or_insert_with(|| format!("{table}.{name}"));
         }
+        for (listener, pool) in drafts.unread.pairs() {
+            connections.entry(pool).or_insert_with(|| format!("a route of listener.{listener}"));
+        }
         let datagrams = drafts.listeners.iter().filter(|listener| listener.takes_datagrams());
         let datagrams: BTreeMap<&str, &str> = datagrams
             .filter_map(|listener| Some((&*listener.pool.as_ref()?.value, &*listener.name)))
@@ -286,6 +290,7 @@ impl<'d> Checker<'d, '_> {
         for (listener, pool) in listeners.chain(routes) {
             uses.extend(listener.zip(pool.as_ref().map(|at| &*at.value)));
         }
+        uses.extend(drafts.unread.pairs());
         for (listener, pool) in uses {
             let (Some(listener), Some(pool)) = (self.listeners.get(listener), self.pools.get(pool)) else {
                 continue;
@@ -340,8 +345,8 @@ impl<'d> Checker<'d, '_> {
         let of_vips = drafts.vips.iter().flat_map(VipDraft::pools);
         let of_listeners = drafts.listeners.iter().map(|listener| &listener.pool);
         let of_routes = drafts.routes.iter().map(|route| &route.pool);
-        let used: HashSet<&str> =
-            of_vips.chain(of_listeners.chain(of_routes).flatten()).map(|at| &*at.value).collect();
+        let used = of_vips.chain(of_listeners.chain(of_routes).flatten()).map(|at| &*at.value);
+        let used: HashSet<&str> = used.chain(drafts.unread.pairs().map(|(_, pool)| pool)).collect();
         for pool in drafts.pools.iter().filter(|pool| !used.contains(&*pool.name)) {
             let fault = Fault::new("nothing uses this pool");
             self.header(Severity::Warning, "pool", &pool.name, &pool.span, fault);
@@ -374,7 +379,8 @@ impl<'d> Checker<'d, '_> {
             vip.addresses.len().saturating_mul(vip.ports.len().saturating_add(others))
         };
         let keys = drafts.vips.iter().map(keys).fold(source_pools.len(), usize::saturating_add);
-        let conditions = drafts.routes.iter().map(|route| route.hosts.len().max(1)).sum();
+        let read: usize = drafts.routes.iter().map(|route| route.hosts.len().max(1)).sum();
+        let conditions = read + drafts.unread.hosts;
         let keys_are = "keys of address, port and protocol over all VIPs (and one per address for ICMP, two more for fragments)";
         let mut is_kept = true;
         for (key, span, what, count, max) in [

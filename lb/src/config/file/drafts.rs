@@ -2,7 +2,9 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use super::{listener::ListenerDraft, pool::PoolDraft, reader::At, route::RouteDraft, vip::VipDraft};
+use super::{
+    edited::Unread, listener::ListenerDraft, pool::PoolDraft, reader::At, route::RouteDraft, vip::VipDraft,
+};
 
 /// Everything named, as it was read.
 pub(super) struct Drafts {
@@ -14,4 +16,6 @@ pub(super) struct Drafts {
     pub(super) admin_socket: PathBuf,
     pub(super) has_xdp: bool,
     pub(super) has_programs: bool,
+    /// Routes beside those.
+    pub(super) unread: Unread,
 }

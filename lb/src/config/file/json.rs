@@ -10,26 +10,35 @@ use serde_spanned::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
 use super::{
-    FILE_BYTES_MAX, Findings, Loaded, judge,
-    reader::{Fault, Show},
+    FILE_BYTES_MAX, Findings, Loaded,
+    edited::{DocumentSize, Unread},
+    judge, named,
+    reader::{Fault, Show, Table},
+    route::RouteDraft,
+    schema,
     source::Source,
     too_large,
 };
 use crate::config::{
-    Digest,
+    Digest, Route,
     problem::{PROBLEMS_MAX, Problem, Problems, Severity, key_path},
 };
 
 /// Most tables and arrays within each other. The schema has eight at most.
 const DEPTH_MAX: usize = 32;
 /// Most values in a document: a full deny list has half as many.
-const VALUES_MAX: usize = 1 << 20;
+pub(super) const VALUES_MAX: usize = 1 << 20;
 
 /// Reads a config from JSON of the same schema. Pure; `name` is what problems call the document.
 ///
 /// # Errors
 /// Everything that is wrong with it, in the order of the document (keys by name), without lines and columns.
 pub fn read_json(name: &str, document: &Value) -> Result<Loaded, Problems> {
+    read_beside(name, document, Unread::default())
+}
+
+/// The same of one without some routes.
+pub(super) fn read_beside(name: &str, document: &Value, unread: Unread) -> Result<Loaded, Problems> {
     let whole = |message| Problems::from(Problem::of_file(Path::new(name), message));
     let Value::Object(entries) = document else {
         return Err(whole(format!("must be a table; this is {}", kind(document))));
@@ -44,6 +53,7 @@ pub fn read_json(name: &str, document: &Value) -> Result<Loaded, Problems> {
         }
     })?;
     let Draft { text, spans, nulls, .. } = draft;
+    let size = DocumentSize { bytes: text.len(), values: spans.len() };
     let findings = Findings::new(Source::without_places(name, &text));
     if !nulls.is_empty() {
         for (key, span) in nulls {
@@ -56,7 +66,27 @@ pub fn read_json(name: &str, document: &Value) -> Result<Loaded, Problems> {
     // The table itself came first.
     spans.next();
     let table = tree_of_table(entries, &text, &mut spans);
-    judge(name, findings, &table, Digest::of(text.as_bytes()))
+    judge(name, findings, &table, Digest::of(text.as_bytes()), size, unread)
+}
+
+/// The routes of a document that has nothing else, not checked against anything; `None` where anything is wrong with
+/// them.
+pub(super) fn read_routes(document: &Value) -> Option<(Vec<Route>, DocumentSize)> {
+    let mut draft = Draft::default();
+    let entries = document.as_object()?;
+    draft.table(entries, &Trail::top()).ok()?;
+    let Draft { text, spans, nulls, .. } = draft;
+    let size = DocumentSize { bytes: text.len(), values: spans.len() };
+    let findings = Findings::new(Source::without_places("routes", &text));
+    let mut spans = spans.into_iter();
+    spans.next();
+    let table = tree_of_table(entries, &text, &mut spans);
+    let top = Table::top(&findings, &table, &schema::TOP);
+    let drafts = named(&top, "route", &schema::ROUTE, &findings, RouteDraft::read);
+    drop(top);
+    let is_sound = nulls.is_empty() && findings.finish().is_ok();
+    let routes = drafts.into_iter().map(RouteDraft::build).collect::<Option<_>>()?;
+    is_sound.then_some((routes, size))
 }
 
 fn kind(value: &Value) -> &'static str {

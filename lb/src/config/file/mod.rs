@@ -9,6 +9,7 @@ mod check;
 mod choosing;
 mod dns;
 mod drafts;
+mod edited;
 mod field;
 mod findings;
 mod health;
@@ -42,6 +43,7 @@ mod vip_keys;
 mod words;
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::Read as _,
     path::{Path, PathBuf},
@@ -52,6 +54,7 @@ use toml::de::DeTable;
 
 use self::{
     drafts::Drafts,
+    edited::{DocumentSize, Unread},
     listener::ListenerDraft,
     pool::PoolDraft,
     reader::{Fault, Findings, Show, Table},
@@ -59,13 +62,17 @@ use self::{
     source::Source,
     vip::VipDraft,
 };
-pub use self::{json::read_json, json_schema::json_schema};
+pub use self::{
+    edited::{ReadingNotes, Touched, read_edited},
+    json::read_json,
+    json_schema::json_schema,
+};
 pub(super) use self::{
     log::show_sample,
     units::{show_duration, show_size},
 };
 use super::{
-    Config, Digest,
+    Config, Digest, RouteAction,
     problem::{Problem, Problems, Severity},
 };
 
@@ -87,6 +94,8 @@ pub struct Loaded {
     /// Where the file is, empty for a text without one; its references are opened beneath (RESOLVE_BENEATH:
     /// a link must not lead out).
     pub directory: PathBuf,
+    /// What is to be known to read edits of it.
+    pub notes: ReadingNotes,
 }
 
 /// Reads and parses a config file.
@@ -148,7 +157,9 @@ pub fn parse(name: &str, text: &str) -> Result<Loaded, Problems> {
     let (document, errors) = DeTable::parse_recoverable(text);
     let mut findings = Findings::new(source);
     findings.syntax(&errors);
-    judge(name, findings, document.get_ref(), Digest::of(text.as_bytes()))
+    // JSON has its quotes and defaults, and no key or value is shorter than two bytes.
+    let size = DocumentSize { bytes: 3 * text.len(), values: text.len() / 2 };
+    judge(name, findings, document.get_ref(), Digest::of(text.as_bytes()), size, Unread::default())
 }
 
 /// The config of a whole document, or what is wrong with it.
@@ -157,8 +168,10 @@ fn judge(
     findings: Findings<'_>,
     document: &DeTable<'_>,
     digest: Digest,
+    size: DocumentSize,
+    unread: Unread,
 ) -> Result<Loaded, Problems> {
-    let config = read(&findings, document);
+    let config = read(&findings, document, unread);
     let warnings = findings.finish()?;
     // A draft that cannot be built has an error in the findings, and we are not here.
     let Some(config) = config else {
@@ -166,7 +179,8 @@ fn judge(
             Problem::of_file(Path::new(name), "was refused without a reason (a bug)".to_owned()).into()
         );
     };
-    Ok(Loaded { config, warnings, digest, directory: PathBuf::new() })
+    let notes = ReadingNotes::new(&warnings, size);
+    Ok(Loaded { config, warnings, digest, directory: PathBuf::new(), notes })
 }
 
 fn too_large() -> String {
@@ -174,7 +188,7 @@ fn too_large() -> String {
 }
 
 /// `None` where an error was reported that left something without a value.
-fn read(findings: &Findings<'_>, document: &DeTable<'_>) -> Option<Config> {
+fn read(findings: &Findings<'_>, document: &DeTable<'_>, unread: Unread) -> Option<Config> {
     let top = Table::top(findings, document, &schema::TOP);
     version(&top);
     refuse_later(&top, findings);
@@ -196,11 +210,29 @@ fn read(findings: &Findings<'_>, document: &DeTable<'_>) -> Option<Config> {
         admin_socket: admin.socket.clone(),
         has_xdp: top.value("xdp").is_some(),
         has_programs: programs_dir.is_some(),
+        unread,
     };
     if findings.is_whole() {
         check::check(&drafts, findings);
     }
-    let pair = |name: &Arc<str>| name.clone();
+    let listeners: BTreeMap<_, _> =
+        drafts.listeners.into_iter().map(|d| Some((d.name.clone(), d.build()?))).collect::<Option<_>>()?;
+    let pools: BTreeMap<_, _> =
+        drafts.pools.into_iter().map(|d| Some((d.name.clone(), d.build()?))).collect::<Option<_>>()?;
+    let route = |draft: RouteDraft| {
+        let (name, mut route) = (draft.name.clone(), draft.build()?);
+        // One name for all of them.
+        if let Some((known, _)) = listeners.get_key_value(&route.listener) {
+            route.listener = known.clone();
+        }
+        if let RouteAction::Forward { pool, .. } = &mut route.action
+            && let Some((known, _)) = pools.get_key_value(pool)
+        {
+            *pool = known.clone();
+        }
+        Some((name, Arc::new(route)))
+    };
+    let routes = drafts.routes.into_iter().map(route).collect::<Option<_>>()?;
     Some(Config {
         runtime,
         xdp,
@@ -211,18 +243,10 @@ fn read(findings: &Findings<'_>, document: &DeTable<'_>) -> Option<Config> {
         upgrade,
         dns,
         access_log,
-        vips: drafts.vips.into_iter().map(|d| Some((pair(&d.name), d.build()?))).collect::<Option<_>>()?,
-        listeners: drafts
-            .listeners
-            .into_iter()
-            .map(|d| Some((pair(&d.name), d.build()?)))
-            .collect::<Option<_>>()?,
-        routes: drafts
-            .routes
-            .into_iter()
-            .map(|d| Some((pair(&d.name), d.build()?)))
-            .collect::<Option<_>>()?,
-        pools: drafts.pools.into_iter().map(|d| Some((pair(&d.name), d.build()?))).collect::<Option<_>>()?,
+        vips: drafts.vips.into_iter().map(|d| Some((d.name.clone(), d.build()?))).collect::<Option<_>>()?,
+        listeners,
+        routes,
+        pools,
     })
 }
 

@@ -6,10 +6,11 @@ use std::{
 };
 
 use super::{
+    edited::{Groups, literal_prefixes},
     reader::{Fault, Findings, Show},
     route::RouteDraft,
 };
-use crate::config::{Conditions, HostPattern, PathPattern, Segment, Severity};
+use crate::config::{Conditions, HostPattern, PathPattern, Severity};
 
 /// Most earlier routes of one kind that a route is compared with; only a config that wants to be slow has more.
 const COMPARED_MAX: usize = 64;
@@ -44,8 +45,8 @@ impl<'d> Entry<'d> {
     }
 }
 
-/// Reports them.
-pub(super) fn check(routes: &[RouteDraft], findings: &Findings<'_>) {
+/// Reports them; `groups`: where all are there that a route is compared with, and elsewhere it is not. `None`: everywhere.
+pub(super) fn check(routes: &[RouteDraft], groups: Option<&Groups>, findings: &Findings<'_>) {
     let mut hosts: BTreeMap<&str, HashMap<Option<&HostPattern>, Vec<Entry<'_>>>> = BTreeMap::new();
     for route in routes.iter().filter(|route| route.is_comparable) {
         let Some(listener) = &route.listener else { continue };
@@ -54,7 +55,10 @@ pub(super) fn check(routes: &[RouteDraft], findings: &Findings<'_>) {
             hosts => (0..hosts).map(|host| Entry { route, host: Some(host) }).collect(),
         };
         let of_listener = hosts.entry(&*listener.value).or_default();
-        for entry in entries {
+        let path = route.path.as_ref().map(|at| at.value.clone());
+        let is_whole =
+            |entry: &Entry<'_>| groups.is_none_or(|groups| groups.has(&listener.value, entry.host(), &path));
+        for entry in entries.into_iter().filter(is_whole) {
             of_listener.entry(entry.host()).or_default().push(entry);
         }
     }
@@ -84,14 +88,10 @@ fn check_host(entries: &[Entry<'_>], findings: &Findings<'_>) {
         let covers = |other: &&Entry<'_>| other.route.conditions.covers(conditions);
         let mut taker = by_path.get(&path).and_then(|same| same.iter().take(COMPARED_MAX).find(covers));
         if let Some(PathPattern::Segments(own)) = path {
-            let mut prefix = "/".to_owned();
-            for segment in &own.segments {
+            for prefix in literal_prefixes(own) {
                 let at_prefix = by_prefix.get(&*prefix);
                 taker =
                     taker.or_else(|| at_prefix.and_then(|same| same.iter().take(COMPARED_MAX).find(covers)));
-                let Segment::Literal(text) = segment else { break };
-                prefix.push_str(text);
-                prefix.push('/');
             }
             taker = taker.or_else(|| {
                 patterns.iter().take(COMPARED_MAX).filter(covers).find(

@@ -29,7 +29,7 @@ use crate::{
     model::BackendId,
     steering::ProbePorts,
     upgrade::store,
-    worker::{Change as WorkerChange, Command},
+    worker::{Change as WorkerChange, Command, Compiled},
 };
 
 /// How long workers may take to take over a snapshot; between turns that is a matter of microseconds.
@@ -44,8 +44,9 @@ impl Live {
         prepared: Prepared,
         record: Option<generations::Prepared>,
     ) -> Result<(Acknowledged, Vec<String>), Refusal> {
-        let Prepared { plan, effective, names, ids, listener_ids, snapshot, addresses, moves, .. } = prepared;
-        let Prepared { copies, material, programs, mut warnings, .. } = prepared;
+        let Prepared { plan, effective, names, ids, listener_ids, snapshot, compiled, addresses, .. } =
+            prepared;
+        let Prepared { moves, copies, material, programs, mut warnings, .. } = prepared;
         let effective = Arc::new(effective);
         let is_moved = !moves.is_empty() || effective.listeners != self.effective.listeners;
         let mut acknowledged = Acknowledged::default();
@@ -70,7 +71,7 @@ impl Live {
         (self.plan, self.effective, self.names) = (plan, effective.clone(), names);
         (self.ids, self.listener_ids, self.addresses) = (ids, listener_ids, addresses);
         self.tell_store(&moves);
-        acknowledged.workers = self.swap(snapshot, moves);
+        acknowledged.workers = self.swap(snapshot, compiled, moves);
         let silent = self.workers.len() - acknowledged.workers;
         if silent > 0 {
             warnings.push(format!("{silent} workers have not taken it over within {PATIENCE:?}"));
@@ -125,7 +126,9 @@ impl Live {
             }
         };
         self.ids = ids;
-        let told = self.swap(Arc::new(snapshot), Moves::default());
+        let snapshot = Arc::new(snapshot);
+        let compiled = self.compiled.after(snapshot.clone());
+        let told = self.swap(snapshot, compiled, Moves::default());
         self.tell_prober(None, None);
         told
     }
@@ -137,12 +140,13 @@ impl Live {
     }
 
     /// Brings every worker to a snapshot; how many have taken it over.
-    fn swap(&mut self, snapshot: Arc<Snapshot>, moves: Moves) -> usize {
+    fn swap(&mut self, snapshot: Arc<Snapshot>, compiled: Arc<Compiled>, moves: Moves) -> usize {
         let (before, after) = (ids(&self.snapshot), ids(&snapshot));
         let now = Instant::now();
         // Who comes begins as one that has just come up: slowly, where the pool says so.
         after.difference(&before).for_each(|id| self.health.rise(*id, now));
         self.snapshot = snapshot;
+        self.retired.push(std::mem::replace(&mut self.compiled, compiled));
         let told = self.tell_workers(moves);
         // Only then: as long as a worker had the old snapshot alone, it might have had nobody else. From now on nothing
         // that is under way chooses them either.
@@ -161,8 +165,8 @@ impl Live {
         let expected: Vec<_> =
             self.workers.iter().map(|worker| worker.metrics.snapshots.value() + 1).collect();
         for (worker, opened) in self.workers.iter().zip(opened) {
-            let (snapshot, closed, moved) = (self.snapshot.clone(), closed.clone(), moves.moved.clone());
-            let change = WorkerChange { snapshot, opened, closed, moved, leave_by };
+            let (compiled, closed, moved) = (self.compiled.clone(), closed.clone(), moves.moved.clone());
+            let change = WorkerChange { compiled, opened, closed, moved, leave_by };
             worker.commands.send(Command::Change(Box::new(change)));
         }
         let deadline = Instant::now() + PATIENCE;

@@ -21,6 +21,7 @@ use std::{
 use serde_json::Value;
 
 use self::prepare::Prepared;
+pub(super) use self::show::SeenFile;
 use super::{
     addresses::Addresses,
     edit,
@@ -41,14 +42,18 @@ use crate::{
     config::{
         self, BackendIds, ChangedEntry, CheckKind, Config, Difference, Fingerprint, ListenerIds, Snapshot,
     },
-    generations::{self, Origin, Outcome, StoreError},
+    generations::{self, Origin, Outcome, Pace, StoreError},
     health::HealthTable,
     keepalive::Shelf,
     model::{BackendId, Generation},
+    worker::Compiled,
 };
 
 /// Between two looks at the config's file.
 const FILE_LOOK: Duration = Duration::from_secs(5);
+
+/// After so long without a change what a change would wait for is done.
+const QUIET: Duration = Duration::from_millis(200);
 
 /// Everything that a change touches.
 pub(super) struct Live {
@@ -60,6 +65,10 @@ pub(super) struct Live {
     pub(super) listener_ids: ListenerIds,
     pub(super) addresses: Addresses,
     pub(super) snapshot: Arc<Snapshot>,
+    /// Of `snapshot`.
+    pub(super) compiled: Arc<Compiled>,
+    /// Those before it, as long as a worker has one: nobody who serves is to free them.
+    pub(super) retired: Vec<Arc<Compiled>>,
     pub(super) workers: Vec<Worker>,
     pub(super) shelf: Arc<Shelf<OwnedFd>>,
     pub(super) cores: Vec<usize>,
@@ -87,6 +96,8 @@ pub(super) struct Live {
     /// Of the admin API.
     pub(super) doors: ServerHandle,
     pub(super) succession: Succession,
+    /// The config's file as it was last read.
+    pub(super) file: SeenFile,
 }
 
 enum Event {
@@ -106,7 +117,7 @@ impl Live {
     /// Makes what is wished until nobody is left to wish.
     pub(super) fn drive(mut self, asked: &Asked) {
         self.show();
-        let mut look_at = Instant::now() + FILE_LOOK;
+        let (mut look_at, mut is_tidy) = (Instant::now() + FILE_LOOK, true);
         loop {
             self.look_at_file(&mut look_at);
             self.names.begin(Instant::now());
@@ -115,7 +126,7 @@ impl Live {
                 .recv(&asked.letters, Event::Letter)
                 .recv(&asked.reads, Event::Read)
                 .recv(&ended, Event::Lookup)
-                .wait_timeout(self.names.wait());
+                .wait_timeout(if is_tidy { self.names.wait() } else { self.names.wait().min(QUIET) });
             match next {
                 Ok(Event::Letter(Ok((wish, answer)))) => {
                     let made = self.make(&wish);
@@ -126,9 +137,8 @@ impl Live {
                     if let Some(successor) = successor.filter(|_| !wish.is_dry) {
                         return refer_to(successor, asked);
                     }
-                    if let Some(history) = &mut self.history {
-                        history.maintain(&self.plan.config);
-                    }
+                    self.maintain(Pace::Busy);
+                    is_tidy = false;
                 }
                 Ok(Event::Letter(Err(_)) | Event::Read(Err(_))) => return,
                 Ok(Event::Read(Ok((number, reply)))) => _ = reply.send(self.read(number)),
@@ -142,8 +152,20 @@ impl Live {
                     }
                     self.show_names();
                 }
+                Err(_) if !is_tidy => {
+                    self.maintain(Pace::Idle);
+                    is_tidy = true;
+                }
                 Err(_) => {}
             }
+            self.retired.retain(|compiled| Arc::strong_count(compiled) > 1);
+        }
+    }
+
+    /// What can wait until a change was answered.
+    fn maintain(&mut self, pace: Pace) {
+        if let Some(history) = &mut self.history {
+            history.maintain(pace, &self.plan.config);
         }
     }
 
@@ -212,7 +234,8 @@ impl Live {
             return Err(missing("this daemon keeps no generations".to_owned()));
         };
         let record = history.load(number).map_err(|error| missing(error.to_string()))?;
-        edit::kept(&record).map_err(Refusal::Invalid)
+        let plan = edit::kept(&record).map_err(Refusal::Invalid)?;
+        Ok(Plan { config: plan.config.sharing(&self.plan.config), ..plan })
     }
 
     fn read(&self, number: Generation) -> Result<Option<Value>, String> {

@@ -25,7 +25,7 @@ use crate::{
     admin::changes::Refusal,
     config::{BackendIds, Config, ListenerIds, Snapshot},
     model::{BackendId, Generation},
-    worker::Command,
+    worker::{Command, Compiled},
 };
 
 /// How long they may be silent before a change is begun.
@@ -42,6 +42,7 @@ pub(super) struct Prepared {
     pub(super) ids: BackendIds,
     pub(super) listener_ids: ListenerIds,
     pub(super) snapshot: Arc<Snapshot>,
+    pub(super) compiled: Arc<Compiled>,
     pub(super) addresses: Addresses,
     pub(super) moves: Moves,
     pub(super) copies: Vec<Group>,
@@ -90,6 +91,8 @@ impl Live {
         let material = effective.xdp.as_ref().map(|xdp| Material::read(&plan, xdp, &snapshot));
         let material = material.transpose().map_err(refused("xdp"))?;
         let programs = self.programs(&effective).map_err(refused("health.programs_dir"))?;
+        let snapshot = Arc::new(snapshot);
+        let compiled = self.compiled.after(snapshot.clone());
         self.hear_workers()?;
         Ok(Prepared {
             plan,
@@ -97,7 +100,8 @@ impl Live {
             names,
             ids,
             listener_ids,
-            snapshot: Arc::new(snapshot),
+            snapshot,
+            compiled,
             addresses,
             moves,
             copies,
@@ -122,10 +126,12 @@ impl Live {
         generation: Generation,
         ids: &mut BackendIds,
     ) -> Result<Snapshot, Refusal> {
-        let mut built = Snapshot::build(resolved, generation, ids);
+        // Names and operators' words make no routes.
+        let before = Some((&*self.effective, &*self.snapshot));
+        let mut built = Snapshot::build_after(before, resolved, generation, ids);
         if built.is_err() {
             self.release(ids);
-            built = Snapshot::build(resolved, generation, ids);
+            built = Snapshot::build_after(before, resolved, generation, ids);
         }
         built.map_err(|error| Refusal::Unappliable { at: "pool".to_owned(), message: error.to_string() })
     }

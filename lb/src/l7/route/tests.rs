@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    config::{BackendIds, parse},
+    config::{BackendIds, Config, parse},
     l7::http1::{HeadLimits, Parsed, RequestHead},
     model::Generation,
 };
@@ -195,6 +195,58 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    /// One config after the other: what is carried on gives what the walk gives, and holds nothing of what went.
+    #[test]
+    fn what_is_carried_on_equals_the_walk(
+        configs in prop::collection::vec(prop::collection::vec(spec(), 0..16), 2..5),
+        asks in prop::collection::vec(ask(), 1..16),
+    ) {
+        let mut now: Option<(Config, Snapshot, Routes)> = None;
+        for specs in &configs {
+            let Ok(loaded) = parse("f", &text(specs)) else { continue };
+            let config = loaded.config;
+            let before = now.as_ref().map(|(config, snapshot, _)| (config, snapshot));
+            let snapshot =
+                Snapshot::build_after(before, &config, Generation(1), &mut BackendIds::new()).unwrap();
+            let routes = match &now {
+                None => Routes::build(&snapshot, ListenerId(0)),
+                Some((_, before, routes)) => {
+                    let mut routes = routes.clone();
+                    let changes: Vec<_> = before.routes.changes(&snapshot.routes).collect();
+                    changes.iter().filter_map(|(_, old, _)| *old).for_each(|route| routes.remove(route));
+                    changes.iter().filter_map(|(.., new)| *new).for_each(|route| routes.insert(route));
+                    routes
+                }
+            };
+            let anew = Snapshot::build(&config, Generation(1), &mut BackendIds::new()).unwrap();
+            let names = |snapshot: &Snapshot| {
+                let ids = snapshot.listeners[0].routes.iter();
+                ids.map(|id| snapshot.routes[id.index()].name.clone()).collect::<Vec<_>>()
+            };
+            prop_assert_eq!(names(&snapshot), names(&anew));
+            prop_assert_eq!(snapshot.routes.len(), anew.routes.len());
+            prop_assert!(snapshot.routes.iter().all(|route| snapshot.routes[route.id.index()].name == route.name));
+            let built = Routes::build(&snapshot, ListenerId(0));
+            prop_assert_eq!(&routes.methods, &built.methods);
+            prop_assert_eq!(&routes.refusing, &built.refusing);
+            for ask in &asks {
+                let name = |id: RouteId| snapshot.routes[id.index()].name.to_string();
+                let found = with_asked(ask, |asked| routes.find(asked)).map(name);
+                prop_assert_eq!(found, walk(specs, ask), "{:?}", ask);
+            }
+            now = Some((config, snapshot, routes));
+        }
+        if let Some((_, snapshot, mut routes)) = now {
+            snapshot.routes.iter().for_each(|route| routes.remove(route));
+            prop_assert!(routes.exact.is_empty() && routes.suffixes.is_empty() && routes.any.is_empty());
+            prop_assert!(routes.methods.is_empty() && routes.refusing.is_empty());
+        }
+    }
+}
+
 fn at(host: &str, path: &str) -> Spec {
     let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     Spec { host: some(host), path: some(path), ..Spec::default() }
@@ -238,11 +290,12 @@ fn many_routes_share_no_slot() {
     let snapshot = snapshot(&specs).unwrap();
     let routes = Routes::build(&snapshot, ListenerId(0));
     assert_eq!(snapshot.routes.len(), 10_000);
-    assert!(routes.suffixes.lens.is_empty());
-    assert!(routes.any.prefixes.lens.len() <= 4, "{:?}", routes.any.prefixes.lens);
+    assert!(routes.suffixes.is_empty());
+    let lens: Vec<_> = routes.any.prefixes.lens().collect();
+    assert!(lens.len() <= 4, "{lens:?}");
     let slots = routes.exact.values().map(|paths| &paths.any);
     let slots = slots.chain(routes.any.exact.values()).chain(routes.any.prefixes.by_key.values());
-    assert!(slots.into_iter().all(|slot| slot.conditional.is_empty() && slot.always.is_some()));
+    assert!(slots.into_iter().all(|slot| matches!(&slot.0[..], [entry] if entry.conditions.is_none())));
     for (host, path, name) in [
         ("h7.test", "/x", 28),
         ("a", "/e1234", 1234 * 4 + 1),

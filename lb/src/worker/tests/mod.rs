@@ -34,11 +34,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{AccessLogSetup, BoundListener, Change, Command, Handle, Setup, Siblings};
+use super::{AccessLogSetup, BoundListener, Change, Command, Compiled, Handle, Setup, Siblings};
 use crate::{
     config::{
         BackendSnapshot, Balance, Choosing, Keepalive, Limits, ListenerSnapshot, PoolSecret, PoolSnapshot,
-        Protocol, ProxyHeaders, Snapshot, Steer, Udp,
+        Protocol, ProxyHeaders, Slots, Snapshot, Steer, Udp,
     },
     health::HealthTable,
     limits::Admission,
@@ -50,7 +50,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Has a worker take over another config.
 fn published(next: Snapshot) -> Command {
-    Command::Change(Box::new(Change::of(Arc::new(next), Instant::now() + PATIENCE)))
+    Command::Change(Box::new(Change::of(Compiled::new(Arc::new(next)), Instant::now() + PATIENCE)))
 }
 
 /// A worker with one listener and one pool.
@@ -97,7 +97,7 @@ impl Fixture {
         let handle = Handle::start(Setup {
             id: WorkerId(0),
             core: affinity::allowed_cores().unwrap()[0],
-            snapshot: Arc::new(snapshot),
+            compiled: Compiled::new(Arc::new(snapshot)),
             health: health.clone(),
             admission: admission.clone(),
             siblings: Siblings::new(1, 1).unwrap(),
@@ -188,7 +188,7 @@ fn snapshot(
             sticky_secret: PoolSecret([8, 9]),
             proxy_protocol: None,
         }],
-        routes: Vec::new(),
+        routes: Slots::default(),
     }
 }
 

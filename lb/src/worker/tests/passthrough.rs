@@ -11,7 +11,7 @@ use super::{Fixture, backend, snapshot};
 use crate::{
     config::{
         HostMatch, Limits, PathMatch, PoolSnapshot, Protocol, ProxyVersion, Rewrite, RouteAction,
-        RouteSnapshot,
+        RouteSnapshot, Slots,
     },
     model::{BackendId, PoolId, RouteId, reason::CloseReason},
 };
@@ -29,6 +29,7 @@ fn route(id: u16, host: HostMatch, pool: u16) -> RouteSnapshot {
     RouteSnapshot {
         id: RouteId(id),
         name: format!("route-{id}").into(),
+        listener: "test".into(),
         host,
         path: PathMatch::Any,
         conditions: Arc::default(),
@@ -58,10 +59,10 @@ fn start(has_pool: bool, header: Option<ProxyVersion>) -> Fixture {
                     ..all.clone()
                 })
                 .collect();
-            snapshot.routes = vec![
+            snapshot.routes = Slots::from(vec![
                 route(0, HostMatch::Exact("a.test".into()), 1),
                 route(1, HostMatch::Suffix(".test".into()), 2),
-            ];
+            ]);
             let listener = &mut snapshot.listeners[0];
             listener.routes = vec![RouteId(0), RouteId(1)];
             listener.pool = has_pool.then_some(PoolId(0));

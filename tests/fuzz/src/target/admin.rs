@@ -133,6 +133,7 @@ fn view() -> &'static View {
             overrides: Arc::default(),
             degraded: None,
             drift: None,
+            predecessors: Default::default(),
         }
     })
 }

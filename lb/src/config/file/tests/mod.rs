@@ -5,6 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 mod choosing;
 mod datagrams;
 mod documents;
+mod edited;
 mod hostile;
 mod json_schema;
 mod log;
