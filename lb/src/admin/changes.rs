@@ -207,8 +207,8 @@ pub type Letter = (Wish, flume::Sender<Result<Applied, Refusal>>);
 #[derive(Clone)]
 pub struct Changes(flume::Sender<Letter>);
 
-/// How long an answer may take; names are looked up meanwhile, certificates read, workers waited for.
-pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(25);
+/// How long an answer may take; names are looked up meanwhile, certificates read, workers and new processes waited for.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(35);
 
 impl Changes {
     /// And where they are read.

@@ -66,7 +66,7 @@ impl Succession {
                 _ = heard.send(());
                 return;
             }
-            if !is_heard && successor.has_ended() {
+            if !is_heard && successor.has_died() {
                 // Nobody takes what is new, until this process is out of the way of who restarts it.
                 tracing::error!(
                     pid = successor.pid(),

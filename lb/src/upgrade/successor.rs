@@ -143,10 +143,12 @@ impl Successor {
         _ = self.child.wait();
     }
 
-    /// Whether it has ended. It is left for whoever inherits our children to see how: that is who restarts it.
-    pub fn has_ended(&self) -> bool {
+    /// Whether it has died; one that has ended as it should may have been taken over from itself. It is left for whoever
+    /// inherits our children to see how it ended: that is who restarts it.
+    pub fn has_died(&self) -> bool {
         let how = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        waitid(WaitId::Pid(Pid::from_child(&self.child)), how).is_ok_and(|status| status.is_some())
+        let ended = waitid(WaitId::Pid(Pid::from_child(&self.child)), how);
+        ended.is_ok_and(|status| status.is_some_and(|status| status.exit_status() != Some(0)))
     }
 
     /// Leaves everything to it.

@@ -132,7 +132,8 @@ impl Door {
             }
             let ready = Op::ready(&local.ring, &self.socket, Readiness::Readable);
             match deadline.guard(ready).await {
-                Ok(Ok(())) if self.receive() => executor::yield_now().await,
+                // In the same turn it may have become another process's to take.
+                Ok(Ok(())) if !local.is_handed_over() && self.receive() => executor::yield_now().await,
                 Ok(Ok(())) | Err(_) => {}
                 Ok(Err(_)) => {
                     local.count(CloseReason::Resources);

@@ -32,6 +32,10 @@ impl Live {
     /// Starts another process, hands everything over and leaves; or goes on as if nothing had been.
     pub(super) fn upgrade(&mut self, wish: &Wish, program: Option<&Path>) -> Result<Applied, Refusal> {
         let refused = |message: String| Refusal::Unappliable { at: "upgrade".to_owned(), message };
+        let current = Etag::from(self.fingerprint);
+        if wish.if_match.as_ref().is_some_and(|wanted| !wanted.contains(&current)) {
+            return Err(Refusal::Lost { current });
+        }
         let own = || binary::own().map_err(|error| error.to_string());
         let program = program.map_or_else(own, |program| Ok(program.to_owned()));
         let program = program.and_then(|program| binary::check(&program)).map_err(refused)?;
