@@ -1,7 +1,7 @@
 //! The config changes while everything runs, and nobody notices.
 //!
 //! `LB_CHANGE_SECONDS=60` does for so long what is otherwise done for a few seconds, `LB_CHANGE_ROUTES=10000` with so many
-//! routes.
+//! routes, `LB_CHANGES=10000` lets so many follow each other before it is looked what has grown.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use lb_tests::{
     admin::Admin,
     daemon::{Daemon, Decap},
+    fault::Holdings,
     keepalive::KeptClient,
     nginx::Nginx,
     peer::{EchoClient, Service, TcpServer},
@@ -75,6 +76,10 @@ fn routes() -> Result<usize> {
     std::env::var("LB_CHANGE_ROUTES").map_or(Ok(10), |text| text.parse().context("LB_CHANGE_ROUTES"))
 }
 
+fn changes_wanted() -> Result<usize> {
+    std::env::var("LB_CHANGES").map_or(Ok(300), |text| text.parse().context("LB_CHANGES"))
+}
+
 /// Changes at random that are sound, or are not.
 struct Changes {
     admin: Admin,
@@ -135,6 +140,19 @@ impl Changes {
         ensure!(answer["acknowledged"]["maps"] == 1 || answer["changed"] == json!([]), "{answer}");
         self.took_ms.push(answer["took_ms"].as_f64().context("no took_ms")?);
         Ok(())
+    }
+
+    /// Brings what they touch to one and the same state.
+    fn rest(&mut self) -> Result<()> {
+        let mut patch = json!({ "route": {}, "pool": {}, "listener": {} });
+        for at in 0..4 {
+            for (table, letter) in [("route", 'r'), ("pool", 's'), ("listener", 'x')] {
+                patch[table][format!("{letter}{at}")] = Value::Null;
+            }
+        }
+        let both = json!(["10.77.0.11:80", "10.77.0.12:80"]);
+        patch["pool"]["web"] = json!({ "backends": both });
+        self.admin.change("PATCH", "/v1/config", Some(&patch)).map(drop)
     }
 
     /// One that has to be refused, whole.
@@ -247,6 +265,62 @@ fn changes_at_random_under_load_lose_nothing() {
         wait::until("an end of what was opened meanwhile", PATIENCE, || {
             files().ok().filter(|now| *now <= before + 40).map(drop)
         })?;
+        Ok(())
+    });
+}
+
+/// 200 of them, with sound ones in between; [`Changes::unsound`] compares before and after.
+#[test]
+fn refused_changes_leave_nothing() {
+    scene::run(|scene| {
+        let mut daemon = Daemon::start(scene, CONFIG)?;
+        let mut changes = Changes { admin: daemon.admin(), seed: 7, took_ms: Vec::new(), refused: 0 };
+        let held = Holdings::at_rest(daemon.process().pid())?;
+        while changes.refused < 200 {
+            changes.unsound()?;
+        }
+        let now = Holdings::at_rest(daemon.process().pid())?;
+        ensure!(
+            (now.files, now.maps, now.programs) == (held.files, held.maps, held.programs),
+            "{now:?}, {held:?}"
+        );
+        daemon.process().kill();
+        Ok(())
+    });
+}
+
+/// Memory that may come and go between two looks, in KiB: the allocator's, not ours.
+const MEMORY_SLACK_KIB: u64 = 12 << 10;
+
+#[test]
+fn nothing_grows_with_the_number_of_changes() {
+    scene::run(|scene| {
+        let mut config = CONFIG.to_owned();
+        for at in 0..routes()? {
+            config += &format!("[route.n{at}]\nlistener = \"web\"\npath = \"/n{at}/*\"\npool = \"web\"\n");
+        }
+        let mut daemon = Daemon::start(scene, &config)?;
+        let pid = daemon.process().pid();
+        let mut changes = Changes { admin: daemon.admin(), seed: 3, took_ms: Vec::new(), refused: 0 };
+        // So many that every kind of entry was there once, and everything that is kept is full.
+        let make = |changes: &mut Changes, count: usize| -> Result<Holdings> {
+            let until = changes.took_ms.len() + count;
+            while changes.took_ms.len() < until {
+                changes.sound()?;
+            }
+            changes.rest()?;
+            Holdings::at_rest(pid)
+        };
+        let count = changes_wanted()?;
+        let before = make(&mut changes, (count / 3).max(150))?;
+        let after = make(&mut changes, count)?;
+        changes.report();
+        println!("before {before:?}, after {after:?}");
+        ensure!(after.files == before.files, "descriptors: {before:?}, {after:?}");
+        ensure!((after.maps, after.programs) == (before.maps, before.programs), "BPF: {before:?}, {after:?}");
+        let grown = after.resident_kib.saturating_sub(before.resident_kib);
+        ensure!(grown <= MEMORY_SLACK_KIB, "memory: {before:?}, {after:?}");
+        daemon.process().kill();
         Ok(())
     });
 }

@@ -14,6 +14,7 @@ mod cookies;
 mod crowd;
 mod datagrams;
 mod drain;
+mod faults;
 mod harness;
 mod health;
 mod hotplug;

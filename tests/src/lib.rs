@@ -8,6 +8,7 @@ pub mod arms;
 pub mod checksums;
 pub mod curl;
 pub mod daemon;
+pub mod fault;
 pub mod flood;
 pub mod keepalive;
 pub mod leak;
