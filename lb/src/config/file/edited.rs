@@ -133,11 +133,14 @@ impl Unread {
     }
 }
 
+/// Listener and host.
+type Site = (Arc<str>, Option<HostPattern>);
+
 /// Places of routes: listener, host and path. Where a place is in here, so is every other one that a route of it is
 /// compared with.
 #[derive(Debug, Default)]
 pub(super) struct Groups {
-    by_path: HashMap<Option<PathPattern>, Vec<(Arc<str>, Option<HostPattern>)>>,
+    by_path: HashMap<Option<PathPattern>, Vec<Site>>,
     /// Of those paths: most routes have none of them, and that can be told without a look at their text.
     sketches: BTreeSet<(u8, usize)>,
 }
@@ -152,10 +155,6 @@ fn sketch(path: Option<&PathPattern>) -> (u8, usize) {
     }
 }
 
-#[expect(
-    clippy::mutable_key_type,
-    reason = "a pattern is hashed by its text; what changes in it is scratch memory"
-)]
 impl Groups {
     /// Those of these routes, and what they may be compared with.
     fn of<'r>(routes: impl Iterator<Item = &'r Route> + Clone, now: &'r Config) -> Self {
