@@ -121,7 +121,8 @@ impl<'a> Daemon<'a> {
             "version = 1\n[admin]\nsocket = {admin:?}\nhttp = \"{METRICS}\"\n[state]\ndir = {state:?}\n",
         );
         fs::write(&file, head + config)?;
-        let mut shell = host.netns.command("sh");
+        // dash takes descriptors of one digit only.
+        let mut shell = host.netns.command("bash");
         let lent = kept.lend(&mut shell)?;
         shell.arg(binary()?).env("WATCHDOG_USEC", watchdog.as_micros().to_string());
         let started = Self::launch(scene, host, admin, Self::run_command(scene, shell, &file));
