@@ -137,10 +137,13 @@ impl Unread {
 /// compared with.
 #[derive(Debug, Default)]
 pub(super) struct Groups {
-    by_path: HashMap<Option<PathPattern>, Vec<(Arc<str>, Option<HostPattern>)>>,
+    by_path: HashMap<Option<PathPattern>, Vec<Site>>,
     /// Of those paths: most routes have none of them, and that can be told without a look at their text.
     sketches: BTreeSet<(u8, usize)>,
 }
+
+/// A listener with one of its hosts; `None`: any.
+type Site = (Arc<str>, Option<HostPattern>);
 
 /// Kind and length.
 fn sketch(path: Option<&PathPattern>) -> (u8, usize) {
@@ -152,10 +155,6 @@ fn sketch(path: Option<&PathPattern>) -> (u8, usize) {
     }
 }
 
-#[expect(
-    clippy::mutable_key_type,
-    reason = "a pattern is hashed by its text; what changes in it is scratch memory"
-)]
 impl Groups {
     /// Those of these routes, and what they may be compared with.
     fn of<'r>(routes: impl Iterator<Item = &'r Route> + Clone, now: &'r Config) -> Self {
