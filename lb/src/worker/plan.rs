@@ -93,9 +93,9 @@ fn is_chosen_alike(before: &PoolSnapshot, now: &PoolSnapshot) -> bool {
 
 /// Budgets by the names of routes: those that were asked for. All plans of a worker have the same.
 #[derive(Clone, Default)]
-struct Retries(Rc<RefCell<RetryPlans>>);
+struct Retries(Rc<RefCell<Budgets>>);
 
-type RetryPlans = HashMap<Arc<str>, Rc<RetryPlan>, FixedState>;
+type Budgets = HashMap<Arc<str>, Rc<RetryPlan>, FixedState>;
 
 impl Retries {
     fn of(&self, route: &RouteSnapshot) -> Option<Rc<RetryPlan>> {
