@@ -145,9 +145,6 @@ pub(super) struct Groups {
     sketches: BTreeSet<(u8, usize)>,
 }
 
-/// A listener with one of its hosts; `None`: any.
-type Site = (Arc<str>, Option<HostPattern>);
-
 /// Kind and length.
 fn sketch(path: Option<&PathPattern>) -> (u8, usize) {
     match path {
