@@ -329,7 +329,8 @@ backends = ["10.77.0.11:5301"]
         let b1 = &topology.b1;
         let _echo = TcpServer::start(b1, 9003, Service::Echo)?;
         let _udp = UdpEcho::start(b1, &[b1.v4.into()], 5301)?;
-        let mut first = Daemon::start(scene, KEPT)?;
+        let nothing = Manager::start(scene.directory(), true)?;
+        let mut first = Daemon::start_kept(scene, KEPT, &nothing, Duration::from_secs(60))?;
         EchoClient::connect(client, lb.v4.into(), 9003)?.exchange("before")?;
         let extra = serde_json::json!({ "bind": ["10.77.0.2:9004"], "protocol": "tcp", "pool": "echo" });
         first.admin().change("PUT", "/v1/config/listener/extra", Some(&extra))?;
@@ -338,7 +339,7 @@ backends = ["10.77.0.11:5301"]
         ensure!(first.manager().kept().len() == 4, "{:?}", first.manager().kept());
         first.process().kill();
         // What is not of this config, or not ours at all, is closed.
-        let manager = Manager::start(scene.directory())?;
+        let manager = Manager::start(scene.directory(), true)?;
         manager.inherit(first.manager());
         drop(first);
         manager.keep("lb-0123-0", std::net::TcpListener::bind("127.0.0.1:0")?.into());

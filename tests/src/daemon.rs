@@ -125,7 +125,9 @@ impl<'a> Daemon<'a> {
         let mut shell = host.netns.command("bash");
         let lent = kept.lend(&mut shell)?;
         shell.arg(binary()?).env("WATCHDOG_USEC", watchdog.as_micros().to_string());
-        let started = Self::launch(scene, host, admin, Self::run_command(scene, shell, &file));
+        let command = Self::run_command(scene, shell, &file);
+        let started =
+            Self::launch_under(Manager::start(scene.directory(), true)?, scene, host, admin, command);
         drop(lent);
         started
     }
@@ -192,8 +194,17 @@ impl<'a> Daemon<'a> {
     }
 
     /// Starts `command`, which is to say `READY=1` on a socket of ours.
-    fn launch(scene: &Scene, host: &'a Host, admin: PathBuf, mut command: Command) -> Result<Self> {
-        let manager = Manager::start(scene.directory())?;
+    fn launch(scene: &Scene, host: &'a Host, admin: PathBuf, command: Command) -> Result<Self> {
+        Self::launch_under(Manager::start(scene.directory(), false)?, scene, host, admin, command)
+    }
+
+    fn launch_under(
+        manager: Manager,
+        scene: &Scene,
+        host: &'a Host,
+        admin: PathBuf,
+        mut command: Command,
+    ) -> Result<Self> {
         command.env("NOTIFY_SOCKET", manager.path());
         let process = Process::spawn("lb", command, &scene.log("lb"))?;
         let mut this = Self { process, host, admin, manager, heirs: Vec::new() };

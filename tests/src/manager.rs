@@ -1,7 +1,7 @@
 //! As much of systemd as a daemon speaks to: it hears what is notified, and keeps descriptors.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     fs,
     io::IoSliceMut,
     mem::MaybeUninit,
@@ -12,12 +12,14 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
+    thread,
+    time::Duration,
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use rustix::{
     io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd},
     net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg},
@@ -26,21 +28,31 @@ use rustix::{
 /// Descriptors for a shell that hands them on: beyond those that it can name.
 const FIRST_LENT: i32 = 50;
 
+/// Between two looks at what was said: descriptors that lie unread are open, too.
+const PAUSE: Duration = Duration::from_millis(10);
+
 /// The other end of `NOTIFY_SOCKET`.
 #[derive(Debug)]
 pub struct Manager {
-    socket: UnixDatagram,
     path: PathBuf,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    socket: UnixDatagram,
+    has_store: bool,
+    heard: Mutex<VecDeque<String>>,
     kept: Mutex<BTreeMap<String, OwnedFd>>,
     pings: AtomicU64,
 }
 
 impl Manager {
-    /// Listens in a directory.
+    /// Listens in a directory. Without a store it closes what it is to keep.
     ///
     /// # Errors
     /// The socket cannot be made.
-    pub fn start(directory: &Path) -> Result<Self> {
+    pub fn start(directory: &Path, has_store: bool) -> Result<Self> {
         let path = directory.join("notify.sock");
         // A second daemon of the same scene.
         let _ = fs::remove_file(&path);
@@ -48,7 +60,17 @@ impl Manager {
         // Whoever the daemon runs as.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666))?;
         socket.set_nonblocking(true)?;
-        Ok(Self { socket, path, kept: Mutex::default(), pings: AtomicU64::new(0) })
+        let (heard, kept, pings) = <(Mutex<_>, Mutex<_>, AtomicU64)>::default();
+        let shared = Arc::new(Shared { socket, has_store, heard, kept, pings });
+        let listener = Arc::downgrade(&shared);
+        thread::spawn(move || {
+            while let Some(shared) = Weak::upgrade(&listener) {
+                drop(shared.hear());
+                drop(shared);
+                thread::sleep(PAUSE);
+            }
+        });
+        Ok(Self { path, shared })
     }
 
     /// Its address.
@@ -57,32 +79,7 @@ impl Manager {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, OwnedFd>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes the next message in.
-    fn hear(&self) -> Result<String> {
-        let mut buffer = [0; 4096];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let flags = RecvFlags::CMSG_CLOEXEC;
-        let received = recvmsg(&self.socket, &mut [IoSliceMut::new(&mut buffer)], &mut control, flags)?;
-        let mut descriptors = Vec::new();
-        for message in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(batch) = message {
-                descriptors.extend(batch);
-            }
-        }
-        let text = String::from_utf8_lossy(&buffer[..received.bytes]).into_owned();
-        let name = text.lines().find_map(|line| line.strip_prefix("FDNAME=")).unwrap_or("stored").to_owned();
-        let has = |wanted: &str| text.lines().any(|line| line == wanted);
-        if has("FDSTORE=1") {
-            self.lock().extend(descriptors.into_iter().map(|fd| (name.clone(), fd)));
-        } else if has("FDSTOREREMOVE=1") {
-            self.lock().remove(&name);
-        }
-        self.pings.fetch_add(u64::from(has("WATCHDOG=1")), Ordering::Relaxed);
-        Ok(text)
+        self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes in what was said up to a message with this line.
@@ -90,23 +87,25 @@ impl Manager {
     /// # Errors
     /// There is none yet.
     pub fn told(&self, wanted: &str) -> Result<()> {
-        loop {
-            if self.hear()?.lines().any(|line| line == wanted) {
+        let mut heard = self.shared.hear();
+        while let Some(text) = heard.pop_front() {
+            if text.lines().any(|line| line == wanted) {
                 return Ok(());
             }
         }
+        bail!("not told {wanted}")
     }
 
     /// Names of what is kept, by now.
     pub fn kept(&self) -> Vec<String> {
-        while self.hear().is_ok() {}
+        drop(self.shared.hear());
         self.lock().keys().cloned().collect()
     }
 
     /// How often it was told that all is well, by now.
     pub fn pings(&self) -> u64 {
-        while self.hear().is_ok() {}
-        self.pings.load(Ordering::Relaxed)
+        drop(self.shared.hear());
+        self.shared.pings.load(Ordering::Relaxed)
     }
 
     /// A descriptor that is none of the daemon's, as an earlier version may have left one.
@@ -116,7 +115,7 @@ impl Manager {
 
     /// Takes what another one has kept.
     pub fn inherit(&self, other: &Self) {
-        while other.hear().is_ok() {}
+        drop(other.shared.hear());
         self.lock().append(&mut other.lock());
     }
 
@@ -140,5 +139,41 @@ impl Manager {
             &format!("export LISTEN_PID=$$ LISTEN_FDS={} LISTEN_FDNAMES={}\n", names.len(), names.join(":"));
         shell.args(["-c", &(script + "exec \"$@\""), "sh"]);
         Ok(lent)
+    }
+}
+
+impl Shared {
+    /// Takes in all that was said: what nobody has asked for yet.
+    fn hear(&self) -> MutexGuard<'_, VecDeque<String>> {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Ok(text) = self.next() {
+            heard.push_back(text);
+        }
+        heard
+    }
+
+    fn next(&self) -> Result<String> {
+        let mut buffer = [0; 4096];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let flags = RecvFlags::CMSG_CLOEXEC;
+        let received = recvmsg(&self.socket, &mut [IoSliceMut::new(&mut buffer)], &mut control, flags)?;
+        let mut descriptors = Vec::new();
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(batch) = message {
+                descriptors.extend(batch);
+            }
+        }
+        let text = String::from_utf8_lossy(&buffer[..received.bytes]).into_owned();
+        let name = text.lines().find_map(|line| line.strip_prefix("FDNAME=")).unwrap_or("stored").to_owned();
+        let has = |wanted: &str| text.lines().any(|line| line == wanted);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if has("FDSTORE=1") && self.has_store {
+            kept.extend(descriptors.into_iter().map(|fd| (name.clone(), fd)));
+        } else if has("FDSTOREREMOVE=1") {
+            kept.remove(&name);
+        }
+        self.pings.fetch_add(u64::from(has("WATCHDOG=1")), Ordering::Relaxed);
+        Ok(text)
     }
 }

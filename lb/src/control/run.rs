@@ -20,7 +20,7 @@ use super::{
 use crate::{
     admin::{Doors, View},
     sys::lock,
-    upgrade::{Inheritance, Predecessor},
+    upgrade::{Inheritance, Predecessor, store},
 };
 
 /// Runs until a signal ends it, or another process has taken over. XDP goes on forwarding afterwards.
@@ -82,6 +82,7 @@ fn serve(
     }
     let on_drain = || {
         view.draining.store(true, Ordering::Relaxed);
+        store::forget_all();
         notify(&[NotifyState::Stopping]);
     };
     let on_wish = |wish| match wish {

@@ -4,7 +4,7 @@
 //! Source: sd_notify(3), FDSTORE=1; sd_listen_fds(3).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     env,
     ffi::OsStr,
     io::{self, IoSlice},
@@ -19,6 +19,7 @@ use std::{
             net::{SocketAddr as UnixAddr, UnixDatagram},
         },
     },
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -107,11 +108,26 @@ fn is_bound(socket: &OwnedFd, wanted: Stored<'_>) -> Option<SocketAddr> {
     (is_it && listens && socket.r#type().ok()? == kind && socket.reuse_port().ok()?).then_some(bound)
 }
 
+/// What this process has had kept, by name.
+static KEPT: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+fn kept() -> MutexGuard<'static, BTreeSet<String>> {
+    KEPT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Has systemd keep the sockets of an address, by worker. One that it has already is kept once.
 pub fn keep(wanted: Stored<'_>, sockets: &[OwnedFd]) {
     for (worker, socket) in sockets.iter().enumerate() {
-        tell(&format!("FDSTORE=1\nFDNAME={}\n", wanted.name(worker)), Some(socket.as_fd()));
+        let name = wanted.name(worker);
+        tell(&format!("FDSTORE=1\nFDNAME={name}\n"), Some(socket.as_fd()));
+        kept().insert(name);
     }
+}
+
+/// Has systemd close all that this process has had kept: it ends in order, and who comes now is to be refused, not to
+/// wait for nobody.
+pub fn forget_all() {
+    std::mem::take(&mut *kept()).iter().for_each(|name| remove(name));
 }
 
 /// Has systemd close those of these workers.
@@ -120,6 +136,7 @@ pub fn forget(wanted: Stored<'_>, workers: Range<usize>) {
 }
 
 fn remove(name: &str) {
+    kept().remove(name);
     tell(&format!("FDSTOREREMOVE=1\nFDNAME={name}\n"), None);
 }
 
