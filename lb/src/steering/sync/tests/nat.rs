@@ -224,6 +224,9 @@ fn the_flag_stays_as_long_as_flows_drain() {
 }
 
 proptest! {
+    // A case builds tables of 65 537 slots.
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     /// However VIPs come, change and go: each has exactly its sources, no place is given to two, and what stays is
     /// not moved. The fake refuses to overwrite a place that is given out.
     #[test]
