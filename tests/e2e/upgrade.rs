@@ -360,7 +360,7 @@ backends = ["10.77.0.11:5301"]
         ensure!(lb_tests::udp::ask(client, lb.v4.into(), 5300, "after")? == b1.name, "no answer");
         drop(manager);
         let status = daemon.status()?;
-        ensure!(!status["listeners"][0]["steer"].is_null(), "the sockets are in no map of ours: {status}");
+        ensure!(!status["listeners"][1]["steer"].is_null(), "the sockets are in no map of ours: {status}");
         ensure!(daemon.manager().kept().len() == 4, "{:?}", daemon.manager().kept());
         let before = daemon.manager().pings();
         wait::until("pings of the watchdog", PATIENCE, || {

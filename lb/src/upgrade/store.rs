@@ -127,7 +127,8 @@ pub fn keep(wanted: Stored<'_>, sockets: &[OwnedFd]) {
 /// Has systemd close all that this process has had kept: it ends in order, and who comes now is to be refused, not to
 /// wait for nobody.
 pub fn forget_all() {
-    std::mem::take(&mut *kept()).iter().for_each(|name| remove(name));
+    let all = std::mem::take(&mut *kept());
+    all.iter().for_each(|name| remove(name));
 }
 
 /// Has systemd close those of these workers.
