@@ -91,7 +91,7 @@ fn serve(
         Wish::HandOver(_) => view.draining.store(true, Ordering::Relaxed),
         Wish::End => {}
     };
-    let served = workers.serve_until_end(&wishes, on_drain, on_wish);
+    let served = workers.serve_until_end(&wishes, || ending.has_heir(), on_drain, on_wish);
     ending.finish();
     server.handle().finish();
     log.finish();

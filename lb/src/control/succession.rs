@@ -48,13 +48,17 @@ impl Succession {
         (Self { predecessors, wishes, ended, has_heir: has_heir.clone() }, Ending { tell: sender, has_heir })
     }
 
-    /// Begins to leave: another process is the one from now on, and is told what is counted here until the end.
+    /// Another process is the one from now on: workers that end have nothing left to do.
+    pub(super) fn begin_to_leave(&self) {
+        self.has_heir.store(true, Ordering::Relaxed);
+    }
+
+    /// Leaves to another process, which is told what is counted here until the end.
     ///
     /// # Errors
     /// The host refuses a thread; then nothing is told.
     pub(super) fn leave(&self, successor: Successor, views: Views, patience: Duration) -> io::Result<()> {
         lock::give_away();
-        self.has_heir.store(true, Ordering::Relaxed);
         // The reader lives as long as the process.
         _ = self.wishes.send(Wish::HandOver(patience));
         let (ended, wishes) = (self.ended.clone(), self.wishes.clone());
@@ -81,10 +85,15 @@ impl Succession {
 }
 
 impl Ending {
+    /// Whether another process is the one.
+    pub(super) fn has_heir(&self) -> bool {
+        self.has_heir.load(Ordering::Relaxed)
+    }
+
     /// The last word to another process, where there is one.
     pub(super) fn finish(&self) {
         let (sender, heard) = flume::bounded(1);
-        if self.has_heir.load(Ordering::Relaxed) && self.tell.try_send(sender).is_ok() {
+        if self.has_heir() && self.tell.try_send(sender).is_ok() {
             // It may have ended itself.
             _ = heard.recv_timeout(LAST_WORD);
         }

@@ -93,14 +93,15 @@ impl Workers {
         self.0.iter().map(view).collect()
     }
 
-    /// Serves until the operator wants an end and has it. `on_drain` is called once, when the drain begins; `on_wish` with
-    /// what is wished that is not the workers' business.
+    /// Serves until the operator wants an end and has it. A worker may end before that where `may_end` says so.
+    /// `on_drain` is called once, when the drain begins; `on_wish` with what is wished that is not the workers' business.
     ///
     /// # Errors
     /// A worker ended though nobody wanted it to.
     pub(super) fn serve_until_end(
         self,
         wishes: &flume::Receiver<Wish>,
+        may_end: impl Fn() -> bool,
         on_drain: impl FnOnce(),
         on_wish: impl Fn(Wish),
     ) -> anyhow::Result<()> {
@@ -119,6 +120,7 @@ impl Workers {
             }
             if phase == Phase::Serving
                 && let Some(dead) = self.0.iter().find(|handle| handle.is_finished())
+                && !may_end()
             {
                 lost = Some(dead.id);
                 tracing::error!(worker = %dead.id, "a worker ended; draining the others");

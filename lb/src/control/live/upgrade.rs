@@ -106,6 +106,7 @@ impl Live {
         }
         // First: from then on systemd hears the other one alone.
         notify(&[NotifyState::MainPid(successor.pid())]);
+        self.succession.begin_to_leave();
         let views = self.views.clone();
         let patience = self.plan.config.upgrade.drain_timeout;
         let (flows, sockets): (_, Vec<_>) = self.end_flows(Instant::now() + patience).into_iter().unzip();
