@@ -75,7 +75,7 @@ fn script(suites: &[Suite]) -> String {
         "#!/bin/sh\n\
          /bin/busybox mkdir -p /busybox\n\
          /bin/busybox --install -s /busybox\n\
-         export PATH=/usr/bin:/bin:/busybox HOME=/root CI=true RUST_BACKTRACE=1 LB_BIN={DAEMON}\n\
+         export PATH=/usr/bin:/bin:/busybox HOME=/root CI=true RUST_BACKTRACE=1 LB_BIN={DAEMON} LB_WITNESS_STEP=3\n\
          mount -t proc proc /proc && mount -t sysfs sys /sys && mount -t devtmpfs dev /dev\n\
          mount -t tmpfs tmp /tmp && mount -t tmpfs run /run && mount -t bpf bpf /sys/fs/bpf\n\
          for module in /modules/*.ko; do\n\
