@@ -64,11 +64,8 @@ const SUITES: [Suite; 3] = [
         arguments: &[
             "--test-threads=1",
             "steering::tests::pins_outlive",
-            "steering::tests::decap_holds",
             "steering::tests::links::a_link_is_native",
-            "steering::tests::links::detach",
-            "steering::tests::spread::",
-            "steering::tests::steer::",
+            "steering::tests::steer::the_core",
         ],
     },
     Suite {
