@@ -74,6 +74,7 @@ const NEEDS: &[Need] = &[
         reason: "a real WebSocket client and server",
     },
     tool(Group::Test, "ethtool", "ethtool", "checksum offload off on veth pairs"),
+    tool(Group::Test, "strace", "strace", "puts faults into system calls, and names them for benchmarks"),
     tool(Group::Machine, "xz", "xz-utils", "unpacks kernel modules"),
     tool(Group::Machine, "strip", "binutils", "takes debug information out of what a guest runs"),
     tool(Group::Machine, "ldd", "libc-bin", "tells what a guest needs beside it"),
@@ -87,7 +88,6 @@ const NEEDS: &[Need] = &[
         reason: "nginx as a TCP proxy",
     },
     tool(Group::Bench, "h2load", "nghttp2-client", "load in a closed loop"),
-    tool(Group::Bench, "strace", "strace", "names system calls"),
     tool(Group::Bench, "perf", "linux-perf", "counts system calls"),
 ];
 
