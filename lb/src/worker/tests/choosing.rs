@@ -135,8 +135,8 @@ fn the_least_loaded_over_all_workers_is_taken() {
                 assert_eq!(ask(&mut client, ""), "free", "{balance:?} on worker {worker}");
             }
         }
+        waiting.iter().for_each(|_| go.send(()).unwrap());
         for mut client in waiting {
-            go.send(()).unwrap();
             assert_eq!(client.receive().body, b"busy");
         }
         drop(go);
