@@ -49,6 +49,7 @@ mod sources;
 mod spread;
 mod start;
 mod succession;
+mod systemd;
 mod target;
 mod unresolved;
 mod watchdog;

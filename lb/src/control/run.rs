@@ -15,6 +15,7 @@ use super::{
     signals::{self, Wish},
     start::Start,
     succession::{self, Succession},
+    systemd::notify,
     workers::Workers,
 };
 use crate::{
@@ -110,11 +111,4 @@ fn ready(view: &View, workers: &Workers) {
         "ready"
     );
     notify(&[NotifyState::Ready]);
-}
-
-/// Tells systemd, where it listens.
-pub(super) fn notify(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(%error, "sd_notify");
-    }
 }

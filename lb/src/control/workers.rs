@@ -11,8 +11,8 @@ use sd_notify::NotifyState;
 
 use super::{
     listeners::Group,
-    run::notify,
     signals::{Phase, Step, Wish},
+    systemd::notify,
     watchdog::Watchdog,
 };
 use crate::{

@@ -10,7 +10,7 @@ use std::{
 use sd_notify::NotifyState;
 
 use super::{
-    super::{listeners::Group, plane::NewDoors, run::notify, succession::totals, workers::Worker},
+    super::{listeners::Group, plane::NewDoors, succession::totals, systemd::notify, workers::Worker},
     Live,
 };
 use crate::{
