@@ -6,6 +6,7 @@ use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
 };
@@ -14,6 +15,7 @@ use anyhow::{Context as _, Result, ensure};
 use lb_tests::{
     curl::{Curl, url},
     daemon::Daemon,
+    keepalive::KeptClient,
     nginx::Nginx,
     peer::{self, Service, TcpServer},
     process::Process,
@@ -22,7 +24,7 @@ use lb_tests::{
     wait::{self, PATIENCE},
 };
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use socket2::SockRef;
 
 const CONFIG: &str = r#"
@@ -391,6 +393,109 @@ fn a_full_disk_costs_lines_and_nothing_else() {
         }
         let said = fs::read_to_string(scene.log("lb"))?.matches("access log cannot be written").count();
         ensure!(said == 1, "said {said} times");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_log_changes_while_it_is_written() {
+    scene::run(|scene| {
+        let (one, two) = (log_file(scene), scene.directory().join("two.log"));
+        let stage = Stage::set(scene, &to_file(scene), "")?;
+        let api = stage.daemon.admin();
+        let log = |log: Value| api.change("PATCH", "/v1/config", Some(&json!({ "log": log })));
+        let ended = AtomicBool::new(false);
+        let asked = thread::scope(|scope| {
+            let keep_asking = || {
+                let mut asked = 0;
+                while !ended.load(Ordering::Relaxed) {
+                    let topology = scene.topology();
+                    let mut client =
+                        KeptClient::connect(&topology.client.netns, topology.lb.v4.into(), 8080)?;
+                    for _ in 0..100 {
+                        ensure!(client.get("/")?.0 == 200, "a request failed");
+                        asked += 1;
+                    }
+                }
+                Ok(asked)
+            };
+            let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(keep_asking)).collect();
+            let changed = (0..10).try_for_each(|at| {
+                // Now and then in another form, too.
+                let file = if at % 2 == 0 { &two } else { &one };
+                log(json!({ "file": file, "include": if at % 3 == 0 { vec!["query"] } else { vec![] } }))?;
+                let before = count(&stage.daemon.metrics()?, "lb_log_lines_total", &[])?;
+                wait::until_ok("lines", PATIENCE, || {
+                    let lines = count(&stage.daemon.metrics()?, "lb_log_lines_total", &[])?;
+                    ensure!(lines > before + 100, "{lines} after {before}");
+                    Ok(())
+                })
+            });
+            ended.store(true, Ordering::Relaxed);
+            let asked =
+                clients.into_iter().map(|client| client.join().map_err(|_| anyhow::anyhow!("a panic"))?);
+            let asked = asked.sum::<Result<u64>>();
+            changed.and(asked)
+        })?;
+        let counted = |name: &str| count(&stage.daemon.metrics()?, name, &[]);
+        wait::until_ok("all lines", PATIENCE, || {
+            let there = (read(&one)?.len() + read(&two)?.len()) as u64;
+            let dropped = counted("lb_log_dropped_total")? + counted("lb_log_failed_total")?;
+            ensure!(there + dropped == asked, "{there} lines and {dropped} lost of {asked}");
+            Ok(())
+        })?;
+        let (at_one, at_two) = (read(&one)?.len(), read(&two)?.len());
+        ensure!(at_one > 0 && at_two > 0, "{at_one} lines, {at_two} lines");
+
+        // What cannot be opened changes nothing, and a change that is not made makes no file.
+        let refused =
+            api.ask("PATCH", "/v1/config", "", Some(&json!({ "log": { "file": "/nowhere/x.log" } })))?;
+        ensure!(refused.status == 422 && refused.body["error"]["where"] == "log.file", "{refused:?}");
+        let (three, dry) = (scene.directory().join("three.log"), "/v1/config?dry_run=1");
+        api.change("PATCH", dry, Some(&json!({ "log": { "file": three } })))?;
+        ensure!(!three.exists(), "a file of nobody");
+
+        // Off: what began before is counted; then nothing is. On again, by workers that had none.
+        let mut waiting = stage.connect(8080)?;
+        waiting.write_all(b"GET /waiting HTTP/1.1\r\nHost: silent.test\r\n\r\n")?;
+        wait::until_ok("an exchange", PATIENCE, || {
+            let in_flight = count(&stage.daemon.metrics()?, "lb_upstream_in_flight_exchanges", &[])?;
+            ensure!(in_flight == 1, "{in_flight} exchanges");
+            Ok(())
+        })?;
+        log(json!({ "access": "off" }))?;
+        reset(&waiting)?;
+        drop(waiting);
+        wait::until_ok("a line that is lost", PATIENCE, || {
+            ensure!(counted("lb_log_failed_total")? == 1, "{}", counted("lb_log_failed_total")?);
+            Ok(())
+        })?;
+        let topology = scene.topology();
+        let get = || Curl::within(&topology.client.netns).with(&["-H", "Host: a.test"]);
+        get().get(&url(topology.lb.v4.into(), 8080, "/unseen"))?;
+        log(json!({ "access": "json", "file": three }))?;
+        get().get(&url(topology.lb.v4.into(), 8080, "/seen"))?;
+        let lines = stage.wait_for_lines(&three, 1)?;
+        ensure!(lines.len() == 1 && lines[0]["path"] == "/seen", "{lines:?}");
+        ensure!((read(&one)?.len(), read(&two)?.len()) == (at_one, at_two), "an old file was written to");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_log_begins_on_a_daemon_that_had_none() {
+    scene::run(|scene| {
+        let stage = Stage::set(scene, "access = \"off\"", "")?;
+        let file = log_file(scene);
+        let wanted = json!({ "log": { "access": "text", "format": "{\"path\":\"$path\"}", "file": file } });
+        let topology = scene.topology();
+        let mut client = KeptClient::connect(&topology.client.netns, topology.lb.v4.into(), 8080)?;
+        client.get("/unseen")?;
+        stage.daemon.admin().change("PATCH", "/v1/config", Some(&wanted))?;
+        // On the same connection: its next request has a line.
+        client.get("/seen")?;
+        let lines = stage.wait_for_lines(&file, 1)?;
+        ensure!(lines.len() == 1 && lines[0]["path"] == "/seen", "{lines:?}");
         Ok(())
     });
 }

@@ -81,7 +81,11 @@ fn access_log(encoder: &mut Encoder, view: &View) {
         .family("lb_log_lines_total", Kind::Counter, "Lines of the access log that were written.")
         .sample(&[], view.log.lines.value());
     encoder
-        .family("lb_log_failed_total", Kind::Counter, "Lines lost because log.file could not be written.")
+        .family(
+            "lb_log_failed_total",
+            Kind::Counter,
+            "Lines lost because log.file could not be written, or there was none any more.",
+        )
         .sample(&[], view.log.failed.value());
 }
 

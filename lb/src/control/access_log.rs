@@ -4,8 +4,10 @@
 //!  drain --records--> gather for a moment --> drain --none--> sleep until a worker rings
 //! ```
 //! It may block on a disk or a pipe for as long as it likes; workers then find their queues full, drop, and count.
+//! Queues stay with their workers: a change of `[log]` gives the thread something else to write to, and that is all.
 
 mod sink;
+mod turn;
 
 use std::{
     os::fd::OwnedFd,
@@ -20,6 +22,7 @@ use std::{
 use anyhow::Context;
 
 use self::sink::Sink;
+pub(super) use self::turn::Turn;
 use crate::{
     config,
     log::{Lines, QUEUE_BYTES, Receiver, Record, queue},
@@ -37,19 +40,32 @@ const RECORDS_PER_TURN: usize = 4096;
 /// How long the last lines may take.
 const END_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long a change waits for the thread, which may wait for a disk.
+const TURN_PATIENCE: Duration = Duration::from_secs(1);
+
 /// What others tell the thread.
 struct Shared {
     bell: OwnedFd,
     is_asleep: Arc<AtomicBool>,
     reopen: AtomicBool,
     end: AtomicBool,
+    letters: (flume::Sender<Letter>, flume::Receiver<Letter>),
 }
 
-/// The running log; or none, where none is wanted.
+enum Letter {
+    /// Another worker's queue.
+    Queue(Receiver),
+    /// Something else to write to; told once that is so, and what there was is closed.
+    Turn(Turn, flume::Sender<()>),
+}
+
+/// The log's thread, which has something to write to where a log is wanted.
 pub(super) struct AccessLog {
     /// What it counts.
     pub(super) metrics: Arc<LogMetrics>,
-    thread: Option<(JoinHandle<()>, Arc<Shared>)>,
+    thread: JoinHandle<()>,
+    shared: Arc<Shared>,
+    epoch: Instant,
 }
 
 impl AccessLog {
@@ -62,73 +78,99 @@ impl AccessLog {
         workers: usize,
     ) -> anyhow::Result<(Self, Vec<Option<AccessLogSetup>>)> {
         let metrics = Arc::<LogMetrics>::default();
-        let Some(wanted) = wanted else {
-            return Ok((Self { metrics, thread: None }, (0..workers).map(|_| None).collect()));
-        };
-        let sink = Sink::open(&wanted.target).with_context(|| format!("log.file = \"{}\"", wanted.target))?;
+        let turn = Turn::prepare(None, wanted)?;
         let shared = Arc::new(Shared {
             bell: event::new().context("an eventfd for the access log")?,
             is_asleep: Arc::default(),
             reopen: AtomicBool::default(),
             end: AtomicBool::default(),
+            letters: flume::unbounded(),
         });
         let epoch = Instant::now();
-        let (mut setups, mut receivers) = (Vec::new(), Vec::new());
-        for _ in 0..workers {
-            let (sender, receiver) = queue(QUEUE_BYTES, shared.is_asleep.clone());
-            let bell = shared.bell.try_clone().context("a copy of the access log's eventfd")?;
-            setups.push(Some(AccessLogSetup { sender, bell, epoch }));
-            receivers.push(receiver);
-        }
-        let writer = Writer {
-            sink,
-            lines: Lines::new(wanted.style.clone()),
+        let mut writer = Writer {
+            output: None,
             batch: Vec::with_capacity(BATCH_BYTES + BATCH_BYTES / 2),
             epoch,
             metrics: metrics.clone(),
             lost: 0,
         };
+        turn.into_iter().for_each(|turn| writer.turn(turn));
         let theirs = shared.clone();
         let thread = thread::Builder::new()
             .name("lb-access-log".into())
-            .spawn(move || drive(writer, receivers, &theirs))
+            .spawn(move || drive(writer, &theirs))
             .context("the access log's thread")?;
-        Ok((Self { metrics, thread: Some((thread, shared)) }, setups))
+        let log = Self { metrics, thread, shared, epoch };
+        let setups = (0..workers).map(|_| wanted.map(|_| log.queue()).transpose());
+        let setups = setups.collect::<anyhow::Result<_>>()?;
+        Ok((log, setups))
+    }
+
+    /// A queue for one more worker; it goes when that worker's end of it does.
+    ///
+    /// # Errors
+    /// The host refuses a descriptor.
+    pub(super) fn queue(&self) -> anyhow::Result<AccessLogSetup> {
+        let (sender, receiver) = queue(QUEUE_BYTES, self.shared.is_asleep.clone());
+        let bell = self.shared.bell.try_clone().context("a copy of the access log's eventfd")?;
+        self.tell(Letter::Queue(receiver));
+        Ok(AccessLogSetup { sender, bell, epoch: self.epoch })
+    }
+
+    /// Writes elsewhere or otherwise from now on: what waits is written as before, then that is closed. False: the thread
+    /// waits for what it writes to, and does so later.
+    pub(super) fn turn(&self, turn: Turn) -> bool {
+        let (taken, heard) = flume::bounded(1);
+        self.tell(Letter::Turn(turn, taken));
+        heard.recv_timeout(TURN_PATIENCE).is_ok()
     }
 
     /// Opens the file anew, by its name: it has been renamed. What was noted before goes to the old one.
     pub(super) fn reopen(&self) {
-        match &self.thread {
-            Some((_, shared)) => {
-                shared.reopen.store(true, Ordering::Release);
-                event::ring(&shared.bell);
-            }
-            None => tracing::info!("SIGUSR1: no access log is written"),
-        }
+        self.shared.reopen.store(true, Ordering::Release);
+        event::ring(&self.shared.bell);
     }
 
     /// Writes what the workers, who have ended, have noted.
-    pub(super) fn finish(self) {
-        let Some((thread, shared)) = self.thread else { return };
-        shared.end.store(true, Ordering::Release);
-        event::ring(&shared.bell);
+    pub(super) fn finish(&self) {
+        self.shared.end.store(true, Ordering::Release);
+        event::ring(&self.shared.bell);
         let deadline = Instant::now() + END_PATIENCE;
-        while !thread.is_finished() {
+        while !self.thread.is_finished() {
             if Instant::now() >= deadline {
                 return tracing::warn!("the access log's last lines could not be written in time");
             }
             thread::sleep(Duration::from_millis(1));
         }
     }
+
+    fn tell(&self, letter: Letter) {
+        // The thread has a receiver of its own.
+        _ = self.shared.letters.0.send(letter);
+        event::ring(&self.shared.bell);
+    }
 }
 
-fn drive(mut writer: Writer, mut receivers: Vec<Receiver>, shared: &Shared) {
+fn drive(mut writer: Writer, shared: &Shared) {
+    let mut receivers = Vec::new();
     loop {
         // Whoever says so has ended the workers: a drain that begins now takes their last record.
         let is_end = shared.end.load(Ordering::Acquire);
         let is_reopen = shared.reopen.swap(false, Ordering::Acquire);
+        let mut turns = Vec::new();
+        for letter in shared.letters.1.try_iter() {
+            match letter {
+                Letter::Queue(receiver) => receivers.push(receiver),
+                Letter::Turn(turn, taken) => turns.push((turn, taken)),
+            }
+        }
         let mut has_any = writer.drain(&mut receivers);
         while is_end && writer.drain(&mut receivers) {}
+        for (turn, taken) in turns {
+            writer.turn(turn);
+            // Whoever asked may have given up.
+            _ = taken.send(());
+        }
         if is_reopen {
             writer.reopen();
         }
@@ -139,6 +181,7 @@ fn drive(mut writer: Writer, mut receivers: Vec<Receiver>, shared: &Shared) {
             event::wait(&shared.bell, Some(GATHERING));
             continue;
         }
+        receivers.retain(|receiver| !receiver.is_over());
         shared.is_asleep.store(true, Ordering::Relaxed);
         has_any = !receivers.iter().all(Receiver::is_empty);
         if !has_any {
@@ -148,9 +191,15 @@ fn drive(mut writer: Writer, mut receivers: Vec<Receiver>, shared: &Shared) {
     }
 }
 
-struct Writer {
+/// Where lines go, and what they look like.
+struct Output {
     sink: Sink,
     lines: Lines,
+}
+
+struct Writer {
+    /// `None`: no log is written.
+    output: Option<Output>,
     batch: Vec<u8>,
     epoch: Instant,
     metrics: Arc<LogMetrics>,
@@ -168,11 +217,14 @@ impl Writer {
         let mut has_any = false;
         for receiver in receivers {
             for _ in 0..RECORDS_PER_TURN {
-                let (lines, batch) = (&mut self.lines, &mut self.batch);
-                let there = receiver.pop(|bytes| {
-                    if let Some(record) = Record::decode(bytes) {
+                let (output, batch, metrics) = (&mut self.output, &mut self.batch, &self.metrics);
+                let there = receiver.pop(|bytes| match (output, Record::decode(bytes)) {
+                    (Some(Output { lines, .. }), Some(record)) => {
                         lines.write(batch, &record, epoch_us.saturating_add_unsigned(record.facts.begun_us));
                     }
+                    // Of what began when there was a log, and has ended now.
+                    (None, Some(_)) => metrics.failed.add(1),
+                    (_, None) => {}
                 });
                 if !there {
                     break;
@@ -188,10 +240,10 @@ impl Writer {
     }
 
     fn flush(&mut self) {
-        if self.batch.is_empty() {
+        let Some(Output { sink, .. }) = self.output.as_mut().filter(|_| !self.batch.is_empty()) else {
             return;
-        }
-        let written = self.sink.write(&self.batch);
+        };
+        let written = sink.write(&self.batch);
         let lines = memchr::memchr_iter(b'\n', &self.batch).count() as u64;
         self.batch.clear();
         self.metrics.lines.add(written.lines);
@@ -199,22 +251,31 @@ impl Writer {
         match written.error {
             Some(error) => {
                 if self.lost == 0 {
-                    let file = self.sink.name();
+                    let file = sink.name();
                     tracing::warn!(%file, %error, "the access log cannot be written; its lines are lost until it can");
                 }
                 self.lost += lines - written.lines;
             }
             None if self.lost > 0 => {
-                tracing::warn!(file = %self.sink.name(), lost = self.lost, "the access log is written again");
+                tracing::warn!(file = %sink.name(), lost = self.lost, "the access log is written again");
                 self.lost = 0;
             }
             None => {}
         }
     }
 
+    /// Nothing waits to be written.
+    fn turn(&mut self, turn: Turn) {
+        self.output = turn.after(self.output.take());
+        self.lost = 0;
+    }
+
     fn reopen(&mut self) {
-        let file = self.sink.name().to_owned();
-        match self.sink.reopen() {
+        let Some(Output { sink, .. }) = &mut self.output else {
+            return tracing::info!("SIGUSR1: no access log is written");
+        };
+        let file = sink.name().to_owned();
+        match sink.reopen() {
             Ok(()) => tracing::info!(%file, "the access log was opened anew"),
             Err(error) => {
                 tracing::warn!(%file, %error, "the access log cannot be opened anew; the old file is still written");

@@ -12,6 +12,7 @@ use std::{
 use anyhow::Context as _;
 
 use super::{
+    access_log::AccessLog,
     addresses::{Addresses, Held},
     board::Board,
     forwarding::LOST_RANGES,
@@ -136,7 +137,7 @@ impl Kept {
 /// What watching needs beside that.
 pub(super) struct Watching {
     pub(super) overridden: Overridden,
-    pub(super) log: Arc<LogMetrics>,
+    pub(super) log: Arc<AccessLog>,
     pub(super) doors: Doors,
     /// The same, open.
     pub(super) open: OpenDoors,
@@ -253,7 +254,7 @@ impl Begun {
         let (changes, letters) = Changes::channel();
         let (reader, reads) = flume::unbounded();
         let documents = GenerationSource::new(move |number, reply| _ = reader.send((number, reply)));
-        let mut view = self.view(&start, path.as_ref(), log, changes.clone(), documents);
+        let mut view = self.view(&start, path.as_ref(), log.metrics.clone(), changes.clone(), documents);
         view.predecessors = succession.predecessors.clone();
         let view = Arc::new(view);
         view.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -264,6 +265,7 @@ impl Begun {
         if let (Some(history), Some(record)) = (&mut history, record) {
             history.commit(record).context("the generation that begins")?;
         }
+        let has_queues = self.ground.effective.access_log.is_some();
         let live = Live {
             fingerprint: Fingerprint::of(&plan.config),
             plan,
@@ -275,6 +277,8 @@ impl Begun {
             compiled: self.compiled,
             retired: Vec::new(),
             workers: self.workers.publish_to(),
+            log,
+            has_queues,
             shelf: self.siblings.shelf().clone(),
             cores: self.ground.cores,
             health: self.health,

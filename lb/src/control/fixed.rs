@@ -17,7 +17,6 @@ pub(super) fn check(now: &Config, next: &Config) -> Result<(), Refusal> {
         (now.admin.socket != next.admin.socket, "admin.socket", "it is open"),
         (now.admin.http != next.admin.http, "admin.http", "it is open"),
         (now.state != next.state, "state.dir", "it is locked, and generations are kept there"),
-        (now.access_log != next.access_log, "log", "its queues belong to the workers"),
         (has_xdp(now) != has_xdp(next), "xdp", "programs and maps are loaded when the daemon begins"),
         (secret(now) != secret(next), "xdp.secret", "every flow would be found by another key"),
     ];

@@ -1,6 +1,6 @@
 //! The order in which everything comes up, and goes down.
 
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, atomic::Ordering};
 
 use anyhow::Context;
 use rustix::fs::Mode;
@@ -59,6 +59,7 @@ fn serve(
     let invitation = start.plan.invitation();
     let ground = Ground::find(&start.plan)?;
     let (log, logs) = AccessLog::start(ground.effective.access_log.as_ref(), ground.cores.len())?;
+    let log = Arc::new(log);
     let begun = Begun::begin(&start, ground, &options.bpf_dir, logs, &mut inheritance)?;
     lock::forget_inherited();
     let open = doors.open_but(unix, tcp)?;
@@ -66,7 +67,7 @@ fn serve(
     inheritance.leaving.iter().for_each(|leaving| succession.predecessors.add(leaving));
     let predecessors = succession.predecessors.clone();
     let (go, may_go) = flume::bounded(1);
-    let watching = Watching { overridden, log: log.metrics.clone(), doors, open, may_go, succession };
+    let watching = Watching { overridden, log: log.clone(), doors, open, may_go, succession };
     let (workers, watched) = begun.watch(start, watching)?;
     let Watched { view, changes, server, kept, withheld } = watched;
     if let Some(predecessor) = predecessor {

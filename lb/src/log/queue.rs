@@ -64,6 +64,12 @@ impl Receiver {
         self.consumer.is_empty()
     }
 
+    /// Whether nothing waits and nothing will: its sender is gone.
+    pub fn is_over(&self) -> bool {
+        // In this order: the last record was put in before the sender went.
+        self.consumer.is_abandoned() && self.consumer.is_empty()
+    }
+
     /// Gives the oldest record to `take`. False: there is none.
     pub fn pop(&mut self, take: impl FnOnce(&[u8])) -> bool {
         const PREFIX: usize = size_of::<Len>();
@@ -125,6 +131,14 @@ mod tests {
         assert!(!receiver.pop(|_| unreachable!()));
         assert!(sender.push(&[]));
         assert!(receiver.pop(|bytes| assert!(bytes.is_empty())));
+    }
+
+    #[test]
+    fn it_is_over_once_the_last_record_of_a_sender_that_went_was_taken() {
+        let (mut sender, mut receiver) = queue(64, Arc::default());
+        assert!(sender.push(&[1]) && !receiver.is_over());
+        drop(sender);
+        assert!(!receiver.is_over() && receiver.pop(|_| {}) && receiver.is_over());
     }
 
     #[test]

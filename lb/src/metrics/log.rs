@@ -7,6 +7,6 @@ use super::Counter;
 pub struct LogMetrics {
     /// Lines written whole.
     pub lines: Counter,
-    /// Lines lost because they could not be written.
+    /// Lines lost because they could not be written, or a change had put an end to the log meanwhile.
     pub failed: Counter,
 }

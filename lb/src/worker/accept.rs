@@ -88,7 +88,7 @@ fn admit(local: &Rc<Local>, listener: ListenerId, socket: Socket) {
             local.count(reason);
             local.metrics.listener(listener).reasons.of(reason).add(1);
             let entry = Entry::default();
-            entry.begin(local.access_log.as_ref(), &plan.snapshot, listener, client);
+            entry.begin(local.access_log(), &plan.snapshot, listener, client);
             entry.fail(reason);
             return entry.end();
         }

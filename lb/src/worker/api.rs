@@ -81,6 +81,8 @@ pub struct Change {
     pub closed: Vec<GroupId>,
     /// Addresses that are another listener's now.
     pub moved: Vec<(GroupId, ListenerId)>,
+    /// Where an access log is written: of the first config that has one.
+    pub access_log: Option<AccessLogSetup>,
     /// When whatever still goes on with backends that leave is ended.
     pub leave_by: Instant,
 }
@@ -88,7 +90,8 @@ pub struct Change {
 impl Change {
     /// Of the config alone.
     pub fn of(compiled: Arc<Compiled>, leave_by: Instant) -> Self {
-        Self { compiled, opened: Vec::new(), closed: Vec::new(), moved: Vec::new(), leave_by }
+        let (opened, closed, moved) = (Vec::new(), Vec::new(), Vec::new());
+        Self { compiled, opened, closed, moved, access_log: None, leave_by }
     }
 }
 

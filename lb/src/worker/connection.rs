@@ -100,7 +100,7 @@ impl Accepted {
 
     /// A request or relay begins.
     pub(super) fn begin(&self, snapshot: &Snapshot) {
-        self.entry.begin(self.local().access_log.as_ref(), snapshot, self.listener(), self.client());
+        self.entry.begin(self.local().access_log(), snapshot, self.listener(), self.client());
     }
 
     /// The request or relay that runs does not end well: counts and logs why.

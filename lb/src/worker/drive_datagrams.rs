@@ -277,7 +277,7 @@ impl Door {
         // Only a gain where it works.
         let _ = datagrams::prepare(&socket, address.ip(), false);
         let flow = Flow::new(local, listener, key, place, socket, permit);
-        flow.entry.begin(local.access_log.as_ref(), &plan.snapshot, listener, key.client);
+        flow.entry.begin(local.access_log(), &plan.snapshot, listener, key.client);
         flow.entry.way(None, Some(&plan.pool(pool).name));
         flow.entry.attempt(&name);
         flow.entry.connected(false);
@@ -308,7 +308,7 @@ impl Door {
         let name = place.backend().name.clone();
         let key = FlowKey { client, asked };
         let flow = Flow::new(local, listener, key, place, Socket::new(&local.ring, socket), permit);
-        flow.entry.begin(local.access_log.as_ref(), &plan.snapshot, listener, client);
+        flow.entry.begin(local.access_log(), &plan.snapshot, listener, client);
         flow.entry.way(None, Some(&plan.pool(pool).name));
         flow.entry.attempt(&name);
         flow.entry.connected(true);

@@ -1,7 +1,7 @@
 //! What the tasks of one worker share. Nothing here is seen by another thread but counters and tables.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     ops::{Deref, DerefMut},
     rc::{Rc, Weak},
     sync::Arc,
@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    access::AccessLog,
+    access::{AccessLog, AccessLogSetup},
     api::{Change, Setup},
     doors::Doors,
     drive_datagrams as datagram_door,
@@ -55,7 +55,8 @@ pub(super) struct Local {
     pub(super) purse: Purse,
     pub(super) keepalive: RefCell<Keepalive<Upstream>>,
     pub(super) pipes: Pipes,
-    pub(super) access_log: Option<Rc<AccessLog>>,
+    /// From the first config with a log on.
+    access_log: OnceCell<Rc<AccessLog>>,
     pub(super) request_ids: RequestIds,
     pub(super) pressure: PressureGauge,
     pub(super) doors: Doors,
@@ -92,10 +93,9 @@ impl Local {
             generator: RefCell::new(Generator::new(setup.siblings.seed(setup.id))),
             keepalive: RefCell::default(),
             pipes: Pipes::default(),
-            access_log: setup
-                .access_log
-                .take()
-                .map(|log| Rc::new(AccessLog::new(log, setup.id, metrics.clone(), now))),
+            access_log: setup.access_log.take().map_or_else(OnceCell::new, |log| {
+                OnceCell::from(Rc::new(AccessLog::new(log, setup.id, metrics.clone(), now)))
+            }),
             metrics,
             request_ids: RequestIds::default(),
             pressure: PressureGauge::default(),
@@ -124,9 +124,20 @@ impl Local {
 
     pub(super) fn set_now(&self, now: Instant) {
         self.now.set(now);
-        if let Some(log) = &self.access_log {
+        if let Some(log) = self.access_log.get() {
             log.set_now(now);
         }
+    }
+
+    /// Where an access log is written, if one ever was wanted.
+    pub(super) fn access_log(&self) -> Option<&Rc<AccessLog>> {
+        self.access_log.get()
+    }
+
+    /// A log is wanted from now on. One that is there already goes on.
+    pub(super) fn begin_log(&self, setup: AccessLogSetup) {
+        self.access_log
+            .get_or_init(|| Rc::new(AccessLog::new(setup, self.id, self.metrics.clone(), self.now())));
     }
 
     /// From now on.

@@ -136,7 +136,8 @@ async fn read_mailbox(local: Rc<Local>, mailbox: Arc<Mailbox>, doorbell: Rc<std:
         while let Some(command) = mailbox.take() {
             match command {
                 Command::Look => {}
-                Command::Change(change) => {
+                Command::Change(mut change) => {
+                    change.access_log.take().into_iter().for_each(|log| local.begin_log(log));
                     local.take_over(&change);
                     // Whoever is drained takes nothing new.
                     if !local.is_draining() {
@@ -180,7 +181,7 @@ fn serve(local: &Rc<Local>) -> io::Result<()> {
     let mut sweep_at = local.now() + SWEEP_EVERY;
     loop {
         let tasks_left = executor::run(STEPS_PER_TURN);
-        local.access_log.iter().for_each(|log| log.flush());
+        local.access_log().into_iter().for_each(|log| log.flush());
         if local.is_finished() {
             return Ok(());
         }

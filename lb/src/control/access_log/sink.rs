@@ -1,7 +1,7 @@
 //! Where lines go. Blocks; says how many lines got there whole.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Write},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     os::{
@@ -35,6 +35,8 @@ pub(super) struct Sink {
     target: LogTarget,
     name: String,
     open: Open,
+    /// A file that there was not before, until it is kept.
+    made: Option<PathBuf>,
 }
 
 enum Open {
@@ -44,10 +46,21 @@ enum Open {
 }
 
 impl Sink {
+    /// A file that is made goes with it, unless it is [kept](Self::keep).
+    ///
     /// # Errors
     /// The file cannot be made or opened, or the socket is not there.
     pub(super) fn open(target: &LogTarget) -> io::Result<Self> {
-        Ok(Self { target: target.clone(), name: target.to_string(), open: open(target)? })
+        let made = match target {
+            LogTarget::File(path) if !path.exists() => Some(path.clone()),
+            _ => None,
+        };
+        Ok(Self { target: target.clone(), name: target.to_string(), open: open(target)?, made })
+    }
+
+    /// It is written to from now on.
+    pub(super) fn keep(&mut self) {
+        self.made = None;
     }
 
     /// For people.
@@ -67,6 +80,15 @@ impl Sink {
             Open::Stream(stream) => stream.write(batch),
             Open::Udp(socket) => messages(batch, |message| socket.send(message)),
             Open::Local(local) => messages(batch, |message| local.send(message)),
+        }
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        if let Some(made) = &self.made {
+            // Nobody has written there; an empty file that stays does no harm.
+            _ = fs::remove_file(made);
         }
     }
 }

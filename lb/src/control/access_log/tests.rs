@@ -123,6 +123,77 @@ fn a_renamed_file_keeps_its_lines_and_the_next_ones_go_to_a_new_one() {
     fs::remove_dir_all(directory).unwrap();
 }
 
+fn wanted(target: LogTarget, include: LogInclude) -> Wanted {
+    Wanted { style: LogStyle::Json(include), target, sample_ppm: SAMPLE_ALL }
+}
+
+#[test]
+fn a_change_writes_elsewhere_and_loses_no_line() {
+    let directory = directory("turn");
+    let (one, two) = (directory.join("one.log"), directory.join("two.log"));
+    let first = wanted(LogTarget::File(one.clone()), LogInclude::default());
+    let second = wanted(LogTarget::File(two.clone()), LogInclude::default());
+    let (log, mut setup) = start(first.target.clone());
+    let turn = |now: Option<&Wanted>, next: Option<&Wanted>| {
+        assert!(log.turn(Turn::prepare(now, next).unwrap().unwrap()));
+    };
+    let mut noted = 0;
+    for at in 0..6 {
+        for _ in 0..100 {
+            noted += 1;
+            note(&mut setup, &format!("/{noted}"));
+        }
+        // Whatever waits is written to the old one, which is closed then.
+        let (now, next) = if at % 2 == 0 { (&first, &second) } else { (&second, &first) };
+        turn(Some(now), Some(next));
+        assert_eq!(paths(&one).len() + if at > 0 || two.exists() { paths(&two).len() } else { 0 }, noted);
+    }
+    // Another form at the same place.
+    let other = wanted(LogTarget::File(one.clone()), LogInclude { query: true, ..LogInclude::default() });
+    turn(Some(&first), Some(&other));
+    note(&mut setup, "/at-one");
+    turn(Some(&other), None);
+    assert_eq!(paths(&one).last().unwrap(), "/at-one");
+    // A late one of a log that is no more is counted.
+    note(&mut setup, "/late");
+    wait_until("it is counted", || log.metrics.failed.value() == 1);
+    turn(None, Some(&second));
+    note(&mut setup, "/again");
+    log.finish();
+    assert_eq!(paths(&two).last().unwrap(), "/again");
+    assert_eq!(log.metrics.lines.value() as usize, noted + 2);
+    fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+fn a_turn_that_is_not_made_leaves_no_file() {
+    let directory = directory("unmade");
+    let (there, other) = (directory.join("there.log"), directory.join("other.log"));
+    fs::write(&there, "").unwrap();
+    for file in [&there, &other] {
+        let next = wanted(LogTarget::File(file.clone()), LogInclude::default());
+        assert!(Turn::prepare(Some(&next), Some(&next)).unwrap().is_none(), "nothing is to be done");
+        drop(Turn::prepare(None, Some(&next)).unwrap().unwrap());
+    }
+    assert!(there.exists() && !other.exists());
+    fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+fn another_worker_may_come_and_one_may_go() {
+    let directory = directory("queues");
+    let file = directory.join("access.log");
+    let (log, mut setup) = start(LogTarget::File(file.clone()));
+    let mut other = log.queue().unwrap();
+    note(&mut other, "/other");
+    drop(other);
+    wait_until("its line is there", || log.metrics.lines.value() == 1);
+    note(&mut setup, "/own");
+    log.finish();
+    assert_eq!(paths(&file), ["/other", "/own"]);
+    fs::remove_dir_all(directory).unwrap();
+}
+
 #[test]
 fn a_full_disk_is_counted_and_never_stops_the_writer() {
     let (log, mut setup) = start(LogTarget::File("/dev/full".into()));

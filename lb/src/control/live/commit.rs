@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     super::{
+        access_log::Turn as LogTurn,
         addresses::Moves,
         forwarding::{Material, Through},
         plane::{NewDoors, PathChange},
@@ -29,7 +30,7 @@ use crate::{
     model::BackendId,
     steering::ProbePorts,
     upgrade::store,
-    worker::{Change as WorkerChange, Command, Compiled},
+    worker::{AccessLogSetup, Change as WorkerChange, Command, Compiled},
 };
 
 /// How long workers may take to take over a snapshot; between turns that is a matter of microseconds.
@@ -46,7 +47,7 @@ impl Live {
     ) -> Result<(Acknowledged, Vec<String>), Refusal> {
         let Prepared { plan, effective, names, ids, listener_ids, snapshot, compiled, addresses, .. } =
             prepared;
-        let Prepared { moves, copies, material, programs, mut warnings, .. } = prepared;
+        let Prepared { moves, copies, material, programs, log, queues, mut warnings, .. } = prepared;
         let effective = Arc::new(effective);
         let is_moved = !moves.is_empty() || effective.listeners != self.effective.listeners;
         let mut acknowledged = Acknowledged::default();
@@ -71,7 +72,12 @@ impl Live {
         (self.plan, self.effective, self.names) = (plan, effective.clone(), names);
         (self.ids, self.listener_ids, self.addresses) = (ids, listener_ids, addresses);
         self.tell_store(&moves);
-        acknowledged.workers = self.swap(snapshot, compiled, moves);
+        // Opened before anybody notes anything for it, closed after.
+        let (closing, turning): (Vec<_>, Vec<_>) = log.into_iter().partition(LogTurn::closes);
+        warnings.extend(turning.into_iter().filter_map(|turn| self.turn_log(turn)));
+        self.has_queues |= !queues.is_empty();
+        acknowledged.workers = self.swap(snapshot, compiled, moves, queues);
+        warnings.extend(closing.into_iter().filter_map(|turn| self.turn_log(turn)));
         let silent = self.workers.len() - acknowledged.workers;
         if silent > 0 {
             warnings.push(format!("{silent} workers have not taken it over within {PATIENCE:?}"));
@@ -86,6 +92,12 @@ impl Live {
         }
         self.warnings.clone_from(&warnings);
         Ok((acknowledged, warnings))
+    }
+
+    /// What is to be said of it.
+    fn turn_log(&self, turn: LogTurn) -> Option<String> {
+        let is_slow = !self.log.turn(turn);
+        is_slow.then(|| "the access log still waits for what it was written to".to_owned())
     }
 
     /// Before the workers are told: what they close has to be closed with it, and what they open is to outlive them.
@@ -128,7 +140,7 @@ impl Live {
         self.ids = ids;
         let snapshot = Arc::new(snapshot);
         let compiled = self.compiled.after(snapshot.clone());
-        let told = self.swap(snapshot, compiled, Moves::default());
+        let told = self.swap(snapshot, compiled, Moves::default(), Vec::new());
         self.tell_prober(None, None);
         told
     }
@@ -140,14 +152,20 @@ impl Live {
     }
 
     /// Brings every worker to a snapshot; how many have taken it over.
-    fn swap(&mut self, snapshot: Arc<Snapshot>, compiled: Arc<Compiled>, moves: Moves) -> usize {
+    fn swap(
+        &mut self,
+        snapshot: Arc<Snapshot>,
+        compiled: Arc<Compiled>,
+        moves: Moves,
+        queues: Vec<AccessLogSetup>,
+    ) -> usize {
         let (before, after) = (ids(&self.snapshot), ids(&snapshot));
         let now = Instant::now();
         // Who comes begins as one that has just come up: slowly, where the pool says so.
         after.difference(&before).for_each(|id| self.health.rise(*id, now));
         self.snapshot = snapshot;
         self.retired.push(std::mem::replace(&mut self.compiled, compiled));
-        let told = self.tell_workers(moves);
+        let told = self.tell_workers(moves, queues);
         // Only then: as long as a worker had the old snapshot alone, it might have had nobody else. From now on nothing
         // that is under way chooses them either.
         for id in before.difference(&after) {
@@ -158,15 +176,17 @@ impl Live {
         told
     }
 
-    fn tell_workers(&self, moves: Moves) -> usize {
+    fn tell_workers(&self, moves: Moves, queues: Vec<AccessLogSetup>) -> usize {
         let leave_by = Instant::now() + LEAVE_PATIENCE;
         let closed: Vec<_> = moves.closed.iter().map(|held| held.id).collect();
         let opened = by_worker(moves.opened, self.workers.len());
         let expected: Vec<_> =
             self.workers.iter().map(|worker| worker.metrics.snapshots.value() + 1).collect();
+        let mut queues = queues.into_iter();
         for (worker, opened) in self.workers.iter().zip(opened) {
             let (compiled, closed, moved) = (self.compiled.clone(), closed.clone(), moves.moved.clone());
-            let change = WorkerChange { compiled, opened, closed, moved, leave_by };
+            let access_log = queues.next();
+            let change = WorkerChange { compiled, opened, closed, moved, access_log, leave_by };
             worker.commands.send(Command::Change(Box::new(change)));
         }
         let deadline = Instant::now() + PATIENCE;

@@ -23,6 +23,7 @@ use serde_json::Value;
 use self::prepare::Prepared;
 pub(super) use self::show::SeenFile;
 use super::{
+    access_log::AccessLog,
     addresses::Addresses,
     edit,
     history::{History, Next, origin},
@@ -70,6 +71,9 @@ pub(super) struct Live {
     /// Those before it, as long as a worker has one: nobody who serves is to free them.
     pub(super) retired: Vec<Arc<Compiled>>,
     pub(super) workers: Vec<Worker>,
+    pub(super) log: Arc<AccessLog>,
+    /// Whether the workers have queues to it.
+    pub(super) has_queues: bool,
     pub(super) shelf: Arc<Shelf<OwnedFd>>,
     pub(super) cores: Vec<usize>,
     pub(super) health: Arc<HealthTable>,
@@ -204,7 +208,7 @@ impl Live {
         plan.override_directories(&self.overridden);
         *changed = config::changed(&self.plan.config, &plan.config);
         let fingerprint = self.fingerprint.after(changed);
-        let prepared = self.prepare(plan)?;
+        let prepared = self.prepare(plan, &wish.by)?;
         let mut applied = Applied {
             generation: self.snapshot.generation,
             took_ms: 0.0,

@@ -5,8 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::getuid;
+
 use super::{
     super::{
+        access_log::Turn as LogTurn,
         addresses::{Addresses, Moves},
         fixed,
         forwarding::Material,
@@ -22,10 +25,10 @@ use super::{
     Live, programs_of,
 };
 use crate::{
-    admin::changes::Refusal,
-    config::{BackendIds, Config, ListenerIds, Snapshot},
+    admin::changes::{Author, Refusal},
+    config::{BackendIds, Config, ListenerIds, LogTarget, Snapshot},
     model::{BackendId, Generation},
-    worker::{Command, Compiled},
+    worker::{AccessLogSetup, Command, Compiled},
 };
 
 /// How long they may be silent before a change is begun.
@@ -48,12 +51,15 @@ pub(super) struct Prepared {
     pub(super) copies: Vec<Group>,
     pub(super) material: Option<Material>,
     pub(super) programs: Option<Programs>,
+    pub(super) log: Option<LogTurn>,
+    /// By worker: those that have none need a queue where there is to be a log.
+    pub(super) queues: Vec<AccessLogSetup>,
     pub(super) warnings: Vec<String>,
 }
 
 impl Live {
     /// Everything that may fail or take long. Nothing that is made here can be reached by anybody yet.
-    pub(super) fn prepare(&mut self, plan: Plan) -> Result<Prepared, Refusal> {
+    pub(super) fn prepare(&mut self, plan: Plan, by: &Author) -> Result<Prepared, Refusal> {
         fixed::check(&self.plan.config, &plan.config)?;
         let mut warnings = plan.warnings.clone();
         let mut effective = plan.config.clone();
@@ -91,6 +97,7 @@ impl Live {
         let material = effective.xdp.as_ref().map(|xdp| Material::read(&plan, xdp, &snapshot));
         let material = material.transpose().map_err(refused("xdp"))?;
         let programs = self.programs(&effective).map_err(refused("health.programs_dir"))?;
+        let (log, queues) = self.log(&effective, by)?;
         let snapshot = Arc::new(snapshot);
         let compiled = self.compiled.after(snapshot.clone());
         self.hear_workers()?;
@@ -107,8 +114,32 @@ impl Live {
             copies,
             material,
             programs,
+            log,
+            queues,
             warnings,
         })
+    }
+
+    /// What becomes of the access log, with the queues that it takes.
+    fn log(&self, next: &Config, by: &Author) -> Result<(Option<LogTurn>, Vec<AccessLogSetup>), Refusal> {
+        let (now, next) = (self.effective.access_log.as_ref(), next.access_log.as_ref());
+        let refused = |message: String| Refusal::Unappliable { at: "log.file".to_owned(), message };
+        let is_other = next.filter(|next| now.is_none_or(|now| now.target != next.target));
+        // Whoever may write to the socket could else write to whatever we can.
+        if let Some(LogTarget::File(path)) = is_other.map(|log| &log.target)
+            && !may_name_files(by, getuid().as_raw())
+        {
+            let path = path.display();
+            let message = format!(
+                "{path}: root or the daemon's own user alone may name another file live: `lb upgrade` \
+                                   takes what stands in the config file"
+            );
+            return Err(refused(message));
+        }
+        let turn = LogTurn::prepare(now, next).map_err(|error| refused(format!("{error:#}")))?;
+        let wanting = if next.is_some() && !self.has_queues { self.workers.len() } else { 0 };
+        let queues = (0..wanting).map(|_| self.log.queue()).collect::<anyhow::Result<_>>();
+        Ok((turn, queues.map_err(|error| refused(format!("{error:#}")))?))
     }
 
     /// With what names stand for, and what operators say of backends.
@@ -169,5 +200,24 @@ impl Live {
         let is_free = |id: BackendId, at: Instant| at.elapsed() >= QUARANTINE && is_idle(id);
         let free = self.left.iter().filter(|(id, at)| is_free(**id, **at)).map(|(id, _)| *id).collect();
         ids.release(&free);
+    }
+}
+
+/// Whether somebody may say which files are written to: whoever could write there without us.
+fn may_name_files(by: &Author, own: u32) -> bool {
+    // A signal has no peer; root and our own user alone can send it.
+    by.uid.is_none_or(|uid| uid == 0 || uid == own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_change_is_not_who_may_write_anywhere() {
+        let by = |uid| Author { by: "api".into(), uid, pid: None };
+        for (uid, may) in [(None, true), (Some(0), true), (Some(977), true), (Some(1000), false)] {
+            assert_eq!(may_name_files(&by(uid), 977), may, "{uid:?}");
+        }
     }
 }
