@@ -70,7 +70,12 @@ fn start(route: &str, backend: SocketAddr) -> (Handle, SocketAddr) {
         admission: Admission::new(),
         siblings: Siblings::new(1, 1).unwrap(),
         access_log: None,
-        listeners: vec![BoundListener { group: GroupId(0), listener: ListenerId(0), socket: socket.into() }],
+        listeners: vec![BoundListener {
+            group: GroupId(0),
+            place: 0,
+            listener: ListenerId(0),
+            socket: socket.into(),
+        }],
     })
     .unwrap();
     (handle, address)

@@ -41,3 +41,4 @@ mod unprivileged;
 mod upgrade;
 mod vip;
 mod why;
+mod workers;

@@ -2,14 +2,16 @@
 
 use std::{thread, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use lb_tests::{
     curl::{Curl, url},
     daemon::Daemon,
+    keepalive::KeptClient,
     nginx::Nginx,
     scene::{self, Scene},
     wait::{self, PATIENCE},
 };
+use serde_json::json;
 
 const CONFIG: &str = r#"
 [runtime]
@@ -97,5 +99,43 @@ fn by_hash_one_core_feeds_both_workers() {
             ensure!(row.number("by_hash")? == COUNT && row.number("missing")? == 0, "{row:?}");
             Ok(())
         })
+    });
+}
+
+/// With the sockets that are there: nothing is opened, and nobody who is connected notices.
+#[test]
+fn the_way_of_choosing_changes_live() {
+    scene::run(|scene| {
+        let Some((_nginx, daemon)) = stage(scene)? else { return Ok(()) };
+        let topology = scene.topology();
+        let mut kept = KeptClient::connect(&topology.client.netns, topology.lb.v4.into(), 8081)?;
+        kept.get("/")?;
+        let set = |steer: &str| {
+            let wanted = json!({ "steer": steer, "syn_cookies": "off" });
+            daemon.admin().change("PATCH", "/v1/config/listener/by-hash", Some(&wanted))
+        };
+        let ask = |count: u64| -> Result<()> {
+            for _ in 0..count {
+                let curl = Curl::within_on_core(&topology.client.netns, 0);
+                ensure!(curl.get(&url(topology.lb.v4.into(), 8081, "/"))?.status == 200, "refused");
+            }
+            Ok(())
+        };
+        set("core")?;
+        let (on_0, on_1) = (accepted(&daemon, 0)?.0, accepted(&daemon, 1)?.0);
+        ask(COUNT)?;
+        ensure!((accepted(&daemon, 0)?.0, accepted(&daemon, 1)?.0) == (on_0 + COUNT, on_1), "not by core");
+        let row = |key: &str| daemon.show("listeners")?.row("listener", "by-hash")?.number(key);
+        ensure!(row("by_core")? == COUNT && row("missing")? == 0, "{:?}", daemon.show("listeners")?);
+        let status = daemon.status()?;
+        let listeners = status["listeners"].as_array().context("no listeners")?;
+        let own = listeners.iter().find(|own| own["listener"] == "by-hash").context("no listener")?;
+        ensure!(own["steer"] == "core", "{own}");
+        set("hash")?;
+        ask(COUNT)?;
+        ensure!(accepted(&daemon, 1)?.0 > on_1, "not by hash");
+        ensure!(row("by_hash")? > COUNT, "{:?}", daemon.show("listeners")?);
+        ensure!(kept.get("/")?.0 == 200, "a connection was cut");
+        Ok(())
     });
 }

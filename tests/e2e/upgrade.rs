@@ -5,7 +5,7 @@
 use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
     time::Duration,
@@ -13,7 +13,8 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use lb_tests::{
-    daemon::{Daemon, Decap},
+    admin::Admin,
+    daemon::{Daemon, Decap, METRICS},
     keepalive::KeptClient,
     manager::Manager,
     netns::Namespace,
@@ -26,6 +27,7 @@ use lb_tests::{
     wait::{self, PATIENCE},
 };
 use rustix::process::Signal;
+use serde_json::{Value, json};
 
 const CONFIG: &str = r#"
 [upgrade]
@@ -366,6 +368,87 @@ backends = ["10.77.0.11:5301"]
         wait::until("pings of the watchdog", PATIENCE, || {
             (daemon.manager().pings() >= before + 2).then_some(())
         })?;
+        Ok(())
+    });
+}
+
+/// One after the other: refused with the way out, written into the file, taken over by the next process.
+#[test]
+fn what_cannot_change_live_is_taken_over_by_an_upgrade() {
+    scene::run(|scene| {
+        let mut daemon = Daemon::start(scene, CONFIG)?;
+        let file = scene.directory().join("lb.toml");
+        let (socket, state) = (scene.directory().join("admin.sock"), scene.directory().join("state"));
+        let (moved_socket, moved_state) =
+            (scene.directory().join("moved.sock"), scene.directory().join("moved"));
+        fs::write(scene.directory().join("new.key"), "ab".repeat(32))?;
+        let text = |path: &Path| format!("{path:?}");
+        // Key, what is asked for, and what becomes of the file; the socket is asked at until it moves.
+        let steps: [(&str, Value, String, String); 6] = [
+            (
+                "admin.http",
+                json!({ "admin": { "http": "127.0.0.1:9999" } }),
+                METRICS.into(),
+                "127.0.0.1:9999".into(),
+            ),
+            ("state.dir", json!({ "state": { "dir": moved_state } }), text(&state), text(&moved_state)),
+            (
+                "xdp",
+                json!({ "xdp": { "interfaces": [{ "name": "eth0" }] } }),
+                "[upgrade]".into(),
+                "[xdp]\ninterfaces = [\"eth0\"]\n[upgrade]".into(),
+            ),
+            (
+                "xdp.secret",
+                json!({ "xdp": { "secret": "file:new.key" } }),
+                "[xdp]".into(),
+                "[xdp]\nsecret = \"file:new.key\"".into(),
+            ),
+            (
+                "xdp",
+                json!({ "xdp": null }),
+                "[xdp]\nsecret = \"file:new.key\"\ninterfaces = [\"eth0\"]\n".into(),
+                String::new(),
+            ),
+            (
+                "admin.socket",
+                json!({ "admin": { "socket": moved_socket } }),
+                text(&socket),
+                text(&moved_socket),
+            ),
+        ];
+        for (at, patch, old, new) in steps {
+            let refused = daemon.admin().ask("PATCH", "/v1/config", "", Some(&patch))?;
+            let error = &refused.body["error"];
+            ensure!(refused.status == 422 && error["where"] == at, "{at}: {refused:?}");
+            let message = error["message"].as_str().unwrap_or_default();
+            ensure!(message.contains("`lb upgrade`"), "{at}: {message}");
+            let before = fs::read_to_string(&file)?;
+            let after = before.replace(&old, &new);
+            ensure!(before != after, "{at}: {before} has no {old}");
+            fs::write(&file, after)?;
+            let pid = daemon.upgrade(None).with_context(|| at.to_owned())?;
+            let admin = if at == "admin.socket" { Admin(moved_socket.clone()) } else { daemon.admin() };
+            let status = admin.ask("GET", "/v1/status", "", None)?.body;
+            ensure!(status["pid"] == pid, "{at}: {status}");
+            let config = admin.ask("GET", "/v1/config", "", None)?.body;
+            for (table, wanted) in patch.as_object().into_iter().flatten() {
+                let is_it = match wanted {
+                    Value::Null => config[table].is_null(),
+                    wanted => wanted
+                        .as_object()
+                        .into_iter()
+                        .flatten()
+                        .all(|(key, value)| config[table][key] == *value),
+                };
+                ensure!(is_it, "{at}: {config}");
+            }
+            if at == "xdp" {
+                let attached = status["xdp"]["interfaces"].as_array().is_some_and(|all| !all.is_empty());
+                ensure!(attached != patch["xdp"].is_null(), "{at}: {status}");
+            }
+        }
+        ensure!(moved_state.join("audit.log").exists(), "nothing is kept in the other directory");
         Ok(())
     });
 }

@@ -205,8 +205,12 @@ fn snapshot() -> Snapshot {
 
 /// Two workers, one listener, two pools, one VIP; everything up, every counter zero.
 pub(crate) fn view() -> View {
-    let worker =
-        |id| WorkerView { id: WorkerId(id), core: usize::from(id), metrics: Arc::new(WorkerMetrics::new()) };
+    let worker = |id| WorkerView {
+        id: WorkerId(id),
+        core: usize::from(id),
+        metrics: Arc::new(WorkerMetrics::new()),
+        has_left: false,
+    };
     let config = Arc::new(config());
     View {
         started: Instant::now(),

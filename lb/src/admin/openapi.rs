@@ -252,7 +252,7 @@ fn schemas() -> Value {
             "etag": text,
             "config": closed(json!({ "path": maybe_text, "digest": maybe_text })),
             "uptime_seconds": count,
-            "workers": list(open(json!({ "worker": count, "core": count, "open_connections": count, "stuck_seconds": count }))),
+            "workers": list(open(json!({ "worker": count, "core": count, "leaves": flag, "open_connections": count, "stuck_seconds": count }))),
             "limits": closed(json!({ "connections": count, "open_files": count })),
             "listeners": list(json!({ "type": "object" })),
             "backends": open(json!({ "up": count, "down": count })),

@@ -351,6 +351,7 @@ fn workers(view: &View) -> Vec<Value> {
         json!({
             "worker": worker.id,
             "core": worker.core,
+            "has_left": worker.has_left,
             "accepted": sum(|m| m.accepted.value()),
             "on_core": sum(|m| m.accepted_on_core.value()),
             "open": sum(|m| m.open.value()),

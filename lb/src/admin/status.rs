@@ -23,12 +23,15 @@ pub fn render(view: &View, packets: Option<&Packets>) -> Value {
             "digest": view.config_digest,
         },
         "uptime_seconds": view.started.elapsed().as_secs(),
-        "workers": view.workers.iter().map(|worker| {
+        "workers": view.workers.iter().filter_map(|worker| {
             let open: u64 = view.snapshot.listeners.iter()
                 .map(|listener| worker.metrics.listener(listener.id).open.value())
                 .sum();
-            json!({ "worker": worker.id, "core": worker.core, "open_connections": open,
-                "stuck_seconds": worker.metrics.stuck_seconds.value() })
+            // One that has left is there as long as it has something left to do.
+            (!worker.has_left || open > 0).then(|| json!({
+                "worker": worker.id, "core": worker.core, "leaves": worker.has_left, "open_connections": open,
+                "stuck_seconds": worker.metrics.stuck_seconds.value(),
+            }))
         }).collect::<Vec<_>>(),
         "limits": { "connections": view.snapshot.limits.connections, "open_files": view.open_files },
         "listeners": view.snapshot.listeners.iter().map(|listener| json!({

@@ -147,6 +147,8 @@ pub struct WorkerView {
     pub core: usize,
     /// Its counters.
     pub metrics: Arc<WorkerMetrics>,
+    /// It takes nothing new, and may have ended: what it has counted counts.
+    pub has_left: bool,
 }
 
 impl View {

@@ -160,9 +160,15 @@ pub(super) fn status(status: &Value) -> String {
 
 fn workers(workers: &Value) -> String {
     let workers = array(workers);
-    let cores: Vec<String> = workers.iter().map(|worker| worker["core"].to_string()).collect();
+    let (leaving, serving): (Vec<_>, Vec<_>) = workers.iter().partition(|worker| worker["leaves"] == true);
+    let cores: Vec<String> = serving.iter().map(|worker| worker["core"].to_string()).collect();
     let open: u64 = workers.iter().filter_map(|worker| worker["open_connections"].as_u64()).sum();
-    format!("{} on cores {}, {open} open connections", workers.len(), cores.join(","))
+    let leaving = match leaving.len() {
+        0 => String::new(),
+        1 => ", 1 that leaves".to_owned(),
+        more => format!(", {more} that leave"),
+    };
+    format!("{} on cores {}{leaving}, {open} open connections", serving.len(), cores.join(","))
 }
 
 fn limits(limits: &Value) -> String {
@@ -269,6 +275,18 @@ mod tests {
         assert_eq!(table(&["pool", "up"], &[]), "POOL  UP\n");
         let row = json!({ "by": { "eth0": 3, "eth1": 0 }, "none": {} });
         assert_eq!(table(&["by", "none"], &[row]), "BY              NONE\neth0 3, eth1 0  -\n");
+    }
+
+    #[test]
+    fn status_tells_who_leaves_from_who_serves() {
+        let mut view = crate::admin::fixture::view();
+        view.workers[1].has_left = true;
+        let page = |view| super::status(&crate::admin::status::render(view, None));
+        let line = "workers   1 on cores 0, 0 open connections\n";
+        assert!(page(&view).contains(line), "{}", page(&view));
+        view.workers[1].metrics.listeners[0].open.add(3);
+        let line = "workers   1 on cores 0, 1 that leaves, 3 open connections\n";
+        assert!(page(&view).contains(line), "{}", page(&view));
     }
 
     #[test]

@@ -17,9 +17,15 @@ pub(super) struct Held {
     pub(super) wanted: Wanted,
     /// As it is bound.
     pub(super) address: SocketAddr,
+    /// How many sockets it has.
+    pub(super) sockets: usize,
 }
 
 impl Held {
+    fn of(group: &Group, wanted: Wanted) -> Self {
+        Self { id: group.id, wanted, address: group.address, sockets: group.sockets.len() }
+    }
+
     /// What `lb_lookup` gives to it.
     pub(super) fn ranges(&self) -> &[BindRange] {
         &self.wanted.ranges
@@ -52,7 +58,7 @@ pub(super) struct Addresses {
 /// What a config changes.
 #[derive(Debug, Default)]
 pub(super) struct Moves {
-    /// With their sockets.
+    /// With their sockets; of an address that stays, those that come to the ones it has.
     pub(super) opened: Vec<Group>,
     pub(super) closed: Vec<Held>,
     /// Those that are another listener's now.
@@ -95,19 +101,30 @@ impl Addresses {
                 if held.wanted.listener != wanted.listener {
                     moves.moved.push((held.id, wanted.listener));
                 }
-                next.held.push(Held { wanted, ..held.clone() });
+                // One more for datagrams would give clients to it that have a flow elsewhere.
+                let sockets = if wanted.is_udp { held.sockets } else { held.sockets.max(workers) };
+                if sockets > held.sockets {
+                    moves.opened.push(listeners::widen(
+                        &wanted,
+                        held.id,
+                        held.address,
+                        held.sockets,
+                        workers,
+                    )?);
+                }
+                next.held.push(Held { wanted, sockets, ..held.clone() });
                 continue;
             }
             next.last += 1;
             if let Some(group) = inheritance.take(wanted.address, wanted.is_udp, &wanted.spelled_ranges()) {
                 let group = listeners::adopt(&wanted, GroupId(next.last), workers, group)?;
-                next.held.push(Held { id: group.id, wanted, address: group.address });
+                next.held.push(Held::of(&group, wanted));
                 moves.opened.push(group);
                 continue;
             }
             let is_ours = self.held.iter().chain(&next.held).any(|held| held.covers(&wanted));
             let group = listeners::bind(&wanted, GroupId(next.last), workers, is_ours)?;
-            next.held.push(Held { id: group.id, wanted, address: group.address });
+            next.held.push(Held::of(&group, wanted));
             moves.opened.push(group);
         }
         let stays = |held: &&Held| next.held.iter().any(|other| other.id == held.id);
@@ -142,6 +159,21 @@ mod tests {
         assert_eq!(moves.moved, [(opened.opened[0].id, ListenerId(3))]);
         let (_, moves) = same.prepare(vec![wanted(3, "[::1]:0")], 2).unwrap();
         assert_eq!((moves.closed[0].id, moves.opened[0].id), (GroupId(1), GroupId(2)));
+    }
+
+    #[test]
+    fn more_workers_have_more_sockets_and_fewer_keep_them() {
+        let (one, _) = Addresses::default().prepare(vec![wanted(0, "127.0.0.1:0")], 1).unwrap();
+        let (three, moves) = one.prepare(vec![wanted(0, "127.0.0.1:0")], 3).unwrap();
+        let [opened] = &moves.opened[..] else { panic!("{moves:?}") };
+        assert_eq!((opened.id, opened.first, opened.sockets.len()), (one.held[0].id, 1, 2));
+        assert_eq!(opened.address, one.held[0].address);
+        let (two, moves) = three.prepare(vec![wanted(0, "127.0.0.1:0")], 2).unwrap();
+        assert!(moves.is_empty() && two.held[0].sockets == 3);
+        let datagrams = || vec![Wanted { is_udp: true, ..wanted(1, "127.0.0.1:0") }];
+        let (udp, _) = Addresses::default().prepare(datagrams(), 1).unwrap();
+        let (udp, moves) = udp.prepare(datagrams(), 2).unwrap();
+        assert!(moves.is_empty() && udp.held[0].sockets == 1, "a client stays with its socket");
     }
 
     #[test]

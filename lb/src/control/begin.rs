@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use lb_abi::bounds::WORKERS_MAX;
 
 use super::{
     access_log::AccessLog,
@@ -54,6 +55,8 @@ pub(super) struct Ground {
     pub(super) effective: Config,
     /// Of the workers.
     pub(super) cores: Vec<usize>,
+    /// How many there may come to be.
+    workers_max: usize,
     open_files: u64,
     warnings: Vec<String>,
 }
@@ -71,7 +74,8 @@ impl Ground {
         host::settle_memory(&mut effective.limits);
         let allowed = affinity::allowed_cores().context("sched_getaffinity")?;
         let cores = host::place_workers(&effective.runtime.workers, &allowed).map_err(anyhow::Error::msg)?;
-        Ok(Self { effective, cores, open_files, warnings })
+        let workers_max = allowed.len().min(WORKERS_MAX as usize).max(cores.len());
+        Ok(Self { effective, cores, workers_max, open_files, warnings })
     }
 }
 
@@ -128,7 +132,7 @@ impl Kept {
         for group in &self.groups {
             let Some(held) = self.held.iter().find(|held| held.id == group.id) else { continue };
             let ranges = held.wanted.spelled_ranges();
-            store::keep(held.wanted.stored(&ranges), &group.sockets);
+            store::keep(held.wanted.stored(&ranges), group.first, &group.sockets);
             store::forget(held.wanted.stored(&ranges), group.sockets.len()..self.before);
         }
     }
@@ -187,7 +191,7 @@ impl Begun {
         let before = inheritance.groups.iter().map(|group| group.sockets.len()).max().unwrap_or(0);
         let spelled: Vec<_> = wanted.iter().map(|wanted| wanted.spelled_ranges()).collect();
         let stored = wanted.iter().zip(&spelled).map(|(wanted, ranges)| wanted.stored(ranges));
-        Store::of_this_start().inherit(stored, cores.len(), inheritance);
+        Store::of_this_start().inherit(stored, WORKERS_MAX as usize, inheritance);
         let (addresses, mut moves) = Addresses::default().prepare_with(wanted, cores.len(), inheritance)?;
         let loaded = opening::load(effective, bpf_dir)?;
         let mut ids = loaded.backend_ids(effective);
@@ -213,7 +217,7 @@ impl Begun {
         let kept = Kept { held: addresses.held().to_vec(), groups, before };
         let withheld =
             moves.opened.extract_if(.., |group| group.is_udp && inheritance.is_handed_over).collect();
-        let siblings = Siblings::new(cores.len(), random()?).context("eventfd")?;
+        let siblings = Siblings::with_room(cores.len(), ground.workers_max, random()?).context("eventfd")?;
         let compiled = Compiled::new(snapshot.clone());
         let workers = Workers::start(&siblings, cores, &compiled, &health, moves.opened, logs)?;
         if let Some(path) = &mut opened.path {
@@ -277,6 +281,8 @@ impl Begun {
             compiled: self.compiled,
             retired: Vec::new(),
             workers: self.workers.publish_to(),
+            all: self.workers.clone(),
+            leaving: Vec::new(),
             log,
             has_queues,
             shelf: self.siblings.shelf().clone(),

@@ -3,7 +3,7 @@
 use crate::{admin::changes::Refusal, config::Config};
 
 /// What helps.
-const WAY_OUT: &str = "write it into the config file; `lb upgrade` or a restart takes that over";
+pub(super) const WAY_OUT: &str = "write it into the config file; `lb upgrade` or a restart takes that over";
 
 /// Refuses a change of what was settled when the daemon began.
 ///
@@ -13,58 +13,80 @@ pub(super) fn check(now: &Config, next: &Config) -> Result<(), Refusal> {
     let has_xdp = |config: &Config| config.xdp.is_some();
     let secret = |config: &Config| config.xdp.as_ref().and_then(|xdp| xdp.secret.clone());
     let fixed = [
-        (now.runtime != next.runtime, "runtime.workers", "workers hold the sockets of their cores"),
         (now.admin.socket != next.admin.socket, "admin.socket", "it is open"),
         (now.admin.http != next.admin.http, "admin.http", "it is open"),
         (now.state != next.state, "state.dir", "it is locked, and generations are kept there"),
-        (has_xdp(now) != has_xdp(next), "xdp", "programs and maps are loaded when the daemon begins"),
+        (
+            has_xdp(now) != has_xdp(next),
+            "xdp",
+            "programs and maps are loaded when the daemon begins, and stay until `lb detach`",
+        ),
         (secret(now) != secret(next), "xdp.secret", "every flow would be found by another key"),
     ];
-    let refused = |at: String, why: &str| {
-        Err(Refusal::Unappliable {
-            at,
+    match fixed.iter().find(|(differs, ..)| *differs) {
+        Some((_, at, why)) => Err(Refusal::Unappliable {
+            at: (*at).to_owned(),
             message: format!("cannot change while the daemon runs ({why}): {WAY_OUT}"),
-        })
-    };
-    if let Some((_, at, why)) = fixed.iter().find(|(differs, ..)| *differs) {
-        return refused((*at).to_owned(), why);
+        }),
+        None => Ok(()),
     }
-    for (name, listener) in &now.listeners {
-        let Some(next) = next.listeners.get(name) else { continue };
-        let fixed = [
-            (listener.steer != next.steer, "steer"),
-            (listener.syn_cookies != next.syn_cookies, "syn_cookies"),
-        ];
-        if let Some((_, key)) = fixed.iter().find(|(differs, _)| *differs) {
-            return refused(format!("listener.{name}.{key}"), "its sockets were given to lb_steer with it");
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::fixture;
+    use crate::{admin::fixture, config};
+
+    type Edit = fn(&mut Config);
 
     #[test]
-    fn what_cannot_change_is_named() {
-        let now = (*fixture::view().config).clone();
+    fn what_cannot_change_is_named_with_the_reason_and_the_way_out() {
+        let base = (*fixture::view().config).clone();
+        let xdp: Edit = |config| config.xdp = config::parse("test", XDP).unwrap().config.xdp;
+        let edits: [(&str, Edit); 6] = [
+            ("admin.socket", |config| config.admin.socket.push("elsewhere")),
+            ("admin.http", |config| config.admin.http = Some("127.0.0.1:1".parse().unwrap())),
+            ("admin.http", |config| config.admin.http = None),
+            ("state.dir", |config| config.state.dir.push("elsewhere")),
+            ("xdp", |config| config.xdp = None),
+            ("xdp.secret", |config| {
+                config.xdp.iter_mut().for_each(|xdp| xdp.secret = Some("other.key".into()));
+            }),
+        ];
+        let mut now = base.clone();
+        now.admin.http = Some("127.0.0.1:9".parse().unwrap());
+        let without_xdp = now.clone();
+        xdp(&mut now);
         check(&now, &now).unwrap();
-        let mut next = now.clone();
-        next.state.dir.push("elsewhere");
-        let refused = |next: &Config| match check(&now, next) {
-            Err(Refusal::Unappliable { at, message }) => (at, message),
-            other => panic!("{other:?}"),
+        let refused = |at: &str, from: &Config, to: &Config| {
+            let Err(Refusal::Unappliable { at: found, message }) = check(from, to) else {
+                panic!("{at} is not refused");
+            };
+            assert_eq!(found, at);
+            let (why, way) = message.split_once("): ").unwrap();
+            assert!(why.starts_with("cannot change while the daemon runs (") && why.len() > 40, "{message}");
+            assert!(way.contains("`lb upgrade`"), "{message}");
         };
-        let (at, message) = refused(&next);
-        assert_eq!(at, "state.dir");
-        assert!(message.contains("restart"), "{message}");
+        for (at, edit) in edits {
+            let mut next = now.clone();
+            edit(&mut next);
+            refused(at, &now, &next);
+        }
+        refused("xdp", &without_xdp, &now);
+    }
+
+    const XDP: &str = "version = 1\n[xdp]\ninterfaces = [\"eth0\"]\n";
+
+    #[test]
+    fn all_else_may_change() {
+        let now = (*fixture::view().config).clone();
         let mut next = now.clone();
+        next.runtime.workers = config::Workers::Count(7);
+        next.access_log =
+            config::parse("test", "version = 1\n[log]\naccess = \"json\"").unwrap().config.access_log;
         let Some(web) = next.listeners.get_mut("web") else { panic!("no listener") };
-        web.steer = crate::config::Steer::Hash;
-        assert_eq!(refused(&next).0, "listener.web.steer");
-        next.listeners.remove("web");
+        (web.steer, web.syn_cookies) = (config::Steer::Hash, config::SynCookies::Off);
+        assert_ne!(now.listeners, next.listeners);
         check(&now, &next).unwrap();
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt, io, net::SocketAddr, os::fd::OwnedFd, sync::Arc};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::{
     admin::socket::{check_free, outlive_predecessor},
@@ -53,7 +53,10 @@ pub(super) struct Group {
     pub(super) address: SocketAddr,
     /// For datagrams.
     pub(super) is_udp: bool,
-    /// Bound, listening where that is a word for them, non-blocking; the n-th belongs to worker n.
+    /// Which of all sockets at this address is the first of these.
+    pub(super) first: usize,
+    /// Bound, listening where that is a word for them, non-blocking. Of w workers, the n-th of all at this address belongs to
+    /// worker n modulo w: where workers have gone, others have more than one.
     pub(super) sockets: Vec<OwnedFd>,
     /// As [`Wanted::ranges`].
     pub(super) ranges: Vec<BindRange>,
@@ -85,7 +88,8 @@ pub(super) fn wanted(config: &Config, ids: &ListenerIds) -> Vec<Wanted> {
     wanted
 }
 
-/// Makes the group of one address of sockets that another process bound, with more where there are more workers.
+/// Makes the group of one address of sockets that another process bound, with more where there are more workers. None is
+/// left to the other process alone: who waits there waits for us.
 ///
 /// # Errors
 /// More are wanted and cannot be had.
@@ -98,13 +102,30 @@ pub(super) fn adopt(
     let named =
         |(call, source)| BindError { listener: wanted.name.clone(), address: inherited.bound, call, source };
     let mut sockets = inherited.sockets;
-    // Those that are too many stay the other process's.
-    sockets.truncate(workers);
     while sockets.len() < workers {
         sockets.push(bind_one(inherited.bound, wanted.is_udp).map_err(named)?.into());
     }
     let (listener, is_udp, ranges) = (wanted.listener, wanted.is_udp, wanted.ranges.clone());
-    Ok(Group { id, listener, address: inherited.bound, is_udp, sockets, ranges })
+    Ok(Group { id, listener, address: inherited.bound, is_udp, first: 0, sockets, ranges })
+}
+
+/// Binds further sockets at an address of which there are `first` already, beside those. Nobody is given to them before
+/// they [listen].
+///
+/// # Errors
+/// They cannot be had.
+pub(super) fn widen(
+    wanted: &Wanted,
+    id: GroupId,
+    address: SocketAddr,
+    first: usize,
+    workers: usize,
+) -> Result<Group, BindError> {
+    let named = |(call, source)| BindError { listener: wanted.name.clone(), address, call, source };
+    let bind = |_| bind_silent(address, wanted.is_udp).map(OwnedFd::from);
+    let sockets = (first..workers).map(bind).collect::<Result<_, _>>().map_err(named)?;
+    let (listener, is_udp, ranges) = (wanted.listener, wanted.is_udp, wanted.ranges.clone());
+    Ok(Group { id, listener, address, is_udp, first, sockets, ranges })
 }
 
 /// Binds the group of one address. `is_ours`: another address of this process overlaps with it, so that nobody else can.
@@ -121,7 +142,7 @@ pub(super) fn bind(wanted: &Wanted, id: GroupId, workers: usize, is_ours: bool) 
     }
     let (address, sockets) = bind_all(wanted.address, workers, wanted.is_udp).map_err(named)?;
     let (listener, is_udp, ranges) = (wanted.listener, wanted.is_udp, wanted.ranges.clone());
-    Ok(Group { id, listener, address, is_udp, sockets, ranges })
+    Ok(Group { id, listener, address, is_udp, first: 0, sockets, ranges })
 }
 
 /// A group for the ranges of each family, at a port of the kernel's choice.
@@ -175,7 +196,24 @@ fn bind_all(
     Ok((address, sockets))
 }
 
+/// Has sockets that were bound take their part of who connects.
+///
+/// # Errors
+/// Those of listen(2).
+pub(super) fn listen(group: &Group) -> io::Result<()> {
+    group.sockets.iter().try_for_each(|socket| SockRef::from(socket).listen(BACKLOG))
+}
+
 fn bind_one(address: SocketAddr, is_udp: bool) -> Result<Socket, Failed> {
+    let socket = bind_silent(address, is_udp)?;
+    if !is_udp {
+        socket.listen(BACKLOG).map_err(|source| ("listen", source))?;
+    }
+    Ok(socket)
+}
+
+/// A socket for connections that nobody is given to yet.
+fn bind_silent(address: SocketAddr, is_udp: bool) -> Result<Socket, Failed> {
     let named = |call: &'static str| move |source: io::Error| (call, source);
     let (kind, protocol) = if is_udp { (Type::DGRAM, Protocol::UDP) } else { (Type::STREAM, Protocol::TCP) };
     let socket = Socket::new(Domain::for_address(address), kind.nonblocking(), Some(protocol))
@@ -190,9 +228,6 @@ fn bind_one(address: SocketAddr, is_udp: bool) -> Result<Socket, Failed> {
         socket.set_only_v6(true).map_err(named("setsockopt IPV6_V6ONLY"))?;
     }
     socket.bind(&address.into()).map_err(named("bind"))?;
-    if !is_udp {
-        socket.listen(BACKLOG).map_err(named("listen"))?;
-    }
     Ok(socket)
 }
 
@@ -265,6 +300,25 @@ mod tests {
             }
             assert!(TcpStream::connect(group.address).is_err(), "closed with the group");
         }
+    }
+
+    #[test]
+    fn who_connects_is_given_to_further_sockets_once_they_listen() {
+        let first = &bind(&config(&["127.0.0.1:0"]), 1).unwrap()[0];
+        let mut ids = ListenerIds::default();
+        let config = config(&["127.0.0.1:0"]);
+        ids.assign(&config);
+        let wanted = &wanted(&config, &ids)[0];
+        let more = widen(wanted, GroupId(0), first.address, 1, 3).unwrap();
+        assert_eq!((more.first, more.sockets.len(), more.address), (1, 2, first.address));
+        let accept = |socket: &OwnedFd| TcpListener::from(socket.try_clone().unwrap()).accept().is_ok();
+        let connect = || (0..64).map(|_| TcpStream::connect(first.address).unwrap()).collect::<Vec<_>>();
+        let early = connect();
+        assert!((0..64).all(|_| accept(&first.sockets[0])), "somebody was given to who does not listen");
+        drop(early);
+        listen(&more).unwrap();
+        let _late = connect();
+        assert!(more.sockets.iter().all(accept), "nobody is given to who listens");
     }
 
     #[test]

@@ -24,7 +24,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Pools to watch, and who says that it is worth a look.
 pub(super) struct Watches {
     pools: RefCell<Vec<Watched>>,
-    workers: Vec<Arc<WorkerMetrics>>,
+    workers: RefCell<Vec<Arc<WorkerMetrics>>>,
     alarms: flume::Receiver<()>,
 }
 
@@ -47,22 +47,25 @@ impl Watches {
         alarms: flume::Receiver<()>,
     ) -> Self {
         let pools = snapshot.pools.iter().filter_map(|pool| Watched::begin(pool, workers.len())).collect();
-        Self { pools: RefCell::new(pools), workers, alarms }
+        Self { pools: RefCell::new(pools), workers: RefCell::new(workers), alarms }
     }
 
     /// Another config holds from now on. Backends that stay in a pool that is watched alike are as they were.
-    pub(super) fn take_over(&self, snapshot: &Snapshot) {
+    pub(super) fn take_over(&self, snapshot: &Snapshot, workers: &[Arc<WorkerMetrics>]) {
         let mut before = self.pools.take();
+        // Those that have gone stay: what they have counted was looked at.
+        before.iter_mut().for_each(|watched| watched.outliers.widen(workers.len()));
+        self.workers.replace(workers.to_vec());
         let mut pools = Vec::new();
         for pool in &snapshot.pools {
             let known = before.iter().position(|watched| watched.pool == pool.name);
             let known = known.map(|at| before.swap_remove(at));
             match known.filter(|watched| Some(&watched.policy) == pool.choosing.outlier.as_ref()) {
                 Some(mut watched) => {
-                    watched.take_over(pool, &self.workers);
+                    watched.take_over(pool, workers);
                     pools.push(watched);
                 }
-                None => pools.extend(Watched::begin(pool, self.workers.len())),
+                None => pools.extend(Watched::begin(pool, workers.len())),
             }
         }
         self.pools.replace(pools);
@@ -78,7 +81,7 @@ impl Watches {
             };
             futures_lite::future::or(alarm, async { _ = sleep(LOOK_EVERY).await }).await;
             for Watched { pool, outliers, backends, .. } in self.pools.borrow_mut().iter_mut() {
-                look(pool, outliers, backends, &self.workers, &board);
+                look(pool, outliers, backends, &self.workers.borrow(), &board);
             }
         }
     }

@@ -124,6 +124,7 @@ impl KernelPath {
                 Ok(choice) => {
                     let mode = choice.mode;
                     tracing::info!(listener = %name, address = %group.address, ?mode, why = choice.reason, "lb_steer attached");
+                    self.steered.retain(|steered| steered.address != group.address);
                     self.steered.push(Steered {
                         listener: name,
                         address: group.address,

@@ -165,7 +165,7 @@ pub(super) fn start(
                     world.programs.replace(Some(programs));
                 }
                 board.take_over(&change);
-                watches.take_over(&change.snapshot);
+                watches.take_over(&change.snapshot, &change.workers);
                 let ids: BTreeSet<_> = change.targets.iter().map(|target| target.id).collect();
                 // Dropped, a check ends where it waits.
                 checks.retain(|id, _| ids.contains(id));

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{addresses::Held, signals::Wish};
+use super::{addresses::Held, signals::Wish, workers::owner};
 use crate::{
     admin::{self, Views},
     config::Snapshot,
@@ -165,8 +165,9 @@ pub(super) fn flows_here(
             Some((held.id, backend.id))
         };
         let (client, asked) = (offer.client, offer.asked);
-        if let (Some((group, backend)), Some(worker)) = (found(), here.get_mut(offer.worker)) {
-            worker.push(LentFlow { group, client, asked, backend, socket });
+        let place = offer.worker;
+        if let (Some((group, backend)), Some(worker)) = (found(), here.get_mut(owner(place, workers))) {
+            worker.push(LentFlow { group, place, client, asked, backend, socket });
         }
     }
     here

@@ -7,7 +7,7 @@ use crate::{
     admin::CheckView,
     config::{Health, Snapshot},
     health::{Policy, PoolReport, Report, Script, Verdict},
-    metrics::ProbeMetrics,
+    metrics::{ProbeMetrics, WorkerMetrics},
     model::{BackendAddress, BackendId},
     steering::ProbePorts,
 };
@@ -48,6 +48,8 @@ pub(super) type Reports = BTreeMap<Arc<str>, Arc<PoolReport>>;
 pub(super) struct Change {
     pub(super) targets: Vec<Target>,
     pub(super) snapshot: Arc<Snapshot>,
+    /// What workers count, those that have gone too: no fewer than before.
+    pub(super) workers: Vec<Arc<WorkerMetrics>>,
     /// Every backend that may change.
     pub(super) checks: Arc<BTreeMap<BackendId, CheckView>>,
     /// Their pools.

@@ -37,18 +37,19 @@ pub(super) struct Looked {
 
 impl Watchdog {
     /// `limit` is how long systemd waits for a ping.
-    pub(super) fn new(limit: Option<Duration>, workers: usize, now: Instant) -> Self {
-        let seen = Seen { turns: 0, at: now, is_stuck: false };
-        Self { every: limit.map(|limit| limit / 2), ping_at: now, seen: vec![seen; workers] }
+    pub(super) fn new(limit: Option<Duration>, now: Instant) -> Self {
+        Self { every: limit.map(|limit| limit / 2), ping_at: now, seen: Vec::new() }
     }
 
-    /// Looks at every worker, by its place; one that has ended is `None`.
+    /// Looks at every worker, by its place; one that has ended is `None`. There may be more or fewer of them each time.
     pub(super) fn look<'m>(
         &mut self,
         now: Instant,
         workers: impl Iterator<Item = Option<&'m WorkerMetrics>>,
     ) -> Looked {
         let mut looked = Looked::default();
+        let workers: Vec<_> = workers.collect();
+        self.seen.resize(workers.len(), Seen { turns: 0, at: now, is_stuck: false });
         for ((at, seen), metrics) in self.seen.iter_mut().enumerate().zip(workers) {
             let turns = metrics.map_or(u64::MAX, |metrics| metrics.turns.value());
             if turns != seen.turns || metrics.is_none() {
@@ -79,7 +80,7 @@ mod tests {
     fn a_worker_that_does_not_turn_is_named_and_ends_the_pings() {
         let (start, second) = (Instant::now(), Duration::from_secs(1));
         let workers = [WorkerMetrics::new(), WorkerMetrics::new()];
-        let mut watchdog = Watchdog::new(Some(2 * second), 2, start);
+        let mut watchdog = Watchdog::new(Some(2 * second), start);
         let mut look = |at: u32, turning: &[usize]| {
             turning.iter().for_each(|worker| workers[*worker].turns.add(1));
             watchdog.look(start + at * second, workers.iter().map(Some))
@@ -100,7 +101,7 @@ mod tests {
     #[test]
     fn nobody_is_pinged_who_does_not_wait_and_whoever_has_ended_is_not_missed() {
         let (start, worker) = (Instant::now(), WorkerMetrics::new());
-        let mut watchdog = Watchdog::new(None, 2, start);
+        let mut watchdog = Watchdog::new(None, start);
         worker.turns.add(1);
         let later = start + 2 * SILENCE;
         let looked = watchdog.look(later, [Some(&worker), None].into_iter());

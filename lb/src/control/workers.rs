@@ -1,7 +1,7 @@
 //! Starts the workers and sees them end.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -30,12 +30,101 @@ use crate::{
 const DRAIN_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a worker may take to stop at once; then the process ends over it.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
+/// How long one that drains may take to say that it stays.
+const RETURN_PATIENCE: Duration = Duration::from_secs(1);
 /// Between two looks at the workers.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// All workers.
+/// All workers, shared by who waits for their end and who changes how many there are.
+#[derive(Clone, Debug)]
+pub(super) struct Workers {
+    roster: Arc<Mutex<Roster>>,
+    siblings: Arc<Siblings>,
+    health: Arc<HealthTable>,
+    admission: Arc<Admission>,
+}
+
+#[derive(Debug, Default)]
+struct Roster {
+    serving: Vec<Handle>,
+    /// They take nothing new, and end by themselves.
+    leaving: Vec<Leaver>,
+}
+
 #[derive(Debug)]
-pub(super) struct Workers(Vec<Handle>);
+struct Leaver {
+    handle: Handle,
+    deadline: Instant,
+}
+
+impl Roster {
+    fn all(&self) -> impl Iterator<Item = &Handle> {
+        self.serving.iter().chain(self.leaving.iter().map(|leaver| &leaver.handle))
+    }
+}
+
+/// Workers that are to serve, and listen at nothing yet. Dropped, those that are new end, and those that were about to
+/// leave do so.
+#[derive(Debug)]
+pub(super) struct Recruits {
+    /// With when they were to have left, where they were about to.
+    handles: Vec<(Handle, Option<Instant>)>,
+    roster: Arc<Mutex<Roster>>,
+}
+
+impl Recruits {
+    /// For who publishes to them.
+    pub(super) fn publish_to(&self) -> Vec<Worker> {
+        self.handles.iter().map(|(handle, _)| worker(handle)).collect()
+    }
+}
+
+impl Drop for Recruits {
+    fn drop(&mut self) {
+        for (handle, leaves_by) in self.handles.drain(..) {
+            match leaves_by {
+                Some(deadline) => {
+                    handle.send(Command::HandOver { deadline, flows: None });
+                    lock(&self.roster).leaving.push(Leaver { handle, deadline });
+                }
+                None => {
+                    handle.send(Command::Stop);
+                    join(handle);
+                }
+            }
+        }
+    }
+}
+
+fn lock(roster: &Mutex<Roster>) -> MutexGuard<'_, Roster> {
+    roster.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Has one that is about to leave stay. False: it has left.
+fn call_back(handle: &Handle, access_log: Option<AccessLogSetup>) -> anyhow::Result<bool> {
+    let (taken, heard) = flume::bounded(1);
+    handle.send(Command::Return { taken, access_log });
+    let is_heard = || heard.try_recv().is_ok();
+    let mut stays = false;
+    let has_said = wait_until(Instant::now() + RETURN_PATIENCE, || {
+        stays = is_heard();
+        stays || handle.is_finished()
+    });
+    anyhow::ensure!(has_said, "it drains, and has not answered within {RETURN_PATIENCE:?}");
+    // It may have said so and ended for another reason; whoever waits for its end sees that.
+    Ok(stays || is_heard())
+}
+
+fn worker(handle: &Handle) -> Worker {
+    Worker { commands: handle.sender(), metrics: handle.metrics.clone() }
+}
+
+fn join(handle: Handle) {
+    let id = handle.id;
+    if let Err(error) = handle.join() {
+        tracing::error!(worker = %id, %error, "a worker's ring failed under it");
+    }
+}
 
 impl Workers {
     /// Starts one on each of `cores`, with its sockets of every group.
@@ -50,35 +139,109 @@ impl Workers {
         groups: Vec<Group>,
         logs: Vec<Option<AccessLogSetup>>,
     ) -> anyhow::Result<Self> {
-        let admission = Admission::new();
-        let mut handles = Vec::with_capacity(cores.len());
+        let (siblings, health) = (siblings.clone(), health.clone());
+        let workers = Self { roster: Arc::default(), siblings, health, admission: Admission::new() };
         let parts = by_worker(groups, cores.len()).into_iter().zip(logs);
-        for ((&core, (listeners, access_log)), id) in cores.iter().zip(parts).zip(0..) {
-            let setup = Setup {
-                id: WorkerId(id),
-                core,
-                compiled: compiled.clone(),
-                health: health.clone(),
-                admission: admission.clone(),
-                siblings: siblings.clone(),
-                access_log,
-                listeners,
-            };
-            handles.push(Handle::start(setup).with_context(|| format!("worker {id} on core {core}"))?);
+        for ((&core, (listeners, log)), id) in cores.iter().zip(parts).zip(0..) {
+            let handle = workers.start_one(WorkerId(id), core, compiled, listeners, log)?;
+            workers.roster().serving.push(handle);
         }
-        Ok(Self(handles))
+        Ok(workers)
+    }
+
+    fn roster(&self) -> MutexGuard<'_, Roster> {
+        lock(&self.roster)
+    }
+
+    fn start_one(
+        &self,
+        id: WorkerId,
+        core: usize,
+        compiled: &Arc<Compiled>,
+        listeners: Vec<BoundListener>,
+        access_log: Option<AccessLogSetup>,
+    ) -> anyhow::Result<Handle> {
+        let setup = Setup {
+            id,
+            core,
+            compiled: compiled.clone(),
+            health: self.health.clone(),
+            admission: self.admission.clone(),
+            siblings: self.siblings.clone(),
+            access_log,
+            listeners,
+        };
+        Handle::start(setup).with_context(|| format!("worker {id} on core {core}"))
+    }
+
+    /// What they share.
+    pub(super) const fn siblings(&self) -> &Arc<Siblings> {
+        &self.siblings
+    }
+
+    /// Starts further ones, for those of `cores` that have none, or has those stay that are about to leave.
+    ///
+    /// # Errors
+    /// The host refuses io_uring or a thread, or one that drains does not answer.
+    pub(super) fn recruit(
+        &self,
+        cores: &[usize],
+        compiled: &Arc<Compiled>,
+        mut log: impl FnMut() -> anyhow::Result<Option<AccessLogSetup>>,
+    ) -> anyhow::Result<Recruits> {
+        let count = self.roster().serving.len();
+        let mut recruits = Recruits { handles: Vec::new(), roster: self.roster.clone() };
+        self.siblings.make_room(cores.len().max(count)).context("places of workers")?;
+        for (&core, id) in cores.iter().zip(0..).skip(count) {
+            let id = WorkerId(id);
+            let leaver = self.roster().leaving.extract_if(.., |leaver| leaver.handle.id == id).next();
+            if let Some(Leaver { handle, deadline }) = leaver {
+                match call_back(&handle, log()?) {
+                    Ok(true) => {
+                        recruits.handles.push((handle, Some(deadline)));
+                        continue;
+                    }
+                    Ok(false) => join(handle),
+                    Err(error) => {
+                        self.roster().leaving.push(Leaver { handle, deadline });
+                        return Err(error.context(format!("worker {id}")));
+                    }
+                }
+            }
+            recruits.handles.push((self.start_one(id, core, compiled, Vec::new(), log()?)?, None));
+        }
+        Ok(recruits)
+    }
+
+    /// They serve from now on.
+    pub(super) fn enlist(&self, mut recruits: Recruits) {
+        let handles: Vec<_> = recruits.handles.drain(..).map(|(handle, _)| handle).collect();
+        self.roster().serving.extend(handles);
+    }
+
+    /// Those beyond `count` may end from now on, and will have by `deadline`; they are told elsewhere.
+    pub(super) fn dismiss(&self, count: usize, deadline: Instant) {
+        let mut roster = self.roster();
+        let stay = roster.serving.len().min(count);
+        let gone = roster.serving.split_off(stay);
+        roster.leaving.extend(gone.into_iter().map(|handle| Leaver { handle, deadline }));
+    }
+
+    /// They are on these cores from now on.
+    pub(super) fn set_cores(&self, cores: &[usize]) {
+        self.roster().serving.iter_mut().zip(cores).for_each(|(handle, core)| handle.core = *core);
     }
 
     /// For who publishes to them.
     pub(super) fn publish_to(&self) -> Vec<Worker> {
-        let worker = |handle: &Handle| Worker { commands: handle.sender(), metrics: handle.metrics.clone() };
-        self.0.iter().map(worker).collect()
+        self.roster().serving.iter().map(worker).collect()
     }
 
     /// Has them listen at further sockets for datagrams, and go on with flows of another process there.
     pub(super) fn take_over(&self, groups: Vec<Group>, flows: Vec<Vec<LentFlow>>) {
-        let opened = by_worker(groups, self.0.len());
-        for ((handle, opened), flows) in self.0.iter().zip(opened).zip(flows) {
+        let roster = self.roster();
+        let opened = by_worker(groups, roster.serving.len());
+        for ((handle, opened), flows) in roster.serving.iter().zip(opened).zip(flows) {
             handle.send(Command::TakeOver { opened, flows });
         }
     }
@@ -89,8 +252,9 @@ impl Workers {
             id: handle.id,
             core: handle.core,
             metrics: handle.metrics.clone(),
+            has_left: false,
         };
-        self.0.iter().map(view).collect()
+        self.roster().serving.iter().map(view).collect()
     }
 
     /// Serves until the operator wants an end and has it. A worker may end before that where `may_end` says so.
@@ -109,21 +273,22 @@ impl Workers {
         let (mut on_drain, mut stop_by) = (Some(on_drain), None);
         let mut lost = None;
         let limit = sd_notify::watchdog_enabled();
-        let mut watchdog = Watchdog::new(limit, self.0.len(), Instant::now());
+        let mut watchdog = Watchdog::new(limit, Instant::now());
         loop {
             let wish = wishes.recv_timeout(LOOK);
             let now = Instant::now();
             self.watch(&mut watchdog, now);
+            self.see_off();
             let mut steps = vec![phase.handle_timeout(now)];
             if let Ok(wish) = wish {
                 steps.push(phase.handle(wish, now, DRAIN_PATIENCE));
             }
             if phase == Phase::Serving
-                && let Some(dead) = self.0.iter().find(|handle| handle.is_finished())
+                && let Some(dead) = self.dead()
                 && !may_end()
             {
-                lost = Some(dead.id);
-                tracing::error!(worker = %dead.id, "a worker ended; draining the others");
+                lost = Some(dead);
+                tracing::error!(worker = %dead, "a worker ended; draining the others");
                 steps.push(phase.handle(Wish::End, now, DRAIN_PATIENCE));
             }
             for step in steps.into_iter().flatten() {
@@ -136,13 +301,9 @@ impl Workers {
                 self.take(step, on_drain.take_if(|_| matches!(step, Step::Drain { .. })));
                 stop_by = stop_by.or((step == Step::Stop).then_some(now + STOP_PATIENCE));
             }
-            if phase != Phase::Serving && self.0.iter().all(Handle::is_finished) {
-                for handle in self.0 {
-                    let id = handle.id;
-                    if let Err(error) = handle.join() {
-                        tracing::error!(worker = %id, %error, "a worker's ring failed under it");
-                    }
-                }
+            if phase != Phase::Serving && self.roster().all().all(Handle::is_finished) {
+                let Roster { serving, leaving } = std::mem::take(&mut *self.roster());
+                serving.into_iter().chain(leaving.into_iter().map(|leaver| leaver.handle)).for_each(join);
                 break;
             }
             if stop_by.is_some_and(|by| now >= by) {
@@ -156,12 +317,28 @@ impl Workers {
         }
     }
 
+    /// One that should serve, and has ended.
+    fn dead(&self) -> Option<WorkerId> {
+        self.roster().serving.iter().find(|handle| handle.is_finished()).map(|handle| handle.id)
+    }
+
+    /// Those that have left and ended.
+    fn see_off(&self) {
+        let has_ended = |leaver: &mut Leaver| leaver.handle.is_finished();
+        let ended: Vec<_> = self.roster().leaving.extract_if(.., has_ended).collect();
+        for Leaver { handle, .. } in ended {
+            tracing::info!(worker = %handle.id, "a worker that has left has ended");
+            join(handle);
+        }
+    }
+
     /// Pings systemd, where it waits for that and every worker turns.
     fn watch(&self, watchdog: &mut Watchdog, now: Instant) {
+        let roster = self.roster();
         let turning = |handle: &Handle| !handle.is_finished();
-        let metrics = self.0.iter().map(|handle| turning(handle).then_some(&*handle.metrics));
+        let metrics = roster.serving.iter().map(|handle| turning(handle).then_some(&*handle.metrics));
         let looked = watchdog.look(now, metrics);
-        let named = |at: &usize| self.0.get(*at).map(|handle| (handle.id, handle.core));
+        let named = |at: &usize| roster.serving.get(*at).map(|handle| (handle.id, handle.core));
         for (worker, core) in looked.stuck.iter().filter_map(named) {
             tracing::error!(%worker, core, "a worker is stuck: the watchdog is not told that all is well");
         }
@@ -179,22 +356,27 @@ impl Workers {
             Step::Drain { deadline } => {
                 tracing::info!(seconds = DRAIN_PATIENCE.as_secs(), "draining; a second signal stops at once");
                 on_drain.into_iter().for_each(|on_drain| on_drain());
-                self.0.iter().for_each(|handle| handle.send(Command::Drain { deadline }));
+                self.tell(|| Command::Drain { deadline });
             }
             Step::HandOver { deadline } => {
                 let seconds = deadline.saturating_duration_since(Instant::now()).as_secs();
                 tracing::info!(seconds, "another process has taken over; draining; a signal stops at once");
-                self.0.iter().for_each(|handle| handle.send(Command::HandOver { deadline, flows: None }));
+                self.tell(|| Command::HandOver { deadline, flows: None });
             }
             Step::Stop => {
                 tracing::info!("stopping");
-                self.0.iter().for_each(|handle| handle.send(Command::Stop));
+                self.tell(|| Command::Stop);
             }
         }
+    }
+
+    fn tell(&self, command: impl Fn() -> Command) {
+        self.roster().all().for_each(|handle| handle.send(command()));
     }
 }
 
 /// One worker.
+#[derive(Clone)]
 pub(super) struct Worker {
     pub(super) commands: CommandSender,
     pub(super) metrics: Arc<WorkerMetrics>,
@@ -216,12 +398,17 @@ pub(super) fn wait_until(deadline: Instant, mut is_so: impl FnMut() -> bool) -> 
     }
 }
 
+/// Whose a socket is, of so many workers.
+pub(super) const fn owner(place: usize, workers: usize) -> usize {
+    place % workers
+}
+
 /// From sockets by address to sockets by worker.
 pub(super) fn by_worker(groups: Vec<Group>, workers: usize) -> Vec<Vec<BoundListener>> {
     let mut split: Vec<Vec<_>> = (0..workers).map(|_| Vec::with_capacity(groups.len())).collect();
-    for Group { id: group, listener, sockets, .. } in groups {
-        for (theirs, socket) in split.iter_mut().zip(sockets) {
-            theirs.push(BoundListener { group, listener, socket });
+    for Group { id: group, listener, first, sockets, .. } in groups {
+        for (place, socket) in (first..).zip(sockets) {
+            split[owner(place, workers)].push(BoundListener { group, place, listener, socket });
         }
     }
     split
@@ -241,6 +428,7 @@ mod tests {
             listener: ListenerId(listener),
             address: "127.0.0.1:1".parse().unwrap(),
             is_udp: false,
+            first: 0,
             sockets: (0..2).map(|_| std::fs::File::open("/dev/null").unwrap().into()).collect(),
             ranges: Vec::new(),
         };
@@ -254,5 +442,24 @@ mod tests {
             let listeners: Vec<_> = sockets.iter().map(|bound| bound.listener.0).collect();
             assert_eq!(listeners, [0, 1, 1]);
         }
+    }
+
+    #[test]
+    fn where_workers_have_gone_others_have_more_than_one() {
+        let sockets = || std::fs::File::open("/dev/null").unwrap().into();
+        let group = Group {
+            id: GroupId(7),
+            listener: ListenerId(0),
+            address: "127.0.0.1:1".parse().unwrap(),
+            is_udp: false,
+            first: 1,
+            sockets: (0..4).map(|_| sockets()).collect(),
+            ranges: Vec::new(),
+        };
+        let places = by_worker(vec![group], 3)
+            .iter()
+            .map(|theirs| theirs.iter().map(|bound| bound.place).collect::<Vec<_>>())
+            .collect::<Vec<_>>();
+        assert_eq!(places, [vec![3], vec![1, 4], vec![2]]);
     }
 }

@@ -129,6 +129,11 @@ impl Outliers {
         Self { policy, places, part_began: now, part: 0 }
     }
 
+    /// So many workers serve it from now on, no fewer than before; those that come have counted nothing.
+    pub fn widen(&mut self, workers: usize) {
+        self.places.iter_mut().for_each(|place| place.seen.resize(workers, Seen::default()));
+    }
+
     /// Other backends: for each place where it was before; `None` is new, and what was counted of it before is forgotten.
     /// Those that stay are as they were.
     pub fn take_over(
@@ -396,6 +401,20 @@ mod tests {
         bench.errors(1, 0, 5);
         assert_eq!(ejected(&bench.tick()).len(), 1);
         assert_eq!(bench.ticks_until_return(), 150, "after five good minutes it begins anew");
+    }
+
+    #[test]
+    fn a_worker_that_comes_is_looked_at_and_what_was_seen_stays() {
+        let now = Instant::now();
+        let mut bench = Bench::new(Outlier::default(), 2);
+        bench.outliers = Outliers::new(Outlier::default(), 2, 1, now);
+        bench.errors(1, 0, 3);
+        bench.errors(1, 1, 2);
+        assert_eq!(bench.tick(), [], "nobody looks at the second");
+        bench.outliers.widen(2);
+        assert_eq!(ejected(&bench.tick()), [(1, Cause::Run, "outlier: 5 errors in a row")]);
+        bench.outliers.widen(2);
+        assert_eq!(bench.ticks_until_return(), 150, "it stays out");
     }
 
     #[test]

@@ -24,7 +24,10 @@ pub const BATCH_MAX: u32 = 16;
 #[derive(Debug)]
 pub struct Permits {
     taken: Box<[Taken]>,
-    workers: usize,
+    /// How many there may be.
+    most: usize,
+    /// How many there are.
+    workers: AtomicU32,
     /// By name of the pool. Touched when a worker takes over a config.
     gates: Mutex<HashMap<Arc<str>, Arc<Gate>>>,
 }
@@ -35,10 +38,16 @@ pub struct Permits {
 struct Taken(AtomicU32);
 
 impl Permits {
-    /// For ids below `len`; nothing is taken.
+    /// For ids below `len` and so many workers at most; nothing is taken.
     pub fn new(len: usize, workers: usize) -> Arc<Self> {
         let taken = (0..len).map(|_| Taken::default()).collect();
-        Arc::new(Self { taken, workers: workers.max(1), gates: Mutex::default() })
+        let most = workers.max(1);
+        Arc::new(Self { taken, most, workers: AtomicU32::new(most as u32), gates: Mutex::default() })
+    }
+
+    /// So many workers take permits from now on.
+    pub fn set_workers(&self, workers: usize) {
+        self.workers.store(workers.clamp(1, self.most) as u32, Ordering::Relaxed);
     }
 
     /// Permits of a backend that are taken, kept ones too.
@@ -49,12 +58,12 @@ impl Permits {
     /// Who waits for a backend of the pool with this name.
     pub fn gate(&self, pool: &Arc<str>) -> Arc<Gate> {
         let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
-        gates.entry(pool.clone()).or_insert_with(|| Arc::new(Gate::new(self.workers))).clone()
+        gates.entry(pool.clone()).or_insert_with(|| Arc::new(Gate::new(self.most))).clone()
     }
 
     /// How many a worker may take at once, or keep.
     fn batch(&self, limit: u32, taken: u32) -> u32 {
-        (limit.saturating_sub(taken) / (4 * self.workers as u32)).clamp(1, BATCH_MAX)
+        (limit.saturating_sub(taken) / (4 * self.workers.load(Ordering::Relaxed))).clamp(1, BATCH_MAX)
     }
 
     /// Takes some, at least one; 0: none is left.

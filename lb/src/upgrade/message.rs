@@ -99,7 +99,7 @@ pub struct Go {
 pub struct FlowOffer {
     /// Which of [`Offer::groups`] it came in by.
     pub group: usize,
-    /// And which worker has it.
+    /// And by which of the sockets there.
     pub worker: usize,
     /// Who asks.
     pub client: SocketAddr,

@@ -115,9 +115,9 @@ fn kept() -> MutexGuard<'static, BTreeSet<String>> {
     KEPT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Has systemd keep the sockets of an address, by worker. One that it has already is kept once.
-pub fn keep(wanted: Stored<'_>, sockets: &[OwnedFd]) {
-    for (worker, socket) in sockets.iter().enumerate() {
+/// Has systemd keep sockets of an address, of which these begin with the `first`. One that it has already is kept once.
+pub fn keep(wanted: Stored<'_>, first: usize, sockets: &[OwnedFd]) {
+    for (worker, socket) in (first..).zip(sockets) {
         let name = wanted.name(worker);
         tell(&format!("FDSTORE=1\nFDNAME={name}\n"), Some(socket.as_fd()));
         kept().insert(name);

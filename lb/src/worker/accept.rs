@@ -22,7 +22,7 @@ const BACKLOG_MAX: usize = 4096;
 pub(super) async fn drive(local: Rc<Local>, bound: BoundListener) {
     let _task = local.task();
     let socket = Socket::new(&local.ring, bound.socket);
-    let door = local.doors.open(bound.group, bound.listener, &socket);
+    let door = local.doors.open((bound.group, bound.place), bound.listener, &socket);
     // Accepted sockets inherit it.
     let _ = socket2::SockRef::from(&socket).set_tcp_nodelay(true);
     let listening = socket.clone();
@@ -93,7 +93,7 @@ fn admit(local: &Rc<Local>, listener: ListenerId, socket: Socket) {
             return entry.end();
         }
     };
-    if reference.cpu_affinity().is_ok_and(|core| core == local.core) {
+    if reference.cpu_affinity().is_ok_and(|core| core == local.core()) {
         local.metrics.listener(listener).accepted_on_core.add(1);
     }
     let accepted = Accepted::new(local, client, socket, permit);

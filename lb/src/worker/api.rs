@@ -40,6 +40,8 @@ pub struct Setup {
 pub struct BoundListener {
     /// Which address.
     pub group: GroupId,
+    /// Which of its sockets.
+    pub place: usize,
     /// Which listener.
     pub listener: ListenerId,
     /// Bound, listening, SO_REUSEPORT.
@@ -51,15 +53,19 @@ pub struct BoundListener {
 pub struct LentSocket {
     /// Which address.
     pub group: GroupId,
+    /// Which of its sockets.
+    pub place: usize,
     /// Of the same socket.
     pub socket: OwnedFd,
 }
 
-/// A flow of datagrams on its way from one process to another.
+/// A flow of datagrams on its way from one process or worker to another.
 #[derive(Debug)]
 pub struct LentFlow {
     /// Where it came in.
     pub group: GroupId,
+    /// By which of the sockets there.
+    pub place: usize,
     /// Who asks.
     pub client: SocketAddr,
     /// The address of ours that is asked, where the socket has more than one.
@@ -83,6 +89,8 @@ pub struct Change {
     pub moved: Vec<(GroupId, ListenerId)>,
     /// Where an access log is written: of the first config that has one.
     pub access_log: Option<AccessLogSetup>,
+    /// The core that it is pinned to from now on, where that is another one.
+    pub core: Option<usize>,
     /// When whatever still goes on with backends that leave is ended.
     pub leave_by: Instant,
 }
@@ -91,7 +99,7 @@ impl Change {
     /// Of the config alone.
     pub fn of(compiled: Arc<Compiled>, leave_by: Instant) -> Self {
         let (opened, closed, moved) = (Vec::new(), Vec::new(), Vec::new());
-        Self { compiled, opened, closed, moved, access_log: None, leave_by }
+        Self { compiled, opened, closed, moved, access_log: None, core: None, leave_by }
     }
 }
 
@@ -109,12 +117,27 @@ pub enum Command {
     },
     /// Lend every socket that is listened at, to a process that is to listen there, too.
     Lend(flume::Sender<Vec<LentSocket>>),
-    /// As [`Command::Drain`], but another process takes what is new: nobody who waits for what may come is hurried.
+    /// As [`Command::Drain`], but another process or worker takes what is new: nobody who waits for what may come is
+    /// hurried.
     HandOver {
         /// When patience ends.
         deadline: Instant,
         /// Who takes the flows of datagrams, which then go on there.
         flows: Option<flume::Sender<Vec<LentFlow>>>,
+    },
+    /// Stay, instead of leaving: whoever hears that knows that it has not ended.
+    Return {
+        /// Who hears it.
+        taken: flume::Sender<()>,
+        /// Where an access log is written, if there is none yet.
+        access_log: Option<AccessLogSetup>,
+    },
+    /// Take nothing more at these sockets, at which another worker listens, too, and leave the flows of datagrams to it.
+    GiveAway {
+        /// Which of whose sockets.
+        places: Vec<(GroupId, usize)>,
+        /// Who takes the flows.
+        flows: flume::Sender<Vec<LentFlow>>,
     },
     /// Listen there, too, and go on with these flows.
     TakeOver {

@@ -6,7 +6,7 @@
 //!         +---------- from the address that was asked <----batch-------+   a task per flow
 //! ```
 //! Flows stay on this worker, as the kernel gives a client's datagrams to the same socket of the group while the group
-//! stays the same. Nothing is ever queued: what a socket has no room for is dropped and counted.
+//! stays the same; they move with that socket to another worker or process. Nothing is ever queued: what a socket has no room for is dropped and counted.
 
 use std::{
     cell::RefCell,
@@ -57,7 +57,7 @@ pub(super) async fn drive(local: Rc<Local>, bound: BoundListener, flows: Vec<Len
         local.count(CloseReason::Resources);
     }
     let socket = Socket::new(&local.ring, bound.socket);
-    let place = local.doors.open(bound.group, bound.listener, &socket);
+    let place = local.doors.open((bound.group, bound.place), bound.listener, &socket);
     let door = Rc::new(Door {
         place,
         tells_address,
@@ -65,7 +65,7 @@ pub(super) async fn drive(local: Rc<Local>, bound: BoundListener, flows: Vec<Len
         refused: RefCell::default(),
         batch: RefCell::new(Batch::new()),
         socket,
-        group: bound.group,
+        at: (bound.group, bound.place),
         local,
     });
     {
@@ -79,15 +79,25 @@ pub(super) async fn drive(local: Rc<Local>, bound: BoundListener, flows: Vec<Len
     left.iter().for_each(|flow| flow.end(Some(CloseReason::Draining)));
 }
 
-/// Every flow of a worker, which go on in another process: nothing of them is taken or answered here any more.
+/// Every flow of a worker, which go on elsewhere: nothing of them is taken or answered here any more.
 pub(super) fn hand_over(local: &Local) -> Vec<LentFlow> {
+    hand_over_of(local, |_| true)
+}
+
+/// The same of sockets that were given away.
+pub(super) fn hand_over_given(local: &Local) -> Vec<LentFlow> {
+    hand_over_of(local, |door| door.place.is_given_away())
+}
+
+fn hand_over_of(local: &Local, is_it: impl Fn(&Door) -> bool) -> Vec<LentFlow> {
     let doors: Vec<_> = local.datagram_doors.borrow().iter().filter_map(Weak::upgrade).collect();
-    doors.iter().flat_map(|door| door.hand_over()).collect()
+    doors.iter().filter(|door| is_it(door)).flat_map(|door| door.hand_over()).collect()
 }
 
 /// One listening socket with its flows.
 pub(super) struct Door {
-    group: GroupId,
+    /// Which of whose sockets.
+    at: (GroupId, usize),
     local: Rc<Local>,
     place: Rc<Place>,
     socket: Socket,
@@ -109,6 +119,11 @@ impl Door {
         self.local.plan().listener(self.place.listener()).map(|listener| listener.udp).unwrap_or_default()
     }
 
+    /// Whether another worker or process takes what comes.
+    fn is_others(&self) -> bool {
+        self.local.is_handed_over() || self.place.is_given_away()
+    }
+
     fn is_ending(&self) -> bool {
         self.local.is_draining() || self.place.is_closed()
     }
@@ -121,8 +136,8 @@ impl Door {
         let mut was_draining = false;
         loop {
             deadline.set(local.after(TICK));
-            if local.is_handed_over() {
-                // What comes is another process's; answers go on.
+            if self.is_others() {
+                // What comes is theirs; answers go on.
                 let _ = deadline.guard(std::future::pending::<()>()).await;
                 self.end_as_drained(&mut was_draining);
                 if local.is_overdue() || self.flows.borrow().is_empty() {
@@ -132,8 +147,8 @@ impl Door {
             }
             let ready = Op::ready(&local.ring, &self.socket, Readiness::Readable);
             match deadline.guard(ready).await {
-                // In the same turn it may have become another process's to take.
-                Ok(Ok(())) if !local.is_handed_over() && self.receive() => executor::yield_now().await,
+                // In the same turn it may have become another one's to take.
+                Ok(Ok(())) if !self.is_others() && self.receive() => executor::yield_now().await,
                 Ok(Ok(())) | Err(_) => {}
                 Ok(Err(_)) => {
                     local.count(CloseReason::Resources);
@@ -291,7 +306,7 @@ impl Door {
         (id, flow)
     }
 
-    /// Goes on with a flow of another process; where its backend takes nothing here it ends, and the next word begins
+    /// Goes on with a flow of another process or worker; where its backend takes nothing here it ends, and the next word begins
     /// another one.
     fn adopt(self: &Rc<Self>, lent: LentFlow) {
         let LentFlow { client, asked, backend, socket, .. } = lent;
@@ -323,7 +338,8 @@ impl Door {
             flow.leave();
             let socket = flow.socket.as_fd().try_clone_to_owned().ok()?;
             let FlowKey { client, asked } = flow.key;
-            Some(LentFlow { group: self.group, client, asked, backend: flow.backend, socket })
+            let (group, place) = self.at;
+            Some(LentFlow { group, place, client, asked, backend: flow.backend, socket })
         };
         gone.iter().filter_map(lend).collect()
     }

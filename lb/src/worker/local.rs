@@ -31,9 +31,9 @@ use crate::{
     l7::http1::{RequestHead, ResponseHead},
     limits::{Admission, Pressure, Purse},
     metrics::WorkerMetrics,
-    model::{BackendId, WorkerId, reason::CloseReason},
+    model::{BackendId, GroupId, WorkerId, reason::CloseReason},
     ring::Ring,
-    sys::heap,
+    sys::{affinity, heap},
 };
 
 /// Send buffers kept for reuse.
@@ -43,7 +43,7 @@ const SPARE_BYTES_MAX: usize = 64 << 10;
 
 pub(super) struct Local {
     pub(super) id: WorkerId,
-    pub(super) core: usize,
+    core: Cell<usize>,
     pub(super) ring: Ring,
     pub(super) timers: Timers,
     pub(super) health: Arc<HealthTable>,
@@ -71,7 +71,7 @@ pub(super) struct Local {
     /// Plans taken over.
     changes: Cell<u64>,
     drain: Cell<Option<Instant>>,
-    /// Another process takes what is new.
+    /// Another process or worker takes what is new.
     is_handed_over: Cell<bool>,
     stop: Cell<bool>,
     spare: RefCell<Vec<Vec<u8>>>,
@@ -84,7 +84,7 @@ impl Local {
         let lines = Lines::new(setup.id, setup.siblings.clone());
         Self {
             id: setup.id,
-            core: setup.core,
+            core: Cell::new(setup.core),
             ring,
             timers: Timers::new(now),
             health: setup.health.clone(),
@@ -114,6 +114,18 @@ impl Local {
             stop: Cell::new(false),
             spare: RefCell::default(),
             heads: RefCell::default(),
+        }
+    }
+
+    /// The core that the thread is pinned to.
+    pub(super) fn core(&self) -> usize {
+        self.core.get()
+    }
+
+    /// Goes on on another core, if that is to be had.
+    pub(super) fn move_to(&self, core: usize) {
+        if affinity::pin(core).is_ok() {
+            self.core.set(core);
         }
     }
 
@@ -238,7 +250,13 @@ impl Local {
         self.drop_keepalive();
     }
 
-    /// Whether another process takes what is new.
+    /// It takes what is new again, where there is something to listen at.
+    pub(super) fn end_hand_over(&self) {
+        self.is_handed_over.set(false);
+        self.drain.set(None);
+    }
+
+    /// Whether another process or worker takes what is new.
     pub(super) fn is_handed_over(&self) -> bool {
         self.is_handed_over.get()
     }
@@ -304,6 +322,21 @@ impl Local {
             self.pipes.drop_spare();
             self.timers.fire_waiting();
         }
+    }
+
+    /// Its part of the memory that all use is nothing from now on.
+    pub(super) fn leave_memory(&self) {
+        if let Some(before) = self.pressure.pipes_moved(0) {
+            self.admission.memory().move_pipes(before, 0);
+        }
+        self.metrics.memory_used.set(0);
+        self.metrics.memory_pressure.set(0);
+    }
+
+    /// Gives away these sockets, at which another worker listens, too. Where they are for datagrams, its flows are to follow.
+    pub(super) fn give_away(&self, places: &[(GroupId, usize)]) {
+        places.iter().for_each(|at| self.doors.give_away(*at));
+        self.timers.fire_listening();
     }
 
     /// Drops kept connections that are too old or that their backend has closed.

@@ -33,7 +33,7 @@ const TRIES: usize = 4;
 impl Local {
     fn shelf(&self) -> Option<&Shelf<OwnedFd>> {
         // Nobody is there to share with.
-        (self.siblings.len() > 1).then_some(&**self.siblings.shelf())
+        (self.siblings.has_had_many()).then_some(&**self.siblings.shelf())
     }
 
     /// Leaves what was not needed since the last call on the shelf, and throws out what is of no use there, if nobody

@@ -1,7 +1,14 @@
 //! The workers of this process, as each of them sees the others: their gauges, read relaxed; what they share; and the
 //! bells that wake them.
 
-use std::{io, os::fd::OwnedFd, sync::Arc};
+use std::{
+    io,
+    os::fd::OwnedFd,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use crate::{
     keepalive::Shelf,
@@ -11,10 +18,15 @@ use crate::{
     sys::event,
 };
 
-/// One entry per worker, made before the first of them starts.
+/// One entry per worker, made before that one starts. It stays when the worker goes: what it has counted counts, and who
+/// comes in its place goes on from there.
 #[derive(Debug)]
 pub struct Siblings {
-    workers: Box<[Sibling]>,
+    places: Box<[OnceLock<Sibling>]>,
+    /// Places that are made; those behind them are not.
+    known: AtomicUsize,
+    /// Workers that take what is new.
+    serving: AtomicUsize,
     permits: Arc<Permits>,
     shelf: Arc<Shelf<OwnedFd>>,
     alarm: (flume::Sender<()>, flume::Receiver<()>),
@@ -33,20 +45,73 @@ impl Siblings {
     /// # Errors
     /// Those of eventfd(2).
     pub fn new(count: usize, seed: u64) -> io::Result<Arc<Self>> {
-        let sibling = |_| Ok(Sibling { metrics: Arc::new(WorkerMetrics::new()), bell: event::new()? });
-        let workers = (0..count).map(sibling).collect::<io::Result<_>>()?;
+        Self::with_room(count, count, seed)
+    }
+
+    /// As [`Self::new`], with room for up to `most` workers in all.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn with_room(count: usize, most: usize, seed: u64) -> io::Result<Arc<Self>> {
+        let places = (0..most.max(count)).map(|_| OnceLock::new()).collect::<Box<[_]>>();
         // One that is not heard yet says as much as two.
         let alarm = flume::bounded(1);
-        let (permits, shelf) = (Permits::new(BACKENDS_MAX, count), Arc::new(Shelf::new(BACKENDS_MAX)));
-        Ok(Arc::new(Self { workers, permits, shelf, alarm, seed }))
+        let permits = Permits::new(BACKENDS_MAX, places.len());
+        let shelf = Arc::new(Shelf::new(BACKENDS_MAX));
+        let (known, serving) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let siblings = Self { places, known, serving, permits, shelf, alarm, seed };
+        siblings.make_room(count)?;
+        siblings.set_serving(count);
+        Ok(Arc::new(siblings))
+    }
+
+    /// Makes the places of the first `count` workers, where they are not there.
+    ///
+    /// # Errors
+    /// Those of eventfd(2); or there is no room for so many.
+    pub fn make_room(&self, count: usize) -> io::Result<()> {
+        let places = self.places.get(..count).ok_or(io::ErrorKind::InvalidInput)?;
+        for place in places.iter().filter(|place| place.get().is_none()) {
+            let (metrics, bell) = (Arc::new(WorkerMetrics::new()), event::new()?);
+            place.get_or_init(|| Sibling { metrics, bell });
+        }
+        self.known.fetch_max(count, Ordering::Release);
+        Ok(())
+    }
+
+    /// How many workers there may be.
+    pub fn most(&self) -> usize {
+        self.places.len()
+    }
+
+    /// How many workers take what is new from now on.
+    pub fn set_serving(&self, count: usize) {
+        self.permits.set_workers(count);
+        self.serving.store(count, Ordering::Relaxed);
+    }
+
+    /// Those that there are or were.
+    fn known(&self) -> impl Iterator<Item = &Sibling> {
+        let known = self.places.get(..self.known.load(Ordering::Acquire)).unwrap_or_default();
+        known.iter().filter_map(OnceLock::get)
+    }
+
+    /// What each that there is or was has counted.
+    pub fn counted(&self) -> Vec<Arc<WorkerMetrics>> {
+        self.known().map(|sibling| sibling.metrics.clone()).collect()
     }
 
     /// What a worker counts; only that one writes there.
     ///
     /// # Panics
-    /// There is no such worker.
+    /// There is no place for such a worker.
     pub fn metrics(&self, id: WorkerId) -> &Arc<WorkerMetrics> {
-        &self.workers[id.index()].metrics
+        &self.place(id).metrics
+    }
+
+    /// Control makes the place before the worker.
+    fn place(&self, id: WorkerId) -> &Sibling {
+        self.places[id.index()].get().expect("the place of a worker is made before it starts")
     }
 
     /// How much goes on with backends that have a limit.
@@ -75,19 +140,24 @@ impl Siblings {
         self.seed.wrapping_add(id.0 as u64)
     }
 
-    /// How many workers there are.
+    /// How many workers take what is new.
     pub(super) fn len(&self) -> usize {
-        self.workers.len()
+        self.serving.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is or was more than one.
+    pub(super) fn has_had_many(&self) -> bool {
+        self.known.load(Ordering::Relaxed) > 1
     }
 
     /// A duplicate of a worker's bell.
     pub(super) fn bell(&self, id: WorkerId) -> io::Result<OwnedFd> {
-        self.workers[id.index()].bell.try_clone()
+        self.place(id).bell.try_clone()
     }
 
     /// Wakes a worker.
     pub(super) fn ring(&self, id: WorkerId) {
-        if let Some(sibling) = self.workers.get(id.index()) {
+        if let Some(sibling) = self.places.get(id.index()).and_then(OnceLock::get) {
             event::ring(&sibling.bell);
         }
     }
@@ -95,12 +165,36 @@ impl Siblings {
     /// Exchanges and relays with a backend that go on, over all workers. The reader's own part is exact, that of the
     /// others as old as their cache line.
     pub(super) fn in_flight(&self, backend: BackendId) -> u64 {
-        self.workers.iter().map(|sibling| sibling.metrics.backend(backend).in_flight.value()).sum()
+        self.known().map(|sibling| sibling.metrics.backend(backend).in_flight.value()).sum()
     }
 
     /// The same, without the part of `id`.
     pub(super) fn in_flight_besides(&self, id: WorkerId, backend: BackendId) -> u64 {
-        let others = self.workers.iter().enumerate().filter(|(at, _)| *at != id.index());
+        let others = self.known().enumerate().filter(|(at, _)| *at != id.index());
         others.map(|(_, sibling)| sibling.metrics.backend(backend).in_flight.value()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_outlives_its_worker_and_counts_on() {
+        let siblings = Siblings::with_room(1, 3, 1).unwrap();
+        assert_eq!((siblings.len(), siblings.most(), siblings.has_had_many()), (1, 3, false));
+        siblings.make_room(2).unwrap();
+        siblings.set_serving(2);
+        let backend = BackendId(4);
+        let second = siblings.metrics(WorkerId(1)).clone();
+        second.backend(backend).in_flight.add(2);
+        assert_eq!((siblings.len(), siblings.in_flight(backend)), (2, 2));
+        siblings.set_serving(1);
+        // It drains still.
+        assert_eq!((siblings.len(), siblings.in_flight_besides(WorkerId(0), backend)), (1, 2));
+        siblings.make_room(2).unwrap();
+        assert!(Arc::ptr_eq(&second, siblings.metrics(WorkerId(1))) && siblings.has_had_many());
+        assert_eq!(siblings.counted().len(), 2);
+        assert!(siblings.make_room(4).is_err());
     }
 }

@@ -101,6 +101,12 @@ impl CommandSender {
     pub fn send(&self, command: Command) {
         self.0.send(command);
     }
+
+    /// Whether the worker has ended.
+    pub fn is_over(&self) -> bool {
+        // The worker has one, and who waits for its end, and other senders may.
+        Arc::strong_count(&self.0) == 1
+    }
 }
 
 fn prepare(setup: Setup, mailbox: &Arc<Mailbox>) -> io::Result<Rc<Local>> {
@@ -138,6 +144,11 @@ async fn read_mailbox(local: Rc<Local>, mailbox: Arc<Mailbox>, doorbell: Rc<std:
                 Command::Look => {}
                 Command::Change(mut change) => {
                     change.access_log.take().into_iter().for_each(|log| local.begin_log(log));
+                    change
+                        .core
+                        .filter(|core| *core != local.core())
+                        .into_iter()
+                        .for_each(|core| local.move_to(core));
                     local.take_over(&change);
                     // Whoever is drained takes nothing new.
                     if !local.is_draining() {
@@ -151,10 +162,19 @@ async fn read_mailbox(local: Rc<Local>, mailbox: Arc<Mailbox>, doorbell: Rc<std:
                     local.begin_hand_over(deadline);
                     flows.iter().for_each(|heir| _ = heir.send(drive_datagrams::hand_over(&local)));
                 }
+                Command::Return { taken, access_log } => {
+                    access_log.into_iter().for_each(|log| local.begin_log(log));
+                    local.end_hand_over();
+                    _ = taken.send(());
+                }
+                Command::GiveAway { places, flows } => {
+                    local.give_away(&places);
+                    _ = flows.send(drive_datagrams::hand_over_given(&local));
+                }
                 Command::TakeOver { opened, mut flows } => {
                     for bound in opened {
-                        let group = bound.group;
-                        let theirs = flows.extract_if(.., |flow| flow.group == group).collect();
+                        let at = (bound.group, bound.place);
+                        let theirs = flows.extract_if(.., |flow| (flow.group, flow.place) == at).collect();
                         executor::spawn(drive_datagrams::drive(local.clone(), bound, theirs));
                     }
                 }
@@ -173,6 +193,7 @@ async fn read_mailbox(local: Rc<Local>, mailbox: Arc<Mailbox>, doorbell: Rc<std:
 pub(super) fn run(local: &Rc<Local>) -> io::Result<()> {
     let served = serve(local);
     local.drop_keepalive();
+    local.leave_memory();
     local.timers.clear();
     served.and_then(|()| local.ring.shutdown())
 }

@@ -11,6 +11,7 @@ use super::{
         access_log::Turn as LogTurn,
         addresses::Moves,
         forwarding::{Material, Through},
+        listeners,
         plane::{NewDoors, PathChange},
         prober,
         programs::Programs,
@@ -47,9 +48,10 @@ impl Live {
     ) -> Result<(Acknowledged, Vec<String>), Refusal> {
         let Prepared { plan, effective, names, ids, listener_ids, snapshot, compiled, addresses, .. } =
             prepared;
-        let Prepared { moves, copies, material, programs, log, queues, mut warnings, .. } = prepared;
+        let Prepared { mut moves, copies, material, programs, resize, is_regrouped, .. } = prepared;
+        let Prepared { log, queues, mut warnings, .. } = prepared;
         let effective = Arc::new(effective);
-        let is_moved = !moves.is_empty() || effective.listeners != self.effective.listeners;
+        let is_moved = is_regrouped || !moves.is_empty() || effective.listeners != self.effective.listeners;
         let mut acknowledged = Acknowledged::default();
         let mut ports = None;
         if let (Some(path), Some(_)) = (&self.path, &material) {
@@ -76,7 +78,14 @@ impl Live {
         let (closing, turning): (Vec<_>, Vec<_>) = log.into_iter().partition(LogTurn::closes);
         warnings.extend(turning.into_iter().filter_map(|turn| self.turn_log(turn)));
         self.has_queues |= !queues.is_empty();
+        warnings.extend(moves.opened.iter().filter_map(|group| {
+            // Those of an address that is new have listened from the beginning: there is nobody there to be taken away.
+            let listening = if group.first > 0 && !group.is_udp { listeners::listen(group) } else { Ok(()) };
+            Some(format!("{}: listen: {}", group.address, listening.err()?))
+        }));
+        let handing = resize.map(|resize| self.begin_resize(resize, &mut moves));
         acknowledged.workers = self.swap(snapshot, compiled, moves, queues);
+        warnings.extend(handing.into_iter().flat_map(|handing| self.finish_resize(handing)));
         warnings.extend(closing.into_iter().filter_map(|turn| self.turn_log(turn)));
         let silent = self.workers.len() - acknowledged.workers;
         if silent > 0 {
@@ -104,10 +113,10 @@ impl Live {
     fn tell_store(&self, moves: &Moves) {
         for group in &moves.opened {
             let Some(held) = self.addresses.held().iter().find(|held| held.id == group.id) else { continue };
-            store::keep(held.wanted.stored(&held.wanted.spelled_ranges()), &group.sockets);
+            store::keep(held.wanted.stored(&held.wanted.spelled_ranges()), group.first, &group.sockets);
         }
         for held in &moves.closed {
-            store::forget(held.wanted.stored(&held.wanted.spelled_ranges()), 0..self.workers.len());
+            store::forget(held.wanted.stored(&held.wanted.spelled_ranges()), 0..held.sockets);
         }
     }
 
@@ -182,11 +191,17 @@ impl Live {
         let opened = by_worker(moves.opened, self.workers.len());
         let expected: Vec<_> =
             self.workers.iter().map(|worker| worker.metrics.snapshots.value() + 1).collect();
-        let mut queues = queues.into_iter();
+        let (mut queues, mut cores) = (queues.into_iter(), self.cores.iter().copied());
         for (worker, opened) in self.workers.iter().zip(opened) {
             let (compiled, closed, moved) = (self.compiled.clone(), closed.clone(), moves.moved.clone());
-            let access_log = queues.next();
-            let change = WorkerChange { compiled, opened, closed, moved, access_log, leave_by };
+            let (access_log, core) = (queues.next(), cores.next());
+            let change = WorkerChange { compiled, opened, closed, moved, access_log, core, leave_by };
+            worker.commands.send(Command::Change(Box::new(change)));
+        }
+        // Nobody waits for them.
+        for worker in &self.leaving {
+            let change = WorkerChange::of(self.compiled.clone(), leave_by);
+            let change = WorkerChange { closed: closed.clone(), ..change };
             worker.commands.send(Command::Change(Box::new(change)));
         }
         let deadline = Instant::now() + PATIENCE;
@@ -203,7 +218,8 @@ impl Live {
         let mut targets = prober::targets(&self.effective, &self.snapshot, &checks);
         targets.iter_mut().for_each(|target| target.is_through = self.through.contains(&target.id));
         let (snapshot, reports) = (self.snapshot.clone(), pools.clone());
-        self.prober.change(Change { targets, snapshot, checks: checks.clone(), reports, ports, programs });
+        let (checked, workers) = (checks.clone(), self.all.siblings().counted());
+        self.prober.change(Change { targets, snapshot, workers, checks: checked, reports, ports, programs });
         self.views.replace(View { snapshot: self.snapshot.clone(), checks, pools, ..(*view).clone() });
     }
 }

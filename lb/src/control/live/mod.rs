@@ -7,6 +7,7 @@
 
 mod commit;
 mod prepare;
+mod resize;
 mod show;
 mod upgrade;
 
@@ -32,7 +33,7 @@ use super::{
     plane::PlaneMail,
     prober::Prober,
     succession::Succession,
-    workers::Worker,
+    workers::{Worker, Workers},
 };
 use crate::{
     admin::{
@@ -71,6 +72,10 @@ pub(super) struct Live {
     /// Those before it, as long as a worker has one: nobody who serves is to free them.
     pub(super) retired: Vec<Arc<Compiled>>,
     pub(super) workers: Vec<Worker>,
+    /// The same as who waits for their end has them.
+    pub(super) all: Workers,
+    /// Those that take nothing new any more.
+    pub(super) leaving: Vec<Worker>,
     pub(super) log: Arc<AccessLog>,
     /// Whether the workers have queues to it.
     pub(super) has_queues: bool,
@@ -163,6 +168,7 @@ impl Live {
                 Err(_) => {}
             }
             self.retired.retain(|compiled| Arc::strong_count(compiled) > 1);
+            self.leaving.retain(|worker| !worker.commands.is_over());
         }
     }
 

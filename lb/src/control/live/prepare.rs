@@ -10,7 +10,7 @@ use rustix::process::getuid;
 use super::{
     super::{
         access_log::Turn as LogTurn,
-        addresses::{Addresses, Moves},
+        addresses::{Addresses, Held, Moves},
         fixed,
         forwarding::Material,
         history::History,
@@ -23,6 +23,7 @@ use super::{
         workers::{Worker, wait_until},
     },
     Live, programs_of,
+    resize::Resize,
 };
 use crate::{
     admin::changes::{Author, Refusal},
@@ -51,6 +52,9 @@ pub(super) struct Prepared {
     pub(super) copies: Vec<Group>,
     pub(super) material: Option<Material>,
     pub(super) programs: Option<Programs>,
+    pub(super) resize: Option<Resize>,
+    /// Groups of addresses that stay are to be given to the packet path anew.
+    pub(super) is_regrouped: bool,
     pub(super) log: Option<LogTurn>,
     /// By worker: those that have none need a queue where there is to be a log.
     pub(super) queues: Vec<AccessLogSetup>,
@@ -88,12 +92,21 @@ impl Live {
             return Err(Refusal::Unappliable { at: format!("listener.{name}.bind"), message });
         }
         let wanted = listeners::wanted(&effective, &listener_ids);
+        let resize = self.resize(&effective)?;
+        let workers = resize.as_ref().map_or(self.workers.len(), Resize::workers);
         let (addresses, moves) = self
             .addresses
-            .prepare(wanted, self.workers.len())
+            .prepare(wanted, workers)
             .map_err(|error| Refusal::Unappliable { at: error.key(), message: error.to_string() })?;
+        warnings.extend(Self::narrow(&addresses, workers));
         let copies = listeners::copies(&moves.opened);
-        let copies = copies.map_err(|error| refused("listener")(anyhow::Error::from(error)))?;
+        let mut copies = copies.map_err(|error| refused("listener")(anyhow::Error::from(error)))?;
+        copies.retain(|group| group.first == 0);
+        let is_other = |held: &Held| resize.is_some() || self.is_steered_otherwise(&effective, held);
+        let is_regrouped = self.path.is_some() && addresses.held().iter().any(is_other);
+        if is_regrouped {
+            copies.extend(self.whole_groups(&addresses, &moves.opened, is_other)?);
+        }
         let material = effective.xdp.as_ref().map(|xdp| Material::read(&plan, xdp, &snapshot));
         let material = material.transpose().map_err(refused("xdp"))?;
         let programs = self.programs(&effective).map_err(refused("health.programs_dir"))?;
@@ -114,10 +127,19 @@ impl Live {
             copies,
             material,
             programs,
+            resize,
+            is_regrouped,
             log,
             queues,
             warnings,
         })
+    }
+
+    /// Whether `lb_steer` is to choose another way, or to take other packets, at an address that stays.
+    fn is_steered_otherwise(&self, next: &Config, held: &Held) -> bool {
+        let (now, next) = (&self.effective.listeners, &next.listeners);
+        let pair = now.get(&held.wanted.name).zip(next.get(&held.wanted.name));
+        pair.is_some_and(|(now, next)| (now.steer, now.syn_cookies) != (next.steer, next.syn_cookies))
     }
 
     /// What becomes of the access log, with the queues that it takes.

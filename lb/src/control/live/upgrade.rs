@@ -10,7 +10,10 @@ use std::{
 use sd_notify::NotifyState;
 
 use super::{
-    super::{listeners::Group, plane::NewDoors, succession::totals, systemd::notify, workers::Worker},
+    super::{
+        addresses::Held, listeners::Group, plane::NewDoors, succession::totals, systemd::notify,
+        workers::Worker,
+    },
     Live,
 };
 use crate::{
@@ -25,8 +28,8 @@ use crate::{
 /// How long a worker may take to lend its sockets, and then its flows; on a busy machine it may have to wait for its core.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// The sockets of each group, by worker.
-type Sockets = BTreeMap<GroupId, Vec<OwnedFd>>;
+/// The sockets of each group, in their order.
+pub(super) type Sockets = BTreeMap<GroupId, Vec<OwnedFd>>;
 
 impl Live {
     /// Starts another process, hands everything over and leaves; or goes on as if nothing had been.
@@ -120,8 +123,8 @@ impl Live {
     }
 
     /// Every socket that workers listen at, under a further descriptor.
-    fn borrow_sockets(&self) -> Result<Sockets, String> {
-        let mut sockets = Sockets::new();
+    pub(super) fn borrow_sockets(&self) -> Result<Sockets, String> {
+        let mut sockets = BTreeMap::<GroupId, BTreeMap<usize, OwnedFd>>::new();
         let ask = |worker: &Worker| {
             let (borrower, lent) = flume::bounded(1);
             worker.commands.send(Command::Lend(borrower));
@@ -132,13 +135,13 @@ impl Live {
             let lent = answer.recv_timeout(SILENCE);
             let lent = lent.map_err(|_| format!("worker {at} has not answered within {SILENCE:?}"))?;
             for lent in lent {
-                sockets.entry(lent.group).or_default().push(lent.socket);
+                sockets.entry(lent.group).or_default().insert(lent.place, lent.socket);
             }
         }
-        let whole = |id: &GroupId| sockets.get(id).is_some_and(|group| group.len() == self.workers.len());
-        match self.addresses.held().iter().find(|held| !whole(&held.id)) {
+        let is_whole = |held: &Held| sockets.get(&held.id).is_some_and(|group| group.len() == held.sockets);
+        match self.addresses.held().iter().find(|held| !is_whole(held)) {
             Some(held) => Err(format!("not every worker listens at {}", held.address)),
-            None => Ok(sockets),
+            None => Ok(sockets.into_iter().map(|(id, group)| (id, group.into_values().collect())).collect()),
         }
     }
 
@@ -151,15 +154,12 @@ impl Live {
         };
         let answers: Vec<_> = self.workers.iter().map(ask).collect();
         let until = Instant::now() + SILENCE;
-        let lent = answers.into_iter().enumerate().flat_map(|(worker, answer)| {
-            let lent = answer.recv_deadline(until).unwrap_or_default();
-            lent.into_iter().map(move |flow| (worker, flow))
-        });
+        let lent = answers.into_iter().flat_map(|answer| answer.recv_deadline(until).unwrap_or_default());
         let backends = || self.snapshot.pools.iter().flat_map(|pool| &pool.backends);
-        let offer = |(worker, LentFlow { group, client, asked, backend, socket })| {
+        let offer = |LentFlow { group, place, client, asked, backend, socket }| {
             let group = self.addresses.held().iter().position(|held| held.id == group)?;
             let backend = backends().find(|known| known.id == backend)?.name.to_string();
-            Some((FlowOffer { group, worker, client, asked, backend }, socket))
+            Some((FlowOffer { group, worker: place, client, asked, backend }, socket))
         };
         lent.filter_map(offer).collect()
     }
@@ -226,6 +226,7 @@ impl Live {
             listener: held.wanted.listener,
             address: held.address,
             is_udp: false,
+            first: 0,
             sockets: sockets.remove(&held.id).unwrap_or_default(),
             ranges: held.wanted.ranges.clone(),
         });

@@ -134,6 +134,7 @@ fn targets_come_and_go() {
     members.insert(0, newcomer);
     let again = Target { metrics: Arc::default(), ..stays.clone() };
     prober.change(Change {
+        workers: Vec::new(),
         checks: Arc::new(checks(&[&stays, &comes])),
         snapshot: Arc::new(after),
         targets: vec![again.clone(), comes.clone()],

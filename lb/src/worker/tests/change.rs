@@ -46,7 +46,7 @@ fn an_address_comes_and_another_goes() {
     let next = || snapshot(2, Protocol::Http, address, &[place], Limits::default());
     change(&fixture, next(), |change| {
         let (group, listener_id) = (GroupId(7), ListenerId(0));
-        change.opened.push(BoundListener { group, listener: listener_id, socket: listener.into() });
+        change.opened.push(BoundListener { group, place: 0, listener: listener_id, socket: listener.into() });
     });
     let mut new = Client::over(TcpStream::connect(address).unwrap());
     assert_eq!(new.get("/").body, b"there");
@@ -56,6 +56,44 @@ fn an_address_comes_and_another_goes() {
     assert_eq!(Client::over(TcpStream::connect(address).unwrap()).get("/").body, b"there");
     assert!(old.get("/").body == b"there" && new.get("/").body == b"there");
     fixture.stop();
+}
+
+#[test]
+fn a_socket_that_is_given_away_is_another_ones_and_nobody_is_refused() {
+    let place = responder(|_| ok(b"there"));
+    let (one, other) = (http(&[place]), http(&[place]));
+    let mut kept = Client::new(&one);
+    assert_eq!(kept.get("/").body, b"there");
+    let (borrower, lent) = flume::bounded(1);
+    one.handle.send(Command::Lend(borrower));
+    let socket = lent.recv().unwrap().remove(0).socket;
+    let next = || snapshot(2, Protocol::Http, one.address, &[place], Limits::default());
+    change(&other, next(), |change| {
+        let (group, listener) = (GroupId(7), ListenerId(0));
+        change.opened.push(BoundListener { group, place: 3, listener, socket });
+    });
+    let (flows, given) = flume::bounded(1);
+    one.handle.send(Command::GiveAway { places: vec![(GroupId(0), 0)], flows });
+    assert_eq!(given.recv().unwrap().len(), 0);
+    let accepted = |fixture: &Fixture| fixture.handle.metrics.listeners[0].accepted.value();
+    let before = (accepted(&one), accepted(&other));
+    // Those that it had taken by then are its own; soon there are no more of them.
+    wait_until("the other one has all", || {
+        let taken = accepted(&one);
+        assert_eq!(Client::new(&one).get("/").body, b"there");
+        accepted(&one) == taken
+    });
+    let taken = accepted(&one);
+    for _ in 0..20 {
+        assert_eq!(Client::new(&one).get("/").body, b"there");
+    }
+    assert!(accepted(&one) == taken && accepted(&other) >= before.1 + 20);
+    assert_eq!(kept.get("/").body, b"there", "a connection stays where it is");
+    let (borrower, lent) = flume::bounded(1);
+    one.handle.send(Command::Lend(borrower));
+    assert!(lent.recv().unwrap().is_empty(), "what is given away cannot be lent");
+    one.stop();
+    other.stop();
 }
 
 #[test]

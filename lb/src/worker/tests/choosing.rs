@@ -56,6 +56,7 @@ impl Crew {
                 access_log: None,
                 listeners: vec![BoundListener {
                     group: GroupId(0),
+                    place: 0,
                     listener: ListenerId(0),
                     socket: socket.into(),
                 }],

@@ -217,7 +217,7 @@ fn flows_go_on_in_another_process_with_their_backends() {
     clients.iter().for_each(|client| assert_eq!(client.send(b"y").unwrap(), 1));
     let new = start("127.0.0.1:0", &backends, Udp::default(), Limits::default());
     let group = GroupId(7);
-    let opened = vec![BoundListener { group, listener: ListenerId(0), socket }];
+    let opened = vec![BoundListener { group, place: 0, listener: ListenerId(0), socket }];
     let flows = flows.into_iter().map(|flow| LentFlow { group, ..flow }).collect();
     new.handle.send(Command::TakeOver { opened, flows });
     for (client, before) in clients.iter().zip(before) {
@@ -228,6 +228,46 @@ fn flows_go_on_in_another_process_with_their_backends() {
     wait_until("the old worker has ended", || old.handle.is_finished());
     old.finish();
     new.stop();
+}
+
+/// The socket that a worker listens at, under a further descriptor.
+fn lent(fixture: &Fixture) -> std::os::fd::OwnedFd {
+    let (borrower, sockets) = flume::bounded(1);
+    fixture.handle.send(Command::Lend(borrower));
+    sockets.recv().unwrap().remove(0).socket
+}
+
+#[test]
+fn a_socket_goes_to_another_worker_and_comes_back_with_its_flows() {
+    let backends = [named("a", 1), named("b", 1)];
+    let [one, other] = [0, 1].map(|_| start("127.0.0.1:0", &backends, Udp::default(), Limits::default()));
+    let clients: Vec<_> = (0..4).map(|_| client(one.address)).collect();
+    let before: Vec<_> = clients.iter().map(|client| ask(client, "x")).collect();
+    let socket = lent(&one);
+    // What is one address to the one is another to the other, who has one of its own, too.
+    let (mut from, mut to) = ((&one, GroupId(0)), (&other, GroupId(7)));
+    for round in 0..4 {
+        let (heir, flows) = flume::bounded(1);
+        from.0.handle.send(Command::GiveAway { places: vec![(from.1, 0)], flows: heir });
+        let flows = flows.recv().unwrap();
+        assert_eq!(flows.len(), 4, "{round}");
+        // Nobody reads now; it waits.
+        clients.iter().for_each(|client| assert_eq!(client.send(b"y").unwrap(), 1));
+        let (group, socket) = (to.1, socket.try_clone().unwrap());
+        let opened = vec![BoundListener { group, place: 0, listener: ListenerId(0), socket }];
+        let flows = flows.into_iter().map(|flow| LentFlow { group, ..flow }).collect();
+        to.0.handle.send(Command::TakeOver { opened, flows });
+        for (client, before) in clients.iter().zip(&before) {
+            assert_eq!(receive(client), before.replace('x', "y"));
+            assert_eq!(ask(client, "x"), *before);
+        }
+        let open = |fixture: &Fixture| fixture.handle.metrics.listeners[0].open.value();
+        assert_eq!((open(from.0), open(to.0)), (0, 4), "{round}");
+        (from, to) = (to, from);
+    }
+    assert!(ask(&client(other.address), "own").ends_with(":own"), "it has lost what is its own");
+    one.stop();
+    other.stop();
 }
 
 #[test]

@@ -102,7 +102,7 @@ impl Fixture {
             admission: admission.clone(),
             siblings: Siblings::new(1, 1).unwrap(),
             access_log,
-            listeners: vec![BoundListener { group: GroupId(0), listener: ListenerId(0), socket }],
+            listeners: vec![BoundListener { group: GroupId(0), place: 0, listener: ListenerId(0), socket }],
         })
         .unwrap();
         Self { address, handle, health, admission }

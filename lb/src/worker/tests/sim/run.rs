@@ -346,7 +346,12 @@ fn whole(seed: u64, planted: Planted, is_traced: bool) -> Outcome {
         admission: admission.clone(),
         siblings: siblings.clone(),
         access_log: None,
-        listeners: vec![BoundListener { group: GroupId(0), listener: ListenerId(0), socket: listening() }],
+        listeners: vec![BoundListener {
+            group: GroupId(0),
+            place: 0,
+            listener: ListenerId(0),
+            socket: listening(),
+        }],
     };
     let ring = Ring::simulated(kernel);
     let ran = std::panic::catch_unwind(AssertUnwindSafe(|| {
