@@ -111,7 +111,8 @@ impl Siblings {
 
     /// Control makes the place before the worker.
     fn place(&self, id: WorkerId) -> &Sibling {
-        self.places[id.index()].get().expect("the place of a worker is made before it starts")
+        let place = self.places[id.index()].get();
+        place.unwrap_or_else(|| unreachable!("the place of a worker is made before it starts"))
     }
 
     /// How much goes on with backends that have a limit.
