@@ -34,6 +34,7 @@ mod ranges;
 mod redis;
 mod relay;
 mod routes;
+mod secure_checks;
 mod spread;
 mod steering;
 mod tunnel;

@@ -318,6 +318,11 @@ pub(super) mod tests {
         show_means_the_same(WHOLE);
         for health in [
             "http = \"/\", body = \"ok\"",
+            "tls = \"auto\"",
+            "tls = \"8443\", sni = \"a.example\", verify = true",
+            "https = \"/\", host = \"a.example\", ca = \"file:tls/ca.pem\"",
+            "grpc = \"\"",
+            "grpcs = \"shop.Orders\", port = 50051, host = \"a.example\", verify = true",
             "redis = \"auto\"",
             "postgres = \"5433\"",
             "mysql = \"auto\"",

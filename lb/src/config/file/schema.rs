@@ -326,7 +326,11 @@ pub(super) const BACKEND: Keys = Keys {
 pub(super) const HEALTH: Keys = Keys {
     supported: &[
         ("tcp", Text),
+        ("tls", Text),
         ("http", Text),
+        ("https", Text),
+        ("grpc", Text),
+        ("grpcs", Text),
         ("udp", Text),
         ("redis", Text),
         ("postgres", Text),
@@ -338,6 +342,9 @@ pub(super) const HEALTH: Keys = Keys {
         ("body", Either(&[Text, Table(&BODY_TEST)])),
         ("host", Text),
         ("headers", Fields(&Text)),
+        ("sni", Text),
+        ("verify", Boolean),
+        ("ca", Reference),
         ("send", Text),
         ("expect", Text),
         ("every", Duration),
@@ -348,12 +355,12 @@ pub(super) const HEALTH: Keys = Keys {
         ("rise", Number),
     ],
     needed: &[],
-    later: &["https", "tls", "grpc"],
+    later: &[],
 };
 
-/// Keys of `pool.health` that say its kind, those that are not built yet last.
-pub(super) const CHECK_KINDS: [&str; 10] =
-    ["tcp", "http", "udp", "redis", "postgres", "mysql", "exec", "https", "tls", "grpc"];
+/// Keys of `pool.health` that say its kind.
+pub(super) const CHECK_KINDS: [&str; 11] =
+    ["tcp", "tls", "http", "https", "grpc", "grpcs", "udp", "redis", "postgres", "mysql", "exec"];
 
 /// `pool.health.body`, written as a table.
 pub(super) const BODY_TEST: Keys = Keys { supported: &[("regex", Text)], needed: &["regex"], later: &[] };

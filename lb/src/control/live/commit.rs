@@ -46,7 +46,7 @@ impl Live {
     ) -> Result<(Acknowledged, Vec<String>), Refusal> {
         let Prepared { plan, effective, names, ids, listener_ids, snapshot, compiled, addresses, .. } =
             prepared;
-        let Prepared { moves, copies, material, programs, mut warnings, .. } = prepared;
+        let Prepared { moves, copies, material, programs, trusts, mut warnings, .. } = prepared;
         let effective = Arc::new(effective);
         let is_moved = !moves.is_empty() || effective.listeners != self.effective.listeners;
         let mut acknowledged = Acknowledged::default();
@@ -70,6 +70,7 @@ impl Live {
         let held = addresses.held().to_vec();
         (self.plan, self.effective, self.names) = (plan, effective.clone(), names);
         (self.ids, self.listener_ids, self.addresses) = (ids, listener_ids, addresses);
+        self.trusts = trusts;
         self.tell_store(&moves);
         acknowledged.workers = self.swap(snapshot, compiled, moves);
         let silent = self.workers.len() - acknowledged.workers;
@@ -180,7 +181,7 @@ impl Live {
         let view = self.views.now();
         let checks = Arc::new(prober::views(&self.effective, &self.snapshot, &view.checks));
         let pools = Arc::new(prober::reports(&self.effective, &self.snapshot, &view.pools));
-        let mut targets = prober::targets(&self.effective, &self.snapshot, &checks);
+        let mut targets = prober::targets(&self.effective, &self.snapshot, &checks, &self.trusts);
         targets.iter_mut().for_each(|target| target.is_through = self.through.contains(&target.id));
         let (snapshot, reports) = (self.snapshot.clone(), pools.clone());
         self.prober.change(Change { targets, snapshot, checks: checks.clone(), reports, ports, programs });

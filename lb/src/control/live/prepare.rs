@@ -15,6 +15,7 @@ use super::{
         listeners::{self, Group},
         names::Names,
         plan::Plan,
+        probe_tls::Trusts,
         programs::Programs,
         secret,
         workers::{Worker, wait_until},
@@ -48,6 +49,7 @@ pub(super) struct Prepared {
     pub(super) copies: Vec<Group>,
     pub(super) material: Option<Material>,
     pub(super) programs: Option<Programs>,
+    pub(super) trusts: Trusts,
     pub(super) warnings: Vec<String>,
 }
 
@@ -91,6 +93,7 @@ impl Live {
         let material = effective.xdp.as_ref().map(|xdp| Material::read(&plan, xdp, &snapshot));
         let material = material.transpose().map_err(refused("xdp"))?;
         let programs = self.programs(&effective).map_err(refused("health.programs_dir"))?;
+        let trusts = Trusts::load(&effective, &plan.directory).map_err(refused("pool"))?;
         let snapshot = Arc::new(snapshot);
         let compiled = self.compiled.after(snapshot.clone());
         self.hear_workers()?;
@@ -107,6 +110,7 @@ impl Live {
             copies,
             material,
             programs,
+            trusts,
             warnings,
         })
     }

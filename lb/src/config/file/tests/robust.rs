@@ -86,7 +86,7 @@ fn the_schema_holds_every_name_of_the_design() {
     has(&BACKEND, "address weight");
     has(
         &HEALTH,
-        "http udp tcp redis postgres mysql https tls grpc exec port every recheck jitter timeout fall rise",
+        "http udp tcp redis postgres mysql https tls grpc grpcs exec port every recheck jitter timeout fall rise",
     );
     has(&KEEPALIVE, "idle per_worker");
     has(&UPGRADE, "drain_timeout max_draining");
