@@ -16,6 +16,7 @@ use crate::{
 pub struct Siblings {
     workers: Box<[Sibling]>,
     permits: Arc<Permits>,
+    retries: Arc<Permits>,
     shelf: Arc<Shelf<OwnedFd>>,
     alarm: (flume::Sender<()>, flume::Receiver<()>),
     seed: u64,
@@ -37,8 +38,9 @@ impl Siblings {
         let workers = (0..count).map(sibling).collect::<io::Result<_>>()?;
         // One that is not heard yet says as much as two.
         let alarm = flume::bounded(1);
-        let (permits, shelf) = (Permits::new(BACKENDS_MAX, count), Arc::new(Shelf::new(BACKENDS_MAX)));
-        Ok(Arc::new(Self { workers, permits, shelf, alarm, seed }))
+        let [permits, retries] = [(); 2].map(|()| Permits::new(BACKENDS_MAX, count));
+        let shelf = Arc::new(Shelf::new(BACKENDS_MAX));
+        Ok(Arc::new(Self { workers, permits, retries, shelf, alarm, seed }))
     }
 
     /// What a worker counts; only that one writes there.
@@ -52,6 +54,11 @@ impl Siblings {
     /// How much goes on with backends that have a limit.
     pub const fn permits(&self) -> &Arc<Permits> {
         &self.permits
+    }
+
+    /// How much of it is there a second time, with backends that have a limit of that.
+    pub const fn retries(&self) -> &Arc<Permits> {
+        &self.retries
     }
 
     /// Kept connections that their workers have to spare.

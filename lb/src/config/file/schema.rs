@@ -300,13 +300,14 @@ pub(super) const POOL: Keys = Keys {
         ("backup", NotEmpty(&Either(&[Text, Table(&BACKEND)]))),
         ("max_connections", Number),
         ("queue", Table(&QUEUE)),
+        ("breaker", Table(&BREAKER)),
         ("sticky", Table(&STICKY)),
         ("proxy_protocol", Choice(&PROXY_VERSIONS)),
         ("outlier", Table(&OUTLIER)),
         ("panic", Percent),
     ],
     needed: &["backends"],
-    later: &["breaker", "tls", "weight"],
+    later: &["tls", "weight"],
 };
 
 /// One of `pool.backends`, written as a table.
@@ -384,6 +385,9 @@ pub(super) const OUTLIER: Keys = Keys {
 /// `pool.queue`.
 pub(super) const QUEUE: Keys =
     Keys { supported: &[("length", Number), ("timeout", Duration)], needed: &[], later: &[] };
+
+/// `pool.breaker`. What else may be too much at once has keys of its own: `max_connections` and `queue`.
+pub(super) const BREAKER: Keys = Keys { supported: &[("retries", Number)], needed: &["retries"], later: &[] };
 
 /// `pool.sticky`.
 pub(super) const STICKY: Keys =
