@@ -4,6 +4,7 @@
 
 mod arms;
 mod balance;
+mod budgets;
 mod capture;
 mod change;
 mod check;
