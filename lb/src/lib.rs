@@ -27,5 +27,6 @@ pub mod relay;
 pub mod ring;
 pub mod steering;
 pub mod sys;
+pub mod tls;
 pub mod upgrade;
 pub mod worker;

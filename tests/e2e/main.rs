@@ -4,6 +4,7 @@
 
 mod arms;
 mod balance;
+mod budgets;
 mod capture;
 mod change;
 mod check;
@@ -34,6 +35,7 @@ mod ranges;
 mod redis;
 mod relay;
 mod routes;
+mod secure_checks;
 mod spread;
 mod steering;
 mod tunnel;

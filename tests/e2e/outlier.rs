@@ -1,23 +1,12 @@
 //! A backend that misbehaves is taken out by what clients meet, costs them a stated number of errors, and comes back.
 
-use std::{
-    io::{Read as _, Write as _},
-    net::{TcpListener, TcpStream},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    thread::{self, JoinHandle},
-    time::Duration,
-};
-
 use anyhow::{Context as _, Result, ensure};
 use lb_tests::{
     daemon::Daemon,
+    moody::{Mood, Moody},
     nginx::Nginx,
     peer::raw_exchange,
     scene,
-    topology::Host,
     wait::{self, PATIENCE},
 };
 
@@ -55,75 +44,14 @@ health = { tcp = "auto", every = "100ms", timeout = "100ms", fall = 1, rise = 1 
 panic = "50%"
 "#;
 
-const FINE: usize = 0;
-const MOODS: [(usize, &str); 3] = [(1, "answers 500"), (2, "resets"), (3, "hangs")];
-
-/// A server that answers by its mood, until dropped.
-struct Moody {
-    mood: Arc<AtomicUsize>,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Moody {
-    fn start(host: &Host) -> Result<Self> {
-        let listener = host.netns.run(|| TcpListener::bind((host.v4, PORT)))??;
-        listener.set_nonblocking(true)?;
-        let (mood, stop) = (Arc::new(AtomicUsize::new(FINE)), Arc::new(AtomicBool::new(false)));
-        let (its_mood, ends) = (mood.clone(), stop.clone());
-        let accept = move || {
-            while !ends.load(Ordering::Relaxed) {
-                let Ok((stream, _)) = listener.accept() else {
-                    thread::sleep(Duration::from_millis(5));
-                    continue;
-                };
-                let mood = its_mood.clone();
-                thread::spawn(move || answer(stream, &mood));
-            }
-        };
-        Ok(Self { mood, stop, thread: Some(thread::spawn(accept)) })
-    }
-
-    fn be(&self, mood: usize) {
-        self.mood.store(mood, Ordering::Relaxed);
-    }
-}
-
-impl Drop for Moody {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.take().map(JoinHandle::join);
-    }
-}
-
-fn answer(mut stream: TcpStream, mood: &AtomicUsize) {
-    if stream.set_nonblocking(false).is_err() || stream.set_read_timeout(Some(PATIENCE)).is_err() {
-        return;
-    }
-    let mut buffer = [0; 4096];
-    while stream.read(&mut buffer).is_ok_and(|len| len > 0) {
-        let status = match mood.load(Ordering::Relaxed) {
-            FINE => "200 OK",
-            1 => "500 No",
-            2 => return,
-            _ => {
-                thread::sleep(Duration::from_secs(1));
-                return;
-            }
-        };
-        let text = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nX-Backend: b1\r\n\r\n");
-        if stream.write_all(text.as_bytes()).is_err() {
-            return;
-        }
-    }
-}
+const MOODS: [Mood; 3] = [Mood::Errs, Mood::Resets, Mood::Hangs];
 
 #[test]
 fn who_misbehaves_is_taken_out_and_comes_back() {
     scene::run(|scene| {
         let topology = scene.topology();
         let (b1, b2, client) = (&topology.b1, &topology.b2, &topology.client.netns);
-        let moody = Moody::start(b1)?;
+        let moody = Moody::start(b1, PORT)?;
         let _nginx = Nginx::start(scene, b2)?;
         let daemon = Daemon::start(scene, CONFIG)?;
         let get = || -> Result<String> {
@@ -146,21 +74,21 @@ fn who_misbehaves_is_taken_out_and_comes_back() {
             anyhow::bail!("no request goes to b1")
         };
         wait::until_ok("b1 is used", PATIENCE, is_used)?;
-        for (number, name) in MOODS {
-            moody.be(number);
+        for mood in MOODS {
+            moody.be(mood);
             let mut errors = 0;
             wait::until_ok("the ejection", PATIENCE, || {
                 errors += usize::from(!get()?.starts_with("HTTP/1.1 200 "));
                 let (state, reason) = row()?;
-                ensure!(state == "ejected", "{name}: {state}");
+                ensure!(state == "ejected", "{mood:?}: {state}");
                 let is_said = |reason: &String| reason.ends_with(" errors in a row");
-                ensure!(reason.as_ref().is_some_and(is_said), "{name}: {reason:?}");
+                ensure!(reason.as_ref().is_some_and(is_said), "{mood:?}: {reason:?}");
                 Ok(())
             })?;
-            ensure!((ERRORS..=BUDGET).contains(&errors), "{name}: clients met {errors} errors");
-            moody.be(FINE);
+            ensure!((ERRORS..=BUDGET).contains(&errors), "{mood:?}: clients met {errors} errors");
+            moody.be(Mood::Fine);
             for _ in 0..20 {
-                ensure!(get()?.starts_with("HTTP/1.1 200 "), "{name}: an error after the ejection");
+                ensure!(get()?.starts_with("HTTP/1.1 200 "), "{mood:?}: an error after the ejection");
             }
             wait::until_ok("the return", PATIENCE, || {
                 ensure!(row()?.0 == "up");
@@ -189,7 +117,7 @@ fn where_nobody_is_of_use_all_are_used() {
         let shown = daemon.show("backends")?;
         let rows = shown.matching("pool", "alone");
         ensure!(rows.iter().all(|row| row.text("state").is_ok_and(|state| state == "down")), "{shown:?}");
-        let _moody = Moody::start(&topology.b1)?;
+        let _moody = Moody::start(&topology.b1, PORT)?;
         let request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
         wait::until_ok("an answer", PATIENCE, || {
             let answer = raw_exchange(&topology.client.netns, topology.lb.v4.into(), 8081, request)?;

@@ -5,14 +5,18 @@
 
 pub mod admin;
 pub mod arms;
+pub mod authority;
 pub mod checksums;
 pub mod curl;
 pub mod daemon;
 pub mod fault;
 pub mod flood;
+pub mod grpc;
 pub mod keepalive;
 pub mod leak;
+pub mod load;
 pub mod manager;
+pub mod moody;
 pub mod netns;
 pub mod nginx;
 pub mod packet;

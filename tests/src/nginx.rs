@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::process::Signal;
 
 use crate::{
     curl::{Curl, url},
@@ -53,6 +54,14 @@ impl Nginx {
             Ok(())
         })?;
         Ok(this)
+    }
+
+    /// Gives the process a signal.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.process.signal(signal)
     }
 
     /// Puts a file of the pattern below `/files/` and `/slow/`.

@@ -49,7 +49,7 @@ const fn tool(group: Group, name: &'static str, package: &'static str, reason: &
 
 /// Everything but the BPF toolchain, which is found by other means.
 const NEEDS: &[Need] = &[
-    tool(Group::Build, "cc", "gcc", "links programs, builds glommio's C part"),
+    tool(Group::Build, "cc", "gcc", "links programs, builds the C parts of glommio and aws-lc"),
     Need {
         group: Group::Build,
         proof: Proof::File("/usr/include/stdio.h"),

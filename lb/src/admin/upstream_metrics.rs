@@ -11,7 +11,7 @@ use crate::metrics::{
 /// Name, help, and where to read it.
 pub(super) type Column<T> = (&'static str, Kind, &'static str, fn(&T) -> u64);
 
-const UPSTREAM: [Column<BackendMetrics>; 7] = [
+const UPSTREAM: [Column<BackendMetrics>; 8] = [
     ("lb_upstream_connects_total", Kind::Counter, "Connections dialled with success.", |m| {
         m.connects.value()
     }),
@@ -29,6 +29,12 @@ const UPSTREAM: [Column<BackendMetrics>; 7] = [
         Kind::Counter,
         "Of those, how many took one that some worker had to spare.",
         |m| m.shelf_reuses.value(),
+    ),
+    (
+        "lb_upstream_retries_refused_total",
+        Kind::Counter,
+        "Requests that were not sent here a second time: as many as breaker.retries allows were under way.",
+        |m| m.retries_refused.value(),
     ),
     ("lb_upstream_exchanges_total", Kind::Counter, "Exchanges or relays begun.", |m| m.exchanges.value()),
     ("lb_upstream_in_flight_exchanges", Kind::Gauge, "Exchanges or relays going on.", |m| {

@@ -15,6 +15,9 @@ pub struct Choosing {
     pub max_connections: Option<u32>,
     /// Who waits for a backend that has as much as it may.
     pub queue: Queue,
+    /// `pool.breaker.retries`: requests at once that are sent to a backend because another one failed them, over all
+    /// workers; `None`: as many as routes allow.
+    pub retries_max: Option<u32>,
     /// Clients come back to their backend.
     pub sticky: Option<Sticky>,
     /// Who is taken out for a time by what exchanges meet.

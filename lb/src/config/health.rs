@@ -30,8 +30,12 @@ pub struct Health {
 pub enum CheckKind {
     /// A connection that is accepted.
     Tcp,
-    /// A request that is answered as it should be.
+    /// A TLS handshake that comes to its end.
+    Tls(TlsCheck),
+    /// A request that is answered as it should be, with or without TLS.
     Http(HttpCheck),
+    /// `grpc.health.v1.Health/Check`, with or without TLS.
+    Grpc(GrpcCheck),
     /// A datagram that is answered, or not refused.
     Udp(UdpCheck),
     /// `PING` of RESP.
@@ -49,12 +53,33 @@ impl CheckKind {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
-            Self::Http(_) => "http",
+            Self::Tls(_) => "tls",
+            Self::Http(HttpCheck { tls: None, .. }) => "http",
+            Self::Http(_) => "https",
+            Self::Grpc(GrpcCheck { tls: None, .. }) => "grpc",
+            Self::Grpc(_) => "grpcs",
             Self::Udp(_) => "udp",
             Self::Redis => "redis",
             Self::Postgres => "postgres",
             Self::Mysql => "mysql",
             Self::Exec(_) => "exec",
+        }
+    }
+
+    /// How it speaks TLS, where it does.
+    pub const fn tls(&self) -> Option<&TlsCheck> {
+        match self {
+            Self::Tls(tls) => Some(tls),
+            Self::Http(HttpCheck { tls, .. }) | Self::Grpc(GrpcCheck { tls, .. }) => tls.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// The host that is asked for, where one is named.
+    pub fn host(&self) -> Option<&str> {
+        match self {
+            Self::Http(HttpCheck { host, .. }) | Self::Grpc(GrpcCheck { host, .. }) => host.as_deref(),
+            _ => None,
         }
     }
 
@@ -73,7 +98,39 @@ impl CheckKind {
     }
 }
 
-/// With `health.http`.
+/// With `health.tls`, `health.https` and `health.grpcs`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsCheck {
+    /// The name that is asked for and that a certificate must be for; `None`: the host that is asked for, else the
+    /// backend's address.
+    pub sni: Option<Arc<str>>,
+    /// Whose certificates are good.
+    pub trust: CheckTrust,
+}
+
+/// Whose certificates are good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CheckTrust {
+    /// Any that is shown.
+    Anyone,
+    /// `verify = true`: of the authorities that the host trusts.
+    Host,
+    /// `ca = "file:PATH"`: of the authorities in this file, beneath the config's directory.
+    File(PathBuf),
+}
+
+/// With `health.grpc` and `health.grpcs`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrpcCheck {
+    /// The service that is asked after; empty: the whole server.
+    pub service: Arc<str>,
+    /// The host that is asked for; `None`: the backend's address.
+    pub host: Option<Arc<str>>,
+    /// How it speaks TLS; `None`: it does not.
+    pub tls: Option<TlsCheck>,
+}
+
+/// With `health.http` and `health.https`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HttpCheck {
     /// Path and query.
@@ -88,6 +145,8 @@ pub struct HttpCheck {
     pub host: Option<Arc<str>>,
     /// Further fields.
     pub headers: Vec<(Arc<str>, Arc<str>)>,
+    /// How it speaks TLS; `None`: it does not.
+    pub tls: Option<TlsCheck>,
 }
 
 /// `health.body`, of the first bytes of a body.

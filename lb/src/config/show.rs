@@ -122,7 +122,8 @@ pub(super) fn pool(pool: &Pool) -> Value {
     put(&mut table, "keepalive", pool.proxy_protocol.is_none().then_some(keepalive));
     put(&mut table, "proxy_protocol", pool.proxy_protocol);
     put(&mut table, "balance", pool.balance);
-    let Choosing { key, slow_start, max_connections, queue, sticky, outlier, panic_percent } = &pool.choosing;
+    let Choosing { key, slow_start, max_connections, queue, retries_max, sticky, outlier, panic_percent } =
+        &pool.choosing;
     put(&mut table, "outlier", outlier.as_ref().map(show_outlier));
     put(&mut table, "panic", panic_percent.map(|percent| format!("{percent}%")));
     put(&mut table, "max_connections", *max_connections);
@@ -133,6 +134,7 @@ pub(super) fn pool(pool: &Pool) -> Value {
         put(&mut table, "secret", sticky.secret.as_deref().map(file_reference));
         table
     });
+    put(&mut table, "breaker", retries_max.map(|retries| json!({ "retries": retries })));
     put(&mut table, "sticky", sticky);
     put(&mut table, "queue", (*queue != Queue::default()).then(shown));
     put(&mut table, "key", (*key != Key::Address).then(|| key.to_string()));
@@ -259,6 +261,7 @@ pub(super) mod tests {
         queue = { length = 7, timeout = "2s" }
         backup = ["10.0.0.5:80"]
         slow_start = "30s"
+        breaker = { retries = 3 }
         outlier = { consecutive_errors = 7, error_ratio = "40%", latency = "2.5x", requests = 9, window = "20s", ejection = "1s", ejection_max = "5s", max_ejected = "25%" }
         panic = "30%"
         [listener.names]
@@ -318,6 +321,11 @@ pub(super) mod tests {
         show_means_the_same(WHOLE);
         for health in [
             "http = \"/\", body = \"ok\"",
+            "tls = \"auto\"",
+            "tls = \"8443\", sni = \"a.example\", verify = true",
+            "https = \"/\", host = \"a.example\", ca = \"file:tls/ca.pem\"",
+            "grpc = \"\"",
+            "grpcs = \"shop.Orders\", port = 50051, host = \"a.example\", verify = true",
             "redis = \"auto\"",
             "postgres = \"5433\"",
             "mysql = \"auto\"",

@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{BodyTest, CheckKind, Health, HttpCheck, Outlier, UdpCheck, file::show_duration, show_key::put};
+use super::{
+    BodyTest, CheckKind, CheckTrust, Health, HttpCheck, Outlier, TlsCheck, UdpCheck,
+    file::show_duration,
+    show_key::{file_reference, put},
+};
 
 pub(super) fn health(health: &Health) -> Value {
     let mut table = json!({
@@ -19,7 +23,12 @@ pub(super) fn health(health: &Health) -> Value {
     match &health.kind {
         CheckKind::Http(http) => {
             put(&mut table, "port", health.port);
-            put_http(&mut table, http);
+            put_http(&mut table, health.kind.name(), http);
+        }
+        CheckKind::Grpc(grpc) => {
+            table[health.kind.name()] = json!(grpc.service);
+            put(&mut table, "port", health.port);
+            put(&mut table, "host", grpc.host.as_ref());
         }
         CheckKind::Udp(UdpCheck { send, expect }) => {
             table["udp"] = json!(own_port());
@@ -30,15 +39,27 @@ pub(super) fn health(health: &Health) -> Value {
             table["exec"] = json!(program);
             put(&mut table, "port", health.port);
         }
-        kind @ (CheckKind::Tcp | CheckKind::Redis | CheckKind::Postgres | CheckKind::Mysql) => {
+        kind @ (CheckKind::Tcp
+        | CheckKind::Tls(_)
+        | CheckKind::Redis
+        | CheckKind::Postgres
+        | CheckKind::Mysql) => {
             table[kind.name()] = json!(own_port());
+        }
+    }
+    if let Some(TlsCheck { sni, trust }) = health.kind.tls() {
+        put(&mut table, "sni", sni.as_ref());
+        match trust {
+            CheckTrust::Anyone => {}
+            CheckTrust::Host => table["verify"] = json!(true),
+            CheckTrust::File(path) => table["ca"] = json!(file_reference(path)),
         }
     }
     table
 }
 
-fn put_http(table: &mut Value, http: &HttpCheck) {
-    table["http"] = json!(http.path);
+fn put_http(table: &mut Value, key: &str, http: &HttpCheck) {
+    table[key] = json!(http.path);
     put(table, "method", http.is_head.then_some("HEAD"));
     table["status"] = json!(http.status.to_string());
     let body = http.body.as_ref().map(|body| match body {

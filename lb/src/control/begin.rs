@@ -25,6 +25,7 @@ use super::{
     outliers::Watches,
     plan::{Overridden, Plan},
     plane::{Doors as NewGroups, PlaneMail},
+    probe_tls::Trusts,
     prober::{self, Prober},
     programs::Programs,
     random::random,
@@ -91,6 +92,7 @@ pub(super) struct Begun {
     health: Arc<HealthTable>,
     checks: BTreeMap<BackendId, CheckView>,
     targets: Vec<Target>,
+    trusts: Trusts,
     opened: Opened,
     /// Backends that another process saw down.
     seen_down: BTreeSet<BackendId>,
@@ -203,9 +205,10 @@ impl Begun {
         let mut snapshot = Snapshot::build(&resolved, start.generation, &mut ids)?;
         snapshot.number_listeners(&listener_ids);
         secret::give_keys(&mut snapshot, &start.plan)?;
+        let trusts = Trusts::load(&resolved, &start.plan.directory)?;
         let snapshot = Arc::new(snapshot);
         let checks = prober::views(&resolved, &snapshot, &BTreeMap::new());
-        let targets = prober::targets(&resolved, &snapshot, &checks);
+        let targets = prober::targets(&resolved, &snapshot, &checks, &trusts);
         let checked: BTreeSet<_> = targets.iter().map(|target| target.id).collect();
         let mut opened = loaded.forward(&start.plan, &snapshot, &checked)?;
         let health = Arc::new(HealthTable::new(BACKENDS_MAX));
@@ -237,6 +240,7 @@ impl Begun {
             health,
             checks,
             targets,
+            trusts,
             opened,
             seen_down,
             kept,
@@ -289,6 +293,7 @@ impl Begun {
             cores: self.ground.cores,
             health: self.health,
             prober,
+            trusts: self.trusts,
             through: self.opened.through.backends,
             path,
             names: self.names,

@@ -1,20 +1,29 @@
 //! One probe over the network: connects, says what the script says, and gives the machine what comes back.
 
-use std::{io, net::SocketAddr, time::Instant};
+use std::{io, net::SocketAddr, sync::Arc, time::Instant};
 
-use futures_lite::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use futures_lite::{
+    future,
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+};
 use glommio::{
     GlommioError,
     net::{TcpStream, UdpSocket},
+    timer::sleep,
 };
 use rustix::io::Errno;
 
-use super::probe_socket::{self, Through};
+use super::{
+    probe_grpc::{self, Asked},
+    probe_socket::{self, Through},
+    probe_tls::{self, Secured},
+};
 use crate::{
     health::{Fault, Found, Script},
     metrics::ProbeEnd,
     model::BackendAddress,
     sys::adopt,
+    tls::{self, Client, Session},
 };
 
 /// What is read at once.
@@ -36,17 +45,32 @@ pub(super) enum Miss {
     Local(String),
 }
 
-/// Asks a backend; `through` is the way of a VIP's traffic, if it goes so.
+/// How TLS is spoken with a backend.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Secure {
+    pub(super) client: Client,
+    /// Who it is taken for: a name or an address.
+    pub(super) name: Arc<str>,
+}
+
+/// Whom a probe asks, and how it gets there.
+#[derive(Clone, Copy)]
+pub(super) struct Way<'a> {
+    pub(super) address: &'a BackendAddress,
+    /// The host that is asked for, in HTTP/2.
+    pub(super) authority: &'a str,
+    /// Where TLS is spoken.
+    pub(super) secure: Option<&'a Secure>,
+    /// The way of a VIP's traffic, if it goes so.
+    pub(super) through: Option<Through<'a>>,
+}
+
+/// Asks a backend.
 ///
 /// # Errors
 /// See [`Miss`].
-pub(super) async fn ask(
-    script: &Script,
-    address: &BackendAddress,
-    through: Option<Through<'_>>,
-    deadline: Instant,
-) -> Result<(), Miss> {
-    let address = match address {
+pub(super) async fn ask(script: &Script, way: Way<'_>, deadline: Instant) -> Result<(), Miss> {
+    let address = match way.address {
         BackendAddress::Ip(address) => *address,
         // Nothing more is asked of one: whether somebody accepts.
         BackendAddress::Unix(address) => {
@@ -55,10 +79,10 @@ pub(super) async fn ask(
         }
     };
     if script.is_datagram() {
-        return exchange(script, address, through, deadline).await;
+        return exchange(script, address, way.through, deadline).await;
     }
     let mut held = None;
-    let stream = match through {
+    let stream = match way.through {
         None => TcpStream::connect_timeout(address, left(deadline, false)?).await.map_err(io_error),
         Some(through) => through.connect(address, deadline).await.map(|(stream, port)| {
             held = Some(port);
@@ -66,22 +90,70 @@ pub(super) async fn ask(
         }),
     };
     let stream = stream.map_err(|error| miss(&error, false))?;
-    let outcome = match script.is_connection() {
-        true => {
+    let outcome = match (way.secure, script.is_connection()) {
+        (None, true) => {
             drop(stream);
             Ok(())
         }
-        false => talk(script, stream, deadline).await,
+        (None, false) => within(deadline, converse(script, way, stream, deadline)).await,
+        (Some(secure), _) => within(deadline, converse_secured(script, way, secure, stream, deadline)).await,
     };
     // Closed by now: what it still had to say went out while its port was known.
     drop(held);
     outcome
 }
 
+/// What comes of a conversation, or silence at the deadline.
+async fn within(deadline: Instant, conversation: impl Future<Output = Result<(), Miss>>) -> Result<(), Miss> {
+    let late = async {
+        sleep(deadline.saturating_duration_since(Instant::now())).await;
+        Err(Miss::Silent { is_connected: true })
+    };
+    future::or(conversation, late).await
+}
+
+async fn converse_secured(
+    script: &Script,
+    way: Way<'_>,
+    secure: &Secure,
+    stream: TcpStream,
+    deadline: Instant,
+) -> Result<(), Miss> {
+    let session =
+        Session::begin(&secure.client, &secure.name).map_err(|fault| Miss::Local(fault.to_string()))?;
+    let mut stream = Secured::new(stream, session);
+    stream.shake_hands().await.map_err(|error| miss(&error, true))?;
+    if !script.is_connection() {
+        converse(script, way, &mut stream, deadline).await?;
+    }
+    // Whether the backend hears that is not asked.
+    _ = stream.close().await;
+    Ok(())
+}
+
+async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
+    script: &Script,
+    way: Way<'_>,
+    stream: S,
+    deadline: Instant,
+) -> Result<(), Miss> {
+    if !script.is_grpc() {
+        return talk(script, stream).await;
+    }
+    let scheme = if way.secure.is_some() { "https" } else { "http" };
+    let patience = deadline.saturating_duration_since(Instant::now());
+    probe_grpc::ask(script, Asked { scheme, authority: way.authority, patience }, stream).await
+}
+
 /// Why a call failed, as a miss.
-fn miss(error: &io::Error, is_connected: bool) -> Miss {
+pub(super) fn miss(error: &io::Error, is_connected: bool) -> Miss {
     let errno = Errno::from_io_error(error);
     let fault = |end, text: String| Miss::Fault(Fault { end, text });
+    match probe_tls::fault(error) {
+        Some(of @ tls::Fault::Certificate(_)) => return fault(ProbeEnd::WrongAnswer, of.to_string()),
+        Some(of @ tls::Fault::Protocol(_)) => return fault(ProbeEnd::Malformed, of.to_string()),
+        None => {}
+    }
     match (error.kind(), errno) {
         // As glommio says that its timeout came first.
         (io::ErrorKind::TimedOut, _) | (_, Some(Errno::CANCELED)) => Miss::Silent { is_connected },
@@ -91,6 +163,7 @@ fn miss(error: &io::Error, is_connected: bool) -> Miss {
         (io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe, _) => {
             fault(ProbeEnd::Closed, "reset before the answer".to_owned())
         }
+        (io::ErrorKind::UnexpectedEof, _) => fault(ProbeEnd::Closed, "closed before the answer".to_owned()),
         _ => fault(ProbeEnd::Unreachable, format!("unreachable: {error}")),
     }
 }
@@ -114,10 +187,9 @@ fn verdict(found: Found) -> Result<Option<()>, Miss> {
     }
 }
 
-async fn talk(script: &Script, mut stream: TcpStream, deadline: Instant) -> Result<(), Miss> {
+async fn talk<S: AsyncRead + AsyncWrite + Unpin>(script: &Script, mut stream: S) -> Result<(), Miss> {
     let connected = |error: io::Error| miss(&error, true);
     if !script.question().is_empty() {
-        stream.set_write_timeout(Some(left(deadline, true)?)).map_err(io_error).map_err(connected)?;
         // One that refuses to listen may have said why.
         match stream.write_all(script.question()).await {
             Err(error) if matches!(miss(&error, true), Miss::Fault(_)) => {}
@@ -127,7 +199,6 @@ async fn talk(script: &Script, mut stream: TcpStream, deadline: Instant) -> Resu
     let mut dialogue = script.dialogue();
     let mut buffer = vec![0; READ_BYTES];
     loop {
-        stream.set_read_timeout(Some(left(deadline, true)?)).map_err(io_error).map_err(connected)?;
         let found = match stream.read(&mut buffer).await.map_err(connected)? {
             0 => dialogue.handle_end(),
             len => dialogue.handle(&buffer[..len]),

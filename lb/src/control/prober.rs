@@ -16,7 +16,8 @@ use super::{
     board::Board,
     outliers::Watches,
     probe_socket::Through,
-    probe_talk::{self, Miss},
+    probe_talk::{self, Miss, Secure, Way},
+    probe_tls::Trusts,
     programs::Programs,
     target::{Change, Reports, Target},
 };
@@ -64,6 +65,7 @@ pub(super) fn targets(
     config: &Config,
     snapshot: &Snapshot,
     views: &BTreeMap<BackendId, CheckView>,
+    trusts: &Trusts,
 ) -> Vec<Target> {
     let mut targets = Vec::new();
     for pool in &snapshot.pools {
@@ -82,6 +84,11 @@ pub(super) fn targets(
                 health: health.clone(),
                 name: backend.name.clone(),
                 script: Script::new(&health.kind, &address),
+                authority: health.kind.host().map_or_else(|| address.to_string().into(), Arc::from),
+                secure: trusts.of(&pool.name).map(|client| {
+                    let name = server_name(&health.kind, &address);
+                    Secure { client, name }
+                }),
                 address,
                 program: match &health.kind {
                     CheckKind::Exec(program) => Some(program.clone()),
@@ -105,11 +112,29 @@ pub(super) fn targets(
     targets
 }
 
+/// Whom a certificate must be for: a name, or an address.
+fn server_name(kind: &CheckKind, address: &BackendAddress) -> Arc<str> {
+    if let Some(sni) = kind.tls().and_then(|tls| tls.sni.clone()) {
+        return sni;
+    }
+    let host = kind.host().map(|host| match (host.strip_prefix('['), host.rsplit_once(':')) {
+        (Some(literal), _) => literal.split(']').next().unwrap_or(literal),
+        (None, Some((name, _port))) => name,
+        (None, None) => host,
+    });
+    match (host, address) {
+        (Some(host), _) => host.into(),
+        (None, BackendAddress::Ip(address)) => address.ip().to_string().into(),
+        (None, BackendAddress::Unix(address)) => address.to_string().into(),
+    }
+}
+
 impl Target {
     /// Whether a check of the one may go on as one of the other.
     fn is_alike(&self, other: &Self) -> bool {
         self.address == other.address
             && self.health == other.health
+            && self.secure == other.secure
             && self.pool_name == other.pool_name
             && self.is_through == other.is_through
             && Arc::ptr_eq(&self.report, &other.report)
@@ -272,7 +297,9 @@ impl World {
         }
         let ports = self.ports.borrow().clone().filter(|_| target.is_through);
         let through = ports.as_deref().map(|ports| Through { number: target.id.0, ports });
-        probe_talk::ask(&target.script, &target.address, through, deadline).await
+        let Target { address, authority, secure, .. } = target;
+        let way = Way { address, authority, secure: secure.as_ref(), through };
+        probe_talk::ask(&target.script, way, deadline).await
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
-use super::programs::Programs;
+use super::{probe_talk::Secure, programs::Programs};
 use crate::{
     admin::CheckView,
     config::{Health, Snapshot},
@@ -25,6 +25,10 @@ pub(super) struct Target {
     pub(super) name: Arc<str>,
     /// Where to ask.
     pub(super) address: BackendAddress,
+    /// The host that is asked for, in HTTP/2.
+    pub(super) authority: Arc<str>,
+    /// How TLS is spoken, where it is.
+    pub(super) secure: Option<Secure>,
     /// What to ask.
     pub(super) script: Script,
     /// How often, how long, how many.

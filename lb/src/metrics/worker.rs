@@ -111,6 +111,8 @@ pub struct BackendMetrics {
     pub reuses: Counter,
     /// Of those, how many took one that some worker had to spare.
     pub shelf_reuses: Counter,
+    /// Requests that were not sent here a second time: as many as may were under way.
+    pub retries_refused: Counter,
     /// Exchanges or relays begun.
     pub exchanges: Counter,
     /// Exchanges or relays going on.

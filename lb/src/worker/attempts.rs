@@ -126,6 +126,7 @@ impl<'c> Exchange<'c, '_> {
 
     /// Where none can be reached, what there is already is the answer.
     async fn connect_another(&self, choice: &mut Choice, retry: &RetryPlan) -> Option<Asked<'c>> {
+        choice.retries();
         let connects = retry.policy.on.contains(&RetryCause::Connect);
         choice.allow(if connects { retry.policy.attempts } else { choice.attempts() + 1 });
         self.connect(choice, Reuse::Allowed).await.ok()

@@ -56,6 +56,8 @@ pub(super) struct Choice {
     exhausted: bool,
     attempts: u32,
     attempts_max: u32,
+    /// A backend has failed what is sent now.
+    is_retry: bool,
 }
 
 impl Choice {
@@ -104,6 +106,7 @@ impl Choice {
             exhausted: false,
             attempts: 0,
             attempts_max: u32::MAX,
+            is_retry: false,
         }
     }
 
@@ -254,6 +257,11 @@ impl Choice {
         self.attempts_max = attempts_max;
     }
 
+    /// From now on backends are asked because another one failed.
+    pub(super) const fn retries(&mut self) {
+        self.is_retry = true;
+    }
+
     /// Leaves a backend out that was reached and did not serve. Whether there is another one that may be tried.
     pub(super) fn leave_out(&mut self, local: &Local, backend: BackendId) -> bool {
         let plan = self.plan.clone();
@@ -293,6 +301,10 @@ impl Choice {
                 (Err(reason), _) => return Err(reason),
             };
             let at = in_flight.place.at;
+            if self.is_retry && !in_flight.begin_retry() {
+                self.failed(at);
+                continue;
+            }
             self.attempts += 1;
             let backend = self.backend(at);
             entry.attempt(&backend.name);
@@ -459,6 +471,8 @@ pub(super) struct InFlight<'a> {
     is_moved: bool,
     /// When the backend was asked all that there is to ask.
     asked: Cell<Option<Instant>>,
+    /// Of how many at once it is one that were sent again, where the pool bounds them.
+    retry: Cell<Option<u32>>,
 }
 
 impl<'a> InFlight<'a> {
@@ -468,7 +482,21 @@ impl<'a> InFlight<'a> {
         metrics.in_flight.add(1);
         let (is_moved, asked) = (home != Some(at), Cell::new(Some(local.now())));
         let place = Place { plan: plan.clone(), pool, at };
-        Self { local, metrics, place, is_detached: Cell::new(false), is_moved, asked }
+        let (is_detached, retry) = (Cell::new(false), Cell::new(None));
+        Self { local, metrics, place, is_detached, is_moved, asked, retry }
+    }
+
+    /// Takes one of those that may be sent again to the backend at once, where the pool bounds them. False: there are as
+    /// many; it is counted.
+    fn begin_retry(&self) -> bool {
+        let Some(limit) = self.place.plan.pool(self.place.pool).choosing.retries_max else { return true };
+        let may = self.local.retries.take(self.place.backend().id, limit);
+        if may {
+            self.retry.set(Some(limit));
+        } else {
+            self.metrics.retries_refused.add(1);
+        }
+        may
     }
 
     /// Its place, for who gives it back.
@@ -557,6 +585,9 @@ impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         if !self.is_detached.get() && !is_planted(Mutant::KeepsPlace) {
             self.place.give_back(self.local);
+        }
+        if let Some(limit) = self.retry.get() {
+            self.local.retries.give_back(self.place.backend().id, limit, false);
         }
     }
 }

@@ -53,6 +53,8 @@ pub(super) struct Local {
     pub(super) generator: RefCell<Generator>,
     pub(super) lines: Lines,
     pub(super) purse: Purse,
+    /// For requests that are sent again.
+    pub(super) retries: Purse,
     pub(super) keepalive: RefCell<Keepalive<Upstream>>,
     pub(super) pipes: Pipes,
     /// From the first config with a log on.
@@ -106,6 +108,7 @@ impl Local {
             plan: RefCell::new(Rc::new(Plan::new(setup.compiled.clone(), None, setup.id, &lines))),
             lines,
             purse: Purse::new(setup.siblings.permits().clone()),
+            retries: Purse::new(setup.siblings.retries().clone()),
             now: Cell::new(now),
             tasks: Cell::new(0),
             changes: Cell::new(0),
@@ -348,6 +351,7 @@ impl Local {
     /// Lets others have the permits that are kept here.
     pub(super) fn empty_purse(&self) {
         self.purse.empty();
+        self.retries.empty();
         self.lines.freed();
     }
 

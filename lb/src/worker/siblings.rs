@@ -28,6 +28,7 @@ pub struct Siblings {
     /// Workers that take what is new.
     serving: AtomicUsize,
     permits: Arc<Permits>,
+    retries: Arc<Permits>,
     shelf: Arc<Shelf<OwnedFd>>,
     alarm: (flume::Sender<()>, flume::Receiver<()>),
     seed: u64,
@@ -56,10 +57,10 @@ impl Siblings {
         let places = (0..most.max(count)).map(|_| OnceLock::new()).collect::<Box<[_]>>();
         // One that is not heard yet says as much as two.
         let alarm = flume::bounded(1);
-        let permits = Permits::new(BACKENDS_MAX, places.len());
+        let [permits, retries] = [(); 2].map(|()| Permits::new(BACKENDS_MAX, places.len()));
         let shelf = Arc::new(Shelf::new(BACKENDS_MAX));
         let (known, serving) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let siblings = Self { places, known, serving, permits, shelf, alarm, seed };
+        let siblings = Self { places, known, serving, permits, retries, shelf, alarm, seed };
         siblings.make_room(count)?;
         siblings.set_serving(count);
         Ok(Arc::new(siblings))
@@ -87,6 +88,7 @@ impl Siblings {
     /// How many workers take what is new from now on.
     pub fn set_serving(&self, count: usize) {
         self.permits.set_workers(count);
+        self.retries.set_workers(count);
         self.serving.store(count, Ordering::Relaxed);
     }
 
@@ -118,6 +120,11 @@ impl Siblings {
     /// How much goes on with backends that have a limit.
     pub const fn permits(&self) -> &Arc<Permits> {
         &self.permits
+    }
+
+    /// How much of it is there a second time, with backends that have a limit of that.
+    pub const fn retries(&self) -> &Arc<Permits> {
+        &self.retries
     }
 
     /// Kept connections that their workers have to spare.

@@ -17,6 +17,7 @@ pub(super) struct ChoosingDraft {
     pub(super) slow_start: Option<At<Duration>>,
     max_connections: Option<At<u32>>,
     queue: Option<At<Queue>>,
+    breaker: Option<At<Option<u32>>>,
     sticky: Option<At<Option<Sticky>>>,
     pub(super) outlier: Option<At<Outlier>>,
     pub(super) panic: Option<At<u32>>,
@@ -37,6 +38,9 @@ impl ChoosingDraft {
             queue: table
                 .value("queue")
                 .and_then(|value| Some(value.at(queue(&value.table(&schema::QUEUE)?)))),
+            breaker: table
+                .value("breaker")
+                .and_then(|value| Some(value.at(retries(&value.table(&schema::BREAKER)?)))),
             sticky: table
                 .value("sticky")
                 .and_then(|value| Some(value.at(sticky(&value.table(&schema::STICKY)?)))),
@@ -53,6 +57,7 @@ impl ChoosingDraft {
             slow_start: self.slow_start.map(|at| at.value),
             max_connections: self.max_connections.map(|at| at.value),
             queue: self.queue.map_or_else(Queue::default, |at| at.value),
+            retries_max: self.breaker.and_then(|at| at.value),
             sticky: self.sticky.and_then(|at| at.value),
             outlier: self.outlier.map(|at| at.value),
             panic_percent: self.panic.map(|at| at.value),
@@ -68,6 +73,12 @@ fn queue(table: &Table<'_>) -> Queue {
         length: length.map_or(default.length, |at| at.value as u32),
         timeout: timeout.map_or(default.timeout, |at| at.value),
     }
+}
+
+/// `breaker.retries`; `None` where it is not there, which was reported.
+fn retries(table: &Table<'_>) -> Option<u32> {
+    let value = table.required("retries", "must be a number of requests at once, such as 3")?;
+    Some(value.integer(0..1_000_001)?.value as u32)
 }
 
 /// `None` where it has no cookie, which was reported.
@@ -107,13 +118,14 @@ pub(super) struct Uses<'a> {
 
 /// Reports what does not go together in one pool, or with who uses it.
 pub(super) fn check(draft: &ChoosingDraft, uses: &Uses<'_>, findings: &Findings<'_>) {
-    let ChoosingDraft { key, slow_start, max_connections, queue, sticky, outlier, panic: _ } = draft;
+    let ChoosingDraft { key, slow_start, max_connections, queue, breaker, sticky, outlier, panic: _ } = draft;
     if let Some(vip) = uses.vip {
         let fault = || Fault::new(format!("{vip} uses this pool; only pools of listeners have that"));
         key.iter().for_each(|key| findings.error(key, fault()));
         slow_start.iter().for_each(|slow_start| findings.error(slow_start, fault()));
         max_connections.iter().for_each(|limit| findings.error(limit, fault()));
         queue.iter().for_each(|queue| findings.error(queue, fault()));
+        breaker.iter().for_each(|breaker| findings.error(breaker, fault()));
         sticky.iter().for_each(|sticky| findings.error(sticky, fault()));
         outlier.iter().for_each(|outlier| findings.error(outlier, fault()));
         if let Some(limited) = uses.backends.iter().find(|backend| backend.value.max_connections.is_some()) {
@@ -137,6 +149,9 @@ pub(super) fn check(draft: &ChoosingDraft, uses: &Uses<'_>, findings: &Findings<
     }
     if let (Some(sticky), Some(tcp)) = (sticky, uses.tcp) {
         findings.error(sticky, Fault::new(format!("{tcp} uses this pool, and knows of no cookies")));
+    }
+    if let (Some(breaker), Some(tcp)) = (breaker, uses.tcp) {
+        findings.error(breaker, Fault::new(format!("{tcp} uses this pool, and sends nothing again")));
     }
     if let (Some(queue), None) = (queue, max_connections)
         && uses.backends.iter().all(|backend| backend.value.max_connections.is_none())

@@ -9,12 +9,15 @@ use std::{
 
 use super::{
     field, pattern,
-    process::TIMEOUTS,
+    process::{TIMEOUTS, file_reference},
     reader::{At, Fault, Table, Value},
     schema,
     units::show_duration,
 };
-use crate::config::{BodyTest, CheckKind, Health, HttpCheck, Pattern, Payload, Statuses, UdpCheck};
+use crate::config::{
+    BodyTest, CheckKind, CheckTrust, GrpcCheck, Health, HostPattern, HttpCheck, Pattern, Payload, Statuses,
+    TlsCheck, UdpCheck,
+};
 
 /// Defaults: every 2 s, 1 s to answer, down after 3 failures, up after 2 successes.
 const EVERY: Duration = Duration::from_secs(2);
@@ -26,6 +29,8 @@ const RISE: u32 = 2;
 const PATH_BYTES_MAX: usize = 2048;
 /// Longest text that a body or a datagram must hold, and longest datagram: what passes every link unfragmented.
 const PAYLOAD_BYTES_MAX: usize = 1200;
+/// Longest name of a service.
+const SERVICE_BYTES_MAX: usize = 255;
 /// Most statuses and ranges of them.
 const STATUSES_MAX: usize = 16;
 
@@ -116,26 +121,30 @@ fn kind(table: &Table<'_>) -> Option<(At<CheckKind>, Option<u16>)> {
     let named: Vec<&str> =
         schema::CHECK_KINDS.into_iter().filter(|kind| table.value(kind).is_some()).collect();
     let [name] = named[..] else {
-        let rule = "a check has exactly one of `tcp`, `http`, `udp`, `redis`, `postgres`, `mysql`, `exec`";
+        let names = schema::CHECK_KINDS.map(|kind| format!("`{kind}`")).join(", ");
+        let rule = format!("a check has exactly one of {names}");
         match named.get(1).and_then(|second| table.value(second)) {
             Some(second) => second.fault(Fault::new(format!("{rule}; `{}` stands there already", named[0]))),
-            None => _ = table.required("tcp", rule),
+            None => _ = table.required("tcp", &rule),
         }
         return None;
     };
-    // One that is not built yet was refused by its name.
-    let value = table.value(name).filter(|_| schema::HEALTH.supports(name))?;
+    let value = table.value(name)?;
     misplaced(table, name);
     if has_own_port(name) {
         let port = table.value("port").and_then(|value| value.integer(1..65_536));
         let kind = match name {
-            "http" => CheckKind::Http(http(table, &value)?),
+            "http" => CheckKind::Http(http(table, &value, None)?),
+            "https" => CheckKind::Http(http(table, &value, Some(tls(table)))?),
+            "grpc" => CheckKind::Grpc(grpc(table, &value, None)?),
+            "grpcs" => CheckKind::Grpc(grpc(table, &value, Some(tls(table)))?),
             _ => CheckKind::Exec(value.parsed(PROGRAM, program)?.value),
         };
         return Some((value.at(kind), port.map(|at| at.value as u16)));
     }
     let port = value.parsed(PORT, port)?.value;
     let kind = match name {
+        "tls" => CheckKind::Tls(tls(table)),
         "udp" => CheckKind::Udp(udp(table)),
         "redis" => CheckKind::Redis,
         "postgres" => CheckKind::Postgres,
@@ -147,18 +156,27 @@ fn kind(table: &Table<'_>) -> Option<(At<CheckKind>, Option<u16>)> {
 
 /// Whether the value of its key is something else than a port.
 fn has_own_port(kind: &str) -> bool {
-    matches!(kind, "http" | "exec")
+    matches!(kind, "http" | "https" | "grpc" | "grpcs" | "exec")
 }
+
+/// Keys that go with some kinds only.
+const OWN_KEYS: &[(&[&str], &[&str])] = &[
+    (&["method", "status", "body", "headers"], &["http", "https"]),
+    (&["host"], &["http", "https", "grpc", "grpcs"]),
+    (&["sni", "verify", "ca"], &["tls", "https", "grpcs"]),
+    (&["send", "expect"], &["udp"]),
+];
 
 /// Keys that go with another kind.
 fn misplaced(table: &Table<'_>, kind: &str) {
-    for key in ["method", "status", "body", "host", "headers", "send", "expect", "port"] {
-        let of = if matches!(key, "send" | "expect") { "udp" } else { "http" };
-        let is_own = if key == "port" { has_own_port(kind) } else { of == kind };
-        let Some(value) = table.value(key).filter(|_| !is_own) else { continue };
-        match (key, kind) {
-            ("port", _) => value.fault(Fault::new(format!("the port stands in `{kind}` itself"))),
-            _ => value.fault(Fault::new(format!("goes with `{of}`, and this check is `{kind}`"))),
+    if let Some(value) = table.value("port").filter(|_| !has_own_port(kind)) {
+        value.fault(Fault::new(format!("the port stands in `{kind}` itself")));
+    }
+    for (keys, kinds) in OWN_KEYS.iter().filter(|(_, kinds)| !kinds.contains(&kind)) {
+        for value in keys.iter().filter_map(|key| table.value(key)) {
+            let names: Vec<_> = kinds.iter().map(|kind| format!("`{kind}`")).collect();
+            let fault = format!("goes with {}, and this check is `{kind}`", names.join(", "));
+            value.fault(Fault::new(fault));
         }
     }
 }
@@ -172,7 +190,7 @@ fn port(text: &str) -> Result<Option<u16>, Fault> {
     }
 }
 
-fn http(table: &Table<'_>, path: &Value<'_>) -> Option<HttpCheck> {
+fn http(table: &Table<'_>, path: &Value<'_>, tls: Option<TlsCheck>) -> Option<HttpCheck> {
     let is_head = table.value("method").and_then(|value| value.choice(&schema::CHECK_METHODS));
     let is_head = is_head.is_some_and(|at| at.value);
     let body = table.value("body");
@@ -181,17 +199,57 @@ fn http(table: &Table<'_>, path: &Value<'_>) -> Option<HttpCheck> {
     }
     let status = table.value("status");
     let status = status.and_then(|value| value.parsed("must be a string, such as \"200-299\"", statuses));
-    let host = table.value("host");
-    let host =
-        host.and_then(|value| value.parsed("must be a host, such as \"a.example\"", pattern::authority));
     Some(HttpCheck {
         path: path.parsed("must be a path, such as \"/healthz\"", target)?.value,
         is_head,
         status: status.map_or_else(Statuses::default, |at| at.value),
         body: body.and_then(|value| body_test(&value)),
-        host: host.map(|at| at.value),
+        host: host(table),
         headers: table.value("headers").map(|value| field::lines(&value)).unwrap_or_default(),
+        tls,
     })
+}
+
+fn host(table: &Table<'_>) -> Option<Arc<str>> {
+    let value = table.value("host")?;
+    Some(value.parsed("must be a host, such as \"a.example\"", pattern::authority)?.value)
+}
+
+fn grpc(table: &Table<'_>, service: &Value<'_>, tls: Option<TlsCheck>) -> Option<GrpcCheck> {
+    let rule = "must be the name of a service, such as \"shop.Orders\", or \"\" for the whole server";
+    let named =
+        |text: &str| match text.len() <= SERVICE_BYTES_MAX && text.bytes().all(|b| b.is_ascii_graphic()) {
+            true => Ok(text.into()),
+            false => Err(Fault::new(rule)),
+        };
+    Some(GrpcCheck { service: service.parsed(rule, named)?.value, host: host(table), tls })
+}
+
+fn tls(table: &Table<'_>) -> TlsCheck {
+    let sni = table.value("sni").and_then(|value| {
+        let rule = "must be one whole name, such as \"a.example\"";
+        value.parsed(rule, |text| match pattern::server_name(text)? {
+            HostPattern::Exact(name) => Ok(name),
+            HostPattern::Wildcard(_) => Err(Fault::new(rule)),
+        })
+    });
+    let verify = table.value("verify").and_then(|value| Some((value.boolean()?, value)));
+    let ca = table.value("ca").and_then(|value| {
+        value.parsed("is given by reference, as in \"file:ca.pem\"", |text| match text.starts_with("file:") {
+            true => file_reference(text),
+            false => Err(Fault::new("is given by reference, as in \"file:ca.pem\"")),
+        })
+    });
+    let trust = match (ca, verify) {
+        (Some(_), Some((false, verify))) => {
+            verify.fault(Fault::new("stands beside `ca`, which says whose certificates are good"));
+            CheckTrust::Anyone
+        }
+        (Some(path), _) => CheckTrust::File(path.value),
+        (None, Some((true, _))) => CheckTrust::Host,
+        (None, _) => CheckTrust::Anyone,
+    };
+    TlsCheck { sni: sni.map(|at| at.value), trust }
 }
 
 fn program(text: &str) -> Result<PathBuf, Fault> {

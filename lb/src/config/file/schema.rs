@@ -300,13 +300,14 @@ pub(super) const POOL: Keys = Keys {
         ("backup", NotEmpty(&Either(&[Text, Table(&BACKEND)]))),
         ("max_connections", Number),
         ("queue", Table(&QUEUE)),
+        ("breaker", Table(&BREAKER)),
         ("sticky", Table(&STICKY)),
         ("proxy_protocol", Choice(&PROXY_VERSIONS)),
         ("outlier", Table(&OUTLIER)),
         ("panic", Percent),
     ],
     needed: &["backends"],
-    later: &["breaker", "tls", "weight"],
+    later: &["tls", "weight"],
 };
 
 /// One of `pool.backends`, written as a table.
@@ -326,7 +327,11 @@ pub(super) const BACKEND: Keys = Keys {
 pub(super) const HEALTH: Keys = Keys {
     supported: &[
         ("tcp", Text),
+        ("tls", Text),
         ("http", Text),
+        ("https", Text),
+        ("grpc", Text),
+        ("grpcs", Text),
         ("udp", Text),
         ("redis", Text),
         ("postgres", Text),
@@ -338,6 +343,9 @@ pub(super) const HEALTH: Keys = Keys {
         ("body", Either(&[Text, Table(&BODY_TEST)])),
         ("host", Text),
         ("headers", Fields(&Text)),
+        ("sni", Text),
+        ("verify", Boolean),
+        ("ca", Reference),
         ("send", Text),
         ("expect", Text),
         ("every", Duration),
@@ -348,12 +356,12 @@ pub(super) const HEALTH: Keys = Keys {
         ("rise", Number),
     ],
     needed: &[],
-    later: &["https", "tls", "grpc"],
+    later: &[],
 };
 
-/// Keys of `pool.health` that say its kind, those that are not built yet last.
-pub(super) const CHECK_KINDS: [&str; 10] =
-    ["tcp", "http", "udp", "redis", "postgres", "mysql", "exec", "https", "tls", "grpc"];
+/// Keys of `pool.health` that say its kind.
+pub(super) const CHECK_KINDS: [&str; 11] =
+    ["tcp", "tls", "http", "https", "grpc", "grpcs", "udp", "redis", "postgres", "mysql", "exec"];
 
 /// `pool.health.body`, written as a table.
 pub(super) const BODY_TEST: Keys = Keys { supported: &[("regex", Text)], needed: &["regex"], later: &[] };
@@ -377,6 +385,9 @@ pub(super) const OUTLIER: Keys = Keys {
 /// `pool.queue`.
 pub(super) const QUEUE: Keys =
     Keys { supported: &[("length", Number), ("timeout", Duration)], needed: &[], later: &[] };
+
+/// `pool.breaker`. What else may be too much at once has keys of its own: `max_connections` and `queue`.
+pub(super) const BREAKER: Keys = Keys { supported: &[("retries", Number)], needed: &["retries"], later: &[] };
 
 /// `pool.sticky`.
 pub(super) const STICKY: Keys =

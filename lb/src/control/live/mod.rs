@@ -31,6 +31,7 @@ use super::{
     names::Names,
     plan::{Overridden, Plan},
     plane::PlaneMail,
+    probe_tls::Trusts,
     prober::Prober,
     succession::Succession,
     workers::{Worker, Workers},
@@ -83,6 +84,7 @@ pub(super) struct Live {
     pub(super) cores: Vec<usize>,
     pub(super) health: Arc<HealthTable>,
     pub(super) prober: Prober,
+    pub(super) trusts: Trusts,
     /// Backends whose checks go the way of traffic.
     pub(super) through: BTreeSet<BackendId>,
     /// The packet path, where there is one.

@@ -18,6 +18,7 @@ use super::{
         listeners::{self, Group},
         names::Names,
         plan::Plan,
+        probe_tls::Trusts,
         programs::Programs,
         secret,
         workers::{Worker, wait_until},
@@ -58,6 +59,7 @@ pub(super) struct Prepared {
     pub(super) log: Option<LogTurn>,
     /// By worker: those that have none need a queue where there is to be a log.
     pub(super) queues: Vec<AccessLogSetup>,
+    pub(super) trusts: Trusts,
     pub(super) warnings: Vec<String>,
 }
 
@@ -111,6 +113,7 @@ impl Live {
         let material = material.transpose().map_err(refused("xdp"))?;
         let programs = self.programs(&effective).map_err(refused("health.programs_dir"))?;
         let (log, queues) = self.log(&effective, by)?;
+        let trusts = Trusts::load(&effective, &plan.directory).map_err(refused("pool"))?;
         let snapshot = Arc::new(snapshot);
         let compiled = self.compiled.after(snapshot.clone());
         self.hear_workers()?;
@@ -131,6 +134,7 @@ impl Live {
             is_regrouped,
             log,
             queues,
+            trusts,
             warnings,
         })
     }

@@ -11,9 +11,10 @@ use std::{
 use super::*;
 use crate::{
     admin::{CheckView, fixture},
-    config::{CheckKind, HttpCheck, Payload, Statuses, UdpCheck},
+    config::{CheckKind, CheckTrust, GrpcCheck, HttpCheck, Payload, Statuses, TlsCheck, UdpCheck},
     health::{HealthTable, Report},
     metrics::ProbeMetrics,
+    tls::{Client, Protocols, Trust},
 };
 
 const EVERY: Duration = Duration::from_millis(20);
@@ -25,6 +26,8 @@ fn target(kind: &CheckKind, address: SocketAddr, fall: u32, rise: u32) -> Target
         pool_name: "app".into(),
         health: fixture::view().config.pools["app"].health.clone().unwrap(),
         name: "b".into(),
+        authority: address.to_string().into(),
+        secure: None,
         address: address.into(),
         program: None,
         initial: Verdict::Up,
@@ -91,7 +94,7 @@ impl Run {
 fn a_target_for_each_checked_backend() {
     let view = fixture::view();
     let views = views(&view.config, &view.snapshot, &BTreeMap::new());
-    let targets = targets(&view.config, &view.snapshot, &views);
+    let targets = targets(&view.config, &view.snapshot, &views, &Trusts::default());
     let ids: Vec<_> = targets.iter().map(|target| target.id.0).collect();
     assert_eq!(ids, [1, 2], "pool dns has no check");
     assert_eq!(targets[1].address, "127.0.0.1:9002".parse::<SocketAddr>().unwrap().into());
@@ -201,6 +204,7 @@ fn healthz() -> CheckKind {
         body: None,
         host: None,
         headers: Vec::new(),
+        tls: None,
     })
 }
 
@@ -326,4 +330,59 @@ fn two_thousand_checks_a_second_fail_nobody() {
         thread::sleep(EVERY);
     }
     assert_eq!(metrics.failed(), 0);
+}
+
+/// Of a backend that is asked with TLS, whose certificate nobody looks at.
+fn secured(kind: &CheckKind, address: SocketAddr) -> Target {
+    let client = Client::new(Trust::Anyone, Protocols::Unsaid).unwrap();
+    let secure = Some(Secure { client, name: server_name(kind, &address.into()) });
+    Target { secure, ..slow(target(kind, address, 1, 1)) }
+}
+
+fn unlooked() -> TlsCheck {
+    TlsCheck { sni: None, trust: CheckTrust::Anyone }
+}
+
+#[test]
+fn who_speaks_no_tls_and_no_http2_is_told_so() {
+    let tls = CheckKind::Tls(unlooked());
+    let run = Run::start(secured(&tls, serve(|_| b"-ERR what is that\r\n".to_vec())));
+    run.is_told(Verdict::Down, "check tls: TLS: the answer is none, 1 of 1");
+    let run = Run::start(secured(&tls, serve(|_| Vec::new())));
+    run.is_told(Verdict::Down, "check tls: closed before the answer, 1 of 1");
+    let grpc = CheckKind::Grpc(GrpcCheck { service: "orders".into(), host: None, tls: None });
+    let http1 = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n";
+    let run = Run::start(slow(target(&grpc, serve(|_| http1.to_vec()), 1, 1)));
+    run.is_told(Verdict::Down, "check grpc orders: no HTTP/2: FRAME_SIZE_ERROR, 1 of 1");
+    let run = Run::start(slow(target(&grpc, serve(|_| Vec::new()), 1, 1)));
+    run.is_told(Verdict::Down, "check grpc orders: closed before the answer, 1 of 1");
+}
+
+#[test]
+fn a_handshake_that_does_not_end_is_waited_for_until_the_deadline() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    for kind in [
+        CheckKind::Tls(unlooked()),
+        CheckKind::Grpc(GrpcCheck { service: "".into(), host: None, tls: Some(unlooked()) }),
+    ] {
+        let policy = target(&kind, address, 2, 1).policy;
+        let run = Run::start(Target { policy, ..secured(&kind, address) });
+        run.is_told(Verdict::Down, &format!("check {}: no answer within 20ms, 2 of 2", kind.name()));
+    }
+}
+
+#[test]
+fn a_certificate_is_for_the_name_that_is_asked_for() {
+    let name = |host: Option<&str>, sni: Option<&str>| {
+        let tls = TlsCheck { sni: sni.map(Arc::from), trust: CheckTrust::Host };
+        let check = GrpcCheck { service: "".into(), host: host.map(Arc::from), tls: Some(tls) };
+        let address: SocketAddr = "[2001:db8::1]:443".parse().unwrap();
+        server_name(&CheckKind::Grpc(check), &address.into())
+    };
+    assert_eq!(&*name(None, None), "2001:db8::1");
+    assert_eq!(&*name(Some("a.example:8443"), None), "a.example");
+    assert_eq!(&*name(Some("a.example"), None), "a.example");
+    assert_eq!(&*name(Some("[::1]:80"), None), "::1");
+    assert_eq!(&*name(Some("a.example"), Some("b.example")), "b.example");
 }

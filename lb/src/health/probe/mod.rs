@@ -7,6 +7,7 @@
 //! never waits: deadlines are the driver's.
 
 mod fault;
+mod grpc;
 mod http;
 mod mysql;
 mod postgres;
@@ -15,9 +16,10 @@ mod redis;
 use std::{fmt::Display, sync::Arc};
 
 pub use fault::{Fault, Found};
+pub use grpc::{GrpcAnswer, PATH as GRPC_PATH};
 
 use self::http::Answer;
-use crate::config::{BodyTest, CheckKind, Statuses, UdpCheck};
+use crate::config::{BodyTest, CheckKind, GrpcCheck, Statuses, UdpCheck};
 
 /// Most bytes of an answer to anything but HTTP.
 const REPLY_BYTES_MAX: usize = 8 << 10;
@@ -35,6 +37,8 @@ enum Expected {
     /// Nobody is asked here.
     Program,
     Connection,
+    /// An exchange of HTTP/2.
+    Grpc,
     Http {
         status: Statuses,
         body: Option<BodyTest>,
@@ -48,7 +52,8 @@ impl Script {
     /// For a backend at `address`.
     pub fn new(kind: &CheckKind, address: impl Display) -> Self {
         let (question, expected) = match kind {
-            CheckKind::Tcp => (Vec::new(), Expected::Connection),
+            CheckKind::Tcp | CheckKind::Tls(_) => (Vec::new(), Expected::Connection),
+            CheckKind::Grpc(check) => (grpc::question(&check.service), Expected::Grpc),
             CheckKind::Http(check) => {
                 let (status, body) = (check.status.clone(), check.body.clone());
                 (
@@ -67,7 +72,10 @@ impl Script {
             CheckKind::Exec(_) => (Vec::new(), Expected::Program),
         };
         let label = match kind {
-            CheckKind::Http(check) => format!("check http {}", check.path),
+            CheckKind::Http(check) => format!("check {} {}", kind.name(), check.path),
+            CheckKind::Grpc(GrpcCheck { service, .. }) if !service.is_empty() => {
+                format!("check {} {service}", kind.name())
+            }
             CheckKind::Exec(program) => format!("check exec {}", program.display()),
             kind => format!("check {}", kind.name()),
         };
@@ -89,9 +97,19 @@ impl Script {
         matches!(self.expected, Expected::Datagram(_))
     }
 
-    /// Whether a connection that is accepted is all that is asked.
+    /// Whether a connection that is accepted, and secured where it is to be, is all that is asked.
     pub const fn is_connection(&self) -> bool {
         matches!(self.expected, Expected::Connection)
+    }
+
+    /// Whether it is asked and answered by HTTP/2, see [`GRPC_PATH`] and [`Self::judge`]; there is no dialogue then.
+    pub const fn is_grpc(&self) -> bool {
+        matches!(self.expected, Expected::Grpc)
+    }
+
+    /// What an answer of gRPC is found to be. Never [`Found::More`].
+    pub fn judge(&self, answer: &GrpcAnswer<'_>) -> Found {
+        grpc::judge(answer)
     }
 
     /// Whether silence until the deadline is as good as an answer.
@@ -102,7 +120,7 @@ impl Script {
     /// Begins to listen.
     pub fn dialogue(&self) -> Dialogue<'_> {
         let hearing = match &self.expected {
-            Expected::Connection | Expected::Program => Hearing::Connection,
+            Expected::Connection | Expected::Program | Expected::Grpc => Hearing::Connection,
             Expected::Http { status, body, is_head } => {
                 Hearing::Http(Box::new(Answer::new(status, body.as_ref(), *is_head)))
             }

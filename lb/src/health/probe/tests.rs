@@ -20,6 +20,7 @@ fn http(edit: impl FnOnce(&mut HttpCheck)) -> Script {
         body: None,
         host: None,
         headers: Vec::new(),
+        tls: None,
     };
     edit(&mut check);
     Script::new(&CheckKind::Http(check), address())

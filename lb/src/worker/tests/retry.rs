@@ -23,11 +23,16 @@ use crate::{
 
 /// A worker whose only route has these lines, before these backends.
 pub(super) fn start(route: &str, backends: &[SocketAddr]) -> Fixture {
+    start_in(route, "", backends)
+}
+
+/// The same, with these lines of the pool's.
+fn start_in(route: &str, pool: &str, backends: &[SocketAddr]) -> Fixture {
     Fixture::start_with(
         |address| {
             let text = format!(
                 "version = 1\n[listener.web]\nbind = [\"{address}\"]\nprotocol = \"http\"\n\
-                 [route.r]\nlistener = \"web\"\npool = \"p\"\n{route}\n[pool.p]\nbackends = {:?}\n",
+                 [route.r]\nlistener = \"web\"\npool = \"p\"\n{route}\n[pool.p]\nbackends = {:?}\n{pool}\n",
                 backends.iter().map(ToString::to_string).collect::<Vec<_>>()
             );
             let config = parse("test", &text).unwrap_or_else(|problems| panic!("{problems}")).config;
@@ -132,6 +137,37 @@ fn the_budget_is_a_share_of_the_requests() {
     assert!((1..=13).contains(&retried), "{retried} of 100");
     let asked = asked.load(Ordering::SeqCst) + asked_too.load(Ordering::SeqCst);
     assert_eq!(asked as u64, 100 + retried);
+    fixture.stop();
+}
+
+/// One is busy, the other takes its time over what was sent again: while it does, nobody else's is.
+#[test]
+fn no_more_are_sent_again_at_once_than_the_pool_allows() {
+    let (busy, _) = counted(|_| unavailable());
+    let (begun, go_on) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (its_begun, its_go_on) = (begun.clone(), go_on.clone());
+    let slow = responder(move |_| {
+        its_begun.fetch_add(1, Ordering::SeqCst);
+        while its_go_on.load(Ordering::SeqCst) == 0 {
+            thread::sleep(Duration::from_millis(1));
+        }
+        ok(b"served")
+    });
+    // The first one is asked for whatever comes; the other is a backup, so that only what is sent again comes there.
+    let fixture = start_in(ON_503, &format!("backup = [\"{slow}\"]\nbreaker = {{ retries = 1 }}"), &[busy]);
+    let refused = || fixture.handle.metrics.backends[2].retries_refused.value();
+    let mut first = Client::new(&fixture);
+    first.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    wait_until("it is sent again", || begun.load(Ordering::SeqCst) == 1);
+    let mut second = Client::new(&fixture);
+    for count in 1..=3 {
+        assert_eq!(second.get("/").body, b"busy", "what there is already is the answer");
+        assert_eq!(refused(), count);
+    }
+    go_on.store(1, Ordering::SeqCst);
+    assert_eq!(first.receive().body, b"served");
+    wait_until("its place is another one's", || second.get("/").body == b"served");
+    assert_eq!(begun.load(Ordering::SeqCst), 2);
     fixture.stop();
 }
 

@@ -47,6 +47,7 @@ fn scripts() -> Vec<Script> {
             body,
             host: None,
             headers: Vec::new(),
+            tls: None,
         })
     };
     let address = "127.0.0.1:80";

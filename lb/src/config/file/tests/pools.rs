@@ -78,7 +78,7 @@ fn pools() {
         (
             "health = { tcp = \"53\" }",
             "health = ^{}",
-            "pool.dns.health.tcp: missing: a check has exactly one of `tcp`, `http`, `udp`, `redis`, `postgres`, `mysql`, `exec`",
+            "pool.dns.health.tcp: missing: a check has exactly one of `tcp`, `tls`, `http`, `https`, `grpc`, `grpcs`, `udp`, `redis`, `postgres`, `mysql`, `exec`",
         ),
         ("idle = \"30s\"", "idle = ^\"0s\"", "pool.api.keepalive.idle = \"0s\": must be from 10ms to 24h"),
         (
@@ -98,11 +98,9 @@ fn checks() {
         (tcp.to_owned(), format!("{with}, every"), format!("pool.api.health.{said}"))
     };
     let rows = [
-        row("^grpc = \"a\"", "grpc: not supported yet"),
-        row("^https = \"/\"", "https: not supported yet"),
         row(
             "tcp = \"auto\", redis = ^\"auto\"",
-            "redis = \"auto\": a check has exactly one of `tcp`, `http`, `udp`, `redis`, `postgres`, `mysql`, `exec`; `tcp` stands there already",
+            "redis = \"auto\": a check has exactly one of `tcp`, `tls`, `http`, `https`, `grpc`, `grpcs`, `udp`, `redis`, `postgres`, `mysql`, `exec`; `tcp` stands there already",
         ),
         row("mysql = ^\"0\"", &format!("mysql = \"0\": {port}")),
         row(
@@ -112,8 +110,42 @@ fn checks() {
         row("redis = \"auto\", port = ^80", "port = 80: the port stands in `redis` itself"),
         row(
             "tcp = \"auto\", status = ^\"200\"",
-            "status = \"200\": goes with `http`, and this check is `tcp`",
+            "status = \"200\": goes with `http`, `https`, and this check is `tcp`",
         ),
+        row(
+            "http = \"/\", sni = ^\"a.example\"",
+            "sni = \"a.example\": goes with `tls`, `https`, `grpcs`, and this check is `http`",
+        ),
+        row(
+            "tls = \"auto\", host = ^\"a.example\"",
+            "host = \"a.example\": goes with `http`, `https`, `grpc`, `grpcs`, and this check is `tls`",
+        ),
+        row(
+            "grpc = \"a\", ca = ^\"file:a.pem\"",
+            "ca = \"file:a.pem\": goes with `tls`, `https`, `grpcs`, and this check is `grpc`",
+        ),
+        row(
+            "grpc = \"a\", status = ^\"200\"",
+            "status = \"200\": goes with `http`, `https`, and this check is `grpc`",
+        ),
+        row("https = \"/\", ca = ^\"a.pem\"", "ca = \"a.pem\": is given by reference, as in \"file:ca.pem\""),
+        row(
+            "https = \"/\", ca = ^\"file:../a.pem\"",
+            "ca = \"file:../a.pem\": must be a file beneath the directory of this config: a relative path without \".\" and \"..\"",
+        ),
+        row(
+            "https = \"/\", ca = \"file:a.pem\", verify = ^false",
+            "verify = false: stands beside `ca`, which says whose certificates are good",
+        ),
+        row(
+            "grpcs = ^\"a b\"",
+            "grpcs = \"a b\": must be the name of a service, such as \"shop.Orders\", or \"\" for the whole server",
+        ),
+        row(
+            "tls = \"auto\", sni = ^\"*.a.example\"",
+            "sni = \"*.a.example\": must be one whole name, such as \"a.example\"",
+        ),
+        row("tls = ^\"https\"", &format!("tls = \"https\": {port}")),
         row("http = \"/\", send = ^\"x\"", "send = \"x\": goes with `udp`, and this check is `http`"),
         row("http = \"/\", port = ^0", "port = 0: must be a whole number from 1 to 65535"),
         row(

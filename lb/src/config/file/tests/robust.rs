@@ -28,6 +28,7 @@ fn every_name_is_read_or_not_supported_yet() {
         ("tls.example".to_owned(), &TLS),
         ("pool.api.health".to_owned(), &HEALTH),
         ("pool.api.keepalive".to_owned(), &KEEPALIVE),
+        ("pool.api.breaker".to_owned(), &BREAKER),
     ];
     tables.extend(named.map(|(table, name, keys)| (format!("{table}.{name}"), keys)));
     tables.extend(LATER_TABLES.iter().map(|(name, keys)| ((*name).to_owned(), keys)));
@@ -86,9 +87,10 @@ fn the_schema_holds_every_name_of_the_design() {
     has(&BACKEND, "address weight");
     has(
         &HEALTH,
-        "http udp tcp redis postgres mysql https tls grpc exec port every recheck jitter timeout fall rise",
+        "http udp tcp redis postgres mysql https tls grpc grpcs exec port every recheck jitter timeout fall rise",
     );
     has(&KEEPALIVE, "idle per_worker");
+    has(&BREAKER, "retries");
     has(&UPGRADE, "drain_timeout max_draining");
     has(&LATER_TABLES.iter().find(|(name, _)| *name == "node").unwrap().1, "row announce");
     for word in ["least-connections", "p2c", "peak-ewma", "random"] {
