@@ -200,7 +200,7 @@ fn read(findings: &Findings<'_>, document: &DeTable<'_>, unread: Unread) -> Opti
     let programs_dir = process::programs_dir(&top);
     let upgrade = process::upgrade(&top);
     let dns = dns::dns(&top);
-    let access_log = log::access_log(&top);
+    let access_log = log::access_log(&top, &state.dir);
     let drafts = Drafts {
         vips: named(&top, "vip", &schema::VIP, findings, VipDraft::read),
         listeners: named(&top, "listener", &schema::LISTENER, findings, ListenerDraft::read),
