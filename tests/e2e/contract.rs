@@ -67,10 +67,7 @@ fn the_document_is_what_the_handlers_do() {
         ensure!(said.contains("passed"), "nothing was asked: {said}");
         let after = daemon.status()?;
         ensure!(before["pid"] == after["pid"], "another process answers: {before} {after}");
-        ensure!(
-            before["generation"] != after["generation"],
-            "no request was a change: {before} {after}"
-        );
+        ensure!(before["generation"] != after["generation"], "no request was a change: {before} {after}");
         Ok(())
     });
 }

@@ -102,11 +102,7 @@ fn the_api_opens_no_other_file_and_starts_no_other_program() {
                 merge(json!({ "pool": { "web": { "sticky": { "secret": "file:link.key" } } } })),
                 "sticky.secret",
             ),
-            (
-                "a list by a way up",
-                merge(json!({ "xdp": { "deny": ["file:../../etc/hosts"] } })),
-                "xdp.deny",
-            ),
+            ("a list by a way up", merge(json!({ "xdp": { "deny": ["file:../../etc/hosts"] } })), "xdp.deny"),
             (
                 "a key of QUIC by a link",
                 merge(json!({ "vip": { "quic": { "quic": { "keys": { "0": "file:link.key" } } } } })),
@@ -162,10 +158,15 @@ fn secrets_are_in_nothing_that_is_said_or_kept() {
         let reply = client.with(&["-H", &fields[0], "-H", &fields[1]]).get(&web)?;
         ensure!(reply.status == 200, "{reply:?}");
         let log = scene.directory().join("run/access.log");
-        let line = wait::until(PATIENCE, || fs::read_to_string(&log).ok().filter(|text| text.contains("/echo")));
+        let line =
+            wait::until(PATIENCE, || fs::read_to_string(&log).ok().filter(|text| text.contains("/echo")));
         line.context("no line of the request")?;
         // A change, a refused one and a rollback, each with its traces.
-        daemon.admin().change("PATCH", "/v1/config", Some(&json!({ "pool": { "far": { "balance": "maglev" } } })))?;
+        daemon.admin().change(
+            "PATCH",
+            "/v1/config",
+            Some(&json!({ "pool": { "far": { "balance": "maglev" } } })),
+        )?;
         let refused = json!({ "xdp": { "secret": "file:no.key" } });
         let refused = daemon.admin().ask("PATCH", "/v1/config", "", Some(&refused))?;
         ensure!(refused.status == 422, "{}", refused.body);
@@ -177,7 +178,8 @@ fn secrets_are_in_nothing_that_is_said_or_kept() {
         }
         let why = "/v1/why?request=GET%20http://10.77.0.2:8080/echo";
         said.push((why.to_owned(), daemon.admin().ask("GET", why, "", None)?.body.to_string()));
-        for what in ["backends", "pools", "vips", "flows", "listeners", "routes", "workers", "drops", "names"] {
+        for what in ["backends", "pools", "vips", "flows", "listeners", "routes", "workers", "drops", "names"]
+        {
             let answer = daemon.admin().ask("GET", &format!("/v1/show/{what}"), "", None)?;
             said.push((what.to_owned(), answer.body.to_string()));
         }
@@ -215,7 +217,10 @@ fn walk(directory: &Path, into: &mut Vec<(String, String)>) -> Result<()> {
             walk(&entry.path(), into)?;
         } else if kind.is_file() && entry.file_name() != "secret" {
             let bytes = fs::read(entry.path())?;
-            into.push((entry.path().display().to_string(), bytes.iter().map(|byte| char::from(*byte)).collect()));
+            into.push((
+                entry.path().display().to_string(),
+                bytes.iter().map(|byte| char::from(*byte)).collect(),
+            ));
         }
     }
     Ok(())

@@ -32,19 +32,13 @@ impl PeerFacts {
     pub(crate) fn look(workspace: &Workspace) -> Self {
         let built = workspace.root.join(PINGORA_TARGET).join("release/lb-bench-pingora");
         let pingora = built.is_file();
-        Self {
-            oha: program("oha").is_some(),
-            pingora,
-            cmake: pingora || program("cmake").is_some(),
-        }
+        Self { oha: program("oha").is_some(), pingora, cmake: pingora || program("cmake").is_some() }
     }
 
     /// What is missing, as a person reads it.
     pub(crate) fn missing(&self) -> Vec<&'static str> {
-        let all = [
-            (self.oha, "oha (load in an open loop)"),
-            (self.pingora, "the Pingora proxy (a baseline)"),
-        ];
+        let all =
+            [(self.oha, "oha (load in an open loop)"), (self.pingora, "the Pingora proxy (a baseline)")];
         all.into_iter().filter(|(there, _)| !there).map(|(_, what)| what).collect()
     }
 

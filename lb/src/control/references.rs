@@ -36,9 +36,8 @@ pub(super) fn changed(about: &About, plan: &Plan) -> Vec<String> {
 }
 
 fn paths(config: &Config) -> impl Iterator<Item = &Path> {
-    let xdp = config.xdp.iter().flat_map(|xdp| {
-        xdp.secret.iter().chain(&xdp.deny.files).chain(&xdp.allow.files)
-    });
+    let xdp =
+        config.xdp.iter().flat_map(|xdp| xdp.secret.iter().chain(&xdp.deny.files).chain(&xdp.allow.files));
     let pools = config.pools.values().filter_map(|pool| pool.choosing.sticky.as_ref()?.secret.as_ref());
     let vips = config.vips.values().filter_map(|vip| vip.quic.as_ref()).flat_map(|quic| quic.keys.values());
     xdp.chain(pools).chain(vips).map(|path| &**path)
@@ -63,7 +62,11 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::{admin::fixture::TemporaryDirectory, generations::{self, Origin}, model::Generation};
+    use crate::{
+        admin::fixture::TemporaryDirectory,
+        generations::{self, Origin},
+        model::Generation,
+    };
 
     const CONFIG: &str = r#"
 version = 1

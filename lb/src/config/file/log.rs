@@ -1,6 +1,10 @@
 //! `[log]`: the access log.
 
-use std::{iter, net::SocketAddr, path::{Component, Path}};
+use std::{
+    iter,
+    net::SocketAddr,
+    path::{Component, Path},
+};
 
 use super::{
     process,
@@ -46,7 +50,8 @@ pub(super) fn access_log(top: &Table<'_>, state_dir: &Path) -> Option<AccessLog>
         let rule = "must be \"stdout\", \"syslog\", \"syslog:ADDRESS:PORT\" or the path of a file";
         value.parsed(rule, |text| match target(text)? {
             LogTarget::File(path)
-                if path.starts_with(state_dir) || path.components().any(|part| part == Component::ParentDir) =>
+                if path.starts_with(state_dir)
+                    || path.components().any(|part| part == Component::ParentDir) =>
             {
                 Err(Fault::new(
                     "must lie outside the state directory, where all is lb's own, and say so without \"..\"",
