@@ -158,9 +158,8 @@ fn secrets_are_in_nothing_that_is_said_or_kept() {
         let reply = client.with(&["-H", &fields[0], "-H", &fields[1]]).get(&web)?;
         ensure!(reply.status == 200, "{reply:?}");
         let log = scene.directory().join("run/access.log");
-        let line =
-            wait::until(PATIENCE, || fs::read_to_string(&log).ok().filter(|text| text.contains("/echo")));
-        line.context("no line of the request")?;
+        let line = || fs::read_to_string(&log).ok().filter(|text| text.contains("/echo"));
+        wait::until("line of the request", PATIENCE, line)?;
         // A change, a refused one and a rollback, each with its traces.
         daemon.admin().change(
             "PATCH",

@@ -79,6 +79,7 @@ deny = ["file:denied"]
     #[test]
     fn what_has_changed_since_is_said() {
         let directory = TemporaryDirectory::new("references");
+        fs::create_dir_all(&*directory).unwrap();
         fs::write(directory.join("lb.toml"), CONFIG).unwrap();
         fs::write(directory.join("hash.key"), "abc").unwrap();
         fs::write(directory.join("denied"), "192.0.2.0/24\n").unwrap();
