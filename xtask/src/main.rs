@@ -17,6 +17,7 @@ mod setup;
 mod test;
 mod tidy;
 mod vmtest;
+mod wheels;
 mod workspace;
 
 use std::process::ExitCode;

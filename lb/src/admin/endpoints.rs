@@ -109,8 +109,10 @@ pub(super) const MERGE_PATCH: &str = "application/merge-patch+json";
 /// Of every change.
 pub(super) const DRY_RUN: (&str, &str) = ("dry_run", "1: everything but the commit");
 pub(super) const CHANGE_QUERY: &[(&str, &str)] = &[DRY_RUN];
-const FILE_QUERY: &[(&str, &str)] =
-    &[DRY_RUN, ("path", "Absolute path of the file; what it refers to lies beneath its directory")];
+const FILE_QUERY: &[(&str, &str)] = &[
+    DRY_RUN,
+    ("path", "Absolute path of the file; what it refers to lies beneath the directory of the daemon's own"),
+];
 const UPGRADE_QUERY: &[(&str, &str)] =
     &[DRY_RUN, ("binary", "Absolute path of the program; the one that runs unless said")];
 const WHY_QUERY: &[(&str, &str)] = &[

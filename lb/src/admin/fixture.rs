@@ -286,6 +286,7 @@ pub(crate) fn generations() -> Arc<[GenerationView]> {
         is_current: by == "api",
         etag: Etag(format!("e{number}").into()),
         changed: vec!["pool.app.backends".to_owned()],
+        references: [("hash.key".to_owned(), Digest::of(b"x"))].into(),
     };
     [generation(1, 1_700_000_000, "api", "api"), generation(0, 1_600_000_000, "start", "lb.toml")].into()
 }

@@ -1,12 +1,17 @@
 //! Configs that ran: the list, and how one is read.
 
-use std::{fmt, sync::Arc, time::Duration, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::changes::{Author, Etag};
-use crate::model::Generation;
+use crate::{config::Digest, model::Generation};
 
 /// A config that ran, or runs.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +30,8 @@ pub struct GenerationView {
     pub etag: Etag,
     /// What it changed: paths of keys.
     pub changed: Vec<String>,
+    /// Files that its config refers to, with their digests then.
+    pub references: BTreeMap<String, Digest>,
 }
 
 impl GenerationView {
@@ -40,6 +47,7 @@ impl GenerationView {
             "source": self.source,
             "digest": self.etag,
             "changed": self.changed,
+            "references": self.references,
         })
     }
 }

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::server::{Doors, OpenDoors};
+use super::doors::{Doors, OpenDoors};
 
 /// How long leaving may take; what is let in meanwhile is answered here.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);

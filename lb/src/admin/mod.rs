@@ -8,6 +8,7 @@ pub mod capture;
 pub mod change;
 pub mod changes;
 pub mod client;
+mod doors;
 mod drops;
 mod endpoints;
 #[cfg(test)]
@@ -38,12 +39,13 @@ pub mod why;
 
 pub use change::{ChangeRequest, Refused, request as request_change};
 pub use client::{capture as begin_capture, get, why as ask_why, why_request as ask_why_request};
+pub use doors::{Doors, OpenDoors};
 pub use handle::ServerHandle;
 pub use packets::{
     Ask, Attached, Cookies, Flow, FlowList, NatReport, Packets, PacketsSource, SlotMove, Spread, SteerReport,
     TableDigest,
 };
 pub(crate) use query::encode;
-pub use server::{Doors, OpenDoors, Server};
+pub use server::Server;
 pub use show::What;
 pub use view::{CheckView, NameView, View, Views, WorkerView};

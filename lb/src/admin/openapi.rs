@@ -201,6 +201,7 @@ fn schemas() -> Value {
         "source": text,
         "digest": text,
         "changed": list(text.clone()),
+        "references": { "type": "object", "additionalProperties": text },
     });
     let mut whole = generation.clone();
     whole["config"] = reference("Config");

@@ -3,16 +3,7 @@
 //! Made to survive whoever connects: one request per connection, a deadline for its head and one for the whole,
 //! bounded heads, a bounded number of connections per door. A connection beyond the bound is closed at once.
 
-use std::{
-    cell::Cell,
-    convert::Infallible,
-    io,
-    net::SocketAddr,
-    os::{fd::OwnedFd, unix::net::UnixListener},
-    path::{Path, PathBuf},
-    rc::Rc,
-    time::Duration,
-};
+use std::{cell::Cell, convert::Infallible, io, rc::Rc, time::Duration};
 
 use futures_lite::{AsyncRead, AsyncWrite, future};
 use glommio::{LocalExecutorBuilder, Placement, net::TcpListener, timer::sleep};
@@ -29,11 +20,12 @@ use super::{
     api::{self, Accepted, Door},
     capture,
     change::{self, Bodies},
-    changes, handle,
+    changes,
+    doors::{Doors, OpenDoors},
+    handle,
     handle::ServerHandle,
     io::HyperStream,
     show::Readings,
-    socket::{self, outlive_predecessor},
     view::{View, Views},
 };
 use crate::sys::{self, Peer};
@@ -55,62 +47,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What glommio reserves for storage I/O, of which there is none here; its floor.
 pub(crate) const IO_MEMORY: usize = 64 << 10;
 
-/// Where the doors are.
-#[derive(Clone, Debug)]
-pub struct Doors {
-    /// The unix socket.
-    pub socket: PathBuf,
-    /// The TCP endpoint.
-    pub http: Option<SocketAddr>,
-}
-
-impl Doors {
-    /// Whether both could be opened at this moment. Waits a little for a predecessor that is ending.
-    ///
-    /// # Errors
-    /// One is taken, most likely by another daemon; the message names it.
-    pub fn check(&self) -> io::Result<()> {
-        outlive_predecessor(|| socket::Placed::prepare(&self.socket))
-            .map_err(|error| named(&self.socket.display(), error))?;
-        let Some(address) = self.http else { return Ok(()) };
-        outlive_predecessor(|| socket::check_unanswered(address)).map_err(|error| named(&address, error))
-    }
-}
-
-impl Doors {
-    /// Opens both.
-    ///
-    /// # Errors
-    /// An address or path cannot be bound; the message names it.
-    pub fn open(&self) -> io::Result<OpenDoors> {
-        self.open_but(None, None)
-    }
-
-    /// The same, but for those that are open already.
-    ///
-    /// # Errors
-    /// The same.
-    pub fn open_but(&self, unix: Option<OwnedFd>, tcp: Option<OwnedFd>) -> io::Result<OpenDoors> {
-        let unix = unix.map_or_else(|| open_unix(&self.socket), Ok);
-        let unix = unix.map_err(|error| named(&self.socket.display(), error))?;
-        let open_tcp = |address: SocketAddr| {
-            let tcp = outlive_predecessor(|| std::net::TcpListener::bind(address)).map(OwnedFd::from);
-            tcp.map_err(|error| named(&address, error))
-        };
-        let tcp = self.http.map(|address| tcp.map_or_else(|| open_tcp(address), Ok)).transpose()?;
-        Ok(OpenDoors { unix, tcp })
-    }
-}
-
-fn named(place: &dyn std::fmt::Display, error: impl Into<io::Error>) -> io::Error {
-    let error = error.into();
-    let cause = match error.kind() {
-        io::ErrorKind::AddrInUse => ": another process listens there (is lb running?)",
-        _ => "",
-    };
-    io::Error::other(format!("admin endpoint {place}: {error}{cause}"))
-}
-
 /// The running server. Dropping it removes the socket file, unless another process serves there; the thread ends with
 /// the process.
 #[derive(Debug)]
@@ -123,15 +59,6 @@ impl Drop for Server {
             _ = std::fs::remove_file(self.0.socket());
         }
     }
-}
-
-/// Both doors, open.
-#[derive(Debug)]
-pub struct OpenDoors {
-    /// The unix socket.
-    pub unix: OwnedFd,
-    /// The TCP endpoint.
-    pub tcp: Option<OwnedFd>,
 }
 
 impl Server {
@@ -213,13 +140,6 @@ async fn serve(views: Views, open: OpenDoors, served: handle::Served) {
 /// Of both doors: glommio's listener of unix sockets gives streams that hide their descriptors, and with them their
 /// peers; that of TCP does nothing that is TCP's alone.
 type Listener = TcpListener;
-
-fn open_unix(path: &Path) -> io::Result<OwnedFd> {
-    let place = socket::Placed::prepare(path)?;
-    let listener = UnixListener::bind(place.temporary())?;
-    place.publish()?;
-    Ok(listener.into())
-}
 
 async fn pause(door: Door, error: &dyn std::fmt::Display) {
     tracing::warn!(?door, %error, "admin: accept failed");

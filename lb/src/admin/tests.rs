@@ -172,7 +172,7 @@ fn generations_are_listed_and_read_one_by_one() {
     assert_eq!(rows.as_array().unwrap().len(), 2);
     let expected = serde_json::json!({
         "generation": 1, "state": "current", "when": "2023-11-14T22:13:20Z", "by": "api", "uid": 0, "pid": null,
-        "source": "api", "digest": "e1", "changed": ["pool.app.backends"],
+        "source": "api", "digest": "e1", "changed": ["pool.app.backends"], "references": { "hash.key": crate::config::Digest::of(b"x") },
     });
     assert_eq!(rows[0], expected);
     let current = get(&running.socket, "/v1/generations/1").unwrap();

@@ -30,6 +30,12 @@ impl Config {
         self.shown(named(routes, |shown| route(shown)))
     }
 
+    /// These routes and nothing else.
+    pub fn routes_to_json(&self, routes: &BTreeSet<Arc<str>>) -> Value {
+        let routes = routes.iter().filter_map(|name| self.routes.get_key_value(&**name));
+        json!({ "route": named(routes, |shown| route(shown)) })
+    }
+
     fn shown(&self, routes: Map<String, Value>) -> Value {
         let mut top = json!({
             "version": 1,

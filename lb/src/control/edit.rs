@@ -86,13 +86,16 @@ fn put(whole: &mut Value, table: &str, name: &str, edit: &EntryEdit) -> Result<(
     Ok(())
 }
 
-/// The daemon's own file stays the one that it was started with, whatever else is applied.
+/// The daemon's own file stays the one that it was started with, whatever else is applied, and references lie beneath its
+/// directory: who may apply is not to have any file read that the daemon can.
 fn of_file(now: &Plan, path: &Path, text: &str) -> Result<Plan, Refusal> {
     let loaded = config::parse(&path.display().to_string(), text).map_err(Refusal::Invalid)?;
-    let directory = path.parent().map_or_else(PathBuf::new, Path::to_owned);
-    let (path, digest) = match &now.path {
-        Some(own) if own != path => (own.clone(), now.digest),
-        _ => (path.to_owned(), Some(loaded.digest)),
+    let (path, directory, digest) = match &now.path {
+        Some(own) if own != path => (own.clone(), now.directory.clone(), now.digest),
+        _ => {
+            let directory = path.parent().map_or_else(PathBuf::new, Path::to_owned);
+            (path.to_owned(), directory, Some(loaded.digest))
+        }
     };
     Ok(plan(sharing(now, loaded), Some(path), directory, digest))
 }

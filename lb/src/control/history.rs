@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::{lock, plan::Plan};
+use super::{lock, plan::Plan, references};
 use crate::{
     admin::{
         changes::{Author, Edit, EntryEdit, Etag, Override, OverrideView, Wish},
@@ -89,6 +89,7 @@ impl History {
                 is_current: Some(number) == current,
                 etag: Etag(about.etag.into()),
                 changed: about.changed,
+                references: about.references,
             },
             Err(damage) => GenerationView {
                 generation: number,
@@ -98,6 +99,7 @@ impl History {
                 is_current: false,
                 etag: Etag("".into()),
                 changed: Vec::new(),
+                references: <_>::default(),
             },
         };
         self.store.list().into_iter().map(view).collect()
@@ -148,7 +150,7 @@ impl History {
             directory: plan.directory.clone(),
             etag: etag.to_string(),
             changed: changed.iter().take(CHANGED_SHOWN).map(ChangedEntry::path).collect(),
-            references: <_>::default(),
+            references: references::digests(plan),
         };
         if self.is_current(before) {
             return self.store.prepare(about, &Content::Changed(changed));

@@ -41,6 +41,7 @@ mod quic;
 pub mod quic_id;
 mod random;
 mod ranges;
+mod references;
 mod reload;
 #[cfg(test)]
 mod routing;

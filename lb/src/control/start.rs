@@ -13,6 +13,7 @@ use super::{
     options::Options,
     paths::Paths,
     plan::{Overridden, Plan},
+    references,
 };
 use crate::{
     admin::changes::Author,
@@ -107,7 +108,8 @@ impl Start {
         Ok(start)
     }
 
-    fn of_record(plan: Plan, history: History, record: &Record) -> Self {
+    fn of_record(mut plan: Plan, history: History, record: &Record) -> Self {
+        plan.warnings.extend(references::changed(&record.about, &plan));
         let is_edited = record.about.origin != Origin::File;
         let generation = record.about.number;
         Self { plan, history: Some(history), generation, record: None, is_edited, degraded: None }

@@ -9,6 +9,7 @@
 mod buffers;
 mod driver;
 pub mod executor;
+mod load;
 pub mod op;
 mod setup;
 #[cfg(test)]

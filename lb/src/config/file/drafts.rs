@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use super::{
-    edited::Unread, listener::ListenerDraft, pool::PoolDraft, reader::At, route::RouteDraft, vip::VipDraft,
+    listener::ListenerDraft, pool::PoolDraft, reader::At, route::RouteDraft, unread::Unread, vip::VipDraft,
 };
 
 /// Everything named, as it was read.

@@ -10,14 +10,14 @@ use serde_spanned::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
 use super::{
-    FILE_BYTES_MAX, Findings, Loaded,
-    edited::{DocumentSize, Unread},
-    judge, named,
+    FILE_BYTES_MAX, Findings, Loaded, judge, named,
+    notes::{DocumentSize, VALUES_MAX},
     reader::{Fault, Show, Table},
     route::RouteDraft,
     schema,
     source::Source,
     too_large,
+    unread::Unread,
 };
 use crate::config::{
     Digest, Route,
@@ -26,8 +26,6 @@ use crate::config::{
 
 /// Most tables and arrays within each other. The schema has eight at most.
 const DEPTH_MAX: usize = 32;
-/// Most values in a document: a full deny list has half as many.
-pub(super) const VALUES_MAX: usize = 1 << 20;
 
 /// Reads a config from JSON of the same schema. Pure; `name` is what problems call the document.
 ///

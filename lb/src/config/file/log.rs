@@ -1,6 +1,10 @@
 //! `[log]`: the access log.
 
-use std::{iter, net::SocketAddr};
+use std::{
+    iter,
+    net::SocketAddr,
+    path::{Component, Path},
+};
 
 use super::{
     process,
@@ -24,7 +28,8 @@ const COMBINED: &str = "$remote_addr - - [$time_local] \"$request\" $status $bod
 /// Longest format string, in bytes.
 const FORMAT_BYTES_MAX: usize = 4096;
 
-pub(super) fn access_log(top: &Table<'_>) -> Option<AccessLog> {
+/// `state_dir`: who may change the log is not to write among generations.
+pub(super) fn access_log(top: &Table<'_>, state_dir: &Path) -> Option<AccessLog> {
     let table = top.table("log", &schema::LOG)?;
     let access = table.value("access").and_then(|value| value.choice(&schema::ACCESSES));
     let access = access.map_or(Access::Off, |at| at.value);
@@ -42,7 +47,18 @@ pub(super) fn access_log(top: &Table<'_>) -> Option<AccessLog> {
         include(&value)
     });
     let target = table.value("file").and_then(|value| {
-        value.parsed("must be \"stdout\", \"syslog\", \"syslog:ADDRESS:PORT\" or the path of a file", target)
+        let rule = "must be \"stdout\", \"syslog\", \"syslog:ADDRESS:PORT\" or the path of a file";
+        value.parsed(rule, |text| match target(text)? {
+            LogTarget::File(path)
+                if path.starts_with(state_dir)
+                    || path.components().any(|part| part == Component::ParentDir) =>
+            {
+                Err(Fault::new(
+                    "must lie outside the state directory, where all is lb's own, and say so without \"..\"",
+                ))
+            }
+            target => Ok(target),
+        })
     });
     let sample =
         table.value("sample").and_then(|value| value.parsed("must be a share, as in \"1%\"", sample));

@@ -20,6 +20,7 @@ mod log;
 mod named;
 mod nat;
 mod nat_source;
+mod notes;
 mod outlier;
 mod pattern;
 mod pool;
@@ -29,6 +30,7 @@ mod quic_draft;
 mod reader;
 mod route;
 mod route_conflicts;
+mod route_index;
 mod route_policy;
 mod schema;
 mod shape;
@@ -38,6 +40,7 @@ mod suggest;
 #[cfg(test)]
 mod tests;
 mod units;
+mod unread;
 mod vip;
 mod vip_keys;
 mod words;
@@ -54,18 +57,20 @@ use toml::de::DeTable;
 
 use self::{
     drafts::Drafts,
-    edited::{DocumentSize, Unread},
     listener::ListenerDraft,
+    notes::DocumentSize,
     pool::PoolDraft,
     reader::{Fault, Findings, Show, Table},
     route::RouteDraft,
     source::Source,
+    unread::Unread,
     vip::VipDraft,
 };
 pub use self::{
-    edited::{ReadingNotes, Touched, read_edited},
+    edited::{Touched, read_edited},
     json::read_json,
     json_schema::json_schema,
+    notes::ReadingNotes,
 };
 pub(super) use self::{
     log::show_sample,
@@ -200,7 +205,7 @@ fn read(findings: &Findings<'_>, document: &DeTable<'_>, unread: Unread) -> Opti
     let programs_dir = process::programs_dir(&top);
     let upgrade = process::upgrade(&top);
     let dns = dns::dns(&top);
-    let access_log = log::access_log(&top);
+    let access_log = log::access_log(&top, &state.dir);
     let drafts = Drafts {
         vips: named(&top, "vip", &schema::VIP, findings, VipDraft::read),
         listeners: named(&top, "listener", &schema::LISTENER, findings, ListenerDraft::read),

@@ -6,9 +6,9 @@ use std::{
 };
 
 use super::{
-    edited::{Groups, literal_prefixes},
     reader::{Fault, Findings, Show},
     route::RouteDraft,
+    unread::{Groups, literal_prefixes},
 };
 use crate::config::{Conditions, HostPattern, PathPattern, Severity};
 

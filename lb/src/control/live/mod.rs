@@ -33,6 +33,7 @@ use super::{
     plane::PlaneMail,
     probe_tls::Trusts,
     prober::Prober,
+    references,
     succession::Succession,
     workers::{Worker, Workers},
 };
@@ -246,7 +247,8 @@ impl Live {
             return Err(missing("this daemon keeps no generations".to_owned()));
         };
         let record = history.load(number).map_err(|error| missing(error.to_string()))?;
-        let plan = edit::kept(&record).map_err(Refusal::Invalid)?;
+        let mut plan = edit::kept(&record).map_err(Refusal::Invalid)?;
+        plan.warnings.extend(references::changed(&record.about, &plan));
         Ok(Plan { config: plan.config.sharing(&self.plan.config), ..plan })
     }
 

@@ -106,6 +106,7 @@ proptest! {
             let (Ok(whole), Some(beside)) = (whole, beside) else { continue };
             prop_assert_eq!(&whole.config, &beside.config, "{}", patch);
             prop_assert_eq!(&whole.warnings, &beside.warnings, "{}", patch);
+            prop_assert_eq!(beside.notes.index(&beside.config), whole.notes.index(&whole.config), "{}", patch);
             now = beside;
         }
     }

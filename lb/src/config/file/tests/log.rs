@@ -39,6 +39,14 @@ fn mistakes_are_named() {
         "access = \"json\"\nfile = \"logs/access.log\"",
         "4:8: log.file = \"logs/access.log\": must be \"stdout\", \"syslog\", \"syslog:ADDRESS:PORT\" or an absolute path",
     );
+    for file in ["/var/lib/lb/generations/1.whole", "/var/lib/x/../lb/audit.log"] {
+        refused(
+            &format!("access = \"json\"\nfile = {file:?}"),
+            &format!(
+                "4:8: log.file = {file:?}: must lie outside the state directory, where all is lb's own, and say so without \"..\""
+            ),
+        );
+    }
     refused(
         "access = \"json\"\nfile = \"syslog:loghost:514\"",
         "4:8: log.file = \"syslog:loghost:514\": syslog is sent to an address with a port, as in \"syslog:192.0.2.1:514\"",

