@@ -49,7 +49,8 @@ fn paths(config: &Config) -> impl Iterator<Item = &Path> {
 
 /// The first half of SHA-256: of a secret nobody finds the content by it.
 fn of_file(directory: &Path, path: &Path) -> io::Result<Digest> {
-    let (mut file, mut hash, mut piece) = (open_beneath(directory, path)?, Context::new(&SHA256), [0; 8 << 10]);
+    let (mut file, mut hash, mut piece) =
+        (open_beneath(directory, path)?, Context::new(&SHA256), [0; 8 << 10]);
     loop {
         match file.read(&mut piece)? {
             0 => break,

@@ -21,6 +21,7 @@ use crate::{
     limits::Admission,
     metrics::WorkerMetrics,
     model::WorkerId,
+    sys::heap,
     worker::{
         AccessLogSetup, BoundListener, Command, CommandSender, Compiled, Handle, LentFlow, Setup, Siblings,
     },
@@ -274,11 +275,13 @@ impl Workers {
         let mut lost = None;
         let limit = sd_notify::watchdog_enabled();
         let mut watchdog = Watchdog::new(limit, Instant::now());
+        let mut turns = 0;
         loop {
             let wish = wishes.recv_timeout(LOOK);
             let now = Instant::now();
             self.watch(&mut watchdog, now);
             self.see_off();
+            self.weigh(&mut turns);
             let mut steps = vec![phase.handle_timeout(now)];
             if let Ok(wish) = wish {
                 steps.push(phase.handle(wish, now, DRAIN_PATIENCE));
@@ -320,6 +323,15 @@ impl Workers {
     /// One that should serve, and has ended.
     fn dead(&self) -> Option<WorkerId> {
         self.roster().serving.iter().find(|handle| handle.is_finished()).map(|handle| handle.id)
+    }
+
+    /// Measures the heap, where any worker has turned since: that takes a millisecond where the config is large, which is
+    /// not to be a worker's.
+    fn weigh(&self, turns: &mut u64) {
+        let turned = self.roster().all().map(|handle| handle.metrics.turns.value()).sum();
+        if std::mem::replace(turns, turned) != turned {
+            self.admission.memory().set_heap(heap::in_use().unwrap_or(0));
+        }
     }
 
     /// Those that have left and ended.

@@ -6,19 +6,10 @@
 //!      >= 93 %   Requests     new requests are refused as well
 //!     >= 100 %   Connections  and new connections
 //! ```
-//! The workers look at it ten times a second, not for each request; so it is no fence but a brake. What is used is told by
+//! The heap is measured ten times a second, not for each request; so it is no fence but a brake. What is used is told by
 //! whoever can measure it; this only divides.
 
-use std::{
-    sync::{
-        OnceLock,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::{Duration, Instant},
-};
-
-/// Time between two measurements.
-const EVERY: Duration = Duration::from_millis(100);
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// What has to go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,9 +28,6 @@ pub enum Pressure {
 /// Shared by all workers.
 #[derive(Debug, Default)]
 pub struct Memory {
-    epoch: OnceLock<Instant>,
-    /// When it is measured next, in milliseconds since the epoch.
-    due_ms: AtomicU64,
     /// Of the heap, as last measured.
     heap: AtomicU64,
     /// Of pipes, over all workers.
@@ -47,15 +35,6 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Whether the caller is the one to measure now.
-    pub fn is_due(&self, now: Instant) -> bool {
-        let epoch = *self.epoch.get_or_init(|| now);
-        let now_ms = now.saturating_duration_since(epoch).as_millis() as u64;
-        let due_ms = self.due_ms.load(Relaxed);
-        let next_ms = now_ms + EVERY.as_millis() as u64;
-        now_ms >= due_ms && self.due_ms.compare_exchange(due_ms, next_ms, Relaxed, Relaxed).is_ok()
-    }
-
     /// The heap holds so many bytes.
     pub fn set_heap(&self, bytes: u64) {
         self.heap.store(bytes, Relaxed);
@@ -104,15 +83,5 @@ mod tests {
             assert_eq!(memory.pressure(100_000), expected, "{heap} {pipes}");
             memory.move_pipes(pipes, 0);
         }
-    }
-
-    #[test]
-    fn one_measures_at_a_time() {
-        let (memory, start) = (Memory::default(), Instant::now());
-        let due = |after_ms| memory.is_due(start + Duration::from_millis(after_ms));
-        assert_eq!(
-            [0, 0, 99, 100, 150, 199, 5000, 5000].map(due),
-            [true, false, false, true, false, false, true, false]
-        );
     }
 }

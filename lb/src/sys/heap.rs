@@ -17,7 +17,7 @@ pub fn map_large_blocks() {
 
 /// Bytes that are in use, over all arenas; what was freed and is kept for reuse is none. `None`: the C library does not say.
 ///
-/// Asks every arena under its lock: some microseconds.
+/// Asks every arena under its lock: some microseconds, and a millisecond or two where much was freed in pieces.
 pub fn in_use() -> Option<u64> {
     #[cfg(target_env = "gnu")]
     {

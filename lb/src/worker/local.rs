@@ -33,7 +33,7 @@ use crate::{
     metrics::WorkerMetrics,
     model::{BackendId, GroupId, WorkerId, reason::CloseReason},
     ring::Ring,
-    sys::{affinity, heap},
+    sys::affinity,
 };
 
 /// Send buffers kept for reuse.
@@ -308,9 +308,6 @@ impl Local {
     pub(super) fn watch_memory(&self) {
         let Some(budget) = self.memory_max() else { return };
         let memory = self.admission.memory();
-        if memory.is_due(self.now()) {
-            memory.set_heap(heap::in_use().unwrap_or(0));
-        }
         let pipes = self.pipes.made() * CAPACITY_IN_ALL;
         if let Some(before) = self.pressure.pipes_moved(pipes) {
             memory.move_pipes(before, pipes);
