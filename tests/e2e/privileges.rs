@@ -86,12 +86,6 @@ fn the_api_opens_no_other_file_and_starts_no_other_program() {
         let run = directory.join("run").display().to_string();
         let merge = |patch: Value| ("PATCH", "/v1/config".to_owned(), Some(patch));
         let secret = |path: &str| merge(json!({ "xdp": { "secret": format!("file:{path}") } }));
-        let whole = daemon.admin().ask("GET", "/v1/config", "", None)?.body;
-        let apply = |path: &str| {
-            let mut whole = whole.clone();
-            whole["pool"]["web"]["sticky"]["secret"] = json!("file:etc/hostname");
-            ("POST", format!("/v1/apply?path={path}"), Some(whole))
-        };
         // What is asked, and what the refusal names.
         let rows: Vec<(&str, (&str, String, Option<Value>), &str)> = vec![
             ("a secret by a way up", secret(&outside), "secret"),
@@ -108,7 +102,6 @@ fn the_api_opens_no_other_file_and_starts_no_other_program() {
                 merge(json!({ "vip": { "quic": { "quic": { "keys": { "0": "file:link.key" } } } } })),
                 "quic.keys",
             ),
-            ("a file that makes another directory the config's", apply("/lb.toml"), "sticky.secret"),
             (
                 "programs of a directory that is not root's",
                 merge(json!({
@@ -139,6 +132,16 @@ fn the_api_opens_no_other_file_and_starts_no_other_program() {
             ensure!(said.contains(named), "{what}: {said}");
             ensure!(!said.contains(SECRETS[0].1) && !said.contains("localhost"), "{what}: {said}");
         }
+        let far = directory.join("far");
+        fs::create_dir(&far)?;
+        fs::write(far.join("far.key"), SECRETS[0].1)?;
+        let own = fs::read_to_string(directory.join("lb.toml"))?;
+        fs::write(far.join("far.toml"), own.replace("file:sticky.key", "file:far.key"))?;
+        let applied = daemon.verb(&["apply", &far.join("far.toml").display().to_string()])?;
+        ensure!(
+            applied.code == 1 && applied.stderr.contains("sticky.secret far.key"),
+            "a file that makes another directory the config's: {applied:?}"
+        );
         let after = daemon.admin().ask("GET", "/v1/config", "", None)?;
         ensure!(before.body == after.body && before.etag == after.etag, "{} {}", before.body, after.body);
         fs::remove_file(directory.with_extension("outside"))?;

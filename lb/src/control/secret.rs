@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context as _;
 use lb_abi::hash::sip13;
 use rustix::{
-    fs::{Mode, OFlags, ResolveFlags, openat2},
+    fs::{Mode, OFlags, ResolveFlags, open, openat2},
     rand::{GetRandomFlags, getrandom},
 };
 
@@ -148,10 +148,11 @@ fn make(state_dir: &Path, path: &Path) -> io::Result<()> {
     linked
 }
 
-/// Opens a file that no link leads out of the config's directory for.
+/// Opens a file that no link leads out of the config's directory for. Whoever has no more than the way through that
+/// directory may.
 pub(super) fn open_beneath(directory: &Path, path: &Path) -> io::Result<fs::File> {
     let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
-    let beneath = fs::File::open(directory)?;
+    let beneath = open(directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     Ok(openat2(&beneath, path, flags, Mode::empty(), ResolveFlags::BENEATH)?.into())
 }

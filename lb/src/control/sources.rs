@@ -3,7 +3,7 @@
 //! A file has a prefix or an address on each line; empty lines and what follows a `#` are for people.
 
 use std::{
-    fmt, fs,
+    fmt,
     io::{self, Read as _},
     net::IpAddr,
     path::Path,
@@ -12,8 +12,8 @@ use std::{
 
 use anyhow::Context as _;
 use ipnet::IpNet;
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
+use super::secret::open_beneath;
 use crate::config::Sources;
 
 /// Largest file, in bytes: as many IPv6 prefixes as there may be, each at its longest.
@@ -60,12 +60,8 @@ pub(super) fn read(directory: &Path, sources: &Sources) -> anyhow::Result<Arc<[I
 }
 
 fn text(directory: &Path, path: &Path) -> io::Result<String> {
-    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
-    let beneath = fs::File::open(directory)?;
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let file: fs::File = openat2(&beneath, path, flags, Mode::empty(), ResolveFlags::BENEATH)?.into();
     let mut text = String::new();
-    if file.take(BYTES_MAX + 1).read_to_string(&mut text)? as u64 > BYTES_MAX {
+    if open_beneath(directory, path)?.take(BYTES_MAX + 1).read_to_string(&mut text)? as u64 > BYTES_MAX {
         return Err(io::Error::other(format!("is larger than {} MiB", BYTES_MAX >> 20)));
     }
     Ok(text)

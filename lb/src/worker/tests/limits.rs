@@ -269,9 +269,9 @@ fn when_memory_is_short_keepalive_goes_first_then_requests_then_connections() {
     let fixture = Fixture::start(Protocol::Http, &[echo()], limits);
     let (memory, metrics) = (fixture.admission.memory(), fixture.handle.metrics.clone());
     let mut used = 0;
-    // What this process holds is little beside that.
+    // Nobody measures the heap here.
     let mut fill = |percent: u64, pressure: Pressure| {
-        let next = BUDGET / 100 * percent;
+        let next = BUDGET * percent / 100;
         memory.move_pipes(std::mem::replace(&mut used, next), next);
         wait_until("the worker knows", || metrics.memory_pressure.value() == pressure as u64);
     };
