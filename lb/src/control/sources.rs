@@ -95,6 +95,8 @@ fn prefix(word: &str) -> Option<IpNet> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

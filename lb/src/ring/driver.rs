@@ -79,15 +79,11 @@ impl Kernel {
         let Some(limit) = wait else { return self.enter_without_wait() };
         let timespec = types::Timespec::from(limit);
         let args = types::SubmitArgs::new().timespec(&timespec);
-        let since = self.now();
-        let entered = if self.gathers && reaped >= MANY && self.load.is_high() {
+        if self.gathers && reaped >= MANY && self.load.is_high(Instant::now()) {
             let args = args.min_wait_usec(GATHER_MICROSECONDS);
-            self.ring.submitter().submit_with_args(GATHERED, &args)
-        } else {
-            self.ring.submitter().submit_with_args(1, &args)
-        };
-        self.load.waited(since, self.now());
-        entered
+            return self.ring.submitter().submit_with_args(GATHERED, &args);
+        }
+        self.ring.submitter().submit_with_args(1, &args)
     }
 
     fn enter_without_wait(&mut self) -> io::Result<usize> {

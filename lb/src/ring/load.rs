@@ -2,39 +2,44 @@
 
 use std::time::{Duration, Instant};
 
-/// Older time counts half as much, and so on.
+use rustix::time::{ClockId, clock_gettime};
+
+/// Between two looks at the clock that counts our work alone: that one takes a system call.
 const WINDOW: Duration = Duration::from_millis(2);
 
-/// Time at work, and time in waits.
+/// Of the thread that asks.
 #[derive(Debug)]
 pub(super) struct Load {
+    since: Instant,
+    /// What this thread had worked by then, in the kernel and out of it.
     worked: Duration,
-    waited: Duration,
-    /// When the last wait ended.
-    woken: Instant,
+    is_high: bool,
 }
 
 impl Load {
     pub(super) fn new(now: Instant) -> Self {
-        Self { worked: Duration::ZERO, waited: Duration::ZERO, woken: now }
+        Self { since: now, worked: Duration::ZERO, is_high: false }
     }
 
-    /// It waited from `since` to `now`.
-    pub(super) fn waited(&mut self, since: Instant, now: Instant) {
-        // One long wait is as good as nothing before it.
-        self.worked += since.saturating_duration_since(self.woken).min(WINDOW);
-        self.waited += now.saturating_duration_since(since).min(WINDOW);
-        self.woken = now;
-        if self.worked + self.waited > WINDOW {
-            self.worked /= 2;
-            self.waited /= 2;
+    /// Whether three fifths of the time or more went into work, in the last window.
+    pub(super) fn is_high(&mut self, now: Instant) -> bool {
+        if now.saturating_duration_since(self.since) >= WINDOW {
+            self.look(now, worked());
         }
+        self.is_high
     }
 
-    /// Three fifths of its time or more went into work.
-    pub(super) fn is_high(&self) -> bool {
-        self.worked * 2 >= self.waited * 3 && self.worked >= WINDOW / 4
+    fn look(&mut self, now: Instant, worked: Duration) {
+        let passed = now.saturating_duration_since(self.since);
+        self.is_high = worked.saturating_sub(self.worked) * 5 >= passed * 3;
+        (self.since, self.worked) = (now, worked);
     }
+}
+
+fn worked() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    let (seconds, nanoseconds) = (time.tv_sec.max(0) as u64, time.tv_nsec.max(0) as u64);
+    Duration::from_secs(seconds) + Duration::from_nanos(nanoseconds)
 }
 
 #[cfg(test)]
@@ -43,19 +48,27 @@ mod tests {
 
     #[test]
     fn it_is_high_while_work_leaves_little_time_to_wait() {
-        let start = Instant::now();
-        let mut now = start;
+        let (mut now, mut total) = (Instant::now(), Duration::ZERO);
         let mut load = Load::new(now);
-        let mut turn = |worked: u64, waited: u64| {
-            let since = now + Duration::from_micros(worked);
-            now = since + Duration::from_micros(waited);
-            load.waited(since, now);
-            load.is_high()
+        let mut window = |worked_us: u64, waited_us: u64| {
+            now += Duration::from_micros(worked_us + waited_us);
+            total += Duration::from_micros(worked_us);
+            load.look(now, total);
+            load.is_high
         };
-        assert!(!turn(50, 0), "one turn says nothing");
-        assert!((0..100).all(|_| !turn(50, 50)), "half of the time is not high");
-        assert!((0..100).map(|_| turn(70, 30)).skip(50).all(|high| high));
-        assert!(!turn(10, 1_000_000), "a long wait ends it");
-        assert!((0..20).all(|_| !turn(100, 900)), "bursts with pauses between them");
+        assert_eq!(
+            [(1000, 1000), (1300, 700), (100, 1_000_000), (1900, 100)]
+                .map(|(worked, waited)| window(worked, waited)),
+            [false, true, false, true]
+        );
+    }
+
+    #[test]
+    fn the_clock_counts_work_and_no_sleep() {
+        let before = worked();
+        std::thread::sleep(Duration::from_millis(20));
+        let slept = worked();
+        assert!(slept - before < Duration::from_millis(10), "{before:?} {slept:?}");
+        while worked() == slept {}
     }
 }
