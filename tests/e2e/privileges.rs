@@ -106,7 +106,7 @@ fn the_api_opens_no_other_file_and_starts_no_other_program() {
                 "programs of a directory that is not root's",
                 merge(json!({
                     "health": { "programs_dir": run },
-                    "pool": { "far": { "health": { "exec": "sh", "every": "1s" } } },
+                    "pool": { "web": { "health": { "exec": "sh", "every": "1s" } } },
                 })),
                 "programs_dir",
             ),
@@ -114,7 +114,7 @@ fn the_api_opens_no_other_file_and_starts_no_other_program() {
                 "a program outside",
                 merge(json!({
                     "health": { "programs_dir": "/usr/bin" },
-                    "pool": { "far": { "health": { "exec": "../../bin/sh", "every": "1s" } } },
+                    "pool": { "web": { "health": { "exec": "../../bin/sh", "every": "1s" } } },
                 })),
                 "exec",
             ),

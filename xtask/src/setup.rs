@@ -15,7 +15,7 @@ use crate::{
     machine::{self, bpf_compiler, has_bpf_linker, is_root, program},
     needs::{Apt, BpfFacts, Facts, Group, Need, Step, plan},
     peers::PeerFacts,
-    wheels::WheelFacts,
+    wheels::{CHECKERS, PEERS, WheelFacts},
     workspace::{Workspace, forget_build_settings, run},
 };
 
@@ -92,7 +92,13 @@ fn look(workspace: &Workspace, groups: &[Group]) -> Facts {
         }
     });
     let peers = groups.contains(&Group::Peers).then(|| PeerFacts::look(workspace));
-    let wheels = WheelFacts::look(workspace, groups);
+    let wheels = WheelFacts::look(
+        workspace,
+        [(Group::Test, &CHECKERS), (Group::Peers, &PEERS)]
+            .into_iter()
+            .filter(|(group, _)| groups.contains(group))
+            .map(|(_, wheels)| wheels),
+    );
     Facts { missing: Need::missing(groups), bpf, peers, wheels, apt: None }
 }
 

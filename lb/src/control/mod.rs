@@ -32,6 +32,7 @@ mod paths;
 mod plan;
 mod plane;
 mod probe_grpc;
+mod probe_miss;
 mod probe_socket;
 mod probe_talk;
 mod probe_tls;

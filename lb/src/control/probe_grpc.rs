@@ -19,7 +19,7 @@ use hyper::body::Bytes;
 use tokio::io::ReadBuf;
 
 use super::{
-    probe_talk::{Miss, miss},
+    probe_miss::{Miss, miss},
     probe_tls,
 };
 use crate::{

@@ -11,39 +11,24 @@ use glommio::{
     net::{TcpStream, UdpSocket},
     timer::sleep,
 };
-use rustix::io::Errno;
 
 use super::{
     probe_grpc::{self, Asked},
+    probe_miss::{Miss, miss},
     probe_socket::{self, Through},
-    probe_tls::{self, Secured},
+    probe_tls::Secured,
 };
 use crate::{
-    health::{Fault, Found, Script},
-    metrics::ProbeEnd,
+    health::{Found, Script},
     model::BackendAddress,
     sys::adopt,
-    tls::{self, Client, Session},
+    tls::{Client, Session},
 };
 
 /// What is read at once.
 const READ_BYTES: usize = 4096;
 /// Longest datagram that is read whole.
 const DATAGRAM_BYTES: usize = 9000;
-
-/// How a probe ended, if not as it should.
-#[derive(Debug)]
-pub(super) enum Miss {
-    /// Nothing came until the deadline.
-    Silent {
-        /// A connection was there.
-        is_connected: bool,
-    },
-    /// The backend's fault, or the network's.
-    Fault(Fault),
-    /// This host could not ask, and why.
-    Local(String),
-}
 
 /// How TLS is spoken with a backend.
 #[derive(Clone, Debug, PartialEq)]
@@ -143,29 +128,6 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     let scheme = if way.secure.is_some() { "https" } else { "http" };
     let patience = deadline.saturating_duration_since(Instant::now());
     probe_grpc::ask(script, Asked { scheme, authority: way.authority, patience }, stream).await
-}
-
-/// Why a call failed, as a miss.
-pub(super) fn miss(error: &io::Error, is_connected: bool) -> Miss {
-    let errno = Errno::from_io_error(error);
-    let fault = |end, text: String| Miss::Fault(Fault { end, text });
-    match probe_tls::fault(error) {
-        Some(of @ tls::Fault::Certificate(_)) => return fault(ProbeEnd::WrongAnswer, of.to_string()),
-        Some(of @ tls::Fault::Protocol(_)) => return fault(ProbeEnd::Malformed, of.to_string()),
-        None => {}
-    }
-    match (error.kind(), errno) {
-        // As glommio says that its timeout came first.
-        (io::ErrorKind::TimedOut, _) | (_, Some(Errno::CANCELED)) => Miss::Silent { is_connected },
-        (_, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::ADDRNOTAVAIL))
-        | (_, Some(Errno::PERM | Errno::ACCESS)) => Miss::Local(error.to_string()),
-        (_, Some(Errno::CONNREFUSED)) => fault(ProbeEnd::Refused, "connection refused".to_owned()),
-        (io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe, _) => {
-            fault(ProbeEnd::Closed, "reset before the answer".to_owned())
-        }
-        (io::ErrorKind::UnexpectedEof, _) => fault(ProbeEnd::Closed, "closed before the answer".to_owned()),
-        _ => fault(ProbeEnd::Unreachable, format!("unreachable: {error}")),
-    }
 }
 
 fn io_error(error: GlommioError<()>) -> io::Error {

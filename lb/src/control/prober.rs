@@ -15,8 +15,9 @@ use glommio::{LocalExecutorBuilder, Placement, timer::sleep};
 use super::{
     board::Board,
     outliers::Watches,
+    probe_miss::Miss,
     probe_socket::Through,
-    probe_talk::{self, Miss, Secure, Way},
+    probe_talk::{self, Secure, Way},
     probe_tls::Trusts,
     programs::Programs,
     target::{Change, Reports, Target},

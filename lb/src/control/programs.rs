@@ -24,7 +24,7 @@ use rustix::{
     },
 };
 
-use super::probe_talk::Miss;
+use super::probe_miss::Miss;
 use crate::{health::Fault, metrics::ProbeEnd, sys::owner::is_roots};
 
 /// Programs that run at once.

@@ -20,6 +20,7 @@ use super::{
     choice::Choice,
     datagram_flow::Flow,
     doors::Door as Place,
+    lender::Lender,
     local::Local,
     timer::Idle,
 };
@@ -71,7 +72,7 @@ pub(super) async fn drive(local: Rc<Local>, bound: BoundListener, flows: Vec<Len
     {
         let mut doors = door.local.datagram_doors.borrow_mut();
         doors.retain(|door| door.strong_count() > 0);
-        doors.push(Rc::downgrade(&door));
+        doors.push(Rc::downgrade(&(door.clone() as Rc<dyn Lender>)));
     }
     flows.into_iter().for_each(|flow| door.adopt(flow));
     door.serve().await;
@@ -86,12 +87,12 @@ pub(super) fn hand_over(local: &Local) -> Vec<LentFlow> {
 
 /// The same of sockets that were given away.
 pub(super) fn hand_over_given(local: &Local) -> Vec<LentFlow> {
-    hand_over_of(local, |door| door.place.is_given_away())
+    hand_over_of(local, |door| door.is_given_away())
 }
 
-fn hand_over_of(local: &Local, is_it: impl Fn(&Door) -> bool) -> Vec<LentFlow> {
+fn hand_over_of(local: &Local, is_it: impl Fn(&dyn Lender) -> bool) -> Vec<LentFlow> {
     let doors: Vec<_> = local.datagram_doors.borrow().iter().filter_map(Weak::upgrade).collect();
-    doors.iter().filter(|door| is_it(door)).flat_map(|door| door.hand_over()).collect()
+    doors.iter().filter(|door| is_it(&***door)).flat_map(|door| door.hand_over()).collect()
 }
 
 /// One listening socket with its flows.
@@ -108,6 +109,24 @@ pub(super) struct Door {
     refused: RefCell<Vec<(BackendId, Instant)>>,
     /// Room that the socket and its flows take turns with: nothing waits while it is in use.
     batch: RefCell<Batch>,
+}
+
+impl Lender for Door {
+    fn is_given_away(&self) -> bool {
+        self.place.is_given_away()
+    }
+
+    fn hand_over(&self) -> Vec<LentFlow> {
+        let gone: Vec<_> = self.flows.borrow_mut().drain().collect();
+        let lend = |flow: &Rc<Flow>| {
+            flow.leave();
+            let socket = flow.socket.as_fd().try_clone_to_owned().ok()?;
+            let FlowKey { client, asked } = flow.key;
+            let (group, place) = self.at;
+            Some(LentFlow { group, place, client, asked, backend: flow.backend, socket })
+        };
+        gone.iter().filter_map(lend).collect()
+    }
 }
 
 impl Door {
@@ -330,18 +349,6 @@ impl Door {
         let (id, _) = self.insert(key, flow);
         // It was, before, or may have been: it lives as long as others.
         self.flows.borrow_mut().answered(id, 0, local.now());
-    }
-
-    fn hand_over(&self) -> Vec<LentFlow> {
-        let gone: Vec<_> = self.flows.borrow_mut().drain().collect();
-        let lend = |flow: &Rc<Flow>| {
-            flow.leave();
-            let socket = flow.socket.as_fd().try_clone_to_owned().ok()?;
-            let FlowKey { client, asked } = flow.key;
-            let (group, place) = self.at;
-            Some(LentFlow { group, place, client, asked, backend: flow.backend, socket })
-        };
-        gone.iter().filter_map(lend).collect()
     }
 
     /// Takes what the backend of a flow has sent, and whether there may be more.

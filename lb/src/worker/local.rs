@@ -12,7 +12,7 @@ use super::{
     access::{AccessLog, AccessLogSetup},
     api::{Change, Setup},
     doors::Doors,
-    drive_datagrams as datagram_door,
+    lender::Lender,
     line::Lines,
     pipes::{CAPACITY_IN_ALL, Pipes},
     plan::{Backends, Plan},
@@ -63,7 +63,7 @@ pub(super) struct Local {
     pub(super) pressure: PressureGauge,
     pub(super) doors: Doors,
     /// Those for datagrams.
-    pub(super) datagram_doors: RefCell<Vec<Weak<datagram_door::Door>>>,
+    pub(super) datagram_doors: RefCell<Vec<Weak<dyn Lender>>>,
     leaving: RefCell<Vec<(Backends, Instant)>>,
     memory_max: Cell<Option<u64>>,
     plan: RefCell<Rc<Plan>>,

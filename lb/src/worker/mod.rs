@@ -33,6 +33,7 @@ mod interim;
 mod introduction;
 mod lead;
 mod lease;
+mod lender;
 mod line;
 mod local;
 mod mailbox;
