@@ -1,6 +1,6 @@
 //! A change that meets a fault at each of its steps: the old config or the new one, never something between.
 
-use std::{fs, net::Ipv4Addr};
+use std::{fs, net::Ipv4Addr, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use lb_tests::{
@@ -8,12 +8,14 @@ use lb_tests::{
     daemon::{Daemon, Decap},
     fault::Fault,
     keepalive::KeptClient,
+    manager::Manager,
     netns::Namespace,
     nginx::Nginx,
     peer::{EchoClient, Service, TcpServer},
     requirement,
     scene::{self, Scene},
     topology::VIP_V4,
+    wait::{self, PATIENCE},
 };
 use serde_json::{Value, json};
 
@@ -41,6 +43,9 @@ backends = ["10.77.0.11:80"]
 [pool.vip]
 backends = ["10.77.0.11", "10.77.0.12"]
 "#;
+
+/// How long the daemon may be silent towards systemd; it pings twice as often.
+const PING_WITHIN: Duration = Duration::from_secs(2);
 
 /// What everything runs in.
 struct Site<'a> {
@@ -191,7 +196,7 @@ fn a_worker_that_does_not_answer_in_commit_follows_later() {
         let (admin, pid) = (daemon.admin(), daemon.process().pid());
         // Long enough to get hold of the worker meanwhile: between the last step that may fail and the first of the others.
         let pause = Fault::begin(scene, pid, "lb-control", "rename:delay_exit=6000000:when=1")?;
-        let changing = std::thread::spawn(move || change(&admin, 410));
+        let changing = thread::spawn(move || change(&admin, 410));
         let next = format!("{}.", daemon.status()?["generation"].as_u64().context("no generation")? + 1);
         let generations = scene.directory().join("state/generations");
         let is_renamed = || {
@@ -200,7 +205,7 @@ fn a_worker_that_does_not_answer_in_commit_follows_later() {
                 .filter_map(|entry| entry.ok()?.file_name().into_string().ok());
             names.any(|name| name.starts_with(&next) && !name.ends_with(".prepared")).then_some(())
         };
-        lb_tests::wait::until("the rename", lb_tests::wait::PATIENCE, is_renamed)?;
+        wait::until("the rename", PATIENCE, is_renamed)?;
         let silence = Fault::begin(scene, pid, "lb-worker-1", "io_uring_enter:delay_enter=20000000")?;
         let answer = changing.join().map_err(|_| anyhow::anyhow!("whoever asks panicked"))??;
         ensure!(answer.status == 200, "{} {}", answer.status, answer.body);
@@ -271,5 +276,43 @@ fn a_daemon_that_is_killed_in_a_change_comes_up_old_or_new() {
             daemon.process().kill();
         }
         Ok(())
+    });
+}
+
+/// It is named everywhere, and systemd hears of nothing until it turns again; packets are forwarded all the while.
+#[test]
+fn a_worker_that_hangs_is_named_and_no_ping_is_sent() {
+    scene::run(|scene| {
+        if !requirement::is_there("strace", "strace") {
+            return Ok(());
+        }
+        let site = Site::start(scene)?;
+        let nothing = Manager::start(scene.directory(), true)?;
+        let mut daemon = Daemon::start_kept(scene, CONFIG, &nothing, PING_WITHIN)?;
+        let pings = |daemon: &Daemon<'_>| daemon.manager().pings();
+        let more_than = |daemon: &Daemon<'_>, before| (pings(daemon) > before).then_some(());
+        wait::until("a ping", PATIENCE, || more_than(&daemon, 0))?;
+        let hang = Fault::begin(
+            scene,
+            daemon.process().pid(),
+            "lb-worker-1",
+            "io_uring_enter:delay_enter=120000000",
+        )?;
+        let stuck = |daemon: &Daemon<'_>| daemon.status().ok()?["workers"][1]["stuck_seconds"].as_u64();
+        wait::until("a name for it", PATIENCE, || stuck(&daemon).filter(|seconds| *seconds >= 5).map(drop))?;
+        ensure!(daemon.status()?["workers"][0]["stuck_seconds"] == 0, "{}", daemon.status()?);
+        let shown = daemon.verb(&["status"])?.success()?;
+        ensure!(shown.contains("STUCK") && shown.contains("worker 1 "), "{shown}");
+        let seconds = daemon.metrics()?.sum("lb_worker_stuck_seconds", &["worker=\"1\""]);
+        ensure!(seconds.is_some_and(|seconds| seconds >= 5.0), "{seconds:?}");
+        EchoClient::connect(site.client, VIP_V4.into(), 9000)?.exchange("beside it")?;
+        let before = pings(&daemon);
+        // Two would have come by then.
+        thread::sleep(PING_WITHIN);
+        ensure!(pings(&daemon) == before, "systemd is told that all is well");
+        hang.end()?;
+        wait::until("another ping", PATIENCE, || more_than(&daemon, before))?;
+        ensure!(stuck(&daemon) == Some(0), "{}", daemon.status()?);
+        site.serves()
     });
 }

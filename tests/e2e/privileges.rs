@@ -28,6 +28,9 @@ const SECRETS: [(&str, &str); 3] = [
     ("quic.key", "facade20facade21facade22facade23"),
 ];
 
+/// Method, path and body.
+type Asked = (&'static str, String, Option<Value>);
+
 /// What a request carries that nobody is to read later.
 const CARRIED: [&str; 3] = ["canary-in-query", "canary-in-cookie", "canary-in-authorization"];
 
@@ -87,7 +90,7 @@ fn the_api_opens_no_other_file_and_starts_no_other_program() {
         let merge = |patch: Value| ("PATCH", "/v1/config".to_owned(), Some(patch));
         let secret = |path: &str| merge(json!({ "xdp": { "secret": format!("file:{path}") } }));
         // What is asked, and what the refusal names.
-        let rows: Vec<(&str, (&str, String, Option<Value>), &str)> = vec![
+        let rows: Vec<(&str, Asked, &str)> = vec![
             ("a secret by a way up", secret(&outside), "secret"),
             ("a secret from the root", secret("/etc/hostname"), "secret"),
             ("a secret by a link", secret("link.key"), "secret"),
@@ -119,10 +122,10 @@ fn the_api_opens_no_other_file_and_starts_no_other_program() {
                 "exec",
             ),
             ("a log among generations", merge(json!({ "log": { "file": state } })), "log"),
-            ("another state", merge(json!({ "state": { "dir": "/tmp" } })), "state.dir"),
+            ("another state", merge(json!({ "state": { "dir": "/srv/lb" } })), "state.dir"),
             ("another socket", merge(json!({ "admin": { "socket": "/tmp/lb.sock" } })), "admin.socket"),
             ("a program's relative path", ("POST", "/v1/upgrade?binary=lb".to_owned(), None), "absolute"),
-            ("no program", ("POST", "/v1/upgrade?binary=/etc/hostname".to_owned(), None), "no program"),
+            ("no program", ("POST", "/v1/upgrade?binary=/etc/passwd".to_owned(), None), "no program"),
         ];
         let before = daemon.admin().ask("GET", "/v1/config", "", None)?;
         for (what, (method, path, body), named) in rows {

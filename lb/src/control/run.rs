@@ -3,7 +3,7 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use anyhow::Context;
-use rustix::fs::Mode;
+use rustix::{fs::Mode, process::Signal};
 use sd_notify::NotifyState;
 
 use super::{
@@ -89,7 +89,11 @@ fn serve(
     };
     let on_wish = |wish| match wish {
         Wish::Reload => reload::reload(&changes, view.config_path.as_deref()),
-        Wish::ReopenLog => log.reopen(),
+        Wish::ReopenLog => {
+            log.reopen();
+            // Those that drain still write to the same file.
+            predecessors.signal(Signal::USR1);
+        }
         Wish::HandOver(_) => view.draining.store(true, Ordering::Relaxed),
         Wish::End => {}
     };

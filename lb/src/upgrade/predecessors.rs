@@ -10,7 +10,7 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    process::{Pid, PidfdFlags, pidfd_open},
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
 
 use super::message::{Leaving, Totals};
@@ -83,6 +83,14 @@ impl Predecessors {
         known.leaving.iter().map(view).collect()
     }
 
+    /// Passes a signal on to those that still drain: whoever sends it knows but us.
+    pub fn signal(&self, signal: Signal) {
+        for one in &self.lock().leaving {
+            // One that has ended needs none.
+            _ = pidfd_send_signal(&one.process, signal);
+        }
+    }
+
     /// What they have counted, by series.
     pub fn counted(&self) -> Arc<HashMap<String, u64>> {
         self.lock().counted.clone()
@@ -131,9 +139,15 @@ mod tests {
         let listed = predecessors.list();
         assert_eq!((listed.len(), listed[0].pid, listed[0].connections), (1, child.id(), Some(3)));
         assert!(listed[0].seconds >= 5 && listed[0].seconds_left.is_some_and(|left| left <= 60));
-        child.kill().unwrap();
-        child.wait().unwrap();
+        predecessors.signal(Signal::USR1);
+        let ended = child.wait().unwrap();
+        assert_eq!(
+            std::os::unix::process::ExitStatusExt::signal(&ended),
+            Some(libc::SIGUSR1),
+            "it was passed on"
+        );
         assert!(predecessors.list().is_empty());
+        predecessors.signal(Signal::USR1);
     }
 
     #[test]
