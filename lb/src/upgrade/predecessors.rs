@@ -143,7 +143,7 @@ mod tests {
         let ended = child.wait().unwrap();
         assert_eq!(
             std::os::unix::process::ExitStatusExt::signal(&ended),
-            Some(libc::SIGUSR1),
+            Some(Signal::USR1.as_raw()),
             "it was passed on"
         );
         assert!(predecessors.list().is_empty());
