@@ -25,24 +25,13 @@ use lb_tests::{
 };
 use serde_json::{Value, json};
 
-const CONFIG: &str = r#"
+use crate::doors::doors;
+
+const CONFIG: &str = concat!(
+    doors!(),
+    r#"
 [xdp]
 interfaces = ["eth0"]
-
-[listener.web]
-bind = ["10.77.0.2:8080"]
-protocol = "http"
-pool = "web"
-
-[listener.tunnel]
-bind = ["10.77.0.2:8081"]
-protocol = "http"
-pool = "tunnel"
-
-[listener.echo]
-bind = ["10.77.0.2:9003"]
-protocol = "tcp"
-pool = "echo"
 
 [vip.echo]
 address = ["192.0.2.10", "2001:db8:10::10"]
@@ -53,15 +42,10 @@ pool = "vip"
 [pool.web]
 backends = ["10.77.0.11:80", "10.77.0.12:80"]
 
-[pool.tunnel]
-backends = ["10.77.0.12:9100"]
-
-[pool.echo]
-backends = ["10.77.0.11:9003"]
-
 [pool.vip]
 backends = ["10.77.0.11", "10.77.0.12"]
-"#;
+"#
+);
 
 /// However long that takes.
 const CHANGES_MIN: usize = 30;

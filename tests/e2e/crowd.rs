@@ -20,35 +20,19 @@ use lb_tests::{
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-const CONFIG: &str = r#"
+use crate::doors::doors;
+
+const CONFIG: &str = concat!(
+    doors!(),
+    r#"
 [limits]
 idle_timeout = "1h"
 connections_per_ip = 20000
 
-[listener.web]
-bind = ["10.77.0.2:8080"]
-protocol = "http"
-pool = "web"
-
-[listener.tunnel]
-bind = ["10.77.0.2:8081"]
-protocol = "http"
-pool = "tunnel"
-
-[listener.echo]
-bind = ["10.77.0.2:9003"]
-protocol = "tcp"
-pool = "echo"
-
 [pool.web]
 backends = ["10.77.0.11:80"]
-
-[pool.tunnel]
-backends = ["10.77.0.12:9100"]
-
-[pool.echo]
-backends = ["10.77.0.11:9003"]
-"#;
+"#
+);
 
 /// Growth that is nobody's leak: kept connections come and go, heaps have their grain.
 const FILES_SLACK: usize = 80;

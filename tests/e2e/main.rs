@@ -15,6 +15,7 @@ mod contract;
 mod cookies;
 mod crowd;
 mod datagrams;
+mod doors;
 mod drain;
 mod faults;
 mod harness;

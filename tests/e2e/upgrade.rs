@@ -29,25 +29,14 @@ use lb_tests::{
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-const CONFIG: &str = r#"
+use crate::doors::doors;
+
+const CONFIG: &str = concat!(
+    doors!(),
+    r#"
 [upgrade]
 drain_timeout = "120s"
 max_draining = 64
-
-[listener.web]
-bind = ["10.77.0.2:8080"]
-protocol = "http"
-pool = "web"
-
-[listener.tunnel]
-bind = ["10.77.0.2:8081"]
-protocol = "http"
-pool = "tunnel"
-
-[listener.echo]
-bind = ["10.77.0.2:9003"]
-protocol = "tcp"
-pool = "echo"
 
 [listener.datagrams]
 bind = ["10.77.0.2:5300"]
@@ -58,15 +47,10 @@ pool = "datagrams"
 backends = ["10.77.0.11:80", "10.77.0.12:80"]
 health = { http = "/", every = "200ms", fall = 2, rise = 2 }
 
-[pool.tunnel]
-backends = ["10.77.0.12:9100"]
-
-[pool.echo]
-backends = ["10.77.0.11:9003"]
-
 [pool.datagrams]
 backends = ["10.77.0.11:5301"]
-"#;
+"#
+);
 
 const XDP: &str = r#"
 [xdp]

@@ -21,25 +21,14 @@ use lb_tests::{
 };
 use serde_json::{Value, json};
 
-const CONFIG: &str = r#"
+use crate::doors::doors;
+
+const CONFIG: &str = concat!(
+    doors!(),
+    r#"
 [log]
 access = "json"
 file = "/dev/null"
-
-[listener.web]
-bind = ["10.77.0.2:8080"]
-protocol = "http"
-pool = "web"
-
-[listener.tunnel]
-bind = ["10.77.0.2:8081"]
-protocol = "http"
-pool = "tunnel"
-
-[listener.echo]
-bind = ["10.77.0.2:9003"]
-protocol = "tcp"
-pool = "echo"
 
 [listener.datagrams]
 bind = ["10.77.0.2:7"]
@@ -49,15 +38,10 @@ pool = "datagrams"
 [pool.web]
 backends = ["10.77.0.11:80", "10.77.0.12:80"]
 
-[pool.tunnel]
-backends = ["10.77.0.12:9100"]
-
-[pool.echo]
-backends = ["10.77.0.11:9003"]
-
 [pool.datagrams]
 backends = ["10.77.0.11:7", "10.77.0.12:7"]
-"#;
+"#
+);
 
 /// Clients that keep their connections, and as many that do not.
 const CLIENTS: usize = 4;
