@@ -14,7 +14,7 @@ use super::{
     mutant::{Mutant, is_planted},
     outcome::Failure,
     plan::RetryPlan,
-    stream::{Stream, StreamError, send},
+    stream::{Stream, StreamError},
     upstream::Upstream,
 };
 use crate::{
@@ -160,7 +160,7 @@ impl<'c> Exchange<'c, '_> {
         self.push_whole(stream, body_len, &mut out);
         upstream.stream.arm();
         let out =
-            send(&local.ring, upstream.stream.socket(), out, deadline).await.map_err(
+            upstream.stream.sink().send(local, out, deadline).await.map_err(
                 |error| match error {
                     StreamError::Expired => self.context.expired(CloseReason::UpstreamTimeout),
                     StreamError::Broken => CloseReason::UpstreamClosed,

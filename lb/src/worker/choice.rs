@@ -90,7 +90,7 @@ impl Choice {
     }
 
     fn new(plan: &Rc<Plan>, pool: PoolId, accepted: &Accepted, key: u64) -> Self {
-        let client = plan.choosing(pool).line().map(|_| accepted.socket.clone());
+        let client = plan.choosing(pool).line().map(|_| accepted.sink.socket().clone());
         Self::with(plan, pool, client, key)
     }
 

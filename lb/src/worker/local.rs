@@ -19,8 +19,10 @@ use super::{
     pool_plan::Sight,
     pressure::PressureGauge,
     request_id::RequestIds,
+    secure::Sealed,
     siblings::Siblings,
     timer::Timers,
+    turnstile::Turnstile,
     upstream::Upstream,
 };
 use crate::{
@@ -38,6 +40,8 @@ use crate::{
 
 /// Send buffers kept for reuse.
 const SPARE_BUFFERS: usize = 256;
+/// Handshakes of TLS that are begun in one turn: each takes a tenth of a millisecond or more, and others wait meanwhile.
+const HANDSHAKES_PER_TURN: usize = 4;
 /// A send buffer that grew beyond this is not kept.
 const SPARE_BYTES_MAX: usize = 64 << 10;
 
@@ -76,6 +80,10 @@ pub(super) struct Local {
     /// Another process or worker takes what is new.
     is_handed_over: Cell<bool>,
     stop: Cell<bool>,
+    /// Whoever begins a handshake of TLS.
+    pub(super) handshakes: Turnstile,
+    /// Buffers of what is sealed.
+    pub(super) sealed: Sealed,
     spare: RefCell<Vec<Vec<u8>>>,
     heads: RefCell<Vec<Heads>>,
 }
@@ -115,6 +123,8 @@ impl Local {
             drain: Cell::new(None),
             is_handed_over: Cell::new(false),
             stop: Cell::new(false),
+            handshakes: Turnstile::new(HANDSHAKES_PER_TURN),
+            sealed: Sealed::default(),
             spare: RefCell::default(),
             heads: RefCell::default(),
         }
