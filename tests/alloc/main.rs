@@ -19,7 +19,7 @@ use lb::{
     metrics::BACKENDS_MAX,
     model::{Generation, GroupId, ListenerId, WorkerId},
     sys::affinity,
-    worker::{BoundListener, Command, Compiled, Handle, Setup, Siblings},
+    worker::{BoundListener, Command, Compiled, Handle, Setup, Siblings, TlsParts},
 };
 
 /// Until every buffer, room and table has the size that it keeps.
@@ -63,9 +63,10 @@ fn start(route: &str, backend: SocketAddr) -> (Handle, SocketAddr) {
     let handle = Handle::start(Setup {
         id: WorkerId(0),
         core: affinity::allowed_cores().unwrap()[0],
-        compiled: Compiled::new(Arc::new(
-            Snapshot::build(&config, Generation(1), &mut BackendIds::new()).unwrap(),
-        )),
+        compiled: Compiled::new(
+            Arc::new(Snapshot::build(&config, Generation(1), &mut BackendIds::new()).unwrap()),
+            &TlsParts::default(),
+        ),
         health: Arc::new(HealthTable::new(BACKENDS_MAX)),
         admission: Admission::new(),
         siblings: Siblings::new(1, 1).unwrap(),

@@ -30,6 +30,7 @@ mod show_process;
 mod show_route;
 mod slots;
 mod snapshot;
+mod tls;
 mod upgrade;
 mod valid;
 
@@ -62,5 +63,6 @@ pub use snapshot::{
     AccessLogSnapshot, BackendSnapshot, HostMatch, ListenerSnapshot, PathMatch, PoolSnapshot, RouteSnapshot,
     Snapshot,
 };
+pub use tls::*;
 pub use upgrade::Upgrade;
 pub use valid::*;

@@ -48,7 +48,7 @@ use crate::{
         Down, Inheritance, Predecessors,
         store::{self, Store},
     },
-    worker::{AccessLogSetup, Compiled, Siblings},
+    worker::{AccessLogSetup, Compiled, Siblings, TlsParts},
 };
 
 /// What this host lets us have of a config.
@@ -89,6 +89,7 @@ pub(super) struct Begun {
     names: Names,
     snapshot: Arc<Snapshot>,
     compiled: Arc<Compiled>,
+    tls: TlsParts,
     health: Arc<HealthTable>,
     checks: BTreeMap<BackendId, CheckView>,
     targets: Vec<Target>,
@@ -221,7 +222,8 @@ impl Begun {
         let withheld =
             moves.opened.extract_if(.., |group| group.is_udp && inheritance.is_handed_over).collect();
         let siblings = Siblings::with_room(cores.len(), ground.workers_max, random()?).context("eventfd")?;
-        let compiled = Compiled::new(snapshot.clone());
+        let tls = TlsParts::default();
+        let compiled = Compiled::new(snapshot.clone(), &tls);
         let workers = Workers::start(&siblings, cores, &compiled, &health, moves.opened, logs)?;
         if let Some(path) = &mut opened.path {
             let held = addresses.held();
@@ -237,6 +239,7 @@ impl Begun {
             names,
             snapshot,
             compiled,
+            tls,
             health,
             checks,
             targets,
@@ -283,6 +286,7 @@ impl Begun {
             addresses: self.addresses,
             snapshot: self.snapshot,
             compiled: self.compiled,
+            tls: self.tls,
             retired: Vec::new(),
             workers: self.workers.publish_to(),
             all: self.workers.clone(),

@@ -22,7 +22,17 @@ use crate::{
     limits::Rate,
     model::RouteId,
     relay::Names,
+    tls::{Server, Upstream},
 };
+
+/// What there is of TLS, by names of listeners and pools. What does not change over a change is the very same.
+#[derive(Clone, Debug, Default)]
+pub struct TlsParts {
+    /// How connections of listeners are made that speak TLS.
+    pub listeners: BTreeMap<Arc<str>, Arc<Server>>,
+    /// How connections to backends of pools are made that speak TLS.
+    pub pools: BTreeMap<Arc<str>, Arc<Upstream>>,
+}
 
 /// A snapshot, compiled.
 pub struct Compiled {
@@ -31,22 +41,27 @@ pub struct Compiled {
     listeners: Vec<Arc<ListenerPlan>>,
     /// By id.
     routes: Slots<RoutePlan>,
+    /// By place in the snapshot.
+    tls: Vec<Option<Arc<Server>>>,
+    /// By place of the pool in the snapshot.
+    pool_tls: Vec<Option<Arc<Upstream>>>,
     /// Names of routes that its predecessor had and it has not.
     gone: Vec<Arc<str>>,
 }
 
 impl Compiled {
     /// Compiles all of it.
-    pub fn new(snapshot: Arc<Snapshot>) -> Arc<Self> {
+    pub fn new(snapshot: Arc<Snapshot>, tls: &TlsParts) -> Arc<Self> {
         let plan = |listener| Arc::new(ListenerPlan::new(&snapshot, listener, None));
         let listeners = snapshot.listeners.iter().map(plan).collect();
         let routes = snapshot.routes.map(RoutePlan::new);
-        Arc::new(Self { listeners, routes, gone: Vec::new(), snapshot })
+        let (tls, pool_tls) = placed(&snapshot, tls);
+        Arc::new(Self { listeners, routes, tls, pool_tls, gone: Vec::new(), snapshot })
     }
 
     /// Compiles a snapshot that was built after this one's: what differs.
     #[must_use]
-    pub fn after(&self, snapshot: Arc<Snapshot>) -> Arc<Self> {
+    pub fn after(&self, snapshot: Arc<Snapshot>, tls: &TlsParts) -> Arc<Self> {
         let before = &self.snapshot;
         let mut moves: BTreeMap<&str, Moves<'_>> = BTreeMap::new();
         for (_, old, new) in before.routes.changes(&snapshot.routes) {
@@ -84,7 +99,8 @@ impl Compiled {
         }
         let gone = gone.into_iter().collect();
         drop((moves, known));
-        Arc::new(Self { listeners, routes, gone, snapshot })
+        let (tls, pool_tls) = placed(&snapshot, tls);
+        Arc::new(Self { listeners, routes, tls, pool_tls, gone, snapshot })
     }
 
     /// What it is compiled of.
@@ -108,9 +124,26 @@ impl Compiled {
         self.listeners.get(place)?.names.as_deref()
     }
 
+    /// How connections of a listener are made; `None`: without TLS.
+    pub(super) fn tls(&self, place: usize) -> Option<&Arc<Server>> {
+        self.tls.get(place)?.as_ref()
+    }
+
+    /// How connections to a pool's backends are made; `None`: without TLS.
+    pub(super) fn pool_tls(&self, place: usize) -> Option<&Arc<Upstream>> {
+        self.pool_tls.get(place)?.as_ref()
+    }
+
     pub(super) fn route(&self, id: RouteId) -> Option<&RoutePlan> {
         self.routes.get(id.index())
     }
+}
+
+/// TLS of listeners and of pools by their places.
+fn placed(snapshot: &Snapshot, tls: &TlsParts) -> (Vec<Option<Arc<Server>>>, Vec<Option<Arc<Upstream>>>) {
+    let listeners = snapshot.listeners.iter().map(|listener| tls.listeners.get(&listener.name).cloned());
+    let pools = snapshot.pools.iter().map(|pool| tls.pools.get(&pool.name).cloned());
+    (listeners.collect(), pools.collect())
 }
 
 impl fmt::Debug for Compiled {

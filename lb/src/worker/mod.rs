@@ -69,7 +69,7 @@ mod whole;
 
 pub use access::AccessLogSetup;
 pub use api::{BoundListener, Change, Command, LentFlow, LentSocket, Setup};
-pub use compiled::Compiled;
+pub use compiled::{Compiled, TlsParts};
 pub use lead::{Lead, lead};
 pub use siblings::Siblings;
 pub use thread::{CommandSender, Handle};

@@ -17,6 +17,7 @@ use crate::{
     metrics::{BACKENDS_MAX, LISTENERS_MAX},
     model::{BackendId, ListenerId, PoolId, RouteId, WorkerId},
     relay::Names,
+    tls::{Server, Upstream},
 };
 
 /// Longest method taken; longer ones are answered 501.
@@ -217,6 +218,16 @@ impl Plan {
     /// Routes of a tcp listener by TLS server name; `None`: it has none, and a hello is not looked for.
     pub(super) fn names(&self, id: ListenerId) -> Option<&Names<RouteId>> {
         self.compiled.names(self.place(id)?)
+    }
+
+    /// How connections of a listener are made; `None`: without TLS.
+    pub(super) fn tls(&self, id: ListenerId) -> Option<&Arc<Server>> {
+        self.compiled.tls(self.place(id)?)
+    }
+
+    /// How connections to a pool's backends are made; `None`: without TLS.
+    pub(super) fn pool_tls(&self, id: PoolId) -> Option<&Arc<Upstream>> {
+        self.compiled.pool_tls(self.pool_place(id))
     }
 
     /// A route, and what is compiled of it.

@@ -50,7 +50,7 @@ use crate::{
     health::HealthTable,
     keepalive::Shelf,
     model::{BackendId, Generation},
-    worker::Compiled,
+    worker::{Compiled, TlsParts},
 };
 
 /// Between two looks at the config's file.
@@ -71,6 +71,8 @@ pub(super) struct Live {
     pub(super) snapshot: Arc<Snapshot>,
     /// Of `snapshot`.
     pub(super) compiled: Arc<Compiled>,
+    /// What of it is TLS.
+    pub(super) tls: TlsParts,
     /// Those before it, as long as a worker has one: nobody who serves is to free them.
     pub(super) retired: Vec<Arc<Compiled>>,
     pub(super) workers: Vec<Worker>,

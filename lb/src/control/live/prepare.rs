@@ -30,7 +30,7 @@ use crate::{
     admin::changes::{Author, Refusal},
     config::{BackendIds, Config, ListenerIds, LogTarget, Snapshot},
     model::{BackendId, Generation},
-    worker::{AccessLogSetup, Command, Compiled},
+    worker::{AccessLogSetup, Command, Compiled, TlsParts},
 };
 
 /// How long they may be silent before a change is begun.
@@ -48,6 +48,7 @@ pub(super) struct Prepared {
     pub(super) listener_ids: ListenerIds,
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) compiled: Arc<Compiled>,
+    pub(super) tls: TlsParts,
     pub(super) addresses: Addresses,
     pub(super) moves: Moves,
     pub(super) copies: Vec<Group>,
@@ -114,8 +115,9 @@ impl Live {
         let programs = self.programs(&effective).map_err(refused("health.programs_dir"))?;
         let (log, queues) = self.log(&effective, by)?;
         let trusts = Trusts::load(&effective, &plan.directory).map_err(refused("pool"))?;
+        let tls = TlsParts::default();
         let snapshot = Arc::new(snapshot);
-        let compiled = self.compiled.after(snapshot.clone());
+        let compiled = self.compiled.after(snapshot.clone(), &tls);
         self.hear_workers()?;
         Ok(Prepared {
             plan,
@@ -125,6 +127,7 @@ impl Live {
             listener_ids,
             snapshot,
             compiled,
+            tls,
             addresses,
             moves,
             copies,

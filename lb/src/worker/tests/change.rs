@@ -16,12 +16,13 @@ use super::{
 use crate::{
     config::{Limits, Protocol, Snapshot},
     model::{BackendId, GroupId, ListenerId, reason::CloseReason},
-    worker::{BoundListener, Change, Command, Compiled},
+    worker::{BoundListener, Change, Command, Compiled, TlsParts},
 };
 
 fn change(fixture: &Fixture, next: Snapshot, edit: impl FnOnce(&mut Change)) {
     let taken = fixture.handle.metrics.snapshots.value();
-    let mut change = Change::of(Compiled::new(Arc::new(next)), Instant::now() + PATIENCE);
+    let mut change =
+        Change::of(Compiled::new(Arc::new(next), &TlsParts::default()), Instant::now() + PATIENCE);
     edit(&mut change);
     fixture.handle.send(Command::Change(Box::new(change)));
     wait_until("it is taken over", || fixture.handle.metrics.snapshots.value() > taken);

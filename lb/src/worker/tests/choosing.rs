@@ -19,7 +19,7 @@ use crate::{
     metrics::BackendMetrics,
     model::{BackendId, GroupId, ListenerId, WorkerId},
     sys::affinity,
-    worker::{BoundListener, Command, Compiled, Handle, Setup, Siblings},
+    worker::{BoundListener, Command, Compiled, Handle, Setup, Siblings, TlsParts},
 };
 
 /// Workers with the same pool, each with a listener of its own.
@@ -49,7 +49,7 @@ impl Crew {
             let setup = Setup {
                 id: WorkerId(id as u16),
                 core: cores[id % cores.len()],
-                compiled: Compiled::new(Arc::new(snapshot)),
+                compiled: Compiled::new(Arc::new(snapshot), &TlsParts::default()),
                 health: health.clone(),
                 admission: admission.clone(),
                 siblings: siblings.clone(),

@@ -34,7 +34,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{AccessLogSetup, BoundListener, Change, Command, Compiled, Handle, Setup, Siblings};
+use super::{AccessLogSetup, BoundListener, Change, Command, Compiled, Handle, Setup, Siblings, TlsParts};
 use crate::{
     config::{
         BackendSnapshot, Balance, Choosing, Keepalive, Limits, ListenerSnapshot, PoolSecret, PoolSnapshot,
@@ -50,7 +50,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Has a worker take over another config.
 fn published(next: Snapshot) -> Command {
-    Command::Change(Box::new(Change::of(Compiled::new(Arc::new(next)), Instant::now() + PATIENCE)))
+    Command::Change(Box::new(Change::of(
+        Compiled::new(Arc::new(next), &TlsParts::default()),
+        Instant::now() + PATIENCE,
+    )))
 }
 
 /// A worker with one listener and one pool.
@@ -97,7 +100,7 @@ impl Fixture {
         let handle = Handle::start(Setup {
             id: WorkerId(0),
             core: affinity::allowed_cores().unwrap()[0],
-            compiled: Compiled::new(Arc::new(snapshot)),
+            compiled: Compiled::new(Arc::new(snapshot), &TlsParts::default()),
             health: health.clone(),
             admission: admission.clone(),
             siblings: Siblings::new(1, 1).unwrap(),

@@ -21,7 +21,7 @@ use crate::{
         simulated::{Conn, Dial, Flaw, Moods, Net, Rng, Simulated, World, listening},
     },
     worker::{
-        BoundListener, Change, Command, Compiled, Setup, Siblings,
+        BoundListener, Change, Command, Compiled, Setup, Siblings, TlsParts,
         local::Local,
         mailbox::Mailbox,
         mutant::{self, Mutant},
@@ -182,7 +182,7 @@ impl Outside {
         if let Some(at) = self.shape.publish.filter(|_| !self.is_published) {
             if net.now >= at {
                 self.is_published = true;
-                let compiled = Compiled::new(Arc::new(self.shape.snapshot(2)));
+                let compiled = Compiled::new(Arc::new(self.shape.snapshot(2)), &TlsParts::default());
                 let leave_by = self.begin + net.now + LEAVE_PATIENCE;
                 self.command(net, Command::Change(Box::new(Change::of(compiled, leave_by))));
             } else {
@@ -341,7 +341,7 @@ fn whole(seed: u64, planted: Planted, is_traced: bool) -> Outcome {
     let setup = Setup {
         id: WorkerId(0),
         core: 0,
-        compiled: Compiled::new(Arc::new(shape.snapshot(1))),
+        compiled: Compiled::new(Arc::new(shape.snapshot(1)), &TlsParts::default()),
         health: Arc::new(HealthTable::new(16)),
         admission: admission.clone(),
         siblings: siblings.clone(),

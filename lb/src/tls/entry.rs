@@ -1,0 +1,159 @@
+//! One `[tls.NAME]` as it is used: certificates with their keys, and on what terms they are shown.
+
+use std::{fmt, sync::Arc};
+
+use rustls::{
+    CipherSuite, ServerConfig, SignatureAlgorithm,
+    server::{ClientHello, NoServerSessionStorage, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+
+use super::{
+    certificate::Certificate,
+    profile::{provider, versions},
+};
+use crate::config::TlsProfile;
+
+/// A name that a certificate is for: lower case, no last dot.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum CertificateName {
+    /// This one.
+    Exact(Box<str>),
+    /// `*.` and this: one label more.
+    Wildcard(Box<str>),
+}
+
+impl CertificateName {
+    /// As it stands in a certificate.
+    pub fn of(text: &str) -> Self {
+        let text = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+        match text.strip_prefix("*.") {
+            Some(parent) => Self::Wildcard(parent.into()),
+            None => Self::Exact(text.into()),
+        }
+    }
+}
+
+impl fmt::Display for CertificateName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(name) => f.write_str(name),
+            Self::Wildcard(parent) => write!(f, "*.{parent}"),
+        }
+    }
+}
+
+/// What an entry is made of.
+pub struct Parts {
+    /// Its name in the config.
+    pub name: Arc<str>,
+    /// One for each type of key, at least one.
+    pub certificates: Vec<Certificate>,
+    /// Names that it is for; `None`: those of the certificates.
+    pub names: Option<Vec<CertificateName>>,
+    /// Whether it is for whoever asks for no name, or for one that no other has.
+    pub is_default: bool,
+    /// Versions and ciphers.
+    pub profile: TlsProfile,
+}
+
+/// One `[tls.NAME]`, as it is used.
+pub struct Entry {
+    name: Arc<str>,
+    names: Vec<CertificateName>,
+    is_default: bool,
+    certificates: Vec<Certificate>,
+    config: ServerConfig,
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry").field("name", &self.name).field("names", &self.names).finish_non_exhaustive()
+    }
+}
+
+impl Entry {
+    /// # Errors
+    /// rustls refuses its own defaults.
+    pub fn new(parts: Parts) -> Result<Self, String> {
+        let Parts { name, certificates, names, is_default, profile } = parts;
+        let names = names.unwrap_or_else(|| {
+            let mut names: Vec<_> = certificates.iter().flat_map(|one| one.names().iter().cloned()).collect();
+            names.sort_unstable();
+            names.dedup();
+            names
+        });
+        let provider = Arc::new(provider(profile));
+        let builder = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions(profile))
+            .map_err(|error| error.to_string())?
+            .with_no_client_auth();
+        let keys = Keys::new(certificates.iter().map(|one| one.key().clone()).collect());
+        let mut config = builder.with_cert_resolver(Arc::new(keys));
+        // Sessions are kept by clients alone, in tickets.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        Ok(Self { name, names, is_default, certificates, config })
+    }
+
+    /// Its name in the config.
+    pub const fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Names that it is for, each once.
+    pub fn names(&self) -> &[CertificateName] {
+        &self.names
+    }
+
+    /// Whether it is for whoever asks for no name, or for one that no other has.
+    pub const fn is_default(&self) -> bool {
+        self.is_default
+    }
+
+    /// What it shows.
+    pub fn certificates(&self) -> &[Certificate] {
+        &self.certificates
+    }
+
+    pub(super) const fn config(&self) -> &ServerConfig {
+        &self.config
+    }
+}
+
+/// Keys of several types, the cheapest to sign with first.
+#[derive(Debug)]
+struct Keys(Vec<Arc<CertifiedKey>>);
+
+impl Keys {
+    fn new(mut keys: Vec<Arc<CertifiedKey>>) -> Self {
+        keys.sort_by_key(|key| match key.key.algorithm() {
+            SignatureAlgorithm::ECDSA => 0,
+            SignatureAlgorithm::ED25519 => 1,
+            _ => 2,
+        });
+        Self(keys)
+    }
+}
+
+impl ResolvesServerCert for Keys {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let fits = |key: &&Arc<CertifiedKey>| {
+            key.key.choose_scheme(hello.signature_schemes()).is_some()
+                && is_usable(key.key.algorithm(), hello.cipher_suites())
+        };
+        // Where none fits the handshake fails by itself, and says why.
+        self.0.iter().find(fits).or(self.0.first()).cloned()
+    }
+}
+
+/// Whether a client that knows these suites takes a key of this type: suites of TLS 1.2 name one.
+fn is_usable(algorithm: SignatureAlgorithm, suites: &[CipherSuite]) -> bool {
+    let wanted = match algorithm {
+        SignatureAlgorithm::RSA => "_RSA_",
+        _ => "_ECDSA_",
+    };
+    suites.iter().any(|suite| match suite.as_str() {
+        Some(name) => name.starts_with("TLS13_") || (name.contains("ECDHE") && name.contains(wanted)),
+        None => false,
+    })
+}
