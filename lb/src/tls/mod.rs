@@ -4,6 +4,8 @@
 mod certificate;
 mod client;
 mod entry;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod profile;
 mod server;
 mod session;

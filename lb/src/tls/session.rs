@@ -116,6 +116,9 @@ impl Greeting {
                 let mut records = Vec::new();
                 // To a vector nothing is refused.
                 let _ = alert.write_all(&mut records);
+                if records.is_empty() {
+                    records = self::alert(AlertDescription::DecodeError);
+                }
                 let why = if why(&error) == Why::NothingInCommon { Why::NothingInCommon } else { Why::Hello };
                 Refusal { why, alert: records, text: error.to_string() }
             })?;
@@ -388,11 +391,10 @@ fn drive(
             Ok(Step::Ended) => *has_ended = true,
             Ok(Step::Enough) => return Ok(consumed),
             Err(error) => {
-                // What the peer is told of it waits to be taken.
+                // What the peer is told of it waits to be taken, and is one record: who asks twice has the bad one opened
+                // once more. The same bytes, as rustls may remember where it is in them.
                 let mut alert = std::mem::take(out);
-                while let (discard, Ok(Step::Again)) = process(&mut records[consumed..], plain, &mut alert) {
-                    consumed += discard;
-                }
+                let _ = process(&mut records[consumed..], plain, &mut alert);
                 return Err(Refusal::new(&error, alert));
             }
         }

@@ -33,7 +33,7 @@ use crate::{
     l7::http1::{RequestHead, ResponseHead},
     limits::{Admission, Pressure, Purse},
     metrics::WorkerMetrics,
-    model::{BackendId, GroupId, WorkerId, reason::CloseReason},
+    model::{BackendId, GroupId, PoolId, WorkerId, reason::CloseReason},
     ring::Ring,
     sys::affinity,
 };
@@ -193,14 +193,17 @@ impl Local {
         let plan = Rc::new(Plan::new(change.compiled.clone(), Some(&before), self.id, &self.lines));
         self.memory_max.set(memory_max(&plan.snapshot));
         let gone = before.backends.without(&plan.backends);
+        let otherwise = plan.spoken_otherwise(&before);
         let has_lost_listeners = plan.has_lost_listeners(&before);
         drop(self.plan.replace(plan.clone()));
         self.changes.set(self.changes.get() + 1);
-        if !gone.is_empty() {
-            let is_gone = |id: BackendId| !plan.backends.contains(id);
+        if !gone.is_empty() || !otherwise.is_empty() {
+            let is_gone = |id: BackendId| !plan.backends.contains(id) || otherwise.contains(id);
             let left = self.keepalive.borrow_mut().take_backends(is_gone);
             self.forget(left);
             self.close(self.siblings.shelf().take_backends(is_gone));
+        }
+        if !gone.is_empty() {
             self.leaving.borrow_mut().push((gone, change.leave_by));
         }
         for (group, listener) in &change.moved {
@@ -233,10 +236,10 @@ impl Local {
         self.changes.get()
     }
 
-    /// Whether a backend that stood in `plan` still stands in the one that holds now.
-    pub(super) fn has_backend(&self, plan: &Plan, id: BackendId) -> bool {
+    /// Whether a backend of a pool in `plan` still stands in the one that holds now, and is spoken with as it was.
+    pub(super) fn has_backend(&self, plan: &Plan, pool: PoolId, id: BackendId) -> bool {
         let now = self.plan.borrow();
-        std::ptr::eq(&**now, plan) || now.backends.contains(id)
+        std::ptr::eq(&**now, plan) || (now.backends.contains(id) && now.speaks_alike(plan, plan.pool(pool)))
     }
 
     pub(super) fn count(&self, reason: CloseReason) {

@@ -1,6 +1,6 @@
 //! What is between a socket and the bytes that are read from it and written to it, where the peer speaks TLS.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 
 use super::local::Local;
 use crate::{
@@ -22,13 +22,13 @@ pub(super) struct Secure {
     session: RefCell<Session>,
     pub(super) terms: Terms,
     /// What the peer is told of a record that could not be opened.
-    parting: Cell<Vec<u8>>,
+    parting: RefCell<Vec<u8>>,
 }
 
 impl Secure {
     /// Once hands are shaken.
     pub(super) fn new(session: Session) -> Self {
-        Self { terms: session.terms(), session: RefCell::new(session), parting: Cell::default() }
+        Self { terms: session.terms(), session: RefCell::new(session), parting: RefCell::default() }
     }
 
     /// Whether the peer has said that it will say no more.
@@ -39,7 +39,7 @@ impl Secure {
     /// Records have come. What they say goes behind `plain`.
     pub(super) fn open(&self, records: &mut [u8], plain: &mut Vec<u8>) -> Result<(), Refusal> {
         let opened = self.session.borrow_mut().open(records, plain);
-        opened.inspect_err(|refusal| self.parting.set(refusal.alert.clone()))
+        opened.inspect_err(|refusal| refusal.alert.clone_into(&mut self.parting.borrow_mut()))
     }
 
     /// `plain` as it goes over the wire.

@@ -1,4 +1,4 @@
-//! The handshake before the first byte of a connection whose listener speaks TLS.
+//! The handshake before the first byte of a connection whose listener speaks TLS; and that with a backend whose pool does.
 //!
 //! ```text
 //!  whole ClientHello --> certificate and terms --> its turn --> hands are shaken --> the listener's protocol
@@ -23,7 +23,7 @@ use crate::{
     model::reason::CloseReason,
     ring::SendBuf,
     sys::rooms,
-    tls::{Greeting, Refusal, Server, Session, Why},
+    tls::{Greeting, Refusal, Server, Session, Upstream, Why},
 };
 
 /// Bytes thrown away behind a refusal.
@@ -92,6 +92,59 @@ pub(super) const fn of_client(why: Why) -> CloseReason {
         Why::PeerCertificate => CloseReason::TlsClientCertificate,
         Why::Alert => CloseReason::TlsAlert,
         Why::Protocol => CloseReason::TlsProtocol,
+    }
+}
+
+/// Shakes hands with a backend: from here on what `stream` has was opened, and what goes is sealed.
+///
+/// # Errors
+/// [`CloseReason::UpstreamCertificate`], [`CloseReason::UpstreamTls`], and as connecting has them.
+pub(super) async fn with_backend(
+    local: &Local,
+    upstream: &Upstream,
+    backend: &str,
+    stream: &mut Stream,
+    deadline: &Deadline,
+) -> Result<(), CloseReason> {
+    let failed = |error| match error {
+        StreamError::Expired if local.is_overdue() => CloseReason::Draining,
+        StreamError::Expired => CloseReason::ConnectTimeout,
+        StreamError::Broken => CloseReason::UpstreamTls,
+    };
+    let mut session = upstream.begin(backend).map_err(|refusal| of_backend(refusal.why))?;
+    let (mut records, mut plain) = (Vec::new(), Vec::new());
+    loop {
+        let opened = session.open(&mut records, &mut plain);
+        let (unsent, refused) = match opened {
+            Ok(()) => (session.take_unsent(), None),
+            Err(refusal) => (refusal.alert, Some(of_backend(refusal.why))),
+        };
+        // With the last of them the first request could go; few backends are dialled for one.
+        if !unsent.is_empty() {
+            let sent = stream.sink().send_raw(local, SendBuf::Bytes(unsent), deadline).await;
+            sent.map_err(|error| refused.unwrap_or(failed(error)))?;
+        }
+        if let Some(reason) = refused {
+            return Err(reason);
+        }
+        if !session.is_handshaking() {
+            stream.begin_secure(Rc::new(Secure::new(session)), plain);
+            return Ok(());
+        }
+        if stream.fill(deadline).await.map_err(failed)? == 0 {
+            return Err(CloseReason::UpstreamTls);
+        }
+        records.clear();
+        records.extend_from_slice(stream.data());
+        stream.consume(records.len());
+    }
+}
+
+/// Whose fault it is where a backend is refused, or refuses.
+const fn of_backend(why: Why) -> CloseReason {
+    match why {
+        Why::PeerCertificate => CloseReason::UpstreamCertificate,
+        _ => CloseReason::UpstreamTls,
     }
 }
 

@@ -4,8 +4,9 @@ use std::{
     io,
     ops::Range,
     os::fd::OwnedFd,
+    pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use rustix::io::Errno;
@@ -183,9 +184,22 @@ impl Stream {
         }
     }
 
-    /// Whether the peer has said anything, or ended, since the last [`Stream::fill`].
-    pub(super) fn has_news(&self) -> bool {
-        !self.data().is_empty() || self.armed.as_ref().is_some_and(Op::is_complete)
+    /// Whether the peer has said anything, or ended, since the last [`Stream::fill`]. Tickets are nothing that it says.
+    pub(super) fn has_news(&mut self) -> bool {
+        while self.data().is_empty() {
+            let Some(armed) = self.armed.as_mut().filter(|armed| armed.is_complete()) else { return false };
+            let Some(secure) = self.sink.secure().cloned() else { return true };
+            let Poll::Ready(outcome) = Pin::new(armed).poll(&mut Context::from_waker(Waker::noop())) else {
+                return false;
+            };
+            self.armed = None;
+            let Ok(Some(buffer)) = outcome else { return true };
+            if self.open(&secure, Received::Picked(buffer)).is_err() || secure.has_ended() {
+                return true;
+            }
+            self.arm();
+        }
+        true
     }
 
     /// Asks for the end of the receive that is under way.
