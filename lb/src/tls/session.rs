@@ -391,13 +391,29 @@ fn drive(
             Ok(Step::Ended) => *has_ended = true,
             Ok(Step::Enough) => return Ok(consumed),
             Err(error) => {
-                // What the peer is told of it waits to be taken, and is one record: who asks twice has the bad one opened
-                // once more. The same bytes, as rustls may remember where it is in them.
-                let mut alert = std::mem::take(out);
-                let _ = process(&mut records[consumed..], plain, &mut alert);
-                return Err(Refusal::new(&error, alert));
+                // What the peer is told of it waits to be taken. The alert is the last of it: who asks once more has the bad
+                // record opened again. By the same bytes, as rustls may remember where it is in them.
+                let mut said = std::mem::take(out);
+                let mut before = said.len();
+                while let (discard, Ok(Step::Again)) = process(&mut records[consumed..], plain, &mut said)
+                    && !is_alert(&said[before..])
+                {
+                    consumed += discard;
+                    before = said.len();
+                }
+                return Err(Refusal::new(&error, said));
             }
         }
+    }
+}
+
+/// Whether a record is an alert, as far as can be told from outside: by its type, or, in TLS 1.3, by its length, with level,
+/// description, inner type and a tag of 16 bytes (RFC 8446, 5.2 and 6).
+const fn is_alert(record: &[u8]) -> bool {
+    match record {
+        [21, ..] => true,
+        [23, ..] => record.len() == 5 + 2 + 1 + 16,
+        _ => false,
     }
 }
 

@@ -184,7 +184,8 @@ fn who_is_refused_is_told_and_counted() {
     assert!(said(shake(good.clone(), "b.test").unwrap_err()).contains("UnrecognisedName"));
     wait_until("it is counted", || fixture.reason(CloseReason::TlsNoCertificate) == 1);
     let odd = authority.client_config(&[&TLS13], &[b"spdy/1"]);
-    assert!(said(shake(odd, NAME).unwrap_err()).contains("NoApplicationProtocol"));
+    let refused = said(shake(odd, NAME).unwrap_err());
+    assert!(refused.contains("NoApplicationProtocol"), "{refused}");
     wait_until("it is counted", || fixture.reason(CloseReason::TlsNothingInCommon) == 1);
     let stranger = Authority::new().client_config(&[&TLS13], &[b"http/1.1"]);
     shake(stranger, NAME).unwrap_err();
