@@ -152,6 +152,7 @@ fn snapshot() -> Snapshot {
             trusted_proxies: Vec::new(),
             proxy_protocol: ProxyHeaders::Off,
             forwarded: false,
+            h2c: false,
             connections: None,
             udp: Udp::default(),
             routes: vec![RouteId(0)],

@@ -60,6 +60,7 @@ impl Snapshot {
             trusted_proxies: listener.trusted_proxies.clone(),
             proxy_protocol: listener.proxy_protocol,
             forwarded: listener.forwarded,
+            h2c: false,
             connections: listener.connections,
             udp: Udp {
                 idle: listener.idle.unwrap_or(config.limits.idle_timeout),

@@ -75,6 +75,8 @@ pub struct ListenerSnapshot {
     pub proxy_protocol: ProxyHeaders,
     /// Whether backends get `Forwarded` (RFC 7239) too.
     pub forwarded: bool,
+    /// Whether HTTP/2 may be spoken in the clear, by prior knowledge (RFC 9113, 3.3).
+    pub h2c: bool,
     /// Connections over all workers.
     pub connections: Option<usize>,
     /// Of a udp listener.

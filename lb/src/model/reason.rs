@@ -160,6 +160,12 @@ close_reasons! {
     TlsTimeout, "tls-timeout", Downstream, 0;
     /// The request's host is none that the certificate of its connection is for.
     Misdirected, "misdirected", Downstream, 421;
+    /// A message of HTTP/2 is malformed: a pseudo-header field, a name or a value (RFC 9113, 8).
+    Http2Message, "http2-message", Downstream, 400;
+    /// The client broke the protocol of HTTP/2.
+    Http2Protocol, "http2-protocol", Downstream, 0;
+    /// The client did too much of something that costs us more than it: resets, pings, empty frames and the like.
+    Http2Flood, "http2-flood", Downstream, 0;
     /// The backend's certificate is not good.
     UpstreamCertificate, "upstream-certificate", Upstream, 502;
     /// The backend does not speak TLS, or none that we do.

@@ -6,6 +6,7 @@ use super::{
     access::Entry,
     local::{Local, Task},
     mutant::{Mutant, is_planted},
+    secure::Secure,
     sink::Sink,
     timer::Deadline,
 };
@@ -27,10 +28,17 @@ pub(super) struct Accepted {
     /// The client's, by the word of a trusted proxy where there is one; its address is in `permit`.
     client_port: u16,
     port: OnceCell<u16>,
-    permit: Permit,
+    place: Place,
     /// What the client connected to, by the word of a trusted proxy.
     told: Option<Box<SocketAddr>>,
     task: Task,
+}
+
+/// Its place among the connections that are allowed.
+enum Place {
+    Own(Permit),
+    /// That of the connection which it is an exchange of.
+    Of(Rc<Accepted>),
 }
 
 impl Accepted {
@@ -41,7 +49,7 @@ impl Accepted {
             entry: Entry::default(),
             client_port: client.port(),
             port: OnceCell::new(),
-            permit,
+            place: Place::Own(permit),
             told: None,
             task: local.task(),
         };
@@ -50,17 +58,45 @@ impl Accepted {
         accepted
     }
 
+    /// One exchange of a connection that carries several.
+    pub(super) fn of_stream(connection: &Rc<Self>, sink: Sink) -> Self {
+        Self {
+            sink,
+            entry: Entry::default(),
+            client_port: connection.client_port,
+            port: connection.port.clone(),
+            told: connection.told.clone(),
+            task: connection.local().task(),
+            place: Place::Of(connection.clone()),
+        }
+    }
+
+    /// What lies between the client and the bytes of all its exchanges.
+    pub(super) fn secure(&self) -> Option<&Secure> {
+        match &self.place {
+            Place::Own(_) => self.sink.secure(),
+            Place::Of(connection) => connection.secure(),
+        }
+    }
+
+    fn permit(&self) -> &Permit {
+        match &self.place {
+            Place::Own(permit) => permit,
+            Place::Of(connection) => connection.permit(),
+        }
+    }
+
     pub(super) fn local(&self) -> &Rc<Local> {
         self.task.local()
     }
 
-    pub(super) const fn listener(&self) -> ListenerId {
-        self.permit.listener()
+    pub(super) fn listener(&self) -> ListenerId {
+        self.permit().listener()
     }
 
     /// By the word of a trusted proxy, where there is one.
-    pub(super) const fn client(&self) -> SocketAddr {
-        SocketAddr::new(self.permit.address(), self.client_port)
+    pub(super) fn client(&self) -> SocketAddr {
+        SocketAddr::new(self.permit().address(), self.client_port)
     }
 
     /// Who it is was told, or (`None`) is who connected.
@@ -68,12 +104,13 @@ impl Accepted {
     /// # Errors
     /// [`CloseReason::ConnectionsPerIp`].
     pub(super) fn name(&mut self, ends: Option<Ends>, limits: &Limits) -> Result<(), CloseReason> {
-        let mut address = self.permit.address();
+        let Place::Own(permit) = &mut self.place else { return Ok(()) };
+        let mut address = permit.address();
         if let Some(Ends { client, destination }) = ends {
             (address, self.client_port) = (client.ip(), client.port());
             self.told = Some(Box::new(destination));
         }
-        self.permit.name(address, limits)
+        permit.name(address, limits)
     }
 
     /// What the client connected to, by the word of a trusted proxy.
@@ -116,7 +153,9 @@ impl Accepted {
 
 impl Drop for Accepted {
     fn drop(&mut self) {
-        self.metrics().open.sub(1);
+        if matches!(self.place, Place::Own(_)) {
+            self.metrics().open.sub(1);
+        }
     }
 }
 

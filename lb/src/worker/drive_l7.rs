@@ -12,7 +12,7 @@ use std::{future::poll_fn, time::Duration};
 
 use super::{
     connection::{Accepted, Context},
-    drive_exchange,
+    drive_exchange, drive_h2,
     local::Heads,
     mutant::{Mutant, is_planted},
     outcome::{After, Ended, Failure},
@@ -23,6 +23,7 @@ use super::{
 use crate::{
     l7::http1::{Parsed, RequestHead},
     model::{BackendId, reason::CloseReason},
+    ring::executor,
     sys::rooms,
 };
 
@@ -63,11 +64,13 @@ pub(super) fn drive(accepted: Accepted, begun: Option<Box<Stream>>) -> impl Futu
             match rooms::pinned(serve(&context, &mut stream, first)).await {
                 Ended::After(After::KeepAlive) => first = false,
                 Ended::After(After::Close) => return,
+                Ended::Http2 => break,
                 Ended::Switched(tunnel) => {
                     return rooms::pinned(tunnel.drive(&context, &mut stream)).await;
                 }
             }
         }
+        executor::spawn(drive_h2::drive(context.accepted, Some(Box::new(stream))));
     }
 }
 
@@ -113,7 +116,7 @@ fn has_waited(context: &Context, first: bool, news: Result<(), Expired>) -> Wait
 }
 
 /// One request, of which something is there: all that becomes of it, and of the connection if that ends with it.
-async fn serve<'c>(context: &'c Context, stream: &mut Stream, first: bool) -> Ended<'c> {
+pub(super) async fn serve<'c>(context: &'c Context, stream: &mut Stream, first: bool) -> Ended<'c> {
     let local = context.local();
     // The end of a client that had nothing more to ask.
     if stream.data().is_empty() && !matches!(stream.fill(&context.deadline).await, Ok(1..)) {
@@ -122,6 +125,9 @@ async fn serve<'c>(context: &'c Context, stream: &mut Stream, first: bool) -> En
     let mut heads = local.heads();
     let Heads { request, response } = &mut *heads;
     if let Err(reason) = read_head(context, stream, request, first).await {
+        if reason == CloseReason::Http2Preface && first && speaks_http2(context) {
+            return Ended::Http2;
+        }
         context.count_received(stream.take_received());
         context.accepted.entry.refused_head(stream.data());
         // What `request` says is of the last one that was sound.
@@ -141,7 +147,7 @@ async fn serve<'c>(context: &'c Context, stream: &mut Stream, first: bool) -> En
     context.deadline.set_backend(BackendId(0));
     context.count_received(stream.take_received());
     match outcome {
-        Ok(Ended::After(After::KeepAlive) | Ended::Switched(_)) => {}
+        Ok(Ended::After(After::KeepAlive) | Ended::Switched(_) | Ended::Http2) => {}
         Ok(Ended::After(After::Close)) => {
             linger(context, stream).await;
             return After::Close.into();
@@ -166,6 +172,13 @@ async fn serve<'c>(context: &'c Context, stream: &mut Stream, first: bool) -> En
     }
     context.accepted.entry.end();
     After::KeepAlive.into()
+}
+
+/// Whether HTTP/2 may be spoken without having been agreed on.
+fn speaks_http2(context: &Context) -> bool {
+    let id = context.accepted.listener();
+    let is_clear = context.accepted.sink.layer().is_none();
+    is_clear && context.local().plan().listener(id).is_some_and(|listener| listener.h2c)
 }
 
 /// Waits for a complete head, whose first byte is there.

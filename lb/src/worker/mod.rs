@@ -8,6 +8,7 @@
 //!                         |- proxied       reads whom it is relayed for; then one of the others
 //!                         |- shake         TLS, where the listener speaks that; then one of those below
 //!                         |- drive_relay   bytes both ways, by copy or by splice(2)
+//!                         |- drive_h2      streams of HTTP/2, each of which goes on as one exchange of:
 //!                         `- drive_l7      heads, routes, exchanges
 //!                               |- target     route, limits: where it may go
 //!                               |- attempts   backends one after the other, for what can be sent again
@@ -28,6 +29,7 @@ mod dispatch;
 mod doors;
 mod drive_datagrams;
 mod drive_exchange;
+mod drive_h2;
 mod drive_l7;
 mod drive_relay;
 mod interim;
@@ -38,6 +40,7 @@ mod lender;
 mod line;
 mod local;
 mod mailbox;
+mod message;
 mod mutant;
 mod outcome;
 mod own_answer;
@@ -61,6 +64,7 @@ mod teller;
 mod tests;
 mod thread;
 pub mod timer;
+mod transport;
 mod trusted;
 mod tunnel;
 mod turnstile;

@@ -13,6 +13,8 @@ pub(super) enum After {
 /// An exchange that ended well.
 pub(super) enum Ended<'c> {
     After(After),
+    /// The client speaks HTTP/2, by prior knowledge (RFC 9113, 3.3); nothing of it was taken.
+    Http2,
     /// The connection goes on in another protocol.
     Switched(Box<Tunnel<'c>>),
 }

@@ -31,6 +31,11 @@ impl Secure {
         Self { terms: session.terms(), session: RefCell::new(session), parting: RefCell::default() }
     }
 
+    /// Whether HTTP/2 was agreed on.
+    pub(super) fn speaks_http2(&self) -> bool {
+        self.terms.protocol.as_deref() == Some(b"h2")
+    }
+
     /// Whether the peer has said that it will say no more.
     pub(super) fn has_ended(&self) -> bool {
         self.session.borrow().has_ended()

@@ -6,7 +6,7 @@
 //!       `- none ----------------+- none for that name --------------'
 //! ```
 
-use std::{rc::Rc, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     connection::Accepted,
@@ -46,8 +46,8 @@ pub(super) async fn drive(
             let metrics = accepted.metrics();
             metrics.handshakes.add(1);
             metrics.resumptions.add(u64::from(secure.terms.is_resumed));
-            accepted.sink.begin_secure(secure.clone());
             stream.begin_secure(secure, plain);
+            accepted.sink = stream.sink().clone();
             drop(deadline);
             dispatch::speak(accepted, Some(stream), protocol);
         }
@@ -128,7 +128,7 @@ pub(super) async fn with_backend(
             return Err(reason);
         }
         if !session.is_handshaking() {
-            stream.begin_secure(Rc::new(Secure::new(session)), plain);
+            stream.begin_secure(Secure::new(session), plain);
             return Ok(());
         }
         if stream.fill(deadline).await.map_err(failed)? == 0 {
@@ -153,7 +153,7 @@ async fn shake(
     server: &Server,
     stream: &mut Stream,
     deadline: &Deadline,
-) -> Result<(Rc<Secure>, Vec<u8>), Miss> {
+) -> Result<(Secure, Vec<u8>), Miss> {
     let (mut session, mut records) = greet(local, server, stream, deadline).await?;
     // Now it becomes dear.
     deadline.guard(std::pin::pin!(local.handshakes.pass())).await.map_err(|_| late(local))?;
@@ -173,7 +173,7 @@ async fn shake(
             }
         }
         if is_done {
-            return Ok((Rc::new(Secure::new(session)), plain));
+            return Ok((Secure::new(session), plain));
         }
         receive(local, stream, deadline).await?;
         records.clear();

@@ -1,9 +1,10 @@
-//! Where bytes for a peer go: its socket, through TLS where it speaks that.
+//! Where bytes for a peer go: its socket, through what lies over that.
 
-use std::{net::Shutdown, os::fd::OwnedFd, rc::Rc};
+use std::{future::poll_fn, net::Shutdown, os::fd::OwnedFd, rc::Rc};
 
 use super::{
     local::Local,
+    message::Message,
     secure::Secure,
     stream::StreamError,
     timer::Deadline,
@@ -14,33 +15,58 @@ use crate::ring::{Op, SendBuf, Socket};
 #[derive(Clone, Debug)]
 pub(super) struct Sink {
     socket: Socket,
-    secure: Option<Rc<Secure>>,
+    layer: Option<Rc<Layer>>,
+}
+
+/// What lies over a socket.
+#[derive(Debug)]
+pub(super) enum Layer {
+    /// All that goes is sealed, all that comes is opened.
+    Tls(Secure),
+    /// One message and its answer, of several that share the socket.
+    Message(Message),
 }
 
 impl From<Socket> for Sink {
     fn from(socket: Socket) -> Self {
-        Self { socket, secure: None }
+        Self { socket, layer: None }
     }
 }
 
 impl Sink {
+    /// For one message of a connection.
+    pub(super) fn message(socket: Socket, message: Message) -> Self {
+        Self { socket, layer: Some(Rc::new(Layer::Message(message))) }
+    }
+
+    /// The connection's own.
     pub(super) fn socket(&self) -> &Socket {
         &self.socket
     }
 
-    /// `None`: bytes go as they are.
-    pub(super) const fn secure(&self) -> Option<&Rc<Secure>> {
-        self.secure.as_ref()
+    pub(super) const fn layer(&self) -> Option<&Rc<Layer>> {
+        self.layer.as_ref()
     }
 
-    /// From here on bytes are sealed.
-    pub(super) fn begin_secure(&mut self, secure: Rc<Secure>) {
-        self.secure = Some(secure);
+    /// `None`: bytes go as they are, or in a message.
+    pub(super) fn secure(&self) -> Option<&Secure> {
+        match self.layer.as_deref()? {
+            Layer::Tls(secure) => Some(secure),
+            Layer::Message(_) => None,
+        }
+    }
+
+    pub(super) fn is_message(&self) -> bool {
+        matches!(self.layer.as_deref(), Some(Layer::Message(_)))
+    }
+
+    pub(super) fn lay(&mut self, layer: Layer) {
+        self.layer = Some(Rc::new(layer));
     }
 
     /// Whether bytes may come and go without being seen.
     pub(super) const fn takes_pipes(&self) -> bool {
-        self.secure.is_none()
+        self.layer.is_none()
     }
 
     /// Sends all of `bytes`; the buffer comes back for reuse.
@@ -50,8 +76,8 @@ impl Sink {
         bytes: Vec<u8>,
         deadline: &Deadline,
     ) -> Result<Vec<u8>, StreamError> {
-        if self.secure.is_some() {
-            self.send_sealed(local, &bytes, deadline).await?;
+        if self.layer.is_some() {
+            self.send_through(local, &bytes, deadline).await?;
             return Ok(bytes);
         }
         match self.send_raw(local, SendBuf::Bytes(bytes), deadline).await? {
@@ -60,20 +86,25 @@ impl Sink {
         }
     }
 
-    /// Seals `plain`, and sends that.
-    pub(super) fn send_sealed(
+    /// Sends `plain` through what lies over the socket.
+    pub(super) async fn send_through(
         &self,
         local: &Local,
         plain: &[u8],
         deadline: &Deadline,
-    ) -> impl Future<Output = Result<(), StreamError>> {
-        // Before the first poll: whatever is sealed next goes behind it.
-        let sealed = self.secure.as_ref().map(|secure| secure.seal(local, plain));
-        async move {
-            let Some(Ok(sealed)) = sealed else { return Err(StreamError::Broken) };
-            let buffer = self.send_raw(local, sealed, deadline).await?;
-            local.sealed.recycle(buffer);
-            Ok(())
+    ) -> Result<(), StreamError> {
+        match self.layer.as_deref() {
+            Some(Layer::Tls(secure)) => {
+                let sealed = secure.seal(local, plain).map_err(|_| StreamError::Broken)?;
+                let buffer = self.send_raw(local, sealed, deadline).await?;
+                local.sealed.recycle(buffer);
+                Ok(())
+            }
+            Some(Layer::Message(message)) => {
+                let mut sent = 0;
+                deadline.guard(poll_fn(|task| message.poll_write(task, plain, &mut sent))).await?
+            }
+            None => self.send_raw(local, SendBuf::Bytes(plain.to_vec()), deadline).await.map(drop),
         }
     }
 
@@ -91,19 +122,28 @@ impl Sink {
 
     /// Nothing more is said. Whoever speaks TLS is told so within it, as long as the deadline lets it be.
     pub(super) async fn end(&self, local: &Local, deadline: &Deadline) {
-        if let Some(end) = self.secure.as_ref().and_then(|secure| secure.seal_end()) {
-            let _ = self.send_raw(local, end, deadline).await;
+        match self.layer.as_deref() {
+            Some(Layer::Message(message)) => return message.end(),
+            Some(Layer::Tls(secure)) => {
+                if let Some(end) = secure.seal_end() {
+                    let _ = self.send_raw(local, end, deadline).await;
+                }
+            }
+            None => {}
         }
         self.socket.shutdown(Shutdown::Write);
     }
 
-    /// As [`Socket::into_descriptor`]; `None`, too, where bytes are sealed: keys stay here.
+    /// As [`Socket::into_descriptor`]; `None`, too, where something lies over it, which stays here.
     pub(super) fn into_descriptor(self) -> Option<OwnedFd> {
-        if self.secure.is_some() { None } else { self.socket.into_descriptor() }
+        if self.layer.is_some() { None } else { self.socket.into_descriptor() }
     }
 
     /// Makes its close a reset: what is cut off must not look complete.
     pub(super) fn close_by_reset(&self) {
-        self.socket.close_by_reset();
+        match self.layer.as_deref() {
+            Some(Layer::Message(message)) => message.reset(),
+            Some(Layer::Tls(_)) | None => self.socket.close_by_reset(),
+        }
     }
 }

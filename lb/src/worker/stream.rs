@@ -1,12 +1,12 @@
 //! A socket with what it has received and nobody has consumed yet.
 
 use std::{
+    future::poll_fn,
     io,
     ops::Range,
     os::fd::OwnedFd,
     pin::Pin,
-    rc::Rc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
 };
 
 use rustix::io::Errno;
@@ -15,7 +15,7 @@ use super::{
     local::Local,
     mutant::{Mutant, is_planted},
     secure::Secure,
-    sink::Sink,
+    sink::{Layer, Sink},
     timer::{Deadline, Expired},
 };
 use crate::ring::{
@@ -55,6 +55,8 @@ impl From<io::Error> for StreamError {
 pub(super) struct Stream {
     sink: Sink,
     armed: Option<Op<op::RecvPicked>>,
+    /// A receive into memory of our own; a pointer, as there is one only while the ring has no buffers.
+    heap: Option<Box<Op<op::RecvHeap>>>,
     chunk: Option<RxBuf>,
     carry: Vec<u8>,
     /// Consumed bytes of `chunk`, or of `carry` where that is not empty.
@@ -68,6 +70,7 @@ impl Stream {
         Self {
             sink: sink.into(),
             armed: None,
+            heap: None,
             chunk: None,
             carry: Vec::new(),
             start: 0,
@@ -85,12 +88,17 @@ impl Stream {
         &self.sink
     }
 
+    /// What has come already.
+    pub(super) fn begin_with(&mut self, bytes: Vec<u8>) {
+        self.received = bytes.len() as u64;
+        self.carry = bytes;
+    }
+
     /// From here on what comes is opened, and what goes is sealed. `plain`: what has been opened already.
-    pub(super) fn begin_secure(&mut self, secure: Rc<Secure>, plain: Vec<u8>) {
+    pub(super) fn begin_secure(&mut self, secure: Secure, plain: Vec<u8>) {
         self.consume(self.data().len());
-        self.sink.begin_secure(secure);
-        self.received = plain.len() as u64;
-        self.carry = plain;
+        self.sink.lay(Layer::Tls(secure));
+        self.begin_with(plain);
     }
 
     /// Whether nothing has come yet.
@@ -121,7 +129,7 @@ impl Stream {
             self.start = 0;
             self.carry.clear();
             // An idle connection keeps no memory that one large head, or one receive into the heap, has cost.
-            if self.carry.capacity() > if self.sink.secure().is_some() { 0 } else { CARRY_KEPT_MAX } {
+            if self.carry.capacity() > if self.sink.layer().is_some() { 0 } else { CARRY_KEPT_MAX } {
                 self.carry = Vec::new();
             }
         }
@@ -133,7 +141,7 @@ impl Stream {
     }
 
     fn receive(&mut self, likely: Likely) {
-        if self.armed.is_none() {
+        if self.armed.is_none() && !self.sink.is_message() {
             let socket = self.sink.socket();
             self.armed = Some(Op::recv(socket.ring(), socket, self.group, likely));
         }
@@ -178,6 +186,9 @@ impl Stream {
     /// Ready when the armed receive tells that the peer has reset the connection. The end of its stream is no
     /// reset: a client may end its side and wait for the answer (RFC 9112, 9.6 does not forbid it).
     pub(super) fn poll_reset(&self, context: &mut Context<'_>) -> Poll<()> {
+        if let Some(Layer::Message(message)) = self.sink.layer().map(|layer| &**layer) {
+            return message.poll_reset(context);
+        }
         match self.armed.as_ref().map(|armed| armed.poll_error(context)) {
             Some(Poll::Ready(Some(error))) if !is_no_buffer(&error) => Poll::Ready(()),
             _ => Poll::Pending,
@@ -188,13 +199,14 @@ impl Stream {
     pub(super) fn has_news(&mut self) -> bool {
         while self.data().is_empty() {
             let Some(armed) = self.armed.as_mut().filter(|armed| armed.is_complete()) else { return false };
-            let Some(secure) = self.sink.secure().cloned() else { return true };
+            let Some(layer) = self.sink.layer().cloned() else { return true };
+            let Layer::Tls(secure) = &*layer else { return true };
             let Poll::Ready(outcome) = Pin::new(armed).poll(&mut Context::from_waker(Waker::noop())) else {
                 return false;
             };
             self.armed = None;
             let Ok(Some(buffer)) = outcome else { return true };
-            if self.open(&secure, Received::Picked(buffer)).is_err() || secure.has_ended() {
+            if self.open(secure, Received::Picked(buffer)).is_err() || secure.has_ended() {
                 return true;
             }
             self.arm();
@@ -230,28 +242,38 @@ impl Stream {
 
     /// Receives more behind what is there; the number of bytes, 0 at the end of the stream.
     pub(super) async fn fill(&mut self, deadline: &Deadline) -> Result<usize, StreamError> {
-        let Some(secure) = self.sink.secure().cloned() else {
-            return Ok(match self.receive_some(deadline).await? {
+        deadline.guard(poll_fn(|task| self.poll_fill(task))).await?
+    }
+
+    /// As [`Stream::fill`].
+    pub(super) fn poll_fill(&mut self, task: &mut Context<'_>) -> Poll<Result<usize, StreamError>> {
+        let Some(layer) = self.sink.layer().cloned() else {
+            return Poll::Ready(Ok(match ready!(self.poll_receive(task))? {
                 Received::Nothing => 0,
                 Received::Picked(buffer) => self.append(buffer),
                 Received::Heap(bytes) => self.append_heap(bytes),
-            });
+            }));
         };
         self.make_contiguous();
         let before = self.carry.len();
-        while self.carry.len() == before {
-            if secure.has_ended() {
-                return Ok(0);
+        match &*layer {
+            Layer::Tls(secure) => {
+                while self.carry.len() == before {
+                    if secure.has_ended() {
+                        return Poll::Ready(Ok(0));
+                    }
+                    // A stream that breaks off without a word may have been cut by anybody.
+                    match ready!(self.poll_receive(task))? {
+                        Received::Nothing => return Poll::Ready(Err(StreamError::Broken)),
+                        received => self.open(secure, received)?,
+                    }
+                }
             }
-            // A stream that breaks off without a word may have been cut by anybody.
-            match self.receive_some(deadline).await? {
-                Received::Nothing => return Err(StreamError::Broken),
-                received => self.open(&secure, received)?,
-            }
+            Layer::Message(message) => ready!(message.poll_read(task, &mut self.carry))?,
         }
         let len = self.carry.len() - before;
         self.received += len as u64;
-        Ok(len)
+        Poll::Ready(Ok(len))
     }
 
     fn open(&mut self, secure: &Secure, received: Received) -> Result<(), StreamError> {
@@ -267,21 +289,33 @@ impl Stream {
     }
 
     /// What the socket has next, as it is.
-    async fn receive_some(&mut self, deadline: &Deadline) -> Result<Received, StreamError> {
-        // Who filled a buffer before has probably sent more.
-        self.receive(if self.is_bulky() { Likely::Waiting } else { Likely::Later });
-        let Some(armed) = &mut self.armed else { return Ok(Received::Nothing) };
-        let outcome = deadline.guard(armed).await?;
-        self.armed = None;
-        match outcome {
-            Ok(None) => Ok(Received::Nothing),
-            Ok(Some(buffer)) => Ok(Received::Picked(buffer)),
-            Err(error) if is_no_buffer(&error) && !is_planted(Mutant::NeedsBuffers) => {
-                let receive = Op::recv_heap(self.socket().ring(), self.socket(), HEAP_BYTES);
-                let bytes = deadline.guard(receive).await??;
-                Ok(if bytes.is_empty() { Received::Nothing } else { Received::Heap(bytes) })
+    fn poll_receive(&mut self, task: &mut Context<'_>) -> Poll<Result<Received, StreamError>> {
+        loop {
+            if let Some(heap) = &mut self.heap {
+                let outcome = ready!(Pin::new(&mut **heap).poll(task));
+                self.heap = None;
+                let bytes = outcome?;
+                return Poll::Ready(Ok(if bytes.is_empty() {
+                    Received::Nothing
+                } else {
+                    Received::Heap(bytes)
+                }));
             }
-            Err(error) => Err(error.into()),
+            // Who filled a buffer before has probably sent more.
+            self.receive(if self.is_bulky() { Likely::Waiting } else { Likely::Later });
+            let Some(armed) = &mut self.armed else { return Poll::Ready(Ok(Received::Nothing)) };
+            let outcome = ready!(Pin::new(armed).poll(task));
+            self.armed = None;
+            return Poll::Ready(match outcome {
+                Ok(None) => Ok(Received::Nothing),
+                Ok(Some(buffer)) => Ok(Received::Picked(buffer)),
+                Err(error) if is_no_buffer(&error) && !is_planted(Mutant::NeedsBuffers) => {
+                    let socket = self.sink.socket();
+                    self.heap = Some(Box::new(Op::recv_heap(socket.ring(), socket, HEAP_BYTES)));
+                    continue;
+                }
+                Err(error) => Err(error.into()),
+            });
         }
     }
 
@@ -341,8 +375,8 @@ impl Stream {
         deadline: &Deadline,
     ) -> Result<(), StreamError> {
         let end = range.end;
-        if to.secure().is_some() {
-            to.send_sealed(local, &self.data()[range], deadline).await?;
+        if to.layer().is_some() {
+            to.send_through(local, &self.data()[range], deadline).await?;
         } else if let Some(chunk) = self.chunk.take() {
             // Without the chunk there is no data: should this future be dropped here, all is as if consumed.
             let start = std::mem::take(&mut self.start);

@@ -61,7 +61,7 @@ pub(super) fn find<'p>(
     let (Some(http), Some(listener)) = (plan.http(id), plan.listener(id)) else {
         return Err(CloseReason::ListenerRemoved);
     };
-    if let Some(secure) = context.accepted.sink.secure()
+    if let Some(secure) = context.accepted.secure()
         && plan.tls(id).is_some_and(|tls| !tls.covers(secure.terms.name.as_deref(), request.host(stream.data())))
     {
         return Err(CloseReason::Misdirected);

@@ -6,6 +6,7 @@ mod choosing;
 mod datagrams;
 mod edges;
 mod forms;
+mod h2;
 mod http;
 mod limits;
 mod log;
@@ -187,6 +188,7 @@ fn snapshot(
             trusted_proxies: Vec::new(),
             proxy_protocol: ProxyHeaders::Off,
             forwarded: false,
+            h2c: false,
             connections: None,
             udp: Udp::default(),
             routes: Vec::new(),

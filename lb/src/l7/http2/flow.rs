@@ -1,0 +1,304 @@
+//! The two ways of one stream, as bytes of HTTP/1.1: whoever reads and writes them knows nothing of HTTP/2.
+
+use std::{
+    fmt,
+    task::{Context, Poll, Waker, ready},
+};
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream, SendStream, server::SendResponse};
+use http::Response;
+
+use super::{
+    response::read_response,
+    trailers,
+};
+use crate::l7::http1::{Body, BodyReader, BodyWriter, Side, Step};
+
+/// Of a body that nobody wants as much is thrown away.
+const DRAINED_BYTES_MAX: usize = 64 << 10;
+
+/// The stream was reset, or its connection has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gone;
+
+/// What comes on a stream.
+pub struct Inflow {
+    stream: RecvStream,
+    /// How it is written down.
+    writer: BodyWriter,
+    has_ended: bool,
+}
+
+impl fmt::Debug for Inflow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inflow").field("has_ended", &self.has_ended).finish_non_exhaustive()
+    }
+}
+
+impl Inflow {
+    pub(super) const fn new(stream: RecvStream) -> Self {
+        Self { stream, writer: BodyWriter::Raw, has_ended: false }
+    }
+
+    /// Whether nothing follows the head.
+    pub fn is_empty(&self) -> bool {
+        self.stream.is_end_stream()
+    }
+
+    /// Throws away what is here already; whether that was all.
+    pub fn drain(&mut self) -> bool {
+        let mut task = Context::from_waker(Waker::noop());
+        let mut left = DRAINED_BYTES_MAX;
+        loop {
+            match self.stream.poll_data(&mut task) {
+                Poll::Ready(Some(Ok(data))) if left > data.len() => {
+                    left -= data.len();
+                    let _ = self.stream.flow_control().release_capacity(data.len());
+                }
+                Poll::Ready(None) => return true,
+                Poll::Ready(Some(_)) | Poll::Pending => return false,
+            }
+        }
+    }
+
+    /// How a body is written down that is framed so in the head.
+    pub fn frame(&mut self, body: Body) {
+        self.writer = if body == Body::Chunked { BodyWriter::Chunked } else { BodyWriter::Raw };
+        self.has_ended = body == Body::None;
+    }
+
+    /// Puts what comes next behind `out`, and lets the peer send as much again. False: there is nothing more.
+    ///
+    /// # Errors
+    /// The stream was reset.
+    pub fn poll_read(&mut self, task: &mut Context<'_>, out: &mut Vec<u8>) -> Poll<Result<bool, Gone>> {
+        while !self.has_ended {
+            match ready!(self.stream.poll_data(task)) {
+                Some(Ok(data)) if data.is_empty() => {}
+                Some(Ok(data)) => {
+                    self.writer.frame(out, &data);
+                    let _ = self.stream.flow_control().release_capacity(data.len());
+                    return Poll::Ready(Ok(true));
+                }
+                Some(Err(_)) => return Poll::Ready(Err(Gone)),
+                None => {
+                    let fields = ready!(self.stream.poll_trailers(task)).map_err(|_| Gone)?;
+                    self.has_ended = true;
+                    if self.writer == BodyWriter::Chunked {
+                        out.extend_from_slice(b"0\r\n");
+                        fields.iter().for_each(|fields| trailers::write(fields, out));
+                        out.extend_from_slice(b"\r\n");
+                        return Poll::Ready(Ok(true));
+                    }
+                }
+            }
+        }
+        Poll::Ready(Ok(false))
+    }
+}
+
+/// What goes on a stream.
+pub struct Outflow {
+    state: Out,
+}
+
+enum Out {
+    /// Of the head as much as has come; interim ones may go before it.
+    Head(SendResponse<Bytes>, Vec<u8>),
+    Body(SendStream<Bytes>, BodyReader),
+    Ended(SendStream<Bytes>),
+    Over,
+}
+
+impl fmt::Debug for Outflow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.state {
+            Out::Head(..) => "Outflow(head)",
+            Out::Body(..) => "Outflow(body)",
+            Out::Ended(_) | Out::Over => "Outflow(ended)",
+        })
+    }
+}
+
+impl Outflow {
+    pub(super) const fn answer(respond: SendResponse<Bytes>) -> Self {
+        Self { state: Out::Head(respond, Vec::new()) }
+    }
+
+    /// Takes bytes of an HTTP/1.1 response from `bytes[*taken..]`, and says how many by `taken`; ready once it has them all.
+    /// `is_head`: it answers a HEAD request.
+    ///
+    /// # Errors
+    /// The stream was reset.
+    pub fn poll_write(
+        &mut self,
+        task: &mut Context<'_>,
+        bytes: &[u8],
+        taken: &mut usize,
+        is_head: bool,
+    ) -> Poll<Result<(), Gone>> {
+        while let Some(rest) = bytes.get(*taken..).filter(|rest| !rest.is_empty()) {
+            match &mut self.state {
+                Out::Head(_, head) => {
+                    let before = head.len();
+                    head.extend_from_slice(rest);
+                    match memchr::memmem::find(head, b"\r\n\r\n") {
+                        None => *taken += rest.len(),
+                        Some(end) => {
+                            head.truncate(end + 4);
+                            *taken += head.len() - before;
+                            self.respond(is_head)?;
+                        }
+                    }
+                }
+                Out::Body(stream, reader) => {
+                    let taking = poll_body(task, stream, reader, rest);
+                    let (len, has_ended) = ready!(taking)?;
+                    *taken += len;
+                    if has_ended {
+                        self.close();
+                    }
+                }
+                // Nothing belongs there.
+                Out::Ended(_) | Out::Over => return Poll::Ready(Err(Gone)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn close(&mut self) {
+        if let Out::Body(stream, _) = std::mem::replace(&mut self.state, Out::Over) {
+            self.state = Out::Ended(stream);
+        }
+    }
+
+    /// The head is whole.
+    fn respond(&mut self, is_head: bool) -> Result<(), Gone> {
+        let Out::Head(mut respond, mut head) = std::mem::replace(&mut self.state, Out::Over) else {
+            return Err(Gone);
+        };
+        let (response, body): (Response<()>, Body) = read_response(&head, is_head).ok_or(Gone)?;
+        if response.status().is_informational() {
+            respond.send_informational(response).map_err(|_| Gone)?;
+            head.clear();
+            self.state = Out::Head(respond, head);
+            return Ok(());
+        }
+        let reader = BodyReader::new(body, Side::Response);
+        let stream = respond.send_response(response, reader.is_done()).map_err(|_| Gone)?;
+        self.state = if reader.is_done() { Out::Ended(stream) } else { Out::Body(stream, reader) };
+        Ok(())
+    }
+
+    /// Ready when the peer has given the stream up.
+    pub fn poll_reset(&mut self, task: &mut Context<'_>) -> Poll<()> {
+        match &mut self.state {
+            Out::Head(respond, _) => respond.poll_reset(task).map(drop),
+            Out::Body(stream, _) | Out::Ended(stream) => stream.poll_reset(task).map(drop),
+            Out::Over => Poll::Ready(()),
+        }
+    }
+
+    /// Gives the stream up.
+    pub fn reset(&mut self, why: Break) {
+        let reason = match why {
+            Break::Unwanted => Reason::NO_ERROR,
+            Break::Internal => Reason::INTERNAL_ERROR,
+            Break::Protocol => Reason::PROTOCOL_ERROR,
+            Break::Refused => Reason::REFUSED_STREAM,
+        };
+        match &mut self.state {
+            Out::Head(respond, _) => respond.send_reset(reason),
+            Out::Body(stream, _) | Out::Ended(stream) => stream.send_reset(reason),
+            Out::Over => {}
+        }
+    }
+
+    /// Whether the answer has gone whole.
+    pub const fn has_ended(&self) -> bool {
+        matches!(self.state, Out::Ended(_))
+    }
+}
+
+/// Why a stream is given up (RFC 9113, 7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Break {
+    /// The rest of the request is of no use: the answer is complete (RFC 9113, 8.1).
+    Unwanted,
+    /// What was begun cannot be finished.
+    Internal,
+    /// The request is malformed.
+    Protocol,
+    /// Nobody has looked at it: it may be sent again.
+    Refused,
+}
+
+/// Bytes of `rest` that are done with, and whether that was the last of the body.
+fn poll_body(
+    task: &mut Context<'_>,
+    stream: &mut SendStream<Bytes>,
+    reader: &mut BodyReader,
+    rest: &[u8],
+) -> Poll<Result<(usize, bool), Gone>> {
+    let mut looked = *reader;
+    match looked.next(rest).map_err(|_| Gone)? {
+        Step::More { consumed } => {
+            *reader = looked;
+            Poll::Ready(Ok((consumed, false)))
+        }
+        Step::Done { consumed } => {
+            *reader = looked;
+            finish(stream, &rest[..consumed])?;
+            Poll::Ready(Ok((consumed, true)))
+        }
+        Step::Data { skip, len } => {
+            let room = ready!(poll_room(task, stream, len))?;
+            let mut ahead = looked;
+            let (sent, behind) = if room >= len {
+                // With the last of it goes the end, where that is here already and has nothing to say.
+                let behind = match ahead.next(&rest[skip + len..]) {
+                    Ok(Step::Done { consumed }) if trailers::is_empty(&rest[skip + len..skip + len + consumed]) => {
+                        Some(consumed)
+                    }
+                    _ => None,
+                };
+                *reader = if behind.is_some() { ahead } else { looked };
+                (len, behind)
+            } else {
+                // What does not fit is looked at again.
+                reader.next(&rest[..skip + room]).map_err(|_| Gone)?;
+                (room, None)
+            };
+            let data = Bytes::copy_from_slice(&rest[skip..skip + sent]);
+            stream.send_data(data, behind.is_some()).map_err(|_| Gone)?;
+            Poll::Ready(Ok((skip + sent + behind.unwrap_or(0), behind.is_some())))
+        }
+    }
+}
+
+/// Ends the body; `section`: what stood behind its last byte.
+fn finish(stream: &mut SendStream<Bytes>, section: &[u8]) -> Result<(), Gone> {
+    match trailers::read(section) {
+        Some(fields) => stream.send_trailers(fields).map_err(|_| Gone),
+        None => stream.send_data(Bytes::new(), true).map_err(|_| Gone),
+    }
+}
+
+/// Waits until at least one of `len` bytes may go.
+fn poll_room(
+    task: &mut Context<'_>,
+    stream: &mut SendStream<Bytes>,
+    len: usize,
+) -> Poll<Result<usize, Gone>> {
+    stream.reserve_capacity(len);
+    loop {
+        match stream.capacity() {
+            0 => match ready!(stream.poll_capacity(task)) {
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return Poll::Ready(Err(Gone)),
+            },
+            room => return Poll::Ready(Ok(room.min(len))),
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! HTTP/2 with clients.
+
+use std::{
+    future::{Future, poll_fn},
+    io::{self, Read, Write},
+    net::TcpStream,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Waker},
+    thread,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use h2::{RecvStream, client};
+use http::{Request, Response};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{
+    Fixture, PATIENCE, backend, pattern,
+    peers::{ok, responder},
+    snapshot, wait_until,
+};
+use crate::{
+    config::{Limits, Protocol},
+    model::reason::CloseReason,
+};
+
+/// A socket for who polls it again and again.
+struct Polled(TcpStream);
+
+fn polled<T>(result: io::Result<T>) -> Poll<io::Result<T>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+        other => Poll::Ready(other),
+    }
+}
+
+impl AsyncRead for Polled {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let read = polled(self.0.read(buffer.initialize_unfilled()));
+        read.map_ok(|len| buffer.advance(len))
+    }
+}
+
+impl AsyncWrite for Polled {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        polled(self.0.write(bytes))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A client's connection; whatever is awaited goes on together with it.
+pub(super) struct Client {
+    requests: client::SendRequest<Bytes>,
+    connection: Pin<Box<client::Connection<Polled, Bytes>>>,
+    has_ended: bool,
+}
+
+/// Polls it until it is done.
+fn wait<T>(future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    let mut task = Context::from_waker(Waker::noop());
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Poll::Ready(done) = future.as_mut().poll(&mut task) {
+            return done;
+        }
+        assert!(Instant::now() < deadline, "waited in vain");
+        thread::sleep(Duration::from_micros(200));
+    }
+}
+
+impl Client {
+    pub(super) fn new(fixture: &Fixture) -> Self {
+        let socket = fixture.connect();
+        socket.set_nonblocking(true).unwrap();
+        let (requests, connection) = wait(client::handshake(Polled(socket))).unwrap();
+        Self { requests, connection: Box::pin(connection), has_ended: false }
+    }
+
+    fn run<T>(&mut self, future: impl Future<Output = T>) -> T {
+        let Self { connection, has_ended, .. } = self;
+        let mut future = pin!(future);
+        wait(poll_fn(|task| {
+            if !*has_ended && connection.as_mut().poll(task).is_ready() {
+                *has_ended = true;
+            }
+            future.as_mut().poll(task)
+        }))
+    }
+
+    fn begin(&mut self, request: Request<()>, body: Option<Bytes>) -> client::ResponseFuture {
+        let (response, mut stream) = self.requests.send_request(request, body.is_none()).unwrap();
+        if let Some(body) = body {
+            stream.send_data(body, true).unwrap();
+        }
+        response
+    }
+
+    fn get(&mut self, path: &str) -> (Response<()>, Vec<u8>) {
+        let request = Request::get(format!("http://a.test{path}")).body(()).unwrap();
+        let response = self.begin(request, None);
+        self.finish(response)
+    }
+
+    fn finish(&mut self, response: client::ResponseFuture) -> (Response<()>, Vec<u8>) {
+        let (head, mut body) = self.run(response).unwrap().into_parts();
+        let bytes = self.run(read(&mut body)).unwrap();
+        (Response::from_parts(head, ()), bytes)
+    }
+
+    /// How the connection ends.
+    fn end(&mut self) -> Result<(), h2::Error> {
+        wait(self.connection.as_mut())
+    }
+}
+
+async fn read(body: &mut RecvStream) -> Result<Vec<u8>, h2::Error> {
+    let mut bytes = Vec::new();
+    while let Some(data) = body.data().await {
+        let data = data?;
+        bytes.extend_from_slice(&data);
+        body.flow_control().release_capacity(data.len())?;
+    }
+    Ok(bytes)
+}
+
+fn start(backends: &[std::net::SocketAddr], limits: Limits) -> Fixture {
+    let make = |address| {
+        let mut snapshot = snapshot(1, Protocol::Http, address, backends, limits);
+        snapshot.listeners[0].h2c = true;
+        snapshot
+    };
+    Fixture::start_with(make, None)
+}
+
+#[test]
+fn requests_share_a_connection() {
+    let fixture = start(&[responder(|request| ok(request.start.as_bytes()))], Limits::default());
+    let mut client = Client::new(&fixture);
+    let begun: Vec<_> = (0..50)
+        .map(|at| client.begin(Request::get(format!("http://a.test/{at}?q")).body(()).unwrap(), None))
+        .collect();
+    for (at, response) in begun.into_iter().enumerate() {
+        let (head, body) = client.finish(response);
+        assert_eq!((head.status().as_u16(), body), (200, format!("GET /{at}?q HTTP/1.1").into_bytes()));
+        assert!(head.headers().contains_key("via") && !head.headers().contains_key("connection"));
+    }
+    let listener = &fixture.handle.metrics.listeners[0];
+    assert_eq!((listener.accepted.value(), listener.requests.value()), (1, 50));
+    // HTTP/1.1 is still spoken there.
+    assert_eq!(super::peers::Client::new(&fixture).get("/").body, b"GET / HTTP/1.1");
+    drop(client);
+    fixture.stop();
+}
+
+#[test]
+fn bodies_of_any_size_go_both_ways() {
+    let by_chunks = |request: &super::peers::Message| {
+        let mut out = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+        for piece in request.body.chunks(9_000) {
+            out.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+            out.extend_from_slice(piece);
+            out.extend_from_slice(b"\r\n");
+        }
+        out.extend_from_slice(b"0\r\n\r\n");
+        out
+    };
+    for backend in [responder(|request| ok(&request.body)), responder(by_chunks)] {
+        let fixture = start(&[backend], Limits::default());
+        let mut client = Client::new(&fixture);
+        for len in [0, 1, 16_384, 70_000, 3 << 20] {
+            for has_length in [false, true] {
+                let mut request = Request::post("http://a.test/");
+                if has_length {
+                    request = request.header("content-length", len);
+                }
+                let sent = pattern(len);
+                let response = client.begin(request.body(()).unwrap(), Some(sent.clone().into()));
+                let (head, body) = client.finish(response);
+                assert_eq!(head.status(), 200);
+                assert!(body == sent, "{len} bytes, {}", body.len());
+            }
+        }
+        drop(client);
+        fixture.stop();
+    }
+}
+
+#[test]
+fn a_request_that_is_given_up_ends_at_the_backend_too() {
+    let gone = Arc::new(AtomicUsize::new(0));
+    let count = gone.clone();
+    let hangs = backend(move |mut stream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc").unwrap();
+        while matches!(stream.read(&mut [0; 4096]), Ok(1..)) {}
+        count.fetch_add(1, Ordering::Relaxed);
+    });
+    let fixture = start(&[hangs], Limits::default());
+    let mut client = Client::new(&fixture);
+    let response = client.begin(Request::get("http://a.test/").body(()).unwrap(), None);
+    let (_, mut body) = client.run(response).unwrap().into_parts();
+    assert_eq!(&*client.run(body.data()).unwrap().unwrap(), b"abc");
+    drop(body);
+    // The reset goes with whatever is done next.
+    client.run(poll_fn(|_| if gone.load(Ordering::Relaxed) == 1 { Poll::Ready(()) } else { Poll::Pending }));
+    assert_eq!(fixture.handle.metrics.reason(CloseReason::ClientGone).value(), 1);
+    drop(client);
+    fixture.stop();
+}
+
+#[test]
+fn who_waits_for_nothing_is_told_to_go() {
+    let limits = Limits { idle_timeout: Duration::from_millis(300), ..Limits::default() };
+    let fixture = start(&[responder(|_| ok(b"x"))], limits);
+    let mut client = Client::new(&fixture);
+    assert_eq!(client.get("/").1, b"x");
+    client.end().unwrap();
+    wait_until("it is gone", || fixture.admission.open() == 0);
+    fixture.stop();
+}
+
+#[test]
+fn a_drain_finishes_what_was_begun() {
+    let slow = responder(|_| {
+        thread::sleep(Duration::from_millis(400));
+        ok(b"late")
+    });
+    let fixture = start(&[slow], Limits::default());
+    let mut client = Client::new(&fixture);
+    let response = client.begin(Request::get("http://a.test/").body(()).unwrap(), None);
+    let going = || fixture.handle.metrics.listeners[0].requests.value() == 1;
+    client.run(poll_fn(|_| if going() { Poll::Ready(()) } else { Poll::Pending }));
+    fixture.handle.send(crate::worker::Command::Drain { deadline: Instant::now() + PATIENCE });
+    assert_eq!(client.finish(response).1, b"late");
+    client.end().unwrap();
+    fixture.finish();
+}
