@@ -8,6 +8,7 @@ pub mod edit;
 pub mod exchange;
 pub mod headers;
 pub mod http1;
+pub mod http2;
 pub mod key;
 pub mod path;
 pub mod rewrite;

@@ -84,6 +84,10 @@ close_reasons! {
     Expect, "expect", Downstream, 417;
     /// HTTP/2 preface on a listener that speaks HTTP/1 only.
     Http2Preface, "http2-preface", Downstream, 400;
+    /// A message of HTTP/2 breaks its rules: a field of a connection, bytes that no field may have, a scheme that is none of ours.
+    Http2Message, "http2-message", Downstream, 400;
+    /// The peer sent more frames of a kind, or larger heads, than an honest one would; or made us reset too many streams.
+    Http2Flood, "http2-flood", Downstream, 0;
     /// Head did not arrive in time.
     HeadTimeout, "head-timeout", Downstream, 408;
     /// Body made no progress in time.
