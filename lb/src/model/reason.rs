@@ -84,6 +84,10 @@ close_reasons! {
     Expect, "expect", Downstream, 417;
     /// HTTP/2 preface on a listener that speaks HTTP/1 only.
     Http2Preface, "http2-preface", Downstream, 400;
+    /// A message of HTTP/2 breaks its rules: a field of a connection, bytes that no field may have, a scheme that is none of ours.
+    Http2Message, "http2-message", Downstream, 400;
+    /// The peer sent more frames of a kind, or larger heads, than an honest one would; or made us reset too many streams.
+    Http2Flood, "http2-flood", Downstream, 0;
     /// Head did not arrive in time.
     HeadTimeout, "head-timeout", Downstream, 408;
     /// Body made no progress in time.
@@ -160,12 +164,8 @@ close_reasons! {
     TlsTimeout, "tls-timeout", Downstream, 0;
     /// The request's host is none that the certificate of its connection is for.
     Misdirected, "misdirected", Downstream, 421;
-    /// A message of HTTP/2 is malformed: a pseudo-header field, a name or a value (RFC 9113, 8).
-    Http2Message, "http2-message", Downstream, 400;
     /// The client broke the protocol of HTTP/2.
     Http2Protocol, "http2-protocol", Downstream, 0;
-    /// The client did too much of something that costs us more than it: resets, pings, empty frames and the like.
-    Http2Flood, "http2-flood", Downstream, 0;
     /// The backend's certificate is not good.
     UpstreamCertificate, "upstream-certificate", Upstream, 502;
     /// The backend does not speak TLS, or none that we do.

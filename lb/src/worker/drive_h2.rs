@@ -26,10 +26,7 @@ use super::{
     transport::Transport,
 };
 use crate::{
-    l7::{
-        http1::Body,
-        http2::{self, Asked, Break, Server, Settings, write_request},
-    },
+    l7::http2::{self, Asked, Break, Server, Settings, write_request},
     model::reason::CloseReason,
     ring::executor,
     sys::rooms,
@@ -85,7 +82,7 @@ pub(super) async fn drive(accepted: Accepted, begun: Option<Box<Stream>>) {
     let settings = Settings {
         streams_max: STREAMS_MAX,
         head_bytes: u32::try_from(limits.head_bytes).unwrap_or(u32::MAX),
-        budgets: http2::Budgets::default(),
+        budgets: http2::Budgets::new(limits.head_bytes),
     };
     let accepted = Rc::new(accepted);
     let going = Rc::new(Going::default());
@@ -164,8 +161,8 @@ fn begin(local: &Rc<Local>, connection: &Rc<Accepted>, asked: Asked, one: One) {
     let mut bytes = local.buffer();
     let fields_max = FIELDS_MAX.min(local.plan().snapshot.limits.head_fields);
     let form = write_request(&head, !inflow.is_empty(), fields_max, &mut bytes);
-    let form: Body = match form {
-        Ok(form) => form.into(),
+    let form = match form {
+        Ok(form) => form,
         Err(reason) => {
             outflow.reset(Break::Protocol);
             connection.begin(&local.plan().snapshot);

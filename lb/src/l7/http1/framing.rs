@@ -42,7 +42,7 @@ pub(super) fn framing(fields: &[Field], buf: &[u8], version: Version) -> Result<
 }
 
 /// Decimal digits without sign, list or leading zero, below 2^63.
-fn content_length(value: &[u8]) -> Result<u64, CloseReason> {
+pub(in crate::l7) fn content_length(value: &[u8]) -> Result<u64, CloseReason> {
     let refused = CloseReason::ContentLength;
     if value.is_empty() || value.len() > 1 && value.starts_with(b"0") {
         return Err(refused);

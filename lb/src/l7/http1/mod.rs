@@ -25,8 +25,10 @@ pub use error::encode_error;
 pub use field::{Field, Span};
 pub(super) use forwarding::scheme;
 pub use forwarding::{Forwarding, client_address, push_request_id};
+pub(super) use framing::content_length;
 pub use request::RequestHead;
 pub use response::ResponseHead;
+pub(super) use scan::is_target_byte;
 pub use upgrade::{Upgrades, protocols};
 pub use writer::{BodyWriter, ChunkPrefix};
 

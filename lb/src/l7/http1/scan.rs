@@ -125,7 +125,7 @@ fn request_line(cursor: &mut Cursor<'_>, limits: &HeadLimits) -> Result<(), Stop
 /// Visible ASCII without `#`: a fragment never goes on the wire (RFC 9112, 3.2), and neither do raw octets
 /// beyond ASCII (RFC 3986, 2).
 #[inline]
-pub(super) const fn is_target_byte(byte: u8) -> bool {
+pub(in crate::l7) const fn is_target_byte(byte: u8) -> bool {
     byte.is_ascii_graphic() && byte != b'#'
 }
 

@@ -9,10 +9,7 @@ use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, server::SendResponse};
 use http::Response;
 
-use super::{
-    response::read_response,
-    trailers,
-};
+use super::{BodyForm, response::read_response, trailers};
 use crate::l7::http1::{Body, BodyReader, BodyWriter, Side, Step};
 
 /// Of a body that nobody wants as much is thrown away.
@@ -62,10 +59,9 @@ impl Inflow {
         }
     }
 
-    /// How a body is written down that is framed so in the head.
-    pub fn frame(&mut self, body: Body) {
-        self.writer = if body == Body::Chunked { BodyWriter::Chunked } else { BodyWriter::Raw };
-        self.has_ended = body == Body::None;
+    /// How a body is written down whose head was written so.
+    pub fn frame(&mut self, form: BodyForm) {
+        self.writer = if form == BodyForm::Chunked { BodyWriter::Chunked } else { BodyWriter::Raw };
     }
 
     /// Puts what comes next behind `out`, and lets the peer send as much again. False: there is nothing more.
@@ -178,7 +174,8 @@ impl Outflow {
         let Out::Head(mut respond, mut head) = std::mem::replace(&mut self.state, Out::Over) else {
             return Err(Gone);
         };
-        let (response, body): (Response<()>, Body) = read_response(&head, is_head).ok_or(Gone)?;
+        let (response, length) = read_response(&head).map_err(|_| Gone)?;
+        let body = body_of(&response, length, is_head, &head);
         if response.status().is_informational() {
             respond.send_informational(response).map_err(|_| Gone)?;
             head.clear();
@@ -218,6 +215,18 @@ impl Outflow {
     /// Whether the answer has gone whole.
     pub const fn has_ended(&self) -> bool {
         matches!(self.state, Out::Ended(_))
+    }
+}
+
+/// What follows a head of ours (RFC 9112, 6.3).
+fn body_of(response: &Response<()>, length: Option<u64>, is_head: bool, head: &[u8]) -> Body {
+    let status = response.status();
+    let has_none = is_head || status.is_informational() || matches!(status.as_u16(), 204 | 304);
+    match length {
+        _ if has_none => Body::None,
+        Some(length) => Body::Length(length),
+        None if memchr::memmem::find(head, b"\r\nTransfer-Encoding: chunked\r\n").is_some() => Body::Chunked,
+        None => Body::None,
     }
 }
 

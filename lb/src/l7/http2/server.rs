@@ -81,7 +81,7 @@ pub struct Asked {
 impl<W: Wire + Unpin> Server<W> {
     /// Before the preface was read.
     pub fn new(wire: W, settings: &Settings) -> Self {
-        let metered = Metered::new(wire, Meter::new(settings.budgets));
+        let metered = Metered::new(wire, Meter::of_client(settings.budgets));
         let found = metered.found();
         let shaking = server::Builder::new()
             .initial_window_size(STREAM_WINDOW)
