@@ -74,6 +74,7 @@ fn config() -> Config {
         keepalive: Keepalive::default(),
         choosing: Choosing::default(),
         proxy_protocol: None,
+        tls: None,
     };
     let dns = Backend::at(IpAddr::V4(Ipv4Addr::new(10, 0, 1, 53)), None);
     Config {
@@ -116,9 +117,11 @@ fn config() -> Config {
                 connections: None,
                 idle: None,
                 replies: None,
+                tls: Vec::new(),
             },
         )]),
         routes: RouteMap::new(),
+        tls: BTreeMap::new(),
         pools: BTreeMap::from([
             ("app".into(), pool(vec![backend(9001), backend(9002)], Some(health))),
             ("dns".into(), pool(vec![dns], None)),
