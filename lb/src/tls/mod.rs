@@ -3,15 +3,23 @@
 
 mod certificate;
 mod client;
+mod client_auth;
 mod entry;
 mod profile;
 mod server;
+#[cfg(test)]
+mod tests;
+mod tickets;
 mod trust;
 mod upstream;
+mod wipe;
 
 pub use certificate::{Certificate, Flaw};
 pub use client::{Client, Fault, Protocols, Session};
+pub use client_auth::{Clients, revocations, tell};
 pub use entry::{CertificateName, Entry, Parts};
 pub use server::{Clash, NoCertificate, Server};
+pub use tickets::{KEY_BYTES, TicketKeys, Tickets};
 pub use trust::Trust;
 pub use upstream::Upstream;
+pub use wipe::Wiped;
