@@ -173,7 +173,7 @@ fn workers(encoder: &mut Encoder, view: &View) {
     }
 }
 
-const LISTENER: [Column<ListenerMetrics>; 12] = [
+const LISTENER: [Column<ListenerMetrics>; 14] = [
     ("lb_listener_accepted_connections_total", Kind::Counter, "Connections accepted.", |m| {
         m.accepted.value()
     }),
@@ -196,6 +196,15 @@ const LISTENER: [Column<ListenerMetrics>; 12] = [
         Kind::Counter,
         "Requests that were not, as the budget of their route was spent.",
         |m| m.retries_refused.value(),
+    ),
+    ("lb_listener_tls_handshakes_total", Kind::Counter, "Handshakes of TLS that were done.", |m| {
+        m.handshakes.value()
+    }),
+    (
+        "lb_listener_tls_resumptions_total",
+        Kind::Counter,
+        "Of those, how many went on with a former session.",
+        |m| m.resumptions.value(),
     ),
     ("lb_listener_upgrades_total", Kind::Counter, "Connections that changed to another protocol.", |m| {
         m.upgrades.value()

@@ -22,7 +22,7 @@ use crate::{
     health::{Found, Script},
     model::BackendAddress,
     sys::adopt,
-    tls::{Client, Session},
+    tls::{Client, ClientSession},
 };
 
 /// What is read at once.
@@ -105,7 +105,7 @@ async fn converse_secured(
     deadline: Instant,
 ) -> Result<(), Miss> {
     let session =
-        Session::begin(&secure.client, &secure.name).map_err(|fault| Miss::Local(fault.to_string()))?;
+        ClientSession::begin(&secure.client, &secure.name).map_err(|fault| Miss::Local(fault.to_string()))?;
     let mut stream = Secured::new(stream, session);
     stream.shake_hands().await.map_err(|error| miss(&error, true))?;
     if !script.is_connection() {

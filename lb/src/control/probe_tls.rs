@@ -15,7 +15,7 @@ use futures_lite::io::{AsyncRead, AsyncWrite};
 use super::secret::open_beneath;
 use crate::{
     config::{CheckKind, CheckTrust, Config, HttpCheck},
-    tls::{Client, Fault, Protocols, Session, Trust},
+    tls::{Client, ClientSession, Fault, Protocols, Trust},
 };
 
 /// What is read at once.
@@ -82,7 +82,7 @@ fn of_file(directory: &Path, path: &Path) -> anyhow::Result<Trust> {
 #[derive(Debug)]
 pub(super) struct Secured<S> {
     stream: S,
-    session: Session,
+    session: ClientSession,
     /// Records that are to be sent, from `sent` on.
     records: Vec<u8>,
     sent: usize,
@@ -90,7 +90,7 @@ pub(super) struct Secured<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Secured<S> {
-    pub(super) fn new(stream: S, session: Session) -> Self {
+    pub(super) fn new(stream: S, session: ClientSession) -> Self {
         Self { stream, session, records: Vec::new(), sent: 0, chunk: Box::new([0; CHUNK]) }
     }
 

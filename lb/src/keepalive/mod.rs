@@ -91,13 +91,13 @@ impl<T> Keepalive<T> {
     }
 
     /// Takes out every connection whose time has come or that `is_dead`, for the caller to drop.
-    pub fn sweep(&mut self, now: Instant, mut is_dead: impl FnMut(&T) -> bool) -> Vec<(BackendId, T)> {
+    pub fn sweep(&mut self, now: Instant, mut is_dead: impl FnMut(&mut T) -> bool) -> Vec<(BackendId, T)> {
         let mut out = Vec::new();
         for (backend, stack) in &mut self.by_backend {
             let (spare, mut at) = (stack.spare, 0);
             let gone = stack.kept.extract_if(.., |kept| {
                 at += 1;
-                let is_gone = kept.until <= now || is_dead(&kept.connection);
+                let is_gone = kept.until <= now || is_dead(&mut kept.connection);
                 stack.spare -= usize::from(is_gone && at <= spare);
                 is_gone
             });

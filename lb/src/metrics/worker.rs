@@ -66,6 +66,10 @@ pub struct ListenerMetrics {
     pub retries: Counter,
     /// Requests that were not, as the route's budget was spent.
     pub retries_refused: Counter,
+    /// Handshakes of TLS that were done.
+    pub handshakes: Counter,
+    /// Of those, how many went on with a former session.
+    pub resumptions: Counter,
     /// Connections that changed to another protocol.
     pub upgrades: Counter,
     /// Of those, how many are open.

@@ -144,6 +144,26 @@ close_reasons! {
     NoServerName, "no-server-name", Downstream, 0;
     /// The ClientHello is malformed or too long.
     ClientHello, "client-hello", Downstream, 0;
+    /// The listener speaks TLS, and what came first is no ClientHello, or too long a one.
+    TlsHello, "tls-hello", Downstream, 400;
+    /// No certificate of the listener is for the name that the client asked for.
+    TlsNoCertificate, "tls-no-certificate", Downstream, 0;
+    /// The client has no version, cipher suite, group or protocol of TLS that the listener takes.
+    TlsNothingInCommon, "tls-nothing-in-common", Downstream, 0;
+    /// The client's certificate is missing or not good.
+    TlsClientCertificate, "tls-client-certificate", Downstream, 0;
+    /// The client ended the handshake with an alert: it takes our certificate for bad, for one.
+    TlsAlert, "tls-alert", Downstream, 0;
+    /// The client broke the protocol of TLS.
+    TlsProtocol, "tls-protocol", Downstream, 0;
+    /// The handshake of TLS was not done in time.
+    TlsTimeout, "tls-timeout", Downstream, 0;
+    /// The request's host is none that the certificate of its connection is for.
+    Misdirected, "misdirected", Downstream, 421;
+    /// The backend's certificate is not good.
+    UpstreamCertificate, "upstream-certificate", Upstream, 502;
+    /// The backend does not speak TLS, or none that we do.
+    UpstreamTls, "upstream-tls", Upstream, 502;
     /// The backend of a datagram flow is down; what comes next goes to another one.
     BackendDown, "backend-down", Upstream, 503;
     /// The backend left the config, and the time to end with it was over.

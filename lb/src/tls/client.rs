@@ -1,8 +1,8 @@
 //! The client's side of a connection.
 //!
 //! ```text
-//!  records from the peer --> Session::handle --> hear()    what it says
-//!       what is to be said --> say() --> Session::records  records for the peer
+//!  records from the peer --> ClientSession::handle --> hear()    what it says
+//!       what is to be said --> say() --> ClientSession::records  records for the peer
 //! ```
 
 use std::{
@@ -128,9 +128,9 @@ impl From<Error> for Fault {
 
 /// One connection.
 #[derive(Debug)]
-pub struct Session(ClientConnection);
+pub struct ClientSession(ClientConnection);
 
-impl Session {
+impl ClientSession {
     /// With a peer that has this name, or is at this address. Of an address no server name is sent (RFC 6066, 3).
     ///
     /// # Errors
@@ -227,12 +227,12 @@ mod tests {
         }
     }
 
-    fn begin(trust: Trust, protocols: Protocols, name: &str) -> Session {
-        Session::begin(&Client::new(trust, protocols).unwrap(), name).unwrap()
+    fn begin(trust: Trust, protocols: Protocols, name: &str) -> ClientSession {
+        ClientSession::begin(&Client::new(trust, protocols).unwrap(), name).unwrap()
     }
 
     /// Lets both talk until neither has anything to say; `cut` bytes at a time.
-    fn talk(client: &mut Session, server: &mut ServerConnection, cut: usize) -> Result<(), Fault> {
+    fn talk(client: &mut ClientSession, server: &mut ServerConnection, cut: usize) -> Result<(), Fault> {
         let mut records = Vec::new();
         loop {
             client.records(&mut records);
@@ -257,7 +257,7 @@ mod tests {
         }
     }
 
-    fn shake_hands(mut client: Session, mut server: ServerConnection) -> Result<(), Fault> {
+    fn shake_hands(mut client: ClientSession, mut server: ServerConnection) -> Result<(), Fault> {
         talk(&mut client, &mut server, 4096)?;
         assert!(!client.is_handshaking() && !server.is_handshaking());
         Ok(())

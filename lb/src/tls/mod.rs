@@ -5,8 +5,11 @@ mod certificate;
 mod client;
 mod client_auth;
 mod entry;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod profile;
 mod server;
+mod session;
 #[cfg(test)]
 mod tests;
 mod tickets;
@@ -15,10 +18,11 @@ mod upstream;
 mod wipe;
 
 pub use certificate::{Certificate, Flaw};
-pub use client::{Client, Fault, Protocols, Session};
+pub use client::{Client, ClientSession, Fault, Protocols};
 pub use client_auth::{Clients, revocations, tell};
 pub use entry::{CertificateName, Entry, Parts};
 pub use server::{Clash, NoCertificate, Server};
+pub use session::{Greeting, Refusal, Session, Terms, Why, sealed_bytes_max};
 pub use tickets::{KEY_BYTES, TicketKeys, Tickets};
 pub use trust::Trust;
 pub use upstream::Upstream;

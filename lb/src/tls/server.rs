@@ -51,7 +51,7 @@ type Places = HashMap<Box<str>, usize, FixedState>;
 
 /// How connections of one listener are made.
 pub struct Server {
-    protocols: &'static [&'static [u8]],
+    protocols: Vec<Vec<u8>>,
     entries: Vec<Made>,
     exact: Places,
     /// By what follows the first label.
@@ -77,9 +77,9 @@ impl Server {
     ///
     /// # Errors
     /// What a client asks for would be in two of them.
-    pub fn new(entries: &[Arc<Entry>], protocols: &'static [&'static [u8]]) -> Result<Self, Clash> {
+    pub fn new(entries: &[Arc<Entry>], protocols: &[&[u8]]) -> Result<Self, Clash> {
         let mut server = Self {
-            protocols,
+            protocols: protocols.iter().map(|name| name.to_vec()).collect(),
             entries: Vec::with_capacity(entries.len()),
             exact: Places::default(),
             wildcards: Places::default(),
@@ -102,7 +102,7 @@ impl Server {
                 return Err(Clash::Default(entries[other].name().clone(), entry.name().clone()));
             }
             let mut config = entry.config().clone();
-            config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+            config.alpn_protocols.clone_from(&server.protocols);
             server.entries.push(Made { entry: entry.clone(), config: Arc::new(config) });
         }
         Ok(server)
@@ -122,8 +122,8 @@ impl Server {
     }
 
     /// What its clients may speak.
-    pub fn protocols(&self) -> &[&'static [u8]] {
-        self.protocols
+    pub fn protocols(&self) -> &[Vec<u8>] {
+        &self.protocols
     }
 
     /// All of its entries.

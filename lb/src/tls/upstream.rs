@@ -11,6 +11,7 @@ use rustls::{ClientConfig, client::Resumption, pki_types::ServerName};
 use super::{
     certificate::Certificate,
     profile::provider,
+    session::{Refusal, Session},
     trust::{TakesAnyone, Trust},
 };
 use crate::config::TlsProfile;
@@ -64,14 +65,22 @@ impl Upstream {
         Ok(Self { config: Arc::new(config), sni })
     }
 
-    /// What a connection is made by.
-    pub const fn config(&self) -> &Arc<ClientConfig> {
+    #[cfg(test)]
+    pub(super) const fn config(&self) -> &Arc<ClientConfig> {
         &self.config
+    }
+
+    /// A session with a backend of this name or address. [`Session::open`] of nothing then says the first.
+    ///
+    /// # Errors
+    /// rustls refuses the config.
+    pub fn begin(&self, backend: &str) -> Result<Session, Refusal> {
+        Session::client(self.config.clone(), self.connection(backend))
     }
 
     /// The name that a backend's certificate must be for; `backend` is its address, or the name that stands for it, with
     /// or without a port. Of an address, and of a socket's path, no server name is sent (RFC 6066, 3).
-    pub fn connection(&self, backend: &str) -> ServerName<'static> {
+    pub(super) fn connection(&self, backend: &str) -> ServerName<'static> {
         self.sni.clone().unwrap_or_else(|| name_of(backend))
     }
 }

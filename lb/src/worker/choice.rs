@@ -19,6 +19,7 @@ use super::{
     mutant::{Mutant, is_planted},
     plan::Plan,
     pool_plan::{Nobody, PoolPlan},
+    shake,
     stream::Stream,
     timer::{Deadline, Expired},
     upstream::Upstream,
@@ -30,6 +31,8 @@ use crate::{
     metrics::BackendMetrics,
     model::{BackendId, PoolId, reason::CloseReason},
     ring::{Op, Socket, op::Readiness},
+    sys::rooms,
+    tls,
 };
 
 /// How often the first who waits for a backend looks by itself: one may have come up, and nobody rings for that.
@@ -90,7 +93,7 @@ impl Choice {
     }
 
     fn new(plan: &Rc<Plan>, pool: PoolId, accepted: &Accepted, key: u64) -> Self {
-        let client = plan.choosing(pool).line().map(|_| accepted.socket.clone());
+        let client = plan.choosing(pool).line().map(|_| accepted.sink.socket().clone());
         Self::with(plan, pool, client, key)
     }
 
@@ -316,7 +319,8 @@ impl Choice {
                 deadline.set_backend(backend.id);
                 return Ok((upstream, in_flight));
             }
-            match dial(local, backend, self.plan.snapshot.limits.connect_timeout, deadline).await {
+            let tls = self.plan.pool_tls(self.pool).map(|tls| &**tls);
+            match dial(local, backend, tls, self.plan.snapshot.limits.connect_timeout, deadline).await {
                 Ok(stream) => {
                     entry.connected(false);
                     in_flight.metrics.exchanges.add(1);
@@ -366,6 +370,7 @@ fn take_kept(local: &Local, backend: BackendId) -> Option<Upstream> {
 async fn dial(
     local: &Local,
     backend: &BackendSnapshot,
+    tls: Option<&tls::Upstream>,
     timeout: std::time::Duration,
     deadline: &Deadline,
 ) -> Result<Stream, CloseReason> {
@@ -387,7 +392,12 @@ async fn dial(
         match deadline.guard(connect).await {
             Ok(Ok(())) => {
                 local.metrics.backend(backend.id).connects.add(1);
-                return Ok(Stream::new(socket));
+                let mut stream = Stream::new(socket);
+                if let Some(tls) = tls {
+                    let shaking = shake::with_backend(local, tls, &backend.name, &mut stream, deadline);
+                    rooms::pinned(shaking).await?;
+                }
+                return Ok(stream);
             }
             // The queue of a unix socket is full, and nobody would wake us once it is not (unix(7)).
             Ok(Err(error)) if error.kind() == ErrorKind::WouldBlock => {
@@ -420,8 +430,8 @@ pub(super) fn park(local: &Local, plan: &Plan, pool: PoolId, mut upstream: Upstr
     if local.keepalive.borrow().len() >= kept_max(plan.snapshot.limits.connections, local.siblings.len()) {
         return;
     }
-    // Of a backend that has left meanwhile nothing is kept.
-    if !local.has_backend(plan, upstream.backend) {
+    // Of a backend that has left meanwhile nothing is kept, nor of one that is spoken with otherwise now.
+    if !local.has_backend(plan, pool, upstream.backend) {
         return;
     }
     let policy = plan.pool(pool).keepalive;

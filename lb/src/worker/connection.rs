@@ -6,6 +6,7 @@ use super::{
     access::Entry,
     local::{Local, Task},
     mutant::{Mutant, is_planted},
+    sink::Sink,
     timer::Deadline,
 };
 use crate::{
@@ -21,7 +22,7 @@ use crate::{
 ///
 /// A connection that waits is little more than this: what another field can tell stands here only once.
 pub(super) struct Accepted {
-    pub(super) socket: Socket,
+    pub(super) sink: Sink,
     pub(super) entry: Entry,
     /// The client's, by the word of a trusted proxy where there is one; its address is in `permit`.
     client_port: u16,
@@ -36,7 +37,7 @@ impl Accepted {
     /// Counts the connection as open, and holds the worker's end. `permit` is its place among those allowed.
     pub(super) fn new(local: &Rc<Local>, client: SocketAddr, socket: Socket, permit: Permit) -> Self {
         let accepted = Self {
-            socket,
+            sink: socket.into(),
             entry: Entry::default(),
             client_port: client.port(),
             port: OnceCell::new(),
@@ -82,14 +83,14 @@ impl Accepted {
 
     /// What the client connected to; `None` where the kernel does not say.
     pub(super) fn destination(&self) -> Option<SocketAddr> {
-        let bound = || socket2::SockRef::from(&self.socket).local_addr().ok()?.as_socket();
+        let bound = || socket2::SockRef::from(self.sink.socket()).local_addr().ok()?.as_socket();
         self.told().or_else(bound)
     }
 
     /// Port that the client connected to, asked of the kernel once; 0 where it does not say.
     pub(super) fn port(&self) -> u16 {
         *self.port.get_or_init(|| {
-            let address = socket2::SockRef::from(&self.socket).local_addr().ok();
+            let address = socket2::SockRef::from(self.sink.socket()).local_addr().ok();
             address.and_then(|address| address.as_socket()).map_or(0, |address| address.port())
         })
     }

@@ -18,7 +18,7 @@ use super::{
     own_answer,
     plan::Plan,
     pump::{Pump, PumpError},
-    stream::{Stream, send},
+    stream::Stream,
     target::{self, Target, Way},
     timer::Expired,
     tunnel::Tunnel,
@@ -183,7 +183,7 @@ impl<'c> Exchange<'c, '_> {
         entry.sent(len as u64);
         self.head_sent.set(true);
         context.deadline.set(local.after(self.way.idle));
-        let sent = send(&local.ring, &context.accepted.socket, out, &context.deadline).await;
+        let sent = context.accepted.sink.send(local, out, &context.deadline).await;
         local.recycle(sent.map_err(|_| self.failure(context.expired(CloseReason::ClientGone)))?);
         context.count_response(response.status(), len as u64);
         Ok(Ended::Switched(Box::new(Tunnel { upstream, in_flight, idle: self.way.idle })))
@@ -203,7 +203,7 @@ impl<'c> Exchange<'c, '_> {
         let head = self.encode(stream, &upstream, &in_flight);
         stream.consume(self.request.len());
         upstream.stream.arm();
-        let backend = upstream.stream.socket().clone();
+        let backend = upstream.stream.sink().clone();
         let mut reader = BodyReader::limited(self.request.body(), self.way.body_bytes)?;
         let writer = exchange::writer(self.request.body());
         let mut pump = Pump {
@@ -329,7 +329,7 @@ impl<'c> Exchange<'c, '_> {
         let mut pump = Pump {
             local,
             from: &mut upstream.stream,
-            to: &context.accepted.socket,
+            to: &context.accepted.sink,
             entry: Some(&context.accepted.entry),
             deadline: &context.deadline,
             patience: self.way.idle,

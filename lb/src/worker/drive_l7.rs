@@ -8,7 +8,7 @@
 //!      `------------+---------- refused: answer --> linger (or keep, where nothing of the request is left)
 //! ```
 
-use std::{future::poll_fn, net::Shutdown, time::Duration};
+use std::{future::poll_fn, time::Duration};
 
 use super::{
     connection::{Accepted, Context},
@@ -38,7 +38,7 @@ pub(super) fn drive(accepted: Accepted, begun: Option<Box<Stream>>) -> impl Futu
     let local = accepted.local();
     let deadline = local.timers.deadline();
     let mut stream = match begun {
-        None => Stream::new(accepted.socket.clone()),
+        None => Stream::new(accepted.sink.clone()),
         Some(stream) => {
             deadline.set(local.after(local.plan().snapshot.limits.head_timeout));
             *stream
@@ -150,7 +150,7 @@ async fn serve<'c>(context: &'c Context, stream: &mut Stream, first: bool) -> En
             context.accepted.fail(reason);
             // A response that broke off must not look complete.
             if !is_planted(Mutant::EndsPolitely) {
-                context.accepted.socket.close_by_reset();
+                context.accepted.sink.close_by_reset();
             }
             return After::Close.into();
         }
@@ -223,8 +223,8 @@ impl HeadProgress {
 /// Ends our side, and reads on for a moment what the client is still sending.
 async fn linger(context: &Context, stream: &mut Stream) {
     context.accepted.entry.end();
-    stream.socket().shutdown(Shutdown::Write);
     context.deadline.set(context.local().after(own_answer::LINGER));
+    stream.sink().end(context.local(), &context.deadline).await;
     let mut left = LINGER_BYTES_MAX;
     loop {
         let waiting = stream.data().len();

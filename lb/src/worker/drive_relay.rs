@@ -2,7 +2,6 @@
 
 use std::{
     future::{Future, poll_fn},
-    net::Shutdown,
     pin::{Pin, pin},
     task::Poll,
     time::Duration,
@@ -17,7 +16,8 @@ use super::{
     local::Local,
     passthrough::{self, Goal},
     plan::Plan,
-    stream::{Stream, StreamError, send},
+    sink::Sink,
+    stream::{Stream, StreamError},
     timer::Deadline,
     upstream::Upstream,
 };
@@ -44,7 +44,7 @@ pub(super) async fn drive(accepted: Accepted, begun: Option<Box<Stream>>) {
     let plan = local.plan();
     let deadline = local.timers.deadline();
     accepted.begin(&plan.snapshot);
-    let mut stream = begun.map_or_else(|| Stream::new(accepted.socket.clone()), |stream| *stream);
+    let mut stream = begun.map_or_else(|| Stream::new(accepted.sink.clone()), |stream| *stream);
     let goal = match plan.names(accepted.listener()) {
         None => straight(&plan, &accepted),
         Some(names) => {
@@ -72,7 +72,7 @@ pub(super) async fn drive(accepted: Accepted, begun: Option<Box<Stream>>) {
     let ended = match introduced {
         Ok(()) => relay(local, &accepted, &mut stream, &mut upstream.stream, &deadline, idle).await,
         Err(reason) => {
-            accepted.socket.close_by_reset();
+            accepted.sink.close_by_reset();
             Err(reason)
         }
     };
@@ -85,7 +85,7 @@ pub(super) async fn drive(accepted: Accepted, begun: Option<Box<Stream>>) {
 /// A client whose connection leads nowhere is reset, not ended politely: it must not read it as an empty answer.
 fn refuse(accepted: &Accepted, reason: CloseReason) {
     accepted.fail(reason);
-    accepted.socket.close_by_reset();
+    accepted.sink.close_by_reset();
     accepted.entry.end();
 }
 
@@ -119,7 +119,7 @@ async fn introduce(
     header: Vec<u8>,
     deadline: &Deadline,
 ) -> Result<(), CloseReason> {
-    match send(&local.ring, upstream.stream.socket(), header, deadline).await {
+    match upstream.stream.sink().send(local, header, deadline).await {
         Ok(out) => {
             local.recycle(out);
             Ok(())
@@ -140,7 +140,7 @@ pub(super) async fn relay(
     idle: Duration,
 ) -> Result<(), CloseReason> {
     deadline.set(local.after(idle));
-    let (client, backend) = (accepted.socket.clone(), from_backend.socket().clone());
+    let (client, backend) = (accepted.sink.clone(), from_backend.sink().clone());
     let metrics = accepted.metrics();
     let mut up = Direction {
         local,
@@ -214,7 +214,7 @@ struct Direction<'a> {
     deadline: &'a Deadline,
     idle: Duration,
     from: &'a mut Stream,
-    to: Socket,
+    to: Sink,
     counter: &'a Counter,
     entry: &'a Entry,
     way: Way,
@@ -244,7 +244,7 @@ impl Direction<'_> {
             let step = match flow.action() {
                 Action::Copy => self.copy(&mut flow).await,
                 Action::LeasePipe => {
-                    let granted = lease.take();
+                    let granted = self.may_splice() && lease.take();
                     self.local.metrics.splices_started.add(u64::from(granted));
                     flow.on_lease(granted);
                     Ok(())
@@ -255,7 +255,7 @@ impl Direction<'_> {
                 }
                 Action::Drain(len) => self.drain(&mut flow, &mut lease, len).await,
                 Action::Shutdown => {
-                    self.to.shutdown(Shutdown::Write);
+                    self.to.end(self.local, self.deadline).await;
                     flow.on_shutdown();
                     Ok(())
                 }
@@ -277,6 +277,11 @@ impl Direction<'_> {
         };
         drop(lease);
         ended
+    }
+
+    /// Whether neither side wants to have bytes opened or sealed.
+    fn may_splice(&self) -> bool {
+        self.from.sink().takes_pipes() && self.to.takes_pipes()
     }
 
     fn reason(&self, error: StreamError, gone: CloseReason) -> CloseReason {
@@ -320,7 +325,7 @@ impl Direction<'_> {
         let len = self.from.data().len();
         // The source has spoken: the sink has all of its time.
         self.deadline.set(self.local.after(self.idle));
-        self.from.forward(&self.to, 0..len, self.deadline).await.map_err(Failed::Sink)?;
+        self.from.forward(self.local, &self.to, 0..len, self.deadline).await.map_err(Failed::Sink)?;
         flow.on_copied(len);
         self.moved(len);
         Ok(())
@@ -346,14 +351,16 @@ impl Direction<'_> {
 
     async fn drain(&mut self, flow: &mut Flow, lease: &mut Lease<'_>, len: usize) -> Result<(), Failed> {
         let Some(pipe) = lease.pipe() else { return Err(Failed::Sink(StreamError::Broken)) };
-        match pipe.drain(&self.to, len).map_err(|error| Failed::Sink(error.into()))? {
+        match pipe.drain(self.to.socket(), len).map_err(|error| Failed::Sink(error.into()))? {
             Spliced::Bytes(len) => {
                 flow.on_drained(len);
                 self.local.metrics.spliced_bytes.add(len as u64);
                 self.moved(len);
             }
             Spliced::Eof => return Err(Failed::Sink(StreamError::Broken)),
-            Spliced::Blocked => self.wait(&self.to, Readiness::Writable).await.map_err(Failed::Sink)?,
+            Spliced::Blocked => {
+                self.wait(self.to.socket(), Readiness::Writable).await.map_err(Failed::Sink)?
+            }
         }
         Ok(())
     }

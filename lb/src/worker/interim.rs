@@ -5,7 +5,7 @@ use std::{pin::pin, time::Duration};
 
 use super::{
     drive_exchange::Exchange,
-    stream::{Stream, StreamError, send},
+    stream::{Stream, StreamError},
     timer::{Deadline, Expired},
 };
 use crate::{
@@ -89,7 +89,7 @@ impl Exchange<'_, '_> {
         let (context, local) = (self.context, self.context.local());
         // Were it given up half-way, no answer of ours could follow.
         self.head_sent.set(true);
-        let sent = send(&local.ring, &context.accepted.socket, out, &context.deadline).await;
+        let sent = context.accepted.sink.send(local, out, &context.deadline).await;
         local.recycle(sent.map_err(|_| CloseReason::ClientGone)?);
         self.head_sent.set(false);
         Ok(())

@@ -19,8 +19,10 @@ use super::{
     pool_plan::Sight,
     pressure::PressureGauge,
     request_id::RequestIds,
+    secure::Sealed,
     siblings::Siblings,
     timer::Timers,
+    turnstile::Turnstile,
     upstream::Upstream,
 };
 use crate::{
@@ -31,13 +33,15 @@ use crate::{
     l7::http1::{RequestHead, ResponseHead},
     limits::{Admission, Pressure, Purse},
     metrics::WorkerMetrics,
-    model::{BackendId, GroupId, WorkerId, reason::CloseReason},
+    model::{BackendId, GroupId, PoolId, WorkerId, reason::CloseReason},
     ring::Ring,
     sys::affinity,
 };
 
 /// Send buffers kept for reuse.
 const SPARE_BUFFERS: usize = 256;
+/// Handshakes of TLS that are begun in one turn: each takes a tenth of a millisecond or more, and others wait meanwhile.
+const HANDSHAKES_PER_TURN: usize = 4;
 /// A send buffer that grew beyond this is not kept.
 const SPARE_BYTES_MAX: usize = 64 << 10;
 
@@ -76,6 +80,10 @@ pub(super) struct Local {
     /// Another process or worker takes what is new.
     is_handed_over: Cell<bool>,
     stop: Cell<bool>,
+    /// Whoever begins a handshake of TLS.
+    pub(super) handshakes: Turnstile,
+    /// Buffers of what is sealed.
+    pub(super) sealed: Sealed,
     spare: RefCell<Vec<Vec<u8>>>,
     heads: RefCell<Vec<Heads>>,
 }
@@ -115,6 +123,8 @@ impl Local {
             drain: Cell::new(None),
             is_handed_over: Cell::new(false),
             stop: Cell::new(false),
+            handshakes: Turnstile::new(HANDSHAKES_PER_TURN),
+            sealed: Sealed::default(),
             spare: RefCell::default(),
             heads: RefCell::default(),
         }
@@ -183,14 +193,17 @@ impl Local {
         let plan = Rc::new(Plan::new(change.compiled.clone(), Some(&before), self.id, &self.lines));
         self.memory_max.set(memory_max(&plan.snapshot));
         let gone = before.backends.without(&plan.backends);
+        let otherwise = plan.spoken_otherwise(&before);
         let has_lost_listeners = plan.has_lost_listeners(&before);
         drop(self.plan.replace(plan.clone()));
         self.changes.set(self.changes.get() + 1);
-        if !gone.is_empty() {
-            let is_gone = |id: BackendId| !plan.backends.contains(id);
+        if !gone.is_empty() || !otherwise.is_empty() {
+            let is_gone = |id: BackendId| !plan.backends.contains(id) || otherwise.contains(id);
             let left = self.keepalive.borrow_mut().take_backends(is_gone);
             self.forget(left);
             self.close(self.siblings.shelf().take_backends(is_gone));
+        }
+        if !gone.is_empty() {
             self.leaving.borrow_mut().push((gone, change.leave_by));
         }
         for (group, listener) in &change.moved {
@@ -223,10 +236,10 @@ impl Local {
         self.changes.get()
     }
 
-    /// Whether a backend that stood in `plan` still stands in the one that holds now.
-    pub(super) fn has_backend(&self, plan: &Plan, id: BackendId) -> bool {
+    /// Whether a backend of a pool in `plan` still stands in the one that holds now, and is spoken with as it was.
+    pub(super) fn has_backend(&self, plan: &Plan, pool: PoolId, id: BackendId) -> bool {
         let now = self.plan.borrow();
-        std::ptr::eq(&**now, plan) || now.backends.contains(id)
+        std::ptr::eq(&**now, plan) || (now.backends.contains(id) && now.speaks_alike(plan, plan.pool(pool)))
     }
 
     pub(super) fn count(&self, reason: CloseReason) {

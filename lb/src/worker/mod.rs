@@ -6,6 +6,7 @@
 //!                     drive_datagrams  one listening socket, a flow per client, each with a task for answers
 //!                       accept ---- admits, then one task per connection:
 //!                         |- proxied       reads whom it is relayed for; then one of the others
+//!                         |- shake         TLS, where the listener speaks that; then one of those below
 //!                         |- drive_relay   bytes both ways, by copy or by splice(2)
 //!                         `- drive_l7      heads, routes, exchanges
 //!                               |- target     route, limits: where it may go
@@ -48,8 +49,11 @@ mod pressure;
 mod proxied;
 mod pump;
 mod request_id;
+mod secure;
+mod shake;
 mod shelving;
 mod siblings;
+mod sink;
 mod stream;
 mod target;
 mod teller;
@@ -59,6 +63,7 @@ mod thread;
 pub mod timer;
 mod trusted;
 mod tunnel;
+mod turnstile;
 mod upstream;
 mod whole;
 

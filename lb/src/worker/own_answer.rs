@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     connection::Context,
     outcome::{After, Failure},
-    stream::{Stream, StreamError, send},
+    stream::{Stream, StreamError},
     teller::Teller,
 };
 use crate::{
@@ -36,7 +36,7 @@ pub(super) async fn drive(
     context.accepted.entry.responds(answer.status(), out.len());
     context.accepted.entry.sent(len);
     context.deadline.set(local.after(local.plan().snapshot.limits.idle_timeout));
-    let sent = send(&local.ring, &context.accepted.socket, out, &context.deadline).await;
+    let sent = context.accepted.sink.send(local, out, &context.deadline).await;
     let out =
         sent.map_err(|_| Failure { reason: context.expired(CloseReason::ClientGone), answerable: false })?;
     local.recycle(out);
@@ -86,7 +86,7 @@ pub(super) async fn refuse(
     context.accepted.entry.responds(reason.status(), head_bytes);
     context.accepted.entry.sent(len);
     context.deadline.set(context.local().after(LINGER));
-    let out = send(&context.local().ring, &context.accepted.socket, out, &context.deadline).await?;
+    let out = context.accepted.sink.send(context.local(), out, &context.deadline).await?;
     context.local().recycle(out);
     context.count_response(reason.status(), len);
     Ok(())

@@ -31,6 +31,8 @@ pub(super) struct Plan {
     pub(super) head_limits: HeadLimits,
     /// Every backend that there is.
     pub(super) backends: Backends,
+    /// Those that are spoken with through TLS.
+    pub(super) sealed: Backends,
     compiled: Arc<Compiled>,
     /// Of listeners by id; [`NOWHERE`] where there is none.
     places: Box<[u16]>,
@@ -53,9 +55,9 @@ const NOWHERE: u16 = u16::MAX;
 pub(super) struct Backends(Box<[u64; BACKENDS_MAX / 64]>);
 
 impl Backends {
-    fn of(snapshot: &Snapshot) -> Self {
+    fn of<'s>(pools: impl Iterator<Item = &'s PoolSnapshot>) -> Self {
         let mut words = Box::new([0; BACKENDS_MAX / 64]);
-        for backend in snapshot.pools.iter().flat_map(|pool| &pool.backends) {
+        for backend in pools.flat_map(|pool| &pool.backends) {
             let at = backend.id.index();
             words[at / 64] |= 1 << (at % 64);
         }
@@ -159,10 +161,14 @@ impl Plan {
         let upgrades = Rc::new(Upgrades::new(RoutePolicy::upgrades_default()));
         // No route has an empty name.
         let rate = limits.rate.map(|rate| Rc::new(RatePlan::new(rate, RateBy::Address, "".into())));
-        let backends = Backends::of(&snapshot);
+        let backends = Backends::of(snapshot.pools.iter());
+        let tls = |at| compiled.pool_tls(at).is_some();
+        let sealed = snapshot.pools.iter().enumerate().filter(|(at, _)| tls(*at)).map(|(_, pool)| pool);
+        let sealed = Backends::of(sealed);
         Self {
             head_limits,
             backends,
+            sealed,
             places,
             pool_places,
             pools,
@@ -189,6 +195,21 @@ impl Plan {
             .listeners
             .iter()
             .any(|old| self.listener(old.id).is_none_or(|listener| listener.protocol != old.protocol))
+    }
+
+    /// Backends that were spoken with otherwise: without TLS, or on other terms.
+    pub(super) fn spoken_otherwise(&self, before: &Self) -> Backends {
+        Backends::of(before.snapshot.pools.iter().filter(|pool| !self.speaks_alike(before, pool)))
+    }
+
+    /// Whether backends of a pool of `before` are spoken with as they were.
+    pub(super) fn speaks_alike(&self, before: &Self, pool: &PoolSnapshot) -> bool {
+        let Some(now) = self.snapshot.pools.iter().find(|now| now.name == pool.name) else { return true };
+        match (self.pool_tls(now.id), before.pool_tls(pool.id)) {
+            (None, None) => true,
+            (Some(now), Some(then)) => Arc::ptr_eq(now, then),
+            _ => false,
+        }
     }
 
     /// Ids in a snapshot are those of its pools.

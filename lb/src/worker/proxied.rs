@@ -17,7 +17,7 @@ pub(super) async fn drive(mut accepted: Accepted, is_required: bool) {
     let plan = local.plan();
     let Some(listener) = plan.listener(accepted.listener()) else { return };
     let limits = &plan.snapshot.limits;
-    let mut stream = Stream::new(accepted.socket.clone());
+    let mut stream = Stream::new(accepted.sink.clone());
     let read = read(&local, &mut stream, is_required).await;
     let named = match read {
         // Whoever connects and goes away, as health checks do, has told nothing and missed nothing.

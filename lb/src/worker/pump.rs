@@ -10,14 +10,15 @@ use super::{
     access::Entry,
     lease::Lease,
     local::Local,
-    stream::{Stream, StreamError, send},
+    sink::Sink,
+    stream::{Stream, StreamError},
     timer::Deadline,
 };
 use crate::{
     l7::http1::{BodyReader, BodyWriter, Step},
     model::reason::CloseReason,
     ring::{
-        Op, Socket, executor,
+        Op, executor,
         op::{self, Readiness},
     },
     sys::pipe::{CAPACITY, Spliced},
@@ -49,7 +50,7 @@ pub(super) enum PumpError {
 pub(super) struct Pump<'a> {
     pub(super) local: &'a Local,
     pub(super) from: &'a mut Stream,
-    pub(super) to: &'a Socket,
+    pub(super) to: &'a Sink,
     /// Told of the bytes that were given to it.
     pub(super) entry: Option<&'a Entry>,
     pub(super) deadline: &'a Deadline,
@@ -139,7 +140,7 @@ impl Pump<'_> {
                     };
                     self.deadline.set(self.local.after(self.patience));
                     self.from
-                        .forward(self.to, skip..skip + len, self.deadline)
+                        .forward(self.local, self.to, skip..skip + len, self.deadline)
                         .await
                         .map_err(|_| PumpError::Sink)?;
                     *sent += self.count(len);
@@ -170,7 +171,8 @@ impl Pump<'_> {
     fn is_worth_a_pipe(&self, reader: &BodyReader) -> bool {
         let follows = reader.contiguous();
         // A receive that was begun ahead of time takes what comes next, and would overtake the pipe.
-        !self.from.is_armed() && follows >= SPLICE_MIN && (follows < u64::MAX || self.from.is_bulky())
+        let may = self.from.sink().takes_pipes() && self.to.takes_pipes();
+        may && !self.from.is_armed() && follows >= SPLICE_MIN && (follows < u64::MAX || self.from.is_bulky())
     }
 
     /// Moves what follows in one piece past user space; bytes moved. Fewer than there are: the source has ended, or no
@@ -218,14 +220,14 @@ impl Pump<'_> {
     async fn drain(&self, lease: &Lease<'_>, mut left: usize) -> Result<(), PumpError> {
         let Some(pipe) = lease.pipe() else { return Ok(()) };
         while left > 0 {
-            match pipe.drain(self.to, left).map_err(|_| PumpError::Sink)? {
+            match pipe.drain(self.to.socket(), left).map_err(|_| PumpError::Sink)? {
                 Spliced::Bytes(len) => {
                     left = left.saturating_sub(len);
                     self.local.metrics.spliced_bytes.add(len as u64);
                 }
                 Spliced::Eof => return Err(PumpError::Sink),
                 Spliced::Blocked => {
-                    let ready = Op::ready(&self.local.ring, self.to, Readiness::Writable);
+                    let ready = Op::ready(&self.local.ring, self.to.socket(), Readiness::Writable);
                     self.until(ready).await.map_err(|_| PumpError::Sink)?;
                 }
             }
@@ -256,8 +258,7 @@ impl Pump<'_> {
     /// Sends what waits to be sent; its buffer.
     pub(super) async fn flush(&self, out: Vec<u8>) -> Result<Vec<u8>, PumpError> {
         self.deadline.set(self.local.after(self.patience));
-        let mut out =
-            send(&self.local.ring, self.to, out, self.deadline).await.map_err(|_| PumpError::Sink)?;
+        let mut out = self.to.send(self.local, out, self.deadline).await.map_err(|_| PumpError::Sink)?;
         out.clear();
         Ok(out)
     }

@@ -47,7 +47,12 @@ impl Local {
         if !self.keeps_idle() {
             return;
         }
-        let room = |backend, most: usize| most.saturating_sub(shelf.count(backend));
+        // Keys stay where they are.
+        let plan = self.plan();
+        let room = |backend, most: usize| match plan.sealed.contains(backend) {
+            true => 0,
+            false => most.saturating_sub(shelf.count(backend)),
+        };
         let surplus = self.keepalive.borrow_mut().take_surplus(PUT_MAX, room);
         if surplus.is_empty() {
             return;

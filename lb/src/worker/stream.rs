@@ -4,17 +4,22 @@ use std::{
     io,
     ops::Range,
     os::fd::OwnedFd,
-    task::{Context, Poll},
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker},
 };
 
 use rustix::io::Errno;
 
 use super::{
+    local::Local,
     mutant::{Mutant, is_planted},
+    secure::Secure,
+    sink::Sink,
     timer::{Deadline, Expired},
 };
 use crate::ring::{
-    Group, Ring, RxBuf, SendBuf, Socket,
+    Group, RxBuf, SendBuf, Socket,
     op::{self, Likely, Op},
 };
 
@@ -28,7 +33,7 @@ const CARRY_KEPT_MAX: usize = 4 << 10;
 pub(super) enum StreamError {
     /// The deadline passed.
     Expired,
-    /// The socket failed: reset, or closed where bytes were to go.
+    /// The socket failed: reset, or closed where bytes were to go; or what came breaks the protocol that bytes are sealed by.
     Broken,
 }
 
@@ -44,10 +49,11 @@ impl From<io::Error> for StreamError {
     }
 }
 
-/// Received bytes stand either in one buffer of the ring, or, when a message is spread over several, in `carry`.
+/// Received bytes stand either in one buffer of the ring, or, when a message is spread over several or had to be opened, in
+/// `carry`.
 #[derive(Debug)]
 pub(super) struct Stream {
-    socket: Socket,
+    sink: Sink,
     armed: Option<Op<op::RecvPicked>>,
     chunk: Option<RxBuf>,
     carry: Vec<u8>,
@@ -58,9 +64,9 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) const fn new(socket: Socket) -> Self {
+    pub(super) fn new(sink: impl Into<Sink>) -> Self {
         Self {
-            socket,
+            sink: sink.into(),
             armed: None,
             chunk: None,
             carry: Vec::new(),
@@ -71,7 +77,25 @@ impl Stream {
     }
 
     pub(super) fn socket(&self) -> &Socket {
-        &self.socket
+        self.sink.socket()
+    }
+
+    /// The other way.
+    pub(super) const fn sink(&self) -> &Sink {
+        &self.sink
+    }
+
+    /// From here on what comes is opened, and what goes is sealed. `plain`: what has been opened already.
+    pub(super) fn begin_secure(&mut self, secure: Rc<Secure>, plain: Vec<u8>) {
+        self.consume(self.data().len());
+        self.sink.begin_secure(secure);
+        self.received = plain.len() as u64;
+        self.carry = plain;
+    }
+
+    /// Whether nothing has come yet.
+    pub(super) const fn is_untouched(&self) -> bool {
+        self.received == 0
     }
 
     /// Bytes received since the last call.
@@ -97,7 +121,7 @@ impl Stream {
             self.start = 0;
             self.carry.clear();
             // An idle connection keeps no memory that one large head, or one receive into the heap, has cost.
-            if self.carry.capacity() > CARRY_KEPT_MAX {
+            if self.carry.capacity() > if self.sink.secure().is_some() { 0 } else { CARRY_KEPT_MAX } {
                 self.carry = Vec::new();
             }
         }
@@ -110,7 +134,8 @@ impl Stream {
 
     fn receive(&mut self, likely: Likely) {
         if self.armed.is_none() {
-            self.armed = Some(Op::recv(self.socket.ring(), &self.socket, self.group, likely));
+            let socket = self.sink.socket();
+            self.armed = Some(Op::recv(socket.ring(), socket, self.group, likely));
         }
     }
 
@@ -145,7 +170,7 @@ impl Stream {
 
     /// Gives the buffer of the ring back where those are scarce: who only waits need not sit on one.
     pub(super) fn yield_buffer(&mut self) {
-        if self.chunk.as_ref().is_some_and(|chunk| self.socket.ring().is_scarce(chunk.group())) {
+        if self.chunk.as_ref().is_some_and(|chunk| self.socket().ring().is_scarce(chunk.group())) {
             self.make_contiguous();
         }
     }
@@ -159,9 +184,22 @@ impl Stream {
         }
     }
 
-    /// Whether the peer has said anything, or ended, since the last [`Stream::fill`].
-    pub(super) fn has_news(&self) -> bool {
-        !self.data().is_empty() || self.armed.as_ref().is_some_and(Op::is_complete)
+    /// Whether the peer has said anything, or ended, since the last [`Stream::fill`]. Tickets are nothing that it says.
+    pub(super) fn has_news(&mut self) -> bool {
+        while self.data().is_empty() {
+            let Some(armed) = self.armed.as_mut().filter(|armed| armed.is_complete()) else { return false };
+            let Some(secure) = self.sink.secure().cloned() else { return true };
+            let Poll::Ready(outcome) = Pin::new(armed).poll(&mut Context::from_waker(Waker::noop())) else {
+                return false;
+            };
+            self.armed = None;
+            let Ok(Some(buffer)) = outcome else { return true };
+            if self.open(&secure, Received::Picked(buffer)).is_err() || secure.has_ended() {
+                return true;
+            }
+            self.arm();
+        }
+        true
     }
 
     /// Asks for the end of the receive that is under way.
@@ -180,7 +218,7 @@ impl Stream {
         {
             return None;
         }
-        self.socket.into_descriptor()
+        self.sink.into_descriptor()
     }
 
     /// Ready when [`Stream::fill`] will not wait. Takes no buffer of the ring's that it does not need: what came stays in
@@ -192,18 +230,56 @@ impl Stream {
 
     /// Receives more behind what is there; the number of bytes, 0 at the end of the stream.
     pub(super) async fn fill(&mut self, deadline: &Deadline) -> Result<usize, StreamError> {
+        let Some(secure) = self.sink.secure().cloned() else {
+            return Ok(match self.receive_some(deadline).await? {
+                Received::Nothing => 0,
+                Received::Picked(buffer) => self.append(buffer),
+                Received::Heap(bytes) => self.append_heap(bytes),
+            });
+        };
+        self.make_contiguous();
+        let before = self.carry.len();
+        while self.carry.len() == before {
+            if secure.has_ended() {
+                return Ok(0);
+            }
+            // A stream that breaks off without a word may have been cut by anybody.
+            match self.receive_some(deadline).await? {
+                Received::Nothing => return Err(StreamError::Broken),
+                received => self.open(&secure, received)?,
+            }
+        }
+        let len = self.carry.len() - before;
+        self.received += len as u64;
+        Ok(len)
+    }
+
+    fn open(&mut self, secure: &Secure, received: Received) -> Result<(), StreamError> {
+        let opened = match received {
+            Received::Nothing => return Ok(()),
+            Received::Picked(mut buffer) => {
+                self.note_size(&buffer);
+                secure.open(&mut buffer, &mut self.carry)
+            }
+            Received::Heap(mut bytes) => secure.open(&mut bytes, &mut self.carry),
+        };
+        opened.map_err(|_| StreamError::Broken)
+    }
+
+    /// What the socket has next, as it is.
+    async fn receive_some(&mut self, deadline: &Deadline) -> Result<Received, StreamError> {
         // Who filled a buffer before has probably sent more.
         self.receive(if self.is_bulky() { Likely::Waiting } else { Likely::Later });
-        let Some(armed) = &mut self.armed else { return Ok(0) };
+        let Some(armed) = &mut self.armed else { return Ok(Received::Nothing) };
         let outcome = deadline.guard(armed).await?;
         self.armed = None;
         match outcome {
-            Ok(None) => Ok(0),
-            Ok(Some(buffer)) => Ok(self.append(buffer)),
+            Ok(None) => Ok(Received::Nothing),
+            Ok(Some(buffer)) => Ok(Received::Picked(buffer)),
             Err(error) if is_no_buffer(&error) && !is_planted(Mutant::NeedsBuffers) => {
-                let bytes =
-                    deadline.guard(Op::recv_heap(self.socket.ring(), &self.socket, HEAP_BYTES)).await??;
-                Ok(self.append_heap(bytes))
+                let receive = Op::recv_heap(self.socket().ring(), self.socket(), HEAP_BYTES);
+                let bytes = deadline.guard(receive).await??;
+                Ok(if bytes.is_empty() { Received::Nothing } else { Received::Heap(bytes) })
             }
             Err(error) => Err(error.into()),
         }
@@ -224,11 +300,7 @@ impl Stream {
     fn append(&mut self, buffer: RxBuf) -> usize {
         let len = buffer.len();
         self.received += len as u64;
-        self.group = match self.group {
-            Group::Small if buffer.is_full() => Group::Large,
-            Group::Large if len < Group::Small.size() => Group::Small,
-            group => group,
-        };
+        self.note_size(&buffer);
         if self.data().is_empty() {
             self.chunk = Some(buffer);
             self.start = 0;
@@ -237,6 +309,14 @@ impl Stream {
             self.carry.extend_from_slice(&buffer);
         }
         len
+    }
+
+    fn note_size(&mut self, buffer: &RxBuf) {
+        self.group = match self.group {
+            Group::Small if buffer.is_full() => Group::Large,
+            Group::Large if buffer.len() < Group::Small.size() => Group::Small,
+            group => group,
+        };
     }
 
     /// Moves what is left of a ring buffer into `carry`.
@@ -251,20 +331,23 @@ impl Stream {
         }
     }
 
-    /// Sends `range` of `data` to another socket, without a copy where it stands in a buffer of the ring, and
+    /// Sends `range` of `data` to another peer, without a copy where it stands in a buffer of the ring and goes as it is, and
     /// consumes up to its end.
     pub(super) async fn forward(
         &mut self,
-        to: &Socket,
+        local: &Local,
+        to: &Sink,
         range: Range<usize>,
         deadline: &Deadline,
     ) -> Result<(), StreamError> {
         let end = range.end;
-        if let Some(chunk) = self.chunk.take() {
+        if to.secure().is_some() {
+            to.send_sealed(local, &self.data()[range], deadline).await?;
+        } else if let Some(chunk) = self.chunk.take() {
             // Without the chunk there is no data: should this future be dropped here, all is as if consumed.
             let start = std::mem::take(&mut self.start);
             let absolute = start + range.start..start + range.end;
-            let send = Op::send(self.socket.ring(), to, SendBuf::Received(chunk, absolute));
+            let send = Op::send(&local.ring, to.socket(), SendBuf::Received(chunk, absolute));
             let (sent, buffer) = deadline.guard(send).await?;
             if let SendBuf::Received(chunk, _) = buffer {
                 self.chunk = Some(chunk);
@@ -273,11 +356,19 @@ impl Stream {
             sent?;
         } else {
             let bytes = self.data()[range].to_vec();
-            deadline.guard(Op::send(self.socket.ring(), to, SendBuf::Bytes(bytes))).await?.0?;
+            to.send_raw(local, SendBuf::Bytes(bytes), deadline).await?;
         }
         self.consume(end);
         Ok(())
     }
+}
+
+/// What a socket gave.
+enum Received {
+    /// Its end.
+    Nothing,
+    Picked(RxBuf),
+    Heap(Vec<u8>),
 }
 
 fn is_no_buffer(error: &io::Error) -> bool {
@@ -286,19 +377,4 @@ fn is_no_buffer(error: &io::Error) -> bool {
 
 fn is_cancelled(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::CANCELED.raw_os_error())
-}
-
-/// Sends all of `bytes`; the buffer comes back for reuse.
-pub(super) async fn send(
-    ring: &Ring,
-    to: &Socket,
-    bytes: Vec<u8>,
-    deadline: &Deadline,
-) -> Result<Vec<u8>, StreamError> {
-    let (sent, buffer) = deadline.guard(Op::send(ring, to, SendBuf::Bytes(bytes))).await?;
-    sent?;
-    match buffer {
-        SendBuf::Bytes(bytes) => Ok(bytes),
-        SendBuf::Received(..) => Ok(Vec::new()),
-    }
 }

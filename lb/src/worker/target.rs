@@ -61,6 +61,13 @@ pub(super) fn find<'p>(
     let (Some(http), Some(listener)) = (plan.http(id), plan.listener(id)) else {
         return Err(CloseReason::ListenerRemoved);
     };
+    if let Some(secure) = context.accepted.sink.secure()
+        && plan
+            .tls(id)
+            .is_some_and(|tls| !tls.covers(secure.terms.name.as_deref(), request.host(stream.data())))
+    {
+        return Err(CloseReason::Misdirected);
+    }
     let teller = Teller::new(context, listener, http.trusts(context.accepted.client().ip()));
     context.accepted.entry.request_id(|out| {
         push_request_id(out, stream.data(), request, &teller.forwarding(context, b""));

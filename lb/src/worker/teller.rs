@@ -19,7 +19,7 @@ impl<'p> Teller<'p> {
     pub(super) fn forwarding<'a>(&self, context: &Context, authority: &'a [u8]) -> Forwarding<'a> {
         Forwarding {
             client: context.accepted.client().ip(),
-            scheme: "http",
+            scheme: if context.accepted.sink.secure().is_some() { "https" } else { "http" },
             authority,
             port: match (context.accepted.told(), self.listener.port) {
                 (Some(told), _) => told.port(),

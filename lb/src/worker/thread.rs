@@ -201,7 +201,8 @@ pub(super) fn run(local: &Rc<Local>) -> io::Result<()> {
 fn serve(local: &Rc<Local>) -> io::Result<()> {
     let mut sweep_at = local.now() + SWEEP_EVERY;
     loop {
-        let tasks_left = executor::run(STEPS_PER_TURN);
+        let is_asked_again = local.handshakes.turn();
+        let tasks_left = executor::run(STEPS_PER_TURN) || is_asked_again;
         local.access_log().into_iter().for_each(|log| log.flush());
         if local.is_finished() {
             return Ok(());

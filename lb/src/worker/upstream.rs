@@ -18,7 +18,7 @@ pub(super) struct Upstream {
 
 impl Upstream {
     /// Whether a kept connection has ended or spoken out of turn: nobody may use it again.
-    pub(super) fn is_stale(&self) -> bool {
+    pub(super) fn is_stale(&mut self) -> bool {
         self.stream.has_news()
     }
 }

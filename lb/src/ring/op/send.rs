@@ -12,6 +12,8 @@ use crate::ring::{Ring, RxBuf, Socket, slab::Held};
 pub enum SendBuf {
     /// All of these bytes.
     Bytes(Vec<u8>),
+    /// So many bytes at the front of these.
+    Front(Vec<u8>, usize),
     /// A part of received bytes, forwarded without a copy.
     Received(RxBuf, Range<usize>),
 }
@@ -20,6 +22,7 @@ impl SendBuf {
     fn slice(&self) -> &[u8] {
         match self {
             Self::Bytes(bytes) => bytes,
+            Self::Front(bytes, len) => bytes.get(..*len).unwrap_or_default(),
             Self::Received(buffer, range) => buffer.get(range.clone()).unwrap_or_default(),
         }
     }

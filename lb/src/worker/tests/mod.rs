@@ -23,6 +23,7 @@ mod shelf;
 mod sim;
 mod sticky;
 mod storm;
+mod tls;
 mod unix;
 mod upgrade;
 
@@ -95,12 +96,23 @@ impl Fixture {
         snapshot: Snapshot,
         access_log: Option<AccessLogSetup>,
     ) -> Self {
+        Self::start_secured(socket, address, snapshot, access_log, &TlsParts::default())
+    }
+
+    /// With what there is of TLS.
+    fn start_secured(
+        socket: std::os::fd::OwnedFd,
+        address: SocketAddr,
+        snapshot: Snapshot,
+        access_log: Option<AccessLogSetup>,
+        tls: &TlsParts,
+    ) -> Self {
         let health = Arc::new(HealthTable::new(16));
         let admission = Admission::new();
         let handle = Handle::start(Setup {
             id: WorkerId(0),
             core: affinity::allowed_cores().unwrap()[0],
-            compiled: Compiled::new(Arc::new(snapshot), &TlsParts::default()),
+            compiled: Compiled::new(Arc::new(snapshot), tls),
             health: health.clone(),
             admission: admission.clone(),
             siblings: Siblings::new(1, 1).unwrap(),

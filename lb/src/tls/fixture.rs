@@ -1,0 +1,95 @@
+//! What speaks TLS with the code under test: the blocking half of rustls, over real sockets.
+
+use std::{net::TcpStream, sync::Arc};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
+    SupportedProtocolVersion,
+    crypto::{CryptoProvider, aws_lc_rs},
+    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName},
+};
+
+use super::{Certificate, Entry, KEY_BYTES, Parts, Server, TicketKeys, Tickets, Trust, Upstream};
+use crate::config::TlsProfile;
+
+pub(crate) type Client = StreamOwned<ClientConnection, TcpStream>;
+pub(crate) type Peer = StreamOwned<ServerConnection, TcpStream>;
+
+/// Vouches for both sides.
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+impl Authority {
+    pub(crate) fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    /// A certificate for these names, and its key, in PEM.
+    pub(crate) fn issue(&self, names: &[&str]) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &self.0).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    /// How a listener that has one certificate for these names speaks.
+    pub(crate) fn server(&self, names: &[&str], protocols: &[&[u8]]) -> Arc<Server> {
+        let entry = self.entry("test", names, false);
+        Arc::new(Server::new(&[entry], protocols).unwrap())
+    }
+
+    pub(crate) fn entry(&self, name: &str, names: &[&str], is_default: bool) -> Arc<Entry> {
+        let (chain, key) = self.issue(names);
+        let certificate = Certificate::of_pem(chain.as_bytes(), key.as_bytes(), None).unwrap();
+        let profile = TlsProfile::Default;
+        let tickets = Tickets::new(name.into(), &TicketKeys::new([7; KEY_BYTES])).unwrap();
+        let (name, certificates) = (name.into(), vec![certificate]);
+        let parts = Parts { name, certificates, names: None, is_default, profile, clients: None, tickets };
+        Arc::new(Entry::new(parts).unwrap())
+    }
+
+    /// How a pool speaks whose backends have certificates for `name`.
+    pub(crate) fn upstream(&self, name: &str) -> Arc<Upstream> {
+        let trust = Trust::of_pem(self.0.pem().as_bytes()).unwrap();
+        Arc::new(Upstream::new(trust, Some(name), None, &[b"http/1.1"]).unwrap())
+    }
+
+    pub(crate) fn client_config(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+        protocols: &[&[u8]],
+    ) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.0.der().clone()).unwrap();
+        let builder = ClientConfig::builder_with_provider(provider()).with_protocol_versions(versions);
+        let mut config = builder.unwrap().with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        Arc::new(config)
+    }
+
+    /// A backend's end of a connection; whoever comes is shown a certificate for `name`.
+    pub(crate) fn peer_config(&self, name: &str) -> Arc<ServerConfig> {
+        let key = KeyPair::generate().unwrap();
+        let certificate =
+            CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, &self.0).unwrap();
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
+        let builder = builder.unwrap().with_no_client_auth();
+        Arc::new(builder.with_single_cert(vec![certificate.der().clone()], key).unwrap())
+    }
+}
+
+pub(crate) fn connect(config: &Arc<ClientConfig>, name: &str, socket: TcpStream) -> Client {
+    let name = ServerName::try_from(name).unwrap().to_owned();
+    StreamOwned::new(ClientConnection::new(config.clone(), name).unwrap(), socket)
+}
+
+pub(crate) fn accept(config: &Arc<ServerConfig>, socket: TcpStream) -> Peer {
+    StreamOwned::new(ServerConnection::new(config.clone()).unwrap(), socket)
+}

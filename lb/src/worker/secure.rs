@@ -1,0 +1,91 @@
+//! What is between a socket and the bytes that are read from it and written to it, where the peer speaks TLS.
+
+use std::cell::RefCell;
+
+use super::local::Local;
+use crate::{
+    ring::SendBuf,
+    tls::{Refusal, Session, Terms},
+};
+
+/// Sealed buffers of either size that are kept for reuse.
+const SPARE_SMALL: usize = 64;
+const SPARE_LARGE: usize = 4;
+/// Length of a small one: a record, and what is around it.
+const SMALL_BYTES: usize = 17 << 10;
+/// Longest that is kept: what one receive may have brought, sealed.
+const LARGE_BYTES: usize = 136 << 10;
+
+/// One side of a connection; a stream and its sinks share it.
+#[derive(Debug)]
+pub(super) struct Secure {
+    session: RefCell<Session>,
+    pub(super) terms: Terms,
+    /// What the peer is told of a record that could not be opened.
+    parting: RefCell<Vec<u8>>,
+}
+
+impl Secure {
+    /// Once hands are shaken.
+    pub(super) fn new(session: Session) -> Self {
+        Self { terms: session.terms(), session: RefCell::new(session), parting: RefCell::default() }
+    }
+
+    /// Whether the peer has said that it will say no more.
+    pub(super) fn has_ended(&self) -> bool {
+        self.session.borrow().has_ended()
+    }
+
+    /// Records have come. What they say goes behind `plain`.
+    pub(super) fn open(&self, records: &mut [u8], plain: &mut Vec<u8>) -> Result<(), Refusal> {
+        let opened = self.session.borrow_mut().open(records, plain);
+        opened.inspect_err(|refusal| refusal.alert.clone_into(&mut self.parting.borrow_mut()))
+    }
+
+    /// `plain` as it goes over the wire.
+    pub(super) fn seal(&self, local: &Local, plain: &[u8]) -> Result<SendBuf, Refusal> {
+        let mut out = local.sealed.take(plain.len());
+        let len = self.session.borrow_mut().seal(plain, &mut out)?;
+        Ok(SendBuf::Front(out, len))
+    }
+
+    /// That nothing more will be said, and why, as it goes over the wire.
+    pub(super) fn seal_end(&self) -> Option<SendBuf> {
+        let parting = self.parting.take();
+        if !parting.is_empty() {
+            return Some(SendBuf::Bytes(parting));
+        }
+        let mut out = Vec::new();
+        let len = self.session.borrow_mut().seal_end(&mut out).ok()?;
+        Some(SendBuf::Front(out, len))
+    }
+}
+
+/// Buffers to seal into. They keep their length, so that nothing is cleared that is written over anyway.
+#[derive(Debug, Default)]
+pub(super) struct Sealed {
+    small: RefCell<Vec<Vec<u8>>>,
+    large: RefCell<Vec<Vec<u8>>>,
+}
+
+impl Sealed {
+    fn take(&self, plain: usize) -> Vec<u8> {
+        let is_small = plain <= SMALL_BYTES - (1 << 10);
+        let kept = if is_small { &self.small } else { &self.large };
+        let spare = kept.borrow_mut().pop();
+        spare.unwrap_or_else(|| if is_small { vec![0; SMALL_BYTES] } else { Vec::new() })
+    }
+
+    pub(super) fn recycle(&self, buffer: SendBuf) {
+        let SendBuf::Front(buffer, _) = buffer else { return };
+        let (kept, most) = match buffer.len() {
+            ..SMALL_BYTES | LARGE_BYTES.. => return,
+            SMALL_BYTES => (&self.small, SPARE_SMALL),
+            _ => (&self.large, SPARE_LARGE),
+        };
+        let mut kept = kept.borrow_mut();
+        if kept.len() < most {
+            kept.push(buffer);
+        }
+    }
+}

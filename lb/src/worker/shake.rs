@@ -1,0 +1,253 @@
+//! The handshake before the first byte of a connection whose listener speaks TLS; and that with a backend whose pool does.
+//!
+//! ```text
+//!  whole ClientHello --> certificate and terms --> its turn --> hands are shaken --> the listener's protocol
+//!       |                       |                                   |- refused: alert --> linger --> closed
+//!       `- none ----------------+- none for that name --------------'
+//! ```
+
+use std::{rc::Rc, sync::Arc};
+
+use super::{
+    connection::Accepted,
+    dispatch,
+    local::Local,
+    own_answer::LINGER,
+    secure::Secure,
+    stream::{Stream, StreamError},
+    timer::Deadline,
+};
+use crate::{
+    config::Protocol,
+    l7::http1::encode_error,
+    model::reason::CloseReason,
+    ring::SendBuf,
+    sys::rooms,
+    tls::{Greeting, Refusal, Server, Session, Upstream, Why},
+};
+
+/// Bytes thrown away behind a refusal.
+const LINGER_BYTES_MAX: usize = 64 << 10;
+
+/// Shakes hands, then hands the connection on.
+pub(super) async fn drive(
+    mut accepted: Accepted,
+    begun: Option<Box<Stream>>,
+    server: Arc<Server>,
+    protocol: Protocol,
+) {
+    let local = accepted.local().clone();
+    let deadline = local.timers.deadline();
+    let mut stream = begun.unwrap_or_else(|| Box::new(Stream::new(accepted.sink.clone())));
+    deadline.set(local.after(local.plan().snapshot.limits.head_timeout));
+    let shaking = rooms::pinned(shake(&local, &server, &mut stream, &deadline));
+    match shaking.await {
+        Ok((secure, plain)) => {
+            let metrics = accepted.metrics();
+            metrics.handshakes.add(1);
+            metrics.resumptions.add(u64::from(secure.terms.is_resumed));
+            accepted.sink.begin_secure(secure.clone());
+            stream.begin_secure(secure, plain);
+            drop(deadline);
+            dispatch::speak(accepted, Some(stream), protocol);
+        }
+        // Whoever connects and goes away, as health checks do, has asked for nothing.
+        Err(Miss { reason: CloseReason::ClientGone, .. }) if stream.is_untouched() => {}
+        Err(miss) => {
+            accepted.begin(&local.plan().snapshot);
+            accepted.fail(miss.reason);
+            accepted.entry.end();
+            let is_http = protocol == Protocol::Http && miss.is_http;
+            part(&local, &mut stream, &deadline, miss, is_http).await;
+        }
+    }
+}
+
+/// No hands were shaken.
+struct Miss {
+    reason: CloseReason,
+    alert: Vec<u8>,
+    /// The client speaks HTTP in the clear.
+    is_http: bool,
+}
+
+impl From<CloseReason> for Miss {
+    fn from(reason: CloseReason) -> Self {
+        Self { reason, alert: Vec::new(), is_http: false }
+    }
+}
+
+impl From<Refusal> for Miss {
+    fn from(refusal: Refusal) -> Self {
+        Self { reason: of_client(refusal.why), alert: refusal.alert, is_http: false }
+    }
+}
+
+/// Whose fault it is where a client is refused, or goes.
+pub(super) const fn of_client(why: Why) -> CloseReason {
+    match why {
+        Why::Hello => CloseReason::TlsHello,
+        Why::NothingInCommon => CloseReason::TlsNothingInCommon,
+        Why::NoCertificate => CloseReason::TlsNoCertificate,
+        Why::PeerCertificate => CloseReason::TlsClientCertificate,
+        Why::Alert => CloseReason::TlsAlert,
+        Why::Protocol => CloseReason::TlsProtocol,
+    }
+}
+
+/// Shakes hands with a backend: from here on what `stream` has was opened, and what goes is sealed.
+///
+/// # Errors
+/// [`CloseReason::UpstreamCertificate`], [`CloseReason::UpstreamTls`], and as connecting has them.
+pub(super) async fn with_backend(
+    local: &Local,
+    upstream: &Upstream,
+    backend: &str,
+    stream: &mut Stream,
+    deadline: &Deadline,
+) -> Result<(), CloseReason> {
+    let failed = |error| match error {
+        StreamError::Expired if local.is_overdue() => CloseReason::Draining,
+        StreamError::Expired => CloseReason::ConnectTimeout,
+        StreamError::Broken => CloseReason::UpstreamTls,
+    };
+    let mut session = upstream.begin(backend).map_err(|refusal| of_backend(refusal.why))?;
+    let (mut records, mut plain) = (Vec::new(), Vec::new());
+    loop {
+        let opened = session.open(&mut records, &mut plain);
+        let (unsent, refused) = match opened {
+            Ok(()) => (session.take_unsent(), None),
+            Err(refusal) => (refusal.alert, Some(of_backend(refusal.why))),
+        };
+        // With the last of them the first request could go; few backends are dialled for one.
+        if !unsent.is_empty() {
+            let sent = stream.sink().send_raw(local, SendBuf::Bytes(unsent), deadline).await;
+            sent.map_err(|error| refused.unwrap_or(failed(error)))?;
+        }
+        if let Some(reason) = refused {
+            return Err(reason);
+        }
+        if !session.is_handshaking() {
+            stream.begin_secure(Rc::new(Secure::new(session)), plain);
+            return Ok(());
+        }
+        if stream.fill(deadline).await.map_err(failed)? == 0 {
+            return Err(CloseReason::UpstreamTls);
+        }
+        records.clear();
+        records.extend_from_slice(stream.data());
+        stream.consume(records.len());
+    }
+}
+
+/// Whose fault it is where a backend is refused, or refuses.
+const fn of_backend(why: Why) -> CloseReason {
+    match why {
+        Why::PeerCertificate => CloseReason::UpstreamCertificate,
+        _ => CloseReason::UpstreamTls,
+    }
+}
+
+async fn shake(
+    local: &Local,
+    server: &Server,
+    stream: &mut Stream,
+    deadline: &Deadline,
+) -> Result<(Rc<Secure>, Vec<u8>), Miss> {
+    let (mut session, mut records) = greet(local, server, stream, deadline).await?;
+    // Now it becomes dear.
+    deadline.guard(std::pin::pin!(local.handshakes.pass())).await.map_err(|_| late(local))?;
+    let mut plain = Vec::new();
+    loop {
+        session.open(&mut records, &mut plain)?;
+        if session.has_ended() {
+            return Err(CloseReason::ClientGone.into());
+        }
+        let is_done = !session.is_handshaking();
+        // Behind a request that came along, tickets go with its answer.
+        if !is_done || plain.is_empty() {
+            let unsent = session.take_unsent();
+            if !unsent.is_empty() {
+                let sent = stream.sink().send_raw(local, SendBuf::Bytes(unsent), deadline).await;
+                sent.map_err(|error| gone(local, error))?;
+            }
+        }
+        if is_done {
+            return Ok((Rc::new(Secure::new(session)), plain));
+        }
+        receive(local, stream, deadline).await?;
+        records.clear();
+        records.extend_from_slice(stream.data());
+        stream.consume(stream.data().len());
+    }
+}
+
+/// Reads the ClientHello, and finds out what to do with it.
+async fn greet(
+    local: &Local,
+    server: &Server,
+    stream: &mut Stream,
+    deadline: &Deadline,
+) -> Result<(Session, Vec<u8>), Miss> {
+    let mut greeting = Box::new(Greeting::default());
+    let mut is_first = true;
+    loop {
+        let len = stream.data().len();
+        if len > 0 {
+            let is_http = is_first && stream.data()[0].is_ascii_uppercase();
+            let greeted = greeting.handle(stream.data(), server);
+            stream.consume(len);
+            is_first = false;
+            match greeted {
+                Ok(None) => {}
+                Ok(Some(met)) => return Ok(met),
+                Err(refusal) => return Err(Miss { is_http, ..refusal.into() }),
+            }
+        }
+        receive(local, stream, deadline).await?;
+    }
+}
+
+async fn receive(local: &Local, stream: &mut Stream, deadline: &Deadline) -> Result<(), CloseReason> {
+    match stream.fill(deadline).await {
+        Ok(0) => Err(CloseReason::ClientGone),
+        Ok(_) => Ok(()),
+        Err(error) => Err(gone(local, error)),
+    }
+}
+
+fn gone(local: &Local, error: StreamError) -> CloseReason {
+    match error {
+        StreamError::Broken => CloseReason::ClientGone,
+        StreamError::Expired => late(local),
+    }
+}
+
+fn late(local: &Local) -> CloseReason {
+    if local.is_overdue() { CloseReason::Draining } else { CloseReason::TlsTimeout }
+}
+
+/// Tells the client why, and reads on for a moment, so that a reset does not overtake it.
+async fn part(local: &Local, stream: &mut Stream, deadline: &Deadline, miss: Miss, is_http: bool) {
+    let mut out = miss.alert;
+    if is_http {
+        out = local.buffer();
+        encode_error(&mut out, miss.reason, b"", false, true);
+    }
+    if out.is_empty() {
+        return;
+    }
+    deadline.set(local.after(LINGER));
+    if stream.sink().send_raw(local, SendBuf::Bytes(out), deadline).await.is_err() {
+        return;
+    }
+    stream.sink().end(local, deadline).await;
+    let mut left = LINGER_BYTES_MAX;
+    while let Ok(len @ 1..) = stream.fill(deadline).await {
+        stream.consume(stream.data().len());
+        match left.checked_sub(len) {
+            Some(rest) => left = rest,
+            None => return,
+        }
+    }
+}
