@@ -74,6 +74,7 @@ fn config() -> Config {
         keepalive: Keepalive::default(),
         choosing: Choosing::default(),
         proxy_protocol: None,
+        tls: None,
     };
     let dns = Backend::at(IpAddr::V4(Ipv4Addr::new(10, 0, 1, 53)), None);
     Config {
@@ -116,9 +117,11 @@ fn config() -> Config {
                 connections: None,
                 idle: None,
                 replies: None,
+                tls: Vec::new(),
             },
         )]),
         routes: RouteMap::new(),
+        tls: BTreeMap::new(),
         pools: BTreeMap::from([
             ("app".into(), pool(vec![backend(9001), backend(9002)], Some(health))),
             ("dns".into(), pool(vec![dns], None)),
@@ -227,6 +230,7 @@ pub(crate) fn view() -> View {
         health: Arc::new(HealthTable::new(BACKENDS_MAX)),
         checks: Arc::new([(BackendId(1), CheckView { kind: Some("tcp"), ..CheckView::default() })].into()),
         pools: Arc::new([("app".into(), Arc::default())].into()),
+        certificates: Arc::new([]),
         warnings: vec!["no CAP_BPF: lb_steer is not attached".to_owned()],
         open_files: 20_512,
         packets: None,

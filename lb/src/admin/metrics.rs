@@ -1,7 +1,7 @@
 //! `GET /metrics`: every counter by its published name.
 //!
 //! Names are `lb_<plane>_<what>_<unit>[_total]` and frozen once released. Labels come from {vip, listener,
-//! route, pool, backend, worker, reason, code, interface}; only the build info carries another, `version`.
+//! route, pool, backend, worker, reason, code, interface, tls, file}; only the build info carries another, `version`.
 
 use std::{fmt::Display, sync::Arc};
 
@@ -13,7 +13,7 @@ use lb_abi::{
 };
 
 use super::{
-    health_metrics,
+    certificates, health_metrics,
     packets::{Packets, TableDigest},
     upstream_metrics::{self, Column},
     view::View,
@@ -38,6 +38,7 @@ pub fn render(view: &View, packets: Option<&Packets>) -> String {
     upstream_metrics::upstream(&mut encoder, view);
     health_metrics::health(&mut encoder, view);
     names(&mut encoder, view);
+    certificates::metrics(&mut encoder, &view.certificates);
     if let Some(packets) = packets {
         if view.config.xdp.is_some() {
             // Maps go on, and with them what is counted there.
@@ -73,7 +74,7 @@ fn control(encoder: &mut Encoder, view: &View) {
         .sample(&[], view.predecessors.list().len());
     encoder
         .family("lb_control_warnings", Kind::Gauge, "Things this host or config costs us; see lb status.")
-        .sample(&[], view.warnings.len());
+        .sample(&[], view.warnings.len() + certificates::warnings(&view.certificates).len());
 }
 
 fn access_log(encoder: &mut Encoder, view: &View) {

@@ -5,6 +5,7 @@
 pub mod answer;
 pub mod api;
 pub mod capture;
+pub mod certificates;
 pub mod change;
 pub mod changes;
 pub mod client;
@@ -37,6 +38,7 @@ mod upstream_metrics;
 pub mod view;
 pub mod why;
 
+pub use certificates::CertificateView;
 pub use change::{ChangeRequest, Refused, request as request_change};
 pub use client::{capture as begin_capture, get, why as ask_why, why_request as ask_why_request};
 pub use doors::{Doors, OpenDoors};

@@ -3,7 +3,7 @@
 use lb_abi::reason::Reason;
 use serde_json::{Value, json};
 
-use super::{packets::Packets, standing::Standing, view::View};
+use super::{certificates, packets::Packets, standing::Standing, view::View};
 use crate::config::SynCookies;
 
 /// The document. `packets` is `None` where nothing is attached, or where its owner did not answer.
@@ -61,7 +61,7 @@ pub fn render(view: &View, packets: Option<&Packets>) -> Value {
         "overrides": view.overrides,
         "draining": view.predecessors.list(),
         "xdp": packets.map(xdp),
-        "warnings": view.warnings,
+        "warnings": view.warnings.iter().cloned().chain(certificates::warnings(&view.certificates)).collect::<Vec<_>>(),
     })
 }
 

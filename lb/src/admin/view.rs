@@ -14,6 +14,7 @@ use std::{
 use arc_swap::ArcSwap;
 
 use super::{
+    certificates::CertificateView,
     changes::{Changes, Etag, OverrideView},
     generations::{GenerationSource, GenerationView},
     packets::PacketsSource,
@@ -86,6 +87,8 @@ pub struct View {
     pub packets: Option<PacketsSource>,
     /// Raised once, when the drain begins.
     pub draining: Arc<AtomicBool>,
+    /// Certificates that are in use.
+    pub certificates: Arc<[CertificateView]>,
     /// Names of backends, in their order.
     pub names: Arc<[NameView]>,
     /// Where changes are asked for; `None`: not yet.

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use self::args::{Asking, Check, Cli, Command, Decap, Detach, QuicId, Run, Show, Why};
 use crate::{
     admin::{self, What},
-    config::{self, Loaded, Problems},
+    config::{self, Loaded, Problem, Problems, Severity},
     control::{self, Options, Paths, quic_id},
     model::{QuestionError, RequestQuestion},
 };
@@ -77,7 +77,13 @@ fn run_daemon(run: Run) -> Result<(), String> {
 
 fn check_config(check: &Check) -> ExitCode {
     let (problems, is_valid) = match config::load(&check.config) {
-        Ok(loaded) => (warnings(check, loaded), true),
+        Ok(loaded) => {
+            let found = certificates(check, &loaded);
+            let is_valid = found.iter().all(|problem| problem.severity != Severity::Error);
+            let mut problems = warnings(check, loaded);
+            problems.problems.extend(found);
+            (problems, is_valid)
+        }
         Err(problems) => (problems, false),
     };
     if check.json {
@@ -94,6 +100,17 @@ fn check_config(check: &Check) -> ExitCode {
         print(format!("{}: {verdict}\n", check.config.display()));
     }
     if is_valid { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) }
+}
+
+/// Of the files that a config refers to.
+fn certificates(check: &Check, loaded: &Loaded) -> Vec<Problem> {
+    match control::check_certificates(&loaded.config, &loaded.directory, &check.config) {
+        Ok(problems) => problems,
+        Err(error) => {
+            eprintln!("lb: {}", whole(error));
+            Vec::new()
+        }
+    }
 }
 
 /// Of a config that is valid.

@@ -15,6 +15,8 @@ pub struct Listener {
     pub ranges: Vec<BindRange>,
     /// What is spoken.
     pub protocol: Protocol,
+    /// Names of the entries whose certificates are shown, each of which exists; empty: it speaks no TLS.
+    pub tls: Vec<Arc<str>>,
     /// Pool where no route matches; always there for a tcp listener without routes.
     pub pool: Option<Arc<str>>,
     /// How a connection finds its worker.

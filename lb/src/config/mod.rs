@@ -28,6 +28,7 @@ mod show_health;
 mod show_key;
 mod show_process;
 mod show_route;
+mod show_tls;
 mod slots;
 mod snapshot;
 mod tls;

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Choosing, Health, ProxyVersion};
+use super::{Choosing, Health, PoolTls, ProxyVersion};
 use crate::model::{BackendAddress, BackendName, UnixAddress};
 
 /// `[pool.NAME]`.
@@ -25,6 +25,8 @@ pub struct Pool {
     pub choosing: Choosing,
     /// The header that connections to backends begin with.
     pub proxy_protocol: Option<ProxyVersion>,
+    /// How TLS is spoken with backends; `None`: it is not.
+    pub tls: Option<PoolTls>,
 }
 
 /// `pool.balance`.

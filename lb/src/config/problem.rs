@@ -48,7 +48,7 @@ pub struct Problem {
 
 impl Problem {
     /// About the file as a whole.
-    pub(super) fn of_file(file: &Path, message: String) -> Self {
+    pub fn of_file(file: &Path, message: String) -> Self {
         Self {
             file: printable(&file.display().to_string()).into_owned(),
             place: None,

@@ -33,6 +33,7 @@ impl Config {
             connections: None,
             idle: None,
             replies: None,
+            tls: Vec::new(),
         };
         let pool = Pool {
             balance: None,
@@ -42,6 +43,7 @@ impl Config {
             keepalive: Keepalive::default(),
             choosing: Choosing::default(),
             proxy_protocol: None,
+            tls: None,
         };
         Self {
             // Each worker goes round by itself: one alone shows both backends to whoever asks twice.
@@ -57,6 +59,7 @@ impl Config {
             vips: BTreeMap::new(),
             listeners: BTreeMap::from([("demo".into(), listener)]),
             routes: RouteMap::new(),
+            tls: BTreeMap::new(),
             pools: BTreeMap::from([("demo".into(), pool)]),
         }
     }

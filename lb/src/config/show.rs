@@ -16,6 +16,7 @@ use super::{
     show_key::{file_reference, put},
     show_process::PROCESS_TABLES,
     show_route::route,
+    show_tls::{pool_tls, tls},
 };
 
 impl Config {
@@ -42,6 +43,7 @@ impl Config {
             "vip": named(&self.vips, vip),
             "listener": named(&self.listeners, listener),
             "route": routes,
+            "tls": named(&self.tls, tls),
             "pool": named(&self.pools, pool),
         });
         for (table, show, _) in PROCESS_TABLES {
@@ -91,6 +93,7 @@ pub(super) fn listener(listener: &Listener) -> Value {
         put(&mut table, "steer", Some(listener.steer));
         put(&mut table, "syn_cookies", Some(listener.syn_cookies));
     }
+    put(&mut table, "tls", (!listener.tls.is_empty()).then_some(&listener.tls));
     put(&mut table, "idle", listener.idle.map(show_duration));
     put(&mut table, "replies", listener.replies);
     put(&mut table, "pool", listener.pool.as_deref());
@@ -145,6 +148,7 @@ pub(super) fn pool(pool: &Pool) -> Value {
     put(&mut table, "queue", (*queue != Queue::default()).then(shown));
     put(&mut table, "key", (*key != Key::Address).then(|| key.to_string()));
     put(&mut table, "slow_start", slow_start.map(show_duration));
+    put(&mut table, "tls", pool.tls.as_ref().map(pool_tls));
     put(&mut table, "health", pool.health.as_ref().map(health));
     table
 }
@@ -206,11 +210,27 @@ pub(super) mod tests {
         [listener.web]
         bind = ["0.0.0.0:80", "[::]:80"]
         protocol = "http"
+        tls = ["shop", "rest"]
         steer = "hash"
         syn_cookies = "off"
         trusted_proxies = ["10.0.0.0/8", "2001:db8::7"]
         forwarded = true
         connections = 500
+        [tls.shop]
+        certificate = "certs/shop.pem"
+        key = "file:certs/shop.key"
+        ocsp = "file:certs/shop.ocsp"
+        profile = "modern"
+        client_auth = { ca = "file:clients.pem", mode = "required", crl = ["file:gone.pem", "file:gone.der"], headers = { X-Client = "subject", Client-Cert = "certificate" } }
+        tickets = "file:keys/tickets"
+        [tls.rest]
+        certificate = ["certs/rsa.pem", "certs/ec.pem"]
+        key = ["certs/rsa.key", "certs/ec.key"]
+        ocsp = ["file:rsa.ocsp", "file:ec.ocsp"]
+        names = ["A.example", "*.a.example"]
+        default = true
+        profile = "compatible"
+        client_auth = { ca = "file:clients.pem", mode = "optional" }
         [route.api]
         listener = "web"
         host = ["API.example.com", "*.example.org"]
@@ -298,6 +318,12 @@ pub(super) mod tests {
         families = ["ipv6"]
         ttl_max = "30s"
         hold = "1s"
+        [pool.anyone]
+        backends = ["10.0.0.1:443"]
+        tls = { verify = false }
+        [pool.host]
+        backends = ["10.0.0.1:443"]
+        tls = {}
         [pool.local]
         backends = ["unix:/run/app.sock"]
         [pool.blue]
@@ -307,6 +333,7 @@ pub(super) mod tests {
         backends = ["10.0.0.1:80", { address = "[2001:db8::1]:80", weight = 9 }]
         health = { tcp = "auto", fall = 5 }
         keepalive = { idle = "2m", per_worker = 0 }
+        tls = { ca = "file:inner.pem", sni = "Inner.example", certificate = "us.pem", key = "us.key", alpn = ["http/1.1"] }
     "#;
 
     /// TOML's inline syntax: JSON's with `=` for `:`.

@@ -9,7 +9,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{AccessLog, Dns, Limits, Listener, Pool, Route, Upgrade};
+use super::{AccessLog, Dns, Limits, Listener, Pool, Route, Tls, Upgrade};
 
 /// The whole config, valid by construction.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,6 +38,8 @@ pub struct Config {
     pub listeners: BTreeMap<Arc<str>, Listener>,
     /// HTTP routes.
     pub routes: RouteMap,
+    /// Certificates, and on what terms they are shown.
+    pub tls: BTreeMap<Arc<str>, Tls>,
     /// Backends with their policies.
     pub pools: BTreeMap<Arc<str>, Pool>,
 }

@@ -16,10 +16,11 @@ use super::{
     access_log::AccessLog,
     addresses::{Addresses, Held},
     board::Board,
+    certificates::{Certificates, Watch, said},
     forwarding::LOST_RANGES,
     host,
     listeners::{self, Group},
-    live::{Asked, Live, SeenFile, programs_of},
+    live::{Asked, Live, ROTATION, SeenFile, programs_of},
     names::Names,
     opening::{self, Opened},
     outliers::Watches,
@@ -48,7 +49,7 @@ use crate::{
         Down, Inheritance, Predecessors,
         store::{self, Store},
     },
-    worker::{AccessLogSetup, Compiled, Siblings, TlsParts},
+    worker::{AccessLogSetup, Compiled, Siblings},
 };
 
 /// What this host lets us have of a config.
@@ -89,7 +90,8 @@ pub(super) struct Begun {
     names: Names,
     snapshot: Arc<Snapshot>,
     compiled: Arc<Compiled>,
-    tls: TlsParts,
+    certificates: Certificates,
+    watch: Watch,
     health: Arc<HealthTable>,
     checks: BTreeMap<BackendId, CheckView>,
     targets: Vec<Target>,
@@ -207,6 +209,10 @@ impl Begun {
         snapshot.number_listeners(&listener_ids);
         secret::give_keys(&mut snapshot, &start.plan)?;
         let trusts = Trusts::load(&resolved, &start.plan.directory)?;
+        let watch = Watch::new(&resolved, &start.plan.directory);
+        let certificates = Certificates::none(inheritance.ticket_keys.take())?;
+        let certificates = certificates.load(&resolved, &start.plan.directory);
+        let certificates = certificates.map_err(|misfits| anyhow::anyhow!("{}", said(&misfits)))?;
         let snapshot = Arc::new(snapshot);
         let checks = prober::views(&resolved, &snapshot, &BTreeMap::new());
         let targets = prober::targets(&resolved, &snapshot, &checks, &trusts);
@@ -222,8 +228,7 @@ impl Begun {
         let withheld =
             moves.opened.extract_if(.., |group| group.is_udp && inheritance.is_handed_over).collect();
         let siblings = Siblings::with_room(cores.len(), ground.workers_max, random()?).context("eventfd")?;
-        let tls = TlsParts::default();
-        let compiled = Compiled::new(snapshot.clone(), &tls);
+        let compiled = Compiled::new(snapshot.clone(), &certificates.parts);
         let workers = Workers::start(&siblings, cores, &compiled, &health, moves.opened, logs)?;
         if let Some(path) = &mut opened.path {
             let held = addresses.held();
@@ -239,7 +244,8 @@ impl Begun {
             names,
             snapshot,
             compiled,
-            tls,
+            certificates,
+            watch,
             health,
             checks,
             targets,
@@ -286,7 +292,10 @@ impl Begun {
             addresses: self.addresses,
             snapshot: self.snapshot,
             compiled: self.compiled,
-            tls: self.tls,
+            certificates: self.certificates,
+            watch: self.watch,
+            said: BTreeSet::new(),
+            rotate_at: Instant::now() + ROTATION,
             retired: Vec::new(),
             workers: self.workers.publish_to(),
             all: self.workers.clone(),
@@ -347,6 +356,7 @@ impl Begun {
             health: self.health.clone(),
             draining: Arc::default(),
             names: self.names.show(),
+            certificates: self.certificates.views(),
             changes: Some(changes),
             etag: Fingerprint::of(&start.plan.config).into(),
             generations: Arc::default(),

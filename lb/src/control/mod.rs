@@ -6,6 +6,7 @@ mod ask;
 mod begin;
 mod board;
 mod capture;
+mod certificates;
 mod clock;
 mod cookies;
 mod decap;
@@ -60,6 +61,7 @@ mod watchdog;
 mod ways;
 mod workers;
 
+pub use certificates::check as check_certificates;
 pub use decap::decap;
 pub use options::Options;
 pub use packet_path::detach;

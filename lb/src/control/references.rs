@@ -10,7 +10,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 
 use super::{plan::Plan, secret::open_beneath};
 use crate::{
-    config::{CheckTrust, Config, Digest},
+    config::{CheckTrust, Config, Digest, PoolTls, Tls},
     generations::About,
 };
 
@@ -44,7 +44,10 @@ fn paths(config: &Config) -> impl Iterator<Item = &Path> {
         CheckTrust::File(path) => Some(path),
         CheckTrust::Anyone | CheckTrust::Host => None,
     });
-    xdp.chain(pools).chain(vips).chain(trusted).map(|path| &**path)
+    let certificates = config.tls.values().flat_map(Tls::files);
+    let upstreams = config.pools.values().filter_map(|pool| pool.tls.as_ref()).flat_map(PoolTls::files);
+    let of_tls = certificates.chain(upstreams).map(|(_, path)| path);
+    xdp.chain(pools).chain(vips).chain(trusted).map(|path| &**path).chain(of_tls)
 }
 
 /// The first half of SHA-256: of a secret nobody finds the content by it.

@@ -154,7 +154,7 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<CertificateName> {
     extension.value.general_names.iter().filter_map(name).collect()
 }
 
-fn address(bytes: &[u8]) -> Option<IpAddr> {
+pub(super) fn address(bytes: &[u8]) -> Option<IpAddr> {
     match bytes.len() {
         4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
         _ => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),

@@ -10,9 +10,11 @@ use rustls::{
 
 use super::{
     certificate::Certificate,
+    client_auth::Clients,
     profile::{provider, versions},
+    tickets::Tickets,
 };
-use crate::config::TlsProfile;
+use crate::config::{ClientField, TlsProfile};
 
 /// A name that a certificate is for: lower case, no last dot.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -55,6 +57,10 @@ pub struct Parts {
     pub is_default: bool,
     /// Versions and ciphers.
     pub profile: TlsProfile,
+    /// What is asked of clients; `None`: nothing.
+    pub clients: Option<Clients>,
+    /// What carries sessions on.
+    pub tickets: Arc<Tickets>,
 }
 
 /// One `[tls.NAME]`, as it is used.
@@ -63,6 +69,8 @@ pub struct Entry {
     names: Vec<CertificateName>,
     is_default: bool,
     certificates: Vec<Certificate>,
+    client_fields: Vec<(Arc<str>, ClientField)>,
+    tickets: Arc<Tickets>,
     config: ServerConfig,
 }
 
@@ -76,7 +84,7 @@ impl Entry {
     /// # Errors
     /// rustls refuses its own defaults.
     pub fn new(parts: Parts) -> Result<Self, String> {
-        let Parts { name, certificates, names, is_default, profile } = parts;
+        let Parts { name, certificates, names, is_default, profile, clients, tickets } = parts;
         let names = names.unwrap_or_else(|| {
             let mut names: Vec<_> = certificates.iter().flat_map(|one| one.names().iter().cloned()).collect();
             names.sort_unstable();
@@ -84,15 +92,20 @@ impl Entry {
             names
         });
         let provider = Arc::new(provider(profile));
-        let builder = ServerConfig::builder_with_provider(provider)
+        let builder = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(versions(profile))
-            .map_err(|error| error.to_string())?
-            .with_no_client_auth();
+            .map_err(|error| error.to_string())?;
+        let builder = match &clients {
+            Some(clients) => builder.with_client_cert_verifier(clients.verifier(provider)?),
+            None => builder.with_no_client_auth(),
+        };
         let keys = Keys::new(certificates.iter().map(|one| one.key().clone()).collect());
         let mut config = builder.with_cert_resolver(Arc::new(keys));
         // Sessions are kept by clients alone, in tickets.
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        Ok(Self { name, names, is_default, certificates, config })
+        config.ticketer = tickets.clone();
+        let client_fields = clients.map(|clients| clients.fields).unwrap_or_default();
+        Ok(Self { name, names, is_default, certificates, client_fields, tickets, config })
     }
 
     /// Its name in the config.
@@ -108,6 +121,16 @@ impl Entry {
     /// Whether it is for whoever asks for no name, or for one that no other has.
     pub const fn is_default(&self) -> bool {
         self.is_default
+    }
+
+    /// Fields that tell backends who a client is, by [`tell`](super::tell); lower-cased. No client's own may pass.
+    pub fn client_fields(&self) -> &[(Arc<str>, ClientField)] {
+        &self.client_fields
+    }
+
+    /// What carries its sessions on.
+    pub const fn tickets(&self) -> &Arc<Tickets> {
+        &self.tickets
     }
 
     /// What it shows.

@@ -10,7 +10,7 @@ use rustls::{
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName},
 };
 
-use super::{Certificate, Entry, Parts, Server, Trust, Upstream};
+use super::{Certificate, Entry, KEY_BYTES, Parts, Server, TicketKeys, Tickets, Trust, Upstream};
 use crate::config::TlsProfile;
 
 pub(crate) type Client = StreamOwned<ClientConnection, TcpStream>;
@@ -48,8 +48,10 @@ impl Authority {
         let (chain, key) = self.issue(names);
         let certificate = Certificate::of_pem(chain.as_bytes(), key.as_bytes(), None).unwrap();
         let profile = TlsProfile::Default;
+        let tickets = Tickets::new(name.into(), &TicketKeys::new([7; KEY_BYTES])).unwrap();
         let (name, certificates) = (name.into(), vec![certificate]);
-        Arc::new(Entry::new(Parts { name, certificates, names: None, is_default, profile }).unwrap())
+        let parts = Parts { name, certificates, names: None, is_default, profile, clients: None, tickets };
+        Arc::new(Entry::new(parts).unwrap())
     }
 
     /// How a pool speaks whose backends have certificates for `name`.
@@ -74,7 +76,8 @@ impl Authority {
     /// A backend's end of a connection; whoever comes is shown a certificate for `name`.
     pub(crate) fn peer_config(&self, name: &str) -> Arc<ServerConfig> {
         let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, &self.0).unwrap();
+        let certificate =
+            CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, &self.0).unwrap();
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
         let builder = builder.unwrap().with_no_client_auth();

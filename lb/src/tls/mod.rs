@@ -3,19 +3,27 @@
 
 mod certificate;
 mod client;
+mod client_auth;
 mod entry;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod profile;
 mod server;
 mod session;
+#[cfg(test)]
+mod tests;
+mod tickets;
 mod trust;
 mod upstream;
+mod wipe;
 
 pub use certificate::{Certificate, Flaw};
 pub use client::{Client, ClientSession, Fault, Protocols};
+pub use client_auth::{Clients, revocations, tell};
 pub use entry::{CertificateName, Entry, Parts};
 pub use server::{Clash, NoCertificate, Server};
 pub use session::{Greeting, Refusal, Session, Terms, Why, sealed_bytes_max};
+pub use tickets::{KEY_BYTES, TicketKeys, Tickets};
 pub use trust::Trust;
 pub use upstream::Upstream;
+pub use wipe::Wiped;

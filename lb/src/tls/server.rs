@@ -51,6 +51,7 @@ type Places = HashMap<Box<str>, usize, FixedState>;
 
 /// How connections of one listener are made.
 pub struct Server {
+    protocols: Vec<Vec<u8>>,
     entries: Vec<Made>,
     exact: Places,
     /// By what follows the first label.
@@ -78,6 +79,7 @@ impl Server {
     /// What a client asks for would be in two of them.
     pub fn new(entries: &[Arc<Entry>], protocols: &[&[u8]]) -> Result<Self, Clash> {
         let mut server = Self {
+            protocols: protocols.iter().map(|name| name.to_vec()).collect(),
             entries: Vec::with_capacity(entries.len()),
             exact: Places::default(),
             wildcards: Places::default(),
@@ -100,7 +102,7 @@ impl Server {
                 return Err(Clash::Default(entries[other].name().clone(), entry.name().clone()));
             }
             let mut config = entry.config().clone();
-            config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+            config.alpn_protocols.clone_from(&server.protocols);
             server.entries.push(Made { entry: entry.clone(), config: Arc::new(config) });
         }
         Ok(server)
@@ -119,8 +121,13 @@ impl Server {
         self.made(sni).map(|made| &made.entry)
     }
 
+    /// What its clients may speak.
+    pub fn protocols(&self) -> &[Vec<u8>] {
+        &self.protocols
+    }
+
     /// All of its entries.
-    pub fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = &Arc<Entry>> {
         self.entries.iter().map(|made| &made.entry)
     }
 
@@ -179,14 +186,21 @@ mod tests {
     use super::*;
     use crate::{
         config::TlsProfile,
-        tls::{Certificate, Parts, certificate::tests::Authority},
+        tls::{Certificate, KEY_BYTES, Parts, TicketKeys, Tickets, certificate::tests::Authority},
     };
 
     fn entry(name: &str, names: &[&str], is_default: bool) -> Arc<Entry> {
         let (chain, key) = Authority::new("ours").issue(names, &rcgen::PKCS_ECDSA_P256_SHA256);
         let certificates = vec![Certificate::of_pem(chain.as_bytes(), key.as_bytes(), None).unwrap()];
-        let parts =
-            Parts { name: name.into(), certificates, names: None, is_default, profile: TlsProfile::Default };
+        let parts = Parts {
+            name: name.into(),
+            certificates,
+            names: None,
+            is_default,
+            profile: TlsProfile::Default,
+            clients: None,
+            tickets: Tickets::new(name.into(), &TicketKeys::new([7; KEY_BYTES])).unwrap(),
+        };
         Arc::new(Entry::new(parts).unwrap())
     }
 

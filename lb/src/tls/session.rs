@@ -206,7 +206,13 @@ impl Session {
     fn server(config: Arc<ServerConfig>) -> Result<Self, Refusal> {
         let made = UnbufferedServerConnection::new(config);
         let connection = made.map_err(|error| Refusal::new(&error, Vec::new()))?;
-        Ok(Self { connection: Connection::Server(Box::new(connection)), name: None, unsent: Vec::new(), gathered: Vec::new(), has_ended: false })
+        Ok(Self {
+            connection: Connection::Server(Box::new(connection)),
+            name: None,
+            unsent: Vec::new(),
+            gathered: Vec::new(),
+            has_ended: false,
+        })
     }
 
     /// With a server that has this name or is at this address. [`Session::open`] of nothing then says the first.
@@ -216,7 +222,13 @@ impl Session {
     pub(super) fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, Refusal> {
         let made = UnbufferedClientConnection::new(config, name);
         let connection = made.map_err(|error| Refusal::new(&error, Vec::new()))?;
-        Ok(Self { connection: Connection::Client(Box::new(connection)), name: None, unsent: Vec::new(), gathered: Vec::new(), has_ended: false })
+        Ok(Self {
+            connection: Connection::Client(Box::new(connection)),
+            name: None,
+            unsent: Vec::new(),
+            gathered: Vec::new(),
+            has_ended: false,
+        })
     }
 
     /// Whether the handshake goes on.
@@ -349,11 +361,8 @@ impl Session {
             },
         };
         self.gathered = gathered;
-        let refuse = |error: EncryptError| Refusal {
-            why: Why::Protocol,
-            alert: Vec::new(),
-            text: error.to_string(),
-        };
+        let refuse =
+            |error: EncryptError| Refusal { why: Why::Protocol, alert: Vec::new(), text: error.to_string() };
         written.map(|written| first + written).map_err(refuse)
     }
 }

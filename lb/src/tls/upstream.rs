@@ -65,6 +65,11 @@ impl Upstream {
         Ok(Self { config: Arc::new(config), sni })
     }
 
+    #[cfg(test)]
+    pub(super) const fn config(&self) -> &Arc<ClientConfig> {
+        &self.config
+    }
+
     /// A session with a backend of this name or address. [`Session::open`] of nothing then says the first.
     ///
     /// # Errors
@@ -75,7 +80,7 @@ impl Upstream {
 
     /// The name that a backend's certificate must be for; `backend` is its address, or the name that stands for it, with
     /// or without a port. Of an address, and of a socket's path, no server name is sent (RFC 6066, 3).
-    fn connection(&self, backend: &str) -> ServerName<'static> {
+    pub(super) fn connection(&self, backend: &str) -> ServerName<'static> {
         self.sni.clone().unwrap_or_else(|| name_of(backend))
     }
 }

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, os::fd::OwnedFd, path::PathBuf};
 
 use super::message::{Down, Leaving};
+use crate::tls::TicketKeys;
 
 /// Sockets and state that were there before.
 #[derive(Debug, Default)]
@@ -21,6 +22,8 @@ pub struct Inheritance {
     pub down: Vec<Down>,
     /// Older processes that still drain.
     pub leaving: Vec<Leaving>,
+    /// Keys of tickets.
+    pub ticket_keys: Option<TicketKeys>,
 }
 
 /// The sockets of one address.

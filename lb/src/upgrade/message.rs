@@ -46,6 +46,27 @@ pub struct Offer {
     pub down: Vec<Down>,
     /// Older processes that still drain.
     pub leaving: Vec<Leaving>,
+    /// What tickets are sealed and opened with, the one that seals first; an older process has none to give.
+    #[serde(default, skip_serializing_if = "Secrets::is_empty")]
+    pub ticket_keys: Secrets,
+}
+
+/// What goes over the socket and nowhere else. Prints redacted.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secrets(pub Vec<Vec<u8>>);
+
+impl Secrets {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Secrets({}, redacted)", self.0.len())
+    }
 }
 
 /// The sockets of one address.

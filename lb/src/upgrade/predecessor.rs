@@ -15,7 +15,7 @@ use super::{
     inheritance::{Inheritance, InheritedGroup},
     message::{FORMAT, FlowOffer, Go, GroupOffer, Offer, Ready, Totals, kind},
 };
-use crate::sys::lock;
+use crate::{sys::lock, tls::TicketKeys};
 
 /// How long the old process may take to begin.
 const OFFER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -110,7 +110,7 @@ fn read(frame: Frame) -> Result<(Offer, Inheritance), String> {
             said.format
         ));
     }
-    let offer: Offer =
+    let mut offer: Offer =
         serde_json::from_slice(&frame.body).map_err(|error| format!("{}: {error}", unknown()))?;
     let mut descriptors = frame.descriptors.into_iter();
     let mut next = || descriptors.next().ok_or_else(|| "fewer descriptors came than were said".to_owned());
@@ -129,9 +129,10 @@ fn read(frame: Frame) -> Result<(Offer, Inheritance), String> {
     }
     lock::inherit(locks);
     let (down, leaving) = (offer.down.clone(), offer.leaving.clone());
+    let ticket_keys = TicketKeys::of_material(std::mem::take(&mut offer.ticket_keys).0);
     let told = |group: &GroupOffer| (group.address, group.is_udp, group.ranges.clone());
     let order = offer.groups.iter().map(told).collect();
-    Ok((offer, Inheritance { is_handed_over: true, order, groups, admin, http, down, leaving }))
+    Ok((offer, Inheritance { is_handed_over: true, order, groups, admin, http, down, leaving, ticket_keys }))
 }
 
 #[cfg(test)]

@@ -159,13 +159,10 @@ impl<'c> Exchange<'c, '_> {
         let mut out = self.encode(stream, upstream, in_flight);
         self.push_whole(stream, body_len, &mut out);
         upstream.stream.arm();
-        let out =
-            upstream.stream.sink().send(local, out, deadline).await.map_err(
-                |error| match error {
-                    StreamError::Expired => self.context.expired(CloseReason::UpstreamTimeout),
-                    StreamError::Broken => CloseReason::UpstreamClosed,
-                },
-            )?;
+        let out = upstream.stream.sink().send(local, out, deadline).await.map_err(|error| match error {
+            StreamError::Expired => self.context.expired(CloseReason::UpstreamTimeout),
+            StreamError::Broken => CloseReason::UpstreamClosed,
+        })?;
         local.recycle(out);
         self.receive_head(&mut upstream.stream, response).await?;
         let accepts = |upgrades: &Upgrades| {

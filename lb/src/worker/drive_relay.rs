@@ -358,7 +358,9 @@ impl Direction<'_> {
                 self.moved(len);
             }
             Spliced::Eof => return Err(Failed::Sink(StreamError::Broken)),
-            Spliced::Blocked => self.wait(self.to.socket(), Readiness::Writable).await.map_err(Failed::Sink)?,
+            Spliced::Blocked => {
+                self.wait(self.to.socket(), Readiness::Writable).await.map_err(Failed::Sink)?
+            }
         }
         Ok(())
     }

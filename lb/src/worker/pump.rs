@@ -258,8 +258,7 @@ impl Pump<'_> {
     /// Sends what waits to be sent; its buffer.
     pub(super) async fn flush(&self, out: Vec<u8>) -> Result<Vec<u8>, PumpError> {
         self.deadline.set(self.local.after(self.patience));
-        let mut out =
-            self.to.send(self.local, out, self.deadline).await.map_err(|_| PumpError::Sink)?;
+        let mut out = self.to.send(self.local, out, self.deadline).await.map_err(|_| PumpError::Sink)?;
         out.clear();
         Ok(out)
     }

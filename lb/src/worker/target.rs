@@ -62,7 +62,9 @@ pub(super) fn find<'p>(
         return Err(CloseReason::ListenerRemoved);
     };
     if let Some(secure) = context.accepted.secure()
-        && plan.tls(id).is_some_and(|tls| !tls.covers(secure.terms.name.as_deref(), request.host(stream.data())))
+        && plan
+            .tls(id)
+            .is_some_and(|tls| !tls.covers(secure.terms.name.as_deref(), request.host(stream.data())))
     {
         return Err(CloseReason::Misdirected);
     }

@@ -99,6 +99,7 @@ pub(crate) const DOORS: &[(&str, &[&str])] = &[
     ),
     ("rustls", &["lb/src/tls/"]),
     ("rustls_native_certs", &["lb/src/tls/"]),
+    ("x509_parser", &["lb/src/tls/"]),
     // Its traits alone, which h2 asks for.
     ("tokio", &["lb/src/control/probe_grpc.rs"]),
 ];

@@ -12,6 +12,7 @@ use crate::config::{
     show::{listener, pool, vip},
     show_process::PROCESS_TABLES,
     show_route::route,
+    show_tls::tls,
 };
 
 /// A table of the process, such as `limits`, or one of `[table.NAME]`, that is not the same in two configs.
@@ -49,6 +50,7 @@ pub fn changed(before: &Config, after: &Config) -> Vec<ChangedEntry> {
     named("listener", &before.listeners, &after.listeners, listener, &mut found);
     named("pool", &before.pools, &after.pools, pool, &mut found);
     routes(before, after, &mut found);
+    named("tls", &before.tls, &after.tls, tls, &mut found);
     named("vip", &before.vips, &after.vips, vip, &mut found);
     found.sort_by_key(|entry| entry.table);
     found
@@ -178,6 +180,7 @@ pub(super) mod tests {
             "version = 1\n[runtime]\nworkers = 3\n[xdp]\ninterfaces = [\"eth0\"]\n[admin]\nhttp = \"\"\n\
              [limits]\nconnections = 7\n[state]\ndir = \"/srv/x\"\n[health]\nprograms_dir = \"/etc/x\"\n\
              [dns]\nhold = \"1s\"\n[upgrade]\nmax_draining = 3\n[log]\naccess = \"json\"\n\
+             [tls.t]\ncertificate = \"a.pem\"\nkey = \"a.key\"\n\
              [vip.v]\naddress = [\"192.0.2.1\"]\nports = [\"80/tcp\"]\nforward = \"ipip\"\npool = \"v\"\n\
              [listener.l]\nbind = [\"127.0.0.1:80\"]\nprotocol = \"http\"\n\
              [route.r]\nlistener = \"l\"\npool = \"p\"\n[pool.p]\nbackends = [\"10.0.0.1:80\"]\n\
@@ -200,6 +203,7 @@ pub(super) mod tests {
                 "route.r",
                 "runtime",
                 "state",
+                "tls.t",
                 "upgrade",
                 "vip.v",
                 "xdp"

@@ -46,7 +46,7 @@ impl Fingerprint {
 }
 
 /// Tables of entries.
-const NAMED: [&str; 4] = ["vip", "listener", "route", "pool"];
+const NAMED: [&str; 5] = ["vip", "listener", "route", "tls", "pool"];
 
 /// 32 hexadecimal digits.
 impl fmt::Display for Fingerprint {

@@ -20,7 +20,7 @@ use super::{
     quic,
     reader::{At, Fault, Findings, Show},
     route::RouteDraft,
-    route_conflicts,
+    route_conflicts, tls_uses,
     vip::VipDraft,
     vip_keys,
 };
@@ -58,6 +58,7 @@ pub(super) fn check(drafts: &Drafts, findings: &Findings<'_>) {
     route_conflicts::check(&drafts.routes, drafts.unread.groups.as_ref(), findings);
     quic::check(drafts, findings);
     named::check(drafts, findings);
+    tls_uses::check(drafts, findings);
     checker.pool_uses(drafts);
     if !drafts.has_programs {
         let programs = drafts.pools.iter().filter_map(|pool| pool.health.as_ref()?.program());

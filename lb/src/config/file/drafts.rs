@@ -3,7 +3,8 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use super::{
-    listener::ListenerDraft, pool::PoolDraft, reader::At, route::RouteDraft, unread::Unread, vip::VipDraft,
+    listener::ListenerDraft, pool::PoolDraft, reader::At, route::RouteDraft, tls::TlsDraft, unread::Unread,
+    vip::VipDraft,
 };
 
 /// Everything named, as it was read.
@@ -11,6 +12,7 @@ pub(super) struct Drafts {
     pub(super) vips: Vec<VipDraft>,
     pub(super) listeners: Vec<ListenerDraft>,
     pub(super) routes: Vec<RouteDraft>,
+    pub(super) tls: Vec<TlsDraft>,
     pub(super) pools: Vec<PoolDraft>,
     pub(super) admin_http: Option<At<SocketAddr>>,
     pub(super) admin_socket: PathBuf,

@@ -9,14 +9,14 @@ use std::{
 
 use super::{
     field, pattern,
-    process::{TIMEOUTS, file_reference},
+    process::TIMEOUTS,
     reader::{At, Fault, Table, Value},
-    schema,
+    schema, tls,
     units::show_duration,
 };
 use crate::config::{
-    BodyTest, CheckKind, CheckTrust, GrpcCheck, Health, HostPattern, HttpCheck, Pattern, Payload, Statuses,
-    TlsCheck, UdpCheck,
+    BodyTest, CheckKind, CheckTrust, GrpcCheck, Health, HttpCheck, Pattern, Payload, Statuses, TlsCheck,
+    UdpCheck,
 };
 
 /// Defaults: every 2 s, 1 s to answer, down after 3 failures, up after 2 successes.
@@ -135,16 +135,16 @@ fn kind(table: &Table<'_>) -> Option<(At<CheckKind>, Option<u16>)> {
         let port = table.value("port").and_then(|value| value.integer(1..65_536));
         let kind = match name {
             "http" => CheckKind::Http(http(table, &value, None)?),
-            "https" => CheckKind::Http(http(table, &value, Some(tls(table)))?),
+            "https" => CheckKind::Http(http(table, &value, Some(tls_check(table)))?),
             "grpc" => CheckKind::Grpc(grpc(table, &value, None)?),
-            "grpcs" => CheckKind::Grpc(grpc(table, &value, Some(tls(table)))?),
+            "grpcs" => CheckKind::Grpc(grpc(table, &value, Some(tls_check(table)))?),
             _ => CheckKind::Exec(value.parsed(PROGRAM, program)?.value),
         };
         return Some((value.at(kind), port.map(|at| at.value as u16)));
     }
     let port = value.parsed(PORT, port)?.value;
     let kind = match name {
-        "tls" => CheckKind::Tls(tls(table)),
+        "tls" => CheckKind::Tls(tls_check(table)),
         "udp" => CheckKind::Udp(udp(table)),
         "redis" => CheckKind::Redis,
         "postgres" => CheckKind::Postgres,
@@ -225,31 +225,9 @@ fn grpc(table: &Table<'_>, service: &Value<'_>, tls: Option<TlsCheck>) -> Option
     Some(GrpcCheck { service: service.parsed(rule, named)?.value, host: host(table), tls })
 }
 
-fn tls(table: &Table<'_>) -> TlsCheck {
-    let sni = table.value("sni").and_then(|value| {
-        let rule = "must be one whole name, such as \"a.example\"";
-        value.parsed(rule, |text| match pattern::server_name(text)? {
-            HostPattern::Exact(name) => Ok(name),
-            HostPattern::Wildcard(_) => Err(Fault::new(rule)),
-        })
-    });
-    let verify = table.value("verify").and_then(|value| Some((value.boolean()?, value)));
-    let ca = table.value("ca").and_then(|value| {
-        value.parsed("is given by reference, as in \"file:ca.pem\"", |text| match text.starts_with("file:") {
-            true => file_reference(text),
-            false => Err(Fault::new("is given by reference, as in \"file:ca.pem\"")),
-        })
-    });
-    let trust = match (ca, verify) {
-        (Some(_), Some((false, verify))) => {
-            verify.fault(Fault::new("stands beside `ca`, which says whose certificates are good"));
-            CheckTrust::Anyone
-        }
-        (Some(path), _) => CheckTrust::File(path.value),
-        (None, Some((true, _))) => CheckTrust::Host,
-        (None, _) => CheckTrust::Anyone,
-    };
-    TlsCheck { sni: sni.map(|at| at.value), trust }
+fn tls_check(table: &Table<'_>) -> TlsCheck {
+    let sni = table.value("sni").and_then(|value| tls::sni(&value));
+    TlsCheck { sni: sni.map(|at| at.value), trust: tls::trust(table, CheckTrust::Anyone) }
 }
 
 fn program(text: &str) -> Result<PathBuf, Fault> {

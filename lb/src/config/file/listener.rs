@@ -21,6 +21,7 @@ pub(super) struct ListenerDraft {
     pub(super) bind: Vec<At<SocketAddr>>,
     pub(super) ranges: Vec<At<BindRange>>,
     pub(super) protocol: Option<At<Protocol>>,
+    pub(super) tls: Vec<At<Arc<str>>>,
     pub(super) pool: Option<At<Arc<str>>>,
     /// Whether there is a key `pool`, readable or not.
     pub(super) has_pool: bool,
@@ -70,6 +71,7 @@ impl ListenerDraft {
             bind,
             ranges,
             protocol,
+            tls: table.value("tls").map(|value| entries(&value)).unwrap_or_default(),
             has_pool: pool.is_some(),
             pool: reference(pool, "pool"),
             steer: steer.map(|at| at.value).unwrap_or_default(),
@@ -94,6 +96,7 @@ impl ListenerDraft {
             bind: self.bind.into_iter().map(|at| at.value).collect(),
             ranges: self.ranges.into_iter().map(|at| at.value).collect(),
             protocol: self.protocol?.value,
+            tls: self.tls.into_iter().map(|at| at.value).collect(),
             pool: self.pool.map(|at| at.value),
             steer: self.steer,
             syn_cookies: self.syn_cookies,
@@ -105,6 +108,13 @@ impl ListenerDraft {
             replies: self.replies,
         })
     }
+}
+
+/// `tls`: names of entries.
+fn entries(value: &Value<'_>) -> Vec<At<Arc<str>>> {
+    let items = value.items("must be an array of names of [tls.NAME], such as [\"example\"]");
+    let items = items.unwrap_or_default().into_iter();
+    items.filter_map(|item| reference(Some(item), "[tls.NAME]")).collect()
 }
 
 /// Keys that mean something for datagrams alone, or for anything but them.

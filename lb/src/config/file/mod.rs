@@ -39,6 +39,8 @@ mod sources;
 mod suggest;
 #[cfg(test)]
 mod tests;
+mod tls;
+mod tls_uses;
 mod units;
 mod unread;
 mod vip;
@@ -63,6 +65,7 @@ use self::{
     reader::{Fault, Findings, Show, Table},
     route::RouteDraft,
     source::Source,
+    tls::TlsDraft,
     unread::Unread,
     vip::VipDraft,
 };
@@ -210,6 +213,7 @@ fn read(findings: &Findings<'_>, document: &DeTable<'_>, unread: Unread) -> Opti
         vips: named(&top, "vip", &schema::VIP, findings, VipDraft::read),
         listeners: named(&top, "listener", &schema::LISTENER, findings, ListenerDraft::read),
         routes: named(&top, "route", &schema::ROUTE, findings, RouteDraft::read),
+        tls: named(&top, "tls", &schema::TLS, findings, TlsDraft::read),
         pools: named(&top, "pool", &schema::POOL, findings, PoolDraft::read),
         admin_http,
         admin_socket: admin.socket.clone(),
@@ -251,6 +255,7 @@ fn read(findings: &Findings<'_>, document: &DeTable<'_>, unread: Unread) -> Opti
         vips: drafts.vips.into_iter().map(|d| Some((d.name.clone(), d.build()?))).collect::<Option<_>>()?,
         listeners,
         routes,
+        tls: drafts.tls.into_iter().map(|d| Some((d.name.clone(), d.build()?))).collect::<Option<_>>()?,
         pools,
     })
 }
@@ -275,13 +280,6 @@ fn refuse_later(top: &Table<'_>, findings: &Findings<'_>) {
     for (name, keys) in schema::LATER_TABLES {
         if let Some(table) = top.table(name, keys) {
             refuse_if_empty(&table, name);
-        }
-    }
-    let Some(tls) = top.value("tls").and_then(|value| value.any_table()) else { return };
-    refuse_if_empty(&tls, "tls");
-    for (key, value) in tls.entries() {
-        if let Some(table) = value.table(&schema::TLS) {
-            refuse_if_empty(&table, &format!("tls.{}", key.get_ref()));
         }
     }
 }

@@ -11,9 +11,10 @@ use super::{
     process::TIMEOUTS,
     reader::{At, Fault, Table, Value},
     schema,
+    tls::pool_tls,
 };
 use crate::{
-    config::{Backend, BackendPlace, Balance, Keepalive, NamedBackends, Pool, ProxyVersion},
+    config::{Backend, BackendPlace, Balance, Keepalive, NamedBackends, Pool, PoolTls, ProxyVersion},
     model::BackendName,
 };
 
@@ -29,6 +30,9 @@ pub(super) struct PoolDraft {
     pub(super) proxy_protocol: Option<At<ProxyVersion>>,
     keepalive: Keepalive,
     pub(super) choosing: ChoosingDraft,
+    pub(super) tls: Option<At<PoolTls>>,
+    /// Whether there is a key `tls`, readable or not.
+    has_tls: bool,
 }
 
 impl PoolDraft {
@@ -66,6 +70,7 @@ impl PoolDraft {
             let rule = "has no meaning with `proxy_protocol`: a connection that tells of one client is not kept for others";
             value.fault(Fault::new(rule));
         }
+        let tls = table.value("tls");
         Self {
             name,
             span: table.span.clone(),
@@ -79,6 +84,8 @@ impl PoolDraft {
                 .map(|table| keepalive(&table))
                 .unwrap_or_default(),
             choosing: ChoosingDraft::read(table),
+            tls: tls.as_ref().and_then(|value| Some(value.at(pool_tls(&value.table(&schema::POOL_TLS)?)?))),
+            has_tls: tls.is_some(),
         }
     }
 
@@ -95,6 +102,10 @@ impl PoolDraft {
             keepalive: self.keepalive,
             choosing: self.choosing.build(),
             proxy_protocol: self.proxy_protocol.map(|at| at.value),
+            tls: match self.tls {
+                None if self.has_tls => return None,
+                tls => tls.map(|at| at.value),
+            },
         })
     }
 }

@@ -5,7 +5,7 @@
 use super::shape::{Keys, Shape::*};
 pub(super) use super::words::*;
 
-/// Top level. The tables of [`LATER_TABLES`] and `tls` are known too, and refused key by key.
+/// Top level. The tables of [`LATER_TABLES`] are known too, and refused key by key.
 pub(super) const TOP: Keys = Keys {
     supported: &[
         ("version", Version),
@@ -23,7 +23,7 @@ pub(super) const TOP: Keys = Keys {
         ("log", Table(&LOG)),
         ("upgrade", Table(&UPGRADE)),
         ("health", Table(&PROGRAMS)),
-        ("tls", Later),
+        ("tls", Named(&TLS)),
     ],
     needed: &["version"],
     later: &[],
@@ -33,11 +33,46 @@ pub(super) const TOP: Keys = Keys {
 pub(super) const LATER_TABLES: &[(&str, Keys)] =
     &[("node", Keys { supported: &[], needed: &[], later: &["row", "announce"] })];
 
-/// `[tls.NAME]`, of which no key is supported yet.
+/// `[tls.NAME]`.
 pub(super) const TLS: Keys = Keys {
-    supported: &[],
+    supported: &[
+        ("certificate", Either(&[Text, NotEmpty(&Text)])),
+        ("key", Either(&[Text, NotEmpty(&Text)])),
+        ("ocsp", Either(&[Reference, NotEmpty(&Reference)])),
+        ("names", NotEmpty(&Text)),
+        ("default", Boolean),
+        ("profile", Choice(&TLS_PROFILES)),
+        ("client_auth", Table(&CLIENT_AUTH)),
+        ("tickets", Reference),
+    ],
+    needed: &["certificate", "key"],
+    later: &[],
+};
+
+/// `tls.client_auth`.
+pub(super) const CLIENT_AUTH: Keys = Keys {
+    supported: &[
+        ("ca", Reference),
+        ("mode", Choice(&CLIENT_MODES)),
+        ("crl", Either(&[Reference, NotEmpty(&Reference)])),
+        ("headers", Fields(&Choice(&CLIENT_FIELDS))),
+    ],
+    needed: &["ca", "mode"],
+    later: &[],
+};
+
+/// `pool.tls`.
+pub(super) const POOL_TLS: Keys = Keys {
+    supported: &[
+        ("verify", Boolean),
+        ("ca", Reference),
+        ("sni", Text),
+        ("certificate", Text),
+        ("key", Text),
+        ("alpn", NotEmpty(&Text)),
+    ],
     needed: &[],
-    later: &["certificate", "key", "profile", "client_auth", "default", "ocsp"],
+    later: &[],
 };
 
 /// `[runtime]`.
@@ -179,6 +214,7 @@ pub(super) const LISTENER: Keys = Keys {
     supported: &[
         ("bind", NotEmpty(&Text)),
         ("protocol", Choice(&PROTOCOLS)),
+        ("tls", NotEmpty(&Text)),
         ("pool", Text),
         ("steer", Choice(&STEERS)),
         ("syn_cookies", Choice(&SYN_COOKIES)),
@@ -190,7 +226,7 @@ pub(super) const LISTENER: Keys = Keys {
         ("replies", Number),
     ],
     needed: &["bind", "protocol"],
-    later: &["tls", "h2c"],
+    later: &["h2c"],
 };
 
 /// `[route.NAME]`.
@@ -305,9 +341,10 @@ pub(super) const POOL: Keys = Keys {
         ("proxy_protocol", Choice(&PROXY_VERSIONS)),
         ("outlier", Table(&OUTLIER)),
         ("panic", Percent),
+        ("tls", Table(&POOL_TLS)),
     ],
     needed: &["backends"],
-    later: &["tls", "weight"],
+    later: &["weight"],
 };
 
 /// One of `pool.backends`, written as a table.

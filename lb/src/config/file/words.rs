@@ -1,8 +1,8 @@
 //! Words that values may be, with their meanings.
 
 use crate::config::{
-    Balance, Forward, HashBy, Protocol, ProxyHeaders, ProxyVersion, RetryCause, Scheme, Spread, Steer,
-    SynCookies, Transport, XdpMode,
+    Balance, ClientField, Forward, HashBy, Protocol, ProxyHeaders, ProxyVersion, RetryCause, Scheme, Spread,
+    Steer, SynCookies, TlsProfile, Transport, XdpMode,
 };
 
 /// Words that a value may be.
@@ -150,6 +150,34 @@ pub(super) const PROXY_HEADERS: Choices<ProxyHeaders> = Choices {
 /// `pool.proxy_protocol`.
 pub(super) const PROXY_VERSIONS: Choices<ProxyVersion> =
     Choices { supported: &[("v1", ProxyVersion::V1), ("v2", ProxyVersion::V2)], later: &[] };
+
+/// `tls.profile`.
+pub(super) const TLS_PROFILES: Choices<TlsProfile> = Choices {
+    supported: &[
+        ("default", TlsProfile::Default),
+        ("modern", TlsProfile::Modern),
+        ("compatible", TlsProfile::Compatible),
+    ],
+    later: &[],
+};
+
+/// `tls.client_auth.mode`: whether it is required.
+pub(super) const CLIENT_MODES: Choices<bool> =
+    Choices { supported: &[("required", true), ("optional", false)], later: &[] };
+
+/// One of `tls.client_auth.headers`.
+pub(super) const CLIENT_FIELDS: Choices<ClientField> = Choices {
+    supported: &[
+        ("certificate", ClientField::Certificate),
+        ("chain", ClientField::Chain),
+        ("subject", ClientField::Subject),
+        ("issuer", ClientField::Issuer),
+        ("serial", ClientField::Serial),
+        ("names", ClientField::Names),
+        ("fingerprint", ClientField::Fingerprint),
+    ],
+    later: &[],
+};
 
 /// `pool.balance`.
 pub(super) const BALANCES: Choices<Balance> = Choices {

@@ -49,7 +49,7 @@ impl Live {
         let Prepared { plan, effective, names, ids, listener_ids, snapshot, compiled, addresses, .. } =
             prepared;
         let Prepared { mut moves, copies, material, programs, resize, is_regrouped, .. } = prepared;
-        let Prepared { log, queues, trusts, tls, mut warnings, .. } = prepared;
+        let Prepared { log, queues, trusts, certificates, watch, mut warnings, .. } = prepared;
         let effective = Arc::new(effective);
         let is_moved = is_regrouped || !moves.is_empty() || effective.listeners != self.effective.listeners;
         let mut acknowledged = Acknowledged::default();
@@ -73,7 +73,7 @@ impl Live {
         let held = addresses.held().to_vec();
         (self.plan, self.effective, self.names) = (plan, effective.clone(), names);
         (self.ids, self.listener_ids, self.addresses) = (ids, listener_ids, addresses);
-        (self.trusts, self.tls) = (trusts, tls);
+        (self.trusts, self.certificates, self.watch) = (trusts, certificates, watch);
         self.tell_store(&moves);
         // Opened before anybody notes anything for it, closed after.
         let (closing, turning): (Vec<_>, Vec<_>) = log.into_iter().partition(LogTurn::closes);
@@ -149,7 +149,7 @@ impl Live {
         };
         self.ids = ids;
         let snapshot = Arc::new(snapshot);
-        let compiled = self.compiled.after(snapshot.clone(), &self.tls);
+        let compiled = self.compiled.after(snapshot.clone(), &self.certificates.parts);
         let told = self.swap(snapshot, compiled, Moves::default(), Vec::new());
         self.tell_prober(None, None);
         told
@@ -162,7 +162,7 @@ impl Live {
     }
 
     /// Brings every worker to a snapshot; how many have taken it over.
-    fn swap(
+    pub(super) fn swap(
         &mut self,
         snapshot: Arc<Snapshot>,
         compiled: Arc<Compiled>,

@@ -5,6 +5,7 @@
 //!  wish --> edit --> prepare (may fail: nothing has changed) --> maps (undo themselves) --> workers --> the rest --> answer
 //! ```
 
+mod certificates;
 mod commit;
 mod prepare;
 mod resize;
@@ -22,10 +23,14 @@ use std::{
 use serde_json::Value;
 
 use self::prepare::Prepared;
-pub(super) use self::show::SeenFile;
+pub(super) use self::{
+    certificates::ROTATION,
+    show::{SeenFile, Stamp},
+};
 use super::{
     access_log::AccessLog,
     addresses::Addresses,
+    certificates::{Certificates, Watch},
     edit,
     history::{History, Next, origin},
     names::Names,
@@ -50,7 +55,7 @@ use crate::{
     health::HealthTable,
     keepalive::Shelf,
     model::{BackendId, Generation},
-    worker::{Compiled, TlsParts},
+    worker::Compiled,
 };
 
 /// Between two looks at the config's file.
@@ -72,7 +77,13 @@ pub(super) struct Live {
     /// Of `snapshot`.
     pub(super) compiled: Arc<Compiled>,
     /// What of it is TLS.
-    pub(super) tls: TlsParts,
+    pub(super) certificates: Certificates,
+    /// Files of those.
+    pub(super) watch: Watch,
+    /// What was said of certificates that are about to expire.
+    pub(super) said: BTreeSet<String>,
+    /// When tickets are sealed with another key.
+    pub(super) rotate_at: Instant,
     /// Those before it, as long as a worker has one: nobody who serves is to free them.
     pub(super) retired: Vec<Arc<Compiled>>,
     pub(super) workers: Vec<Worker>,
@@ -134,13 +145,14 @@ impl Live {
         let (mut look_at, mut is_tidy) = (Instant::now() + FILE_LOOK, true);
         loop {
             self.look_at_file(&mut look_at);
+            self.look_at_certificates();
             self.names.begin(Instant::now());
             let ended = self.names.ended();
             let next = flume::Selector::new()
                 .recv(&asked.letters, Event::Letter)
                 .recv(&asked.reads, Event::Read)
                 .recv(&ended, Event::Lookup)
-                .wait_timeout(if is_tidy { self.names.wait() } else { self.names.wait().min(QUIET) });
+                .wait_timeout(self.patience(is_tidy));
             match next {
                 Ok(Event::Letter(Ok((wish, answer)))) => {
                     let made = self.make(&wish);
@@ -175,6 +187,12 @@ impl Live {
             self.retired.retain(|compiled| Arc::strong_count(compiled) > 1);
             self.leaving.retain(|worker| !worker.commands.is_over());
         }
+    }
+
+    /// Until something else is to be done.
+    fn patience(&self, is_tidy: bool) -> Duration {
+        let wait = self.names.wait().min(self.watch.due().saturating_duration_since(Instant::now()));
+        if is_tidy { wait } else { wait.min(QUIET) }
     }
 
     /// What can wait until a change was answered.

@@ -11,6 +11,7 @@ use super::{
     super::{
         access_log::Turn as LogTurn,
         addresses::{Addresses, Held, Moves},
+        certificates::{self, Certificates, Watch},
         fixed,
         forwarding::Material,
         history::History,
@@ -30,7 +31,7 @@ use crate::{
     admin::changes::{Author, Refusal},
     config::{BackendIds, Config, ListenerIds, LogTarget, Snapshot},
     model::{BackendId, Generation},
-    worker::{AccessLogSetup, Command, Compiled, TlsParts},
+    worker::{AccessLogSetup, Command, Compiled},
 };
 
 /// How long they may be silent before a change is begun.
@@ -48,7 +49,8 @@ pub(super) struct Prepared {
     pub(super) listener_ids: ListenerIds,
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) compiled: Arc<Compiled>,
-    pub(super) tls: TlsParts,
+    pub(super) certificates: Certificates,
+    pub(super) watch: Watch,
     pub(super) addresses: Addresses,
     pub(super) moves: Moves,
     pub(super) copies: Vec<Group>,
@@ -115,9 +117,12 @@ impl Live {
         let programs = self.programs(&effective).map_err(refused("health.programs_dir"))?;
         let (log, queues) = self.log(&effective, by)?;
         let trusts = Trusts::load(&effective, &plan.directory).map_err(refused("pool"))?;
-        let tls = TlsParts::default();
+        // Before they are read: what changes meanwhile is read again.
+        let watch = Watch::new(&effective, &plan.directory);
+        let certificates =
+            self.certificates.load(&effective, &plan.directory).map_err(certificates::refusal)?;
         let snapshot = Arc::new(snapshot);
-        let compiled = self.compiled.after(snapshot.clone(), &tls);
+        let compiled = self.compiled.after(snapshot.clone(), &certificates.parts);
         self.hear_workers()?;
         Ok(Prepared {
             plan,
@@ -127,7 +132,8 @@ impl Live {
             listener_ids,
             snapshot,
             compiled,
-            tls,
+            certificates,
+            watch,
             addresses,
             moves,
             copies,

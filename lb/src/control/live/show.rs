@@ -27,6 +27,7 @@ impl Live {
             etag: Etag::from(self.fingerprint),
             warnings: self.warnings.clone(),
             names: self.names.show(),
+            certificates: self.certificates.views(),
             generations: history.map(History::views).unwrap_or_default(),
             overrides: history.map(History::override_views).unwrap_or_default(),
             degraded: self.degraded.clone(),
@@ -75,7 +76,7 @@ pub(in crate::control) struct SeenFile(Option<(PathBuf, Stamp, Digest)>);
 
 /// What changes with a file: device, inode, length, times of the last change of content and inode in nanoseconds.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Stamp([i128; 5]);
+pub(in crate::control) struct Stamp([i128; 5]);
 
 /// A file that was changed within this before it was read may change again without a new stamp: clocks of file systems
 /// are coarse.
@@ -100,7 +101,7 @@ impl SeenFile {
 }
 
 impl Stamp {
-    fn of(path: &Path) -> Option<Self> {
+    pub(in crate::control) fn of(path: &Path) -> Option<Self> {
         let about = fs::metadata(path).ok()?;
         let time = |seconds: i64, ns: i64| i128::from(seconds) * 1_000_000_000 + i128::from(ns);
         Some(Self([
@@ -112,7 +113,7 @@ impl Stamp {
         ]))
     }
 
-    fn is_settled(&self) -> bool {
+    pub(in crate::control) fn is_settled(&self) -> bool {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i128);
         let Self([.., mtime, ctime]) = *self;
         mtime.max(ctime) + (STAMP_COARSE.as_nanos() as i128) < now

@@ -21,7 +21,7 @@ use crate::{
     config::BackendSnapshot,
     model::GroupId,
     sys::lock,
-    upgrade::{Down, FlowOffer, Go, GroupOffer, Leaving, Lent, Offer, Successor, binary},
+    upgrade::{Down, FlowOffer, Go, GroupOffer, Leaving, Lent, Offer, Secrets, Successor, binary},
     worker::{Command, LentFlow},
 };
 
@@ -190,6 +190,7 @@ impl Live {
             http,
             groups,
             down: self.down(),
+            ticket_keys: Secrets(self.certificates.keys().material().map(<[u8]>::to_vec).collect()),
             leaving: leaving.iter().map(|one| Leaving { pid: one.pid, seconds: one.seconds }).collect(),
         };
         Ok((offer, lent))

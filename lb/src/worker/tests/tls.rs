@@ -41,7 +41,13 @@ fn parts(server: Option<Arc<Server>>, upstream: Option<Arc<Upstream>>) -> TlsPar
 fn start(protocol: Protocol, backends: &[SocketAddr], limits: Limits, parts: &TlsParts) -> Fixture {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
-    Fixture::start_secured(socket.into(), address, snapshot(1, protocol, address, backends, limits), None, parts)
+    Fixture::start_secured(
+        socket.into(),
+        address,
+        snapshot(1, protocol, address, backends, limits),
+        None,
+        parts,
+    )
 }
 
 /// A backend that speaks TLS.
@@ -93,15 +99,19 @@ fn bodies_of_any_size_go_both_ways() {
     let (server, upstream) = (authority.server(&[NAME], &[]), authority.upstream(NAME));
     let plain = responder(|request| ok(&request.body));
     let sealed = sealed_responder(&authority, |request| ok(&request.body));
-    let ways =
-        [(Some(server.clone()), None, plain), (None, Some(upstream.clone()), sealed), (Some(server), Some(upstream), sealed)];
+    let ways = [
+        (Some(server.clone()), None, plain),
+        (None, Some(upstream.clone()), sealed),
+        (Some(server), Some(upstream), sealed),
+    ];
     for (server, upstream, backend) in ways {
         let is_sealed = server.is_some();
         let fixture = start(Protocol::Http, &[backend], Limits::default(), &parts(server, upstream));
         let config = authority.client_config(&[&TLS13], &[]);
         for len in [0, 1, 5_000, 16_384, 16_385, 70_000, 1 << 20, 5 << 20] {
             let sent = pattern(len);
-            let mut request = format!("POST / HTTP/1.1\r\nHost: {NAME}\r\nContent-Length: {len}\r\n\r\n").into_bytes();
+            let mut request =
+                format!("POST / HTTP/1.1\r\nHost: {NAME}\r\nContent-Length: {len}\r\n\r\n").into_bytes();
             request.extend_from_slice(&sent);
             let socket = fixture.connect();
             let received = if is_sealed {
@@ -158,7 +168,8 @@ fn kept_connections_to_backends_outlive_their_tickets() {
             stream.get_mut().write_all(&ok(b"x")).unwrap();
         }
     })];
-    let fixture = start(Protocol::Http, &backends, Limits::default(), &parts(None, Some(authority.upstream(NAME))));
+    let fixture =
+        start(Protocol::Http, &backends, Limits::default(), &parts(None, Some(authority.upstream(NAME))));
     let mut client = super::peers::Client::new(&fixture);
     for _ in 0..10 {
         assert_eq!(client.get("/").body, b"x");
@@ -247,8 +258,7 @@ fn a_backend_that_is_not_who_it_should_be_gets_no_request() {
     });
     let clear = responder(|_| ok(b""));
     let upstream = authority.upstream(NAME);
-    for (backend, reason) in
-        [(stranger, CloseReason::UpstreamCertificate), (clear, CloseReason::UpstreamTls)]
+    for (backend, reason) in [(stranger, CloseReason::UpstreamCertificate), (clear, CloseReason::UpstreamTls)]
     {
         let limits = Limits { connect_timeout: Duration::from_secs(1), ..Limits::default() };
         let fixture = start(Protocol::Http, &[backend], limits, &parts(None, Some(upstream.clone())));

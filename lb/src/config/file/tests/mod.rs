@@ -18,6 +18,7 @@ mod robust;
 mod routes;
 mod rules;
 mod sni;
+mod tls;
 
 use super::*;
 use crate::config::*;
@@ -117,6 +118,7 @@ fn the_example_is_read_as_written() {
         vips,
         listeners,
         routes,
+        tls,
         pools,
     } = loaded.config;
     assert_eq!(runtime.workers, Workers::Auto);
@@ -132,6 +134,7 @@ fn the_example_is_read_as_written() {
     assert_eq!(state.dir, Path::new("/var/lib/lb"));
     assert_eq!((access_log, programs_dir, names), (None, None, Dns::default()));
     assert_eq!(upgrade, Upgrade::default());
+    assert!(tls.is_empty());
     let dns = &vips["dns"];
     assert_eq!(dns.addresses.len(), 2);
     assert_eq!(dns.ports[0], VipPort::one(53, Transport::Udp));

@@ -1,0 +1,129 @@
+//! `[tls.NAME]`, `listener.tls` and `pool.tls`.
+
+use super::{super::*, problems};
+use crate::config::*;
+
+const LISTENER: &str = "version = 1\n[pool.p]\nbackends = [\"10.0.0.1:80\"]\n[listener.l]\nbind = [\"[::1]:443\"]\nprotocol = \"http\"\npool = \"p\"\n";
+const ENTRY: &str = "[tls.a]\ncertificate = \"a.pem\"\nkey = \"a.key\"\n";
+
+/// What is wrong with an entry of these keys, which a listener uses, without its place.
+fn entry(keys: &str) -> Vec<String> {
+    said(&format!("{LISTENER}tls = [\"a\"]\n[tls.a]\n{keys}"))
+}
+
+fn pool(keys: &str) -> Vec<String> {
+    said(&format!(
+        "version = 1\n[listener.l]\nbind = [\"[::1]:443\"]\nprotocol = \"http\"\npool = \"p\"\n[pool.p]\nbackends = [\"10.0.0.1:443\", \"unix:/run/a\"]\ntls = {{ {keys} }}\n"
+    ))
+}
+
+fn said(text: &str) -> Vec<String> {
+    let place = |problem: String| problem.splitn(4, ':').nth(3).unwrap().trim().to_owned();
+    problems(text).into_iter().map(place).collect()
+}
+
+#[test]
+fn a_certificate_has_its_key() {
+    let file = "must be a file beneath the directory of this config";
+    for (keys, expected) in [
+        ("key = \"a.key\"", format!("tls.a.certificate: missing: {file}, such as \"certs/example.pem\"")),
+        ("certificate = \"a.pem\"", format!("tls.a.key: missing: {file}, such as \"certs/example.pem\"")),
+        (
+            "certificate = \"/etc/a.pem\"\nkey = \"a.key\"",
+            format!("tls.a.certificate = \"/etc/a.pem\": {file}: a relative path without \".\" and \"..\""),
+        ),
+        (
+            "certificate = [\"a.pem\", \"b.pem\"]\nkey = \"a.key\"",
+            "tls.a.key = \"a.key\": must be 2, as many as `certificate`: each has its own key".to_owned(),
+        ),
+        (
+            "certificate = [\"a.pem\", \"a.pem\"]\nkey = [\"a.key\", \"b.key\"]",
+            "tls.a.certificate[1] = \"a.pem\": stands there already".to_owned(),
+        ),
+        (
+            "certificate = \"a.pem\"\nkey = \"a.key\"\nocsp = \"a.der\"",
+            "tls.a.ocsp = \"a.der\": is given by reference, as in \"file:ca.pem\"".to_owned(),
+        ),
+        (
+            "certificate = \"a.pem\"\nkey = \"a.key\"\nnames = [\"a.*.example\"]",
+            "tls.a.names[0] = \"a.*.example\": a wildcard may stand only in front, as in \"*.example.com\"".to_owned(),
+        ),
+        (
+            "certificate = \"a.pem\"\nkey = \"a.key\"\nprofile = \"moderm\"",
+            "tls.a.profile = \"moderm\": must be one of \"default\", \"modern\", \"compatible\"; did you mean `modern`?"
+                .to_owned(),
+        ),
+        (
+            "certificate = \"a.pem\"\nkey = \"a.key\"\nclient_auth = { ca = \"file:c.pem\" }",
+            "tls.a.client_auth.mode: missing: must be \"required\" or \"optional\"".to_owned(),
+        ),
+        (
+            "certificate = \"a.pem\"\nkey = \"a.key\"\nclient_auth = { ca = \"file:c.pem\", mode = \"optional\", headers = { Host = \"subject\" } }",
+            "tls.a.client_auth.headers.Host = \"subject\": cannot be changed here; `rewrite` has `host` for requests"
+                .to_owned(),
+        ),
+    ] {
+        assert_eq!(entry(keys), [expected], "{keys}");
+    }
+    assert_eq!(entry("certificate = \"a.pem\"\nkey = \"file:a.key\"\n"), [""; 0]);
+}
+
+#[test]
+fn listeners_name_entries_that_there_are() {
+    let tls = |names: &str, rest: &str| said(&format!("{LISTENER}tls = {names}\n{ENTRY}{rest}"));
+    assert_eq!(tls("[\"a\"]", ""), [""; 0]);
+    let other = "[tls.other]\ncertificate = \"b.pem\"\nkey = \"b.key\"\n";
+    assert_eq!(tls("[\"a\"]", other), ["warning: tls.other: no listener uses it"]);
+    assert_eq!(
+        tls("[\"a\", \"othre\"]", other),
+        ["listener.l.tls[1] = \"othre\": there is no [tls.NAME] of this name; did you mean `other`?"]
+    );
+    assert_eq!(tls("[\"a\", \"a\"]", ""), ["listener.l.tls[1] = \"a\": stands there already"]);
+    let two = "default = true\n[tls.b]\ncertificate = \"b.pem\"\nkey = \"b.key\"\ndefault = true\n";
+    assert_eq!(
+        tls("[\"a\", \"b\"]", two),
+        ["listener.l.tls[1] = \"b\": is `default`, and so is tls.a: a listener has one"]
+    );
+    let udp = LISTENER.replace("\"http\"", "\"udp\"");
+    assert_eq!(
+        said(&format!("{udp}tls = [\"a\"]\n{ENTRY}")),
+        ["listener.l.tls[0] = \"a\": only listeners with protocol = \"http\" or \"tcp\" speak TLS"]
+    );
+    let tcp = LISTENER.replace("\"http\"", "\"tcp\"");
+    assert_eq!(
+        said(&format!(
+            "{tcp}tls = [\"a\"]\n{ENTRY}[route.r]\nlistener = \"l\"\nsni = [\"x\"]\npool = \"p\"\n"
+        )),
+        [
+            "listener.l.tls[0] = \"a\": TLS ends here, and this listener's routes by `sni` pass it on: one or the other"
+        ]
+    );
+}
+
+#[test]
+fn backends_are_looked_at_unless_that_is_declined() {
+    let sni =
+        "pool.p.backends[1] = \"unix:/run/a\": needs `sni` in `tls`: no certificate is for a socket's path";
+    for (keys, expected) in [
+        ("verify = false", &[][..]),
+        ("sni = \"a.example\"", &[]),
+        ("ca = \"file:a.pem\", sni = \"a.example\", certificate = \"b.pem\", key = \"b.key\"", &[]),
+        ("", &[sni]),
+        ("verify = true", &[sni]),
+        (
+            "verify = false, ca = \"file:a.pem\"",
+            &["pool.p.tls.verify = false: stands beside `ca`, which says whose certificates are good"],
+        ),
+        ("verify = false, key = \"a.key\"", &["pool.p.tls.key = \"a.key\": needs `certificate`, too"]),
+        (
+            "verify = false, certificate = \"a.pem\"",
+            &["pool.p.tls.certificate = \"a.pem\": needs `key`, too"],
+        ),
+        ("verify = false, alpn = [\"h2\"]", &["pool.p.tls.alpn[0] = \"h2\": not supported yet"]),
+    ] {
+        assert_eq!(pool(keys), expected, "{keys}");
+    }
+    let text = "version = 1\n[pool.p]\nbackends = [\"10.0.0.1:443\"]\ntls = {}\n";
+    let config = parse("f", text).unwrap().config;
+    assert_eq!(config.pools["p"].tls.as_ref().unwrap().trust, CheckTrust::Host);
+}

@@ -1,0 +1,270 @@
+//! What references lead to, read whole, with a digest of all of it.
+
+use std::{
+    fmt::Debug,
+    io::Read as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use aws_lc_rs::digest::{Context, SHA256};
+
+use super::{super::secret::open_beneath, Misfit};
+use crate::{
+    config::{CertificateFiles, CheckTrust, ClientAuth, PoolTls, Tls},
+    tls::{
+        Certificate, CertificateName, Clients, Entry, Flaw, Parts, TicketKeys, Tickets, Trust, Upstream,
+        Wiped, revocations,
+    },
+};
+
+/// Longest file: authorities that a host trusts take a quarter of it.
+const BYTES_MAX: u64 = 1 << 20;
+
+/// Of a config and of every byte that it refers to.
+pub(super) type Whole = [u8; 32];
+
+/// What was made of it.
+#[derive(Debug)]
+pub(super) struct Known<T> {
+    pub(super) digest: Whole,
+    pub(super) made: Arc<T>,
+    /// What is shown, by files.
+    pub(super) certificates: Vec<(PathBuf, Certificate)>,
+    /// Its tickets are made with keys of a file.
+    pub(super) has_own_keys: bool,
+}
+
+impl<T> Clone for Known<T> {
+    fn clone(&self) -> Self {
+        Self {
+            digest: self.digest,
+            made: self.made.clone(),
+            certificates: self.certificates.clone(),
+            has_own_keys: self.has_own_keys,
+        }
+    }
+}
+
+/// Where something is read.
+pub(super) struct Reading<'r> {
+    /// The table that refers to it.
+    pub(super) at: String,
+    /// Files lie beneath.
+    pub(super) directory: &'r Path,
+}
+
+impl Reading<'_> {
+    fn misfit(&self, key: &str, path: &Path, what: impl std::fmt::Display) -> Misfit {
+        Misfit { at: format!("{}.{key}", self.at), message: format!("{}: {what}", path.display()) }
+    }
+
+    fn whole(&self, message: String) -> Misfit {
+        Misfit { at: self.at.clone(), message }
+    }
+
+    fn file(&self, key: &str, path: &Path) -> Result<Wiped, Misfit> {
+        let read = open_beneath(self.directory, path).and_then(|file| {
+            // With room for all of it: what grows leaves copies behind.
+            let len = file.metadata()?.len().min(BYTES_MAX) as usize;
+            let mut content = Vec::with_capacity(len + 1);
+            file.take(BYTES_MAX + 1).read_to_end(&mut content)?;
+            Ok(content)
+        });
+        match read {
+            Ok(content) if content.len() as u64 > BYTES_MAX => {
+                Err(self.misfit(key, path, format!("is larger than {} MiB", BYTES_MAX >> 20)))
+            }
+            Ok(content) => Ok(Wiped::from(content)),
+            Err(error) => Err(self.misfit(key, path, error)),
+        }
+    }
+}
+
+/// Files of one certificate.
+struct Pair {
+    certificate: Wiped,
+    key: Wiped,
+    ocsp: Option<Wiped>,
+}
+
+/// What was read for an entry or a pool.
+pub(super) struct Material {
+    pub(super) digest: Whole,
+    pairs: Vec<Pair>,
+    /// Authorities.
+    ca: Option<Wiped>,
+    crl: Vec<Wiped>,
+    tickets: Option<Wiped>,
+    /// Those of the host, where they count.
+    host: Option<Trust>,
+}
+
+/// Authorities that this host trusts, read once.
+#[derive(Default)]
+pub(super) struct Host(Option<Trust>);
+
+impl Host {
+    fn trust(&mut self) -> Result<Trust, String> {
+        match &self.0 {
+            Some(trust) => Ok(trust.clone()),
+            None => Ok(self.0.insert(Trust::of_host()?).clone()),
+        }
+    }
+}
+
+impl Material {
+    pub(super) fn of_entry(reading: &Reading<'_>, tls: &Tls) -> Result<Self, Misfit> {
+        let pairs = tls.certificates.iter().map(|files| Pair::read(reading, files));
+        let clients = tls.client_auth.as_ref();
+        let ca = clients.map(|clients| reading.file("client_auth.ca", &clients.ca)).transpose()?;
+        let crl = clients.map_or(&[][..], |clients| &clients.crl).iter();
+        let crl = crl.map(|path| reading.file("client_auth.crl", path)).collect::<Result<_, _>>()?;
+        let tickets = tls.tickets.as_ref().map(|path| reading.file("tickets", path)).transpose()?;
+        Ok(Self { digest: [0; 32], pairs: pairs.collect::<Result<_, _>>()?, ca, crl, tickets, host: None }
+            .digested(tls))
+    }
+
+    pub(super) fn of_pool(reading: &Reading<'_>, tls: &PoolTls, host: &mut Host) -> Result<Self, Misfit> {
+        let pairs = tls.certificate.iter().map(|files| Pair::read(reading, files));
+        let (ca, host) = match &tls.trust {
+            CheckTrust::Anyone => (None, None),
+            CheckTrust::File(path) => (Some(reading.file("ca", path)?), None),
+            CheckTrust::Host => {
+                let at = format!("{}.verify", reading.at);
+                (None, Some(host.trust().map_err(|message| Misfit { at, message })?))
+            }
+        };
+        let pairs = pairs.collect::<Result<_, _>>()?;
+        Ok(Self { digest: [0; 32], pairs, ca, crl: Vec::new(), tickets: None, host }.digested(tls))
+    }
+
+    /// With the digest of it, and of the config that names it.
+    fn digested(self, config: &impl Debug) -> Self {
+        let mut hash = Context::new(&SHA256);
+        let mut add = |bytes: &[u8]| {
+            hash.update(&(bytes.len() as u64).to_le_bytes());
+            hash.update(bytes);
+        };
+        add(format!("{config:?}").as_bytes());
+        for pair in &self.pairs {
+            let ocsp = pair.ocsp.as_ref().map_or(&[][..], Wiped::bytes);
+            [pair.certificate.bytes(), pair.key.bytes(), ocsp].into_iter().for_each(&mut add);
+        }
+        let others = self.ca.iter().chain(&self.crl).chain(&self.tickets);
+        others.for_each(|content| add(content.bytes()));
+        let mut digest = [0; 32];
+        digest.copy_from_slice(hash.finish().as_ref());
+        Self { digest, ..self }
+    }
+
+    pub(super) fn entry(
+        &self,
+        reading: &Reading<'_>,
+        name: &Arc<str>,
+        tls: &Tls,
+        keys: &TicketKeys,
+    ) -> Result<Known<Entry>, Misfit> {
+        let certificates = self.certificates(reading, &tls.certificates)?;
+        let own = tls.tickets.as_ref().zip(self.tickets.as_ref()).map(|(path, content)| {
+            TicketKeys::of_file(content.bytes()).map_err(|why| reading.misfit("tickets", path, why))
+        });
+        let own = own.transpose()?;
+        let tickets = Tickets::new(self.ticket_context(name, tls), own.as_ref().unwrap_or(keys));
+        let clients = tls.client_auth.as_ref().map(|clients| self.clients(reading, clients)).transpose()?;
+        let names = tls.names.iter().map(|name| CertificateName::of(&name.to_string())).collect::<Vec<_>>();
+        let parts = Parts {
+            name: name.clone(),
+            certificates: certificates.iter().map(|(_, one)| one.clone()).collect(),
+            names: (!names.is_empty()).then_some(names),
+            is_default: tls.default,
+            profile: tls.profile,
+            clients,
+            tickets: tickets.map_err(|message| reading.whole(message))?,
+        };
+        let entry = Entry::new(parts).map_err(|message| reading.whole(message))?;
+        if entry.names().is_empty() && !entry.is_default() {
+            let path = tls.certificates.first().map_or(Path::new(""), |files| &files.certificate);
+            let why = "is for no name, and tls.default is not set: no client would ever get it";
+            return Err(reading.misfit("certificate", path, why));
+        }
+        let (digest, has_own_keys) = (self.digest, own.is_some());
+        Ok(Known { digest, made: Arc::new(entry), certificates, has_own_keys })
+    }
+
+    pub(super) fn upstream(&self, reading: &Reading<'_>, tls: &PoolTls) -> Result<Known<Upstream>, Misfit> {
+        let certificates = self.certificates(reading, tls.certificate.as_slice())?;
+        let trust = match (&tls.trust, &self.ca, &self.host) {
+            (CheckTrust::File(path), Some(content), _) => {
+                Trust::of_pem(content.bytes()).map_err(|why| reading.misfit("ca", path, why))?
+            }
+            (CheckTrust::Host, _, Some(host)) => host.clone(),
+            _ => Trust::Anyone,
+        };
+        let protocols: Vec<&[u8]> = tls.alpn.iter().map(|name| name.as_bytes()).collect();
+        let shown = certificates.first().map(|(_, one)| one);
+        let made = Upstream::new(trust, tls.sni.as_deref(), shown, &protocols);
+        let made = Arc::new(made.map_err(|message| reading.whole(message))?);
+        Ok(Known { digest: self.digest, made, certificates, has_own_keys: false })
+    }
+
+    fn certificates(
+        &self,
+        reading: &Reading<'_>,
+        files: &[CertificateFiles],
+    ) -> Result<Vec<(PathBuf, Certificate)>, Misfit> {
+        let one = |(pair, files): (&Pair, &CertificateFiles)| {
+            let ocsp = pair.ocsp.as_ref().map(|staple| staple.bytes().to_vec());
+            if let (Some(staple), Some(path)) = (&ocsp, &files.ocsp)
+                && staple.first() != Some(&0x30)
+            {
+                return Err(reading.misfit("ocsp", path, "is no answer of OCSP in DER"));
+            }
+            let read = Certificate::of_pem(pair.certificate.bytes(), pair.key.bytes(), ocsp);
+            read.map(|one| (files.certificate.clone(), one)).map_err(|flaw| match &flaw {
+                Flaw::Certificate(why) => reading.misfit("certificate", &files.certificate, why),
+                Flaw::Key(why) => {
+                    let of = files.certificate.display();
+                    reading.misfit("key", &files.key, format!("{why} (certificate: {of})"))
+                }
+            })
+        };
+        self.pairs.iter().zip(files).map(one).collect()
+    }
+
+    fn clients(&self, reading: &Reading<'_>, clients: &ClientAuth) -> Result<Clients, Misfit> {
+        let ca = self.ca.as_ref().map_or(&[][..], Wiped::bytes);
+        let trust = Trust::of_pem(ca).map_err(|why| reading.misfit("client_auth.ca", &clients.ca, why))?;
+        let mut revoked = Vec::new();
+        for (content, path) in self.crl.iter().zip(&clients.crl) {
+            let lists = revocations(content.bytes());
+            revoked.extend(lists.map_err(|why| reading.misfit("client_auth.crl", path, why))?);
+        }
+        Ok(Clients { trust, is_required: clients.is_required, revoked, fields: clients.headers.clone() })
+    }
+
+    /// What tickets are kept apart by: whose they are, and what was asked of whoever has one.
+    fn ticket_context(&self, name: &str, tls: &Tls) -> Vec<u8> {
+        let mut hash = Context::new(&SHA256);
+        for content in self.ca.iter().chain(&self.crl) {
+            hash.update(&(content.bytes().len() as u64).to_le_bytes());
+            hash.update(content.bytes());
+        }
+        let mode = match &tls.client_auth {
+            None => 0,
+            Some(clients) => 1 + u8::from(clients.is_required),
+        };
+        let digest = hash.finish();
+        name.bytes().chain([0, mode]).chain(digest.as_ref().iter().copied()).collect()
+    }
+}
+
+impl Pair {
+    fn read(reading: &Reading<'_>, files: &CertificateFiles) -> Result<Self, Misfit> {
+        Ok(Self {
+            certificate: reading.file("certificate", &files.certificate)?,
+            key: reading.file("key", &files.key)?,
+            ocsp: files.ocsp.as_ref().map(|path| reading.file("ocsp", path)).transpose()?,
+        })
+    }
+}
