@@ -1,14 +1,16 @@
 //! What a process has from another one.
 
-use std::{net::SocketAddr, os::fd::OwnedFd, path::PathBuf};
+use std::{net::SocketAddr, os::fd::OwnedFd, path::PathBuf, time::Instant};
 
-use super::message::{Down, Leaving};
+use super::message::{Down, Ejections, Leaving};
 
 /// Sockets and state that were there before.
 #[derive(Debug, Default)]
 pub struct Inheritance {
     /// Another process listens at these sockets still.
     pub is_handed_over: bool,
+    /// When it told what follows.
+    pub told: Option<Instant>,
     /// How each group of another process is told from others, in its order.
     pub order: Vec<(SocketAddr, bool, Vec<String>)>,
     /// Listening sockets.
@@ -19,6 +21,8 @@ pub struct Inheritance {
     pub http: Option<(SocketAddr, OwnedFd)>,
     /// Backends that were down.
     pub down: Vec<Down>,
+    /// Backends that exchanges speak or spoke against.
+    pub ejections: Vec<Ejections>,
     /// Older processes that still drain.
     pub leaving: Vec<Leaving>,
 }

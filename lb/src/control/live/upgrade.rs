@@ -11,8 +11,8 @@ use sd_notify::NotifyState;
 
 use super::{
     super::{
-        addresses::Held, listeners::Group, plane::NewDoors, succession::totals, systemd::notify,
-        workers::Worker,
+        addresses::Held, listeners::Group, outliers::Known, plane::NewDoors, succession::totals,
+        systemd::notify, workers::Worker,
     },
     Live,
 };
@@ -21,7 +21,7 @@ use crate::{
     config::BackendSnapshot,
     model::GroupId,
     sys::lock,
-    upgrade::{Down, FlowOffer, Go, GroupOffer, Leaving, Lent, Offer, Successor, binary},
+    upgrade::{Down, Ejections, FlowOffer, Go, GroupOffer, Leaving, Lent, Offer, Successor, binary},
     worker::{Command, LentFlow},
 };
 
@@ -190,6 +190,7 @@ impl Live {
             http,
             groups,
             down: self.down(),
+            ejections: self.ejections(),
             leaving: leaving.iter().map(|one| Leaving { pid: one.pid, seconds: one.seconds }).collect(),
         };
         Ok((offer, lent))
@@ -210,6 +211,22 @@ impl Live {
             Some(Down { pool: pool.to_owned(), backend: backend.name.to_string(), reason, seconds })
         });
         down.collect()
+    }
+
+    /// Backends that exchanges speak against, or spoke against not long ago.
+    fn ejections(&self) -> Vec<Ejections> {
+        let Some(all) = self.prober.known(SILENCE) else {
+            tracing::warn!("upgrade: who is ejected is not known, and so not handed over");
+            return Vec::new();
+        };
+        let backends = || self.snapshot.pools.iter().flat_map(|pool| &pool.backends);
+        let name = |id| backends().find(|backend| backend.id == id).map(|backend| backend.name.to_string());
+        let now = Instant::now();
+        let tell = |known: Known| {
+            let name = name(known.id)?;
+            Some(known.tell(name, now))
+        };
+        all.into_iter().filter_map(tell).collect()
     }
 
     /// The other process may have come to write maps and to take sockets into its own: all of that is done anew.
