@@ -135,12 +135,12 @@ impl Watches {
         for pool in &snapshot.pools {
             let known = before.iter().position(|watched| watched.pool == pool.name);
             let known = known.map(|at| before.swap_remove(at));
-            match known.filter(|watched| Some(&watched.policy) == pool.choosing.outlier.as_ref()) {
-                Some(mut watched) => {
+            match known {
+                Some(mut watched) if Some(&watched.policy) == pool.choosing.outlier.as_ref() => {
                     watched.take_over(pool, workers);
                     pools.push(watched);
                 }
-                None => pools.extend(Watched::begin(pool, workers.len())),
+                before => pools.extend(Watched::begin_anew(pool, workers, before.as_ref())),
             }
         }
         self.pools.replace(pools);
@@ -167,6 +167,25 @@ impl Watched {
         let policy = pool.choosing.outlier.clone()?;
         let outliers = Outliers::new(policy.clone(), pool.backends.len(), workers, Instant::now());
         Some(Self { pool: pool.name.clone(), policy, outliers, backends: backends(pool) })
+    }
+
+    /// By another policy than `before`: whoever is out stays so, and what was counted so far speaks against nobody.
+    fn begin_anew(
+        pool: &PoolSnapshot,
+        workers: &[Arc<WorkerMetrics>],
+        before: Option<&Self>,
+    ) -> Option<Self> {
+        let mut begun = Self::begin(pool, workers.len())?;
+        let all_new = vec![None; begun.backends.len()];
+        let tally = |at: usize, worker: usize| tally(&workers[worker], begun.backends[at]);
+        begun.outliers.take_over(&all_new, workers.len(), tally, Instant::now());
+        for (at, id) in begun.backends.iter().enumerate() {
+            let was = before.and_then(|before| {
+                before.outliers.standing(before.backends.iter().position(|known| known == id)?)
+            });
+            was.into_iter().for_each(|standing| begun.outliers.resume(at, standing));
+        }
+        Some(begun)
     }
 
     fn take_over(&mut self, pool: &PoolSnapshot, workers: &[Arc<WorkerMetrics>]) {
@@ -289,5 +308,36 @@ mod tests {
         assert_eq!(said, [later(&told[0]), later(&told[1])]);
         let long = Known::of(&snapshot, now, &[tell("a", "127.0.0.1:1", Some(u64::MAX))]);
         assert_eq!(long[0].standing.until, Some(now + Duration::from_secs(60)), "as long as the policy says");
+    }
+
+    #[test]
+    fn another_policy_forgets_nobody_who_is_out_and_holds_nothing_old_against_others() {
+        let first = snapshot("outlier = { consecutive_errors = 3 }");
+        let (id, other) = (ids(&first)[0], ids(&first)[1]);
+        let workers = vec![Arc::new(WorkerMetrics::new())];
+        let err = |id: BackendId| {
+            workers[0].backend(id).errors.add(3);
+            workers[0].backend(id).error_run.add(3);
+        };
+        let watches = Watches::new(&first, workers.clone(), flume::bounded(1).1);
+        let look = || {
+            let mut pools = watches.pools.borrow_mut();
+            let Watched { outliers, backends, .. } = &mut pools[0];
+            let tally = |at: usize, worker: usize| tally(&workers[worker], backends[at]);
+            outliers.handle(tally, |_| true, Instant::now()).len()
+        };
+        err(id);
+        assert_eq!(look(), 1);
+        let out = watches.known(&board(&first));
+        assert!(out[0].is_out() && out[0].id == id && out.len() == 1);
+        // Nobody looks before the policy changes; and then its numbers are the old ones.
+        err(other);
+        watches.take_over(&snapshot("outlier = { consecutive_errors = 2, ejection = \"9s\" }"), &workers);
+        assert_eq!(watches.known(&board(&first)), out);
+        assert_eq!(look(), 0);
+        watches.take_over(&snapshot(""), &workers);
+        assert_eq!(watches.known(&board(&first)), []);
+        watches.take_over(&first, &workers);
+        assert_eq!((look(), watches.known(&board(&first))), (0, vec![]));
     }
 }
