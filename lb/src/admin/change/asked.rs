@@ -132,7 +132,7 @@ impl Target {
             Self::Said(Edit::Entry { table, name, .. }) => (*table, name),
             _ => return Ok(None),
         };
-        match view.config.to_json()[table].get(name) {
+        match view.config.entry_to_json(table, name) {
             Some(_) => Ok(Some(vec![view.etag.clone()])),
             None => {
                 let message = format!("there is no {table} {name:?}");
