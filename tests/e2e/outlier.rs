@@ -1,5 +1,7 @@
 //! A backend that misbehaves is taken out by what clients meet, costs them a stated number of errors, and comes back.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context as _, Result, ensure};
 use lb_tests::{
     daemon::Daemon,
@@ -98,6 +100,77 @@ fn who_misbehaves_is_taken_out_and_comes_back() {
         let of_b1 = ["backend=\"10.77.0.11:5000\"", "pool=\"web\"", "reason=\"consecutive-errors\""];
         let counted = daemon.metrics()?.sum("lb_health_ejections_total", &of_b1);
         ensure!(counted == Some(3.0), "{counted:?}");
+        Ok(())
+    });
+}
+
+/// So long that an upgrade fits into it even where everything is slow.
+const LONG: Duration = Duration::from_secs(10);
+
+/// By one process; the next one knows it from its first request on, and for how long.
+#[test]
+fn who_is_out_stays_out_over_an_upgrade_until_its_time_is_over() {
+    scene::run(|scene| {
+        let topology = scene.topology();
+        let (b1, b2, client) = (&topology.b1, &topology.b2, &topology.client.netns);
+        let moody = Moody::start(b1, PORT)?;
+        let _nginx = Nginx::start(scene, b2)?;
+        let long = format!("ejection = \"{}s\", ejection_max = \"60s\"", LONG.as_secs());
+        let config = CONFIG.replace("ejection = \"1s\", ejection_max = \"2s\"", &long);
+        let mut daemon = Daemon::start(scene, &config)?;
+        let of_b1 = || -> Result<bool> {
+            let request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+            let answer = raw_exchange(client, topology.lb.v4.into(), 8080, request)?;
+            let answer = String::from_utf8_lossy(&answer).into_owned();
+            Ok(!answer.starts_with("HTTP/1.1 200 ") || answer.contains("X-Backend: b1"))
+        };
+        let row = |daemon: &Daemon<'_>| -> Result<(String, Option<String>)> {
+            let shown = daemon.show("backends")?;
+            let rows = shown.matching("pool", "web");
+            let row = rows.first().context("no pool web")?;
+            Ok((row.text("state")?.to_owned(), row.text("reason").ok().map(str::to_owned)))
+        };
+        moody.be(Mood::Errs);
+        // It begins after this.
+        let mut begun = Instant::now();
+        let before = wait::until_ok("the ejection", PATIENCE, || {
+            let row = row(&daemon)?;
+            if row.0 != "ejected" {
+                begun = Instant::now();
+                of_b1()?;
+            }
+            ensure!(row.0 == "ejected", "{row:?}");
+            Ok(row)
+        })?;
+        moody.be(Mood::Fine);
+        daemon.upgrade(None)?;
+        let mut others = 0;
+        while !of_b1()? {
+            others += 1;
+            ensure!(begun.elapsed() < PATIENCE, "it does not come back");
+            if others == 1 && begun.elapsed() < LONG {
+                let after = row(&daemon)?;
+                ensure!(
+                    after == before || begun.elapsed() >= LONG,
+                    "{before:?}, after the upgrade {after:?}"
+                );
+            }
+        }
+        ensure!(others > 0 && begun.elapsed() >= LONG, "a request after {:?}", begun.elapsed());
+        wait::until_ok("its state", PATIENCE, || {
+            ensure!(row(&daemon)?.0 == "up");
+            Ok(())
+        })?;
+        // What was before makes the next time longer.
+        moody.be(Mood::Errs);
+        wait::until_ok("another ejection", PATIENCE, || {
+            of_b1()?;
+            ensure!(row(&daemon)?.0 == "ejected");
+            Ok(())
+        })?;
+        let log = std::fs::read_to_string(scene.log("lb"))?;
+        let longer = format!("\"seconds\":{}.0", 2 * LONG.as_secs());
+        ensure!(log.contains(&longer), "no ejection of twice the time");
         Ok(())
     });
 }

@@ -356,6 +356,61 @@ backends = ["10.77.0.11:5301"]
     });
 }
 
+/// What the unit's ExecReload= does.
+#[test]
+fn a_reload_applies_the_file_and_takes_another_program_over() {
+    scene::run(|scene| {
+        let topology = scene.topology();
+        let _nginx = [Nginx::start(scene, &topology.b1)?, Nginx::start(scene, &topology.b2)?];
+        let get =
+            |path: &str| KeptClient::connect(&topology.client.netns, topology.lb.v4.into(), 8080)?.get(path);
+        let mut daemon = Daemon::start(scene, CONFIG)?;
+        let pid = daemon.process().pid();
+        let file = scene.directory().join("lb.toml");
+        let add = |name: &str, status: u16| -> Result<()> {
+            let route = format!(
+                "[route.{name}]\nlistener = \"web\"\npath = \"/{name}\"\nrespond = {{ status = {status} }}\n"
+            );
+            Ok(fs::write(&file, fs::read_to_string(&file)? + &route)?)
+        };
+        let real = lb_tests::daemon::binary()?;
+        let program = scene.directory().join("installed");
+        add("first", 410)?;
+        let answer = daemon.reload(&real)?;
+        ensure!(answer["upgraded"].is_null() && answer["changed"] == json!(["route.first"]), "{answer}");
+        // As a package does that is installed once more.
+        fs::copy(&real, &program)?;
+        add("second", 411)?;
+        let answer = daemon.reload(&program)?;
+        ensure!(answer["upgraded"].is_null() && answer["changed"] == json!(["route.second"]), "{answer}");
+        let status = daemon.status()?;
+        ensure!(status["pid"] == pid && status["draining"] == json!([]), "{status}");
+        ensure!((get("/first")?.0, get("/second")?.0) == (410, 411), "the file is not applied");
+
+        let sound = fs::read_to_string(&file)?;
+        fs::write(&file, format!("{sound}[route.nonsense]\n"))?;
+        let refused = daemon.reload(&program).err().context("a file that is no config is applied")?;
+        ensure!(format!("{refused:#}").contains("nonsense"), "{refused:#}");
+        fs::write(&file, &sound)?;
+
+        // Another one, which comes in its place.
+        let mut other = fs::read(&real)?;
+        other.extend(b"another version");
+        let coming = scene.directory().join("coming");
+        fs::copy(&real, &coming)?;
+        fs::write(&coming, other)?;
+        fs::rename(&coming, &program)?;
+        add("third", 412)?;
+        let answer = daemon.reload(&program)?;
+        let status = daemon.status()?;
+        ensure!(status["pid"] == answer["upgraded"]["pid"] && status["pid"] != pid, "{status}, {answer}");
+        ensure!((get("/first")?.0, get("/third")?.0) == (410, 412), "the file is not applied");
+        let answer = daemon.reload(&program)?;
+        ensure!(answer["upgraded"].is_null() && answer["changed"] == json!([]), "{answer}");
+        Ok(())
+    });
+}
+
 /// One after the other: refused with the way out, written into the file, taken over by the next process.
 #[test]
 fn what_cannot_change_live_is_taken_over_by_an_upgrade() {

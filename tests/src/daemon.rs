@@ -220,6 +220,26 @@ impl<'a> Daemon<'a> {
     pub fn upgrade(&mut self, program: Option<&Path>) -> Result<u32> {
         let query = program.map_or_else(String::new, |program| format!("?binary={}", program.display()));
         let answer = self.admin().change("POST", &format!("/v1/upgrade{query}"), None)?;
+        self.follow(&answer)
+    }
+
+    /// What the unit's reload does: another process takes over where `program` is another one than runs, else the
+    /// config's file is applied. What the verb says.
+    ///
+    /// # Errors
+    /// The verb fails, or the new process does not say what it has to say to systemd.
+    pub fn reload(&mut self, program: &Path) -> Result<Value> {
+        let program = program.to_str().context("a path that is not UTF-8")?;
+        let text = self.ask(&["upgrade", "--json", "--if-changed", program])?;
+        let answer: Value = serde_json::from_str(&text).with_context(|| format!("not JSON: {text}"))?;
+        if answer["upgraded"].is_object() {
+            self.follow(&answer)?;
+        }
+        Ok(answer)
+    }
+
+    /// Waits until systemd knows the process that has taken over.
+    fn follow(&mut self, answer: &Value) -> Result<u32> {
         let pid = answer["upgraded"]["pid"].as_u64().with_context(|| format!("no pid: {answer}"))?;
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("no pid")?;
         self.heirs.push(Heir { pid, process: pidfd_open(pid, PidfdFlags::empty())? });

@@ -236,8 +236,8 @@ pub fn answer(read: Read, view: &View, readings: Readings<'_>) -> Answer {
         },
         Endpoint::Config => json_answer(200, &view.config.to_json()).with("etag", &view.etag),
         Endpoint::Entry(table, name) => match endpoints::TABLES.contains(&&*table) {
-            true => match view.config.to_json().get(&table).and_then(|entries| entries.get(&name)) {
-                Some(entry) => json_answer(200, entry).with("etag", &view.etag),
+            true => match view.config.entry_to_json(&table, &name) {
+                Some(entry) => json_answer(200, &entry).with("etag", &view.etag),
                 None => error(404, "not-found", &format!("no {table} {name:?}"), &format!("{table}.{name}")),
             },
             false => error(404, "not-found", &format!("no entries of {table:?}"), &table),

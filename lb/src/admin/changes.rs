@@ -58,7 +58,16 @@ pub enum Edit {
         change: Override,
     },
     /// Another process takes over, of this program or of the one that runs. No generation.
-    Upgrade(Option<PathBuf>),
+    Upgrade(Option<PathBuf>, When),
+}
+
+/// When another process is to take over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// Whatever the program is.
+    Always,
+    /// Where the program is another one than runs; else the daemon's own config file is applied anew.
+    ProgramDiffers,
 }
 
 /// What becomes of one entry.

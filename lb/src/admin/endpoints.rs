@@ -113,8 +113,11 @@ const FILE_QUERY: &[(&str, &str)] = &[
     DRY_RUN,
     ("path", "Absolute path of the file; what it refers to lies beneath the directory of the daemon's own"),
 ];
-const UPGRADE_QUERY: &[(&str, &str)] =
-    &[DRY_RUN, ("binary", "Absolute path of the program; the one that runs unless said")];
+const UPGRADE_QUERY: &[(&str, &str)] = &[
+    DRY_RUN,
+    ("binary", "Absolute path of the program; the one that runs unless said"),
+    ("if_changed", "1: only where that is another program than runs; else the config's file is applied anew"),
+];
 const WHY_QUERY: &[(&str, &str)] = &[
     ("flow", "A packet, such as `tcp 198.51.100.7:1234 -> 192.0.2.53:53`"),
     ("request", "A request, such as `GET http://api.example.com/v1`"),

@@ -165,6 +165,9 @@ pub(super) struct Upgrade {
     /// The program; the one that runs unless said, as it lies there now. Root's, and nobody else's to change.
     #[arg(value_name = "BINARY")]
     pub(super) binary: Option<PathBuf>,
+    /// Only where that is another program than runs; else apply the daemon's own config file anew.
+    #[arg(long)]
+    pub(super) if_changed: bool,
     #[command(flatten)]
     pub(super) changing: Changing,
 }

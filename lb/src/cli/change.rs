@@ -59,14 +59,16 @@ pub(super) fn rollback(wanted: &Rollback) -> Result<(), String> {
 
 /// `lb upgrade`.
 pub(super) fn upgrade(wanted: &Upgrade) -> Result<(), String> {
-    let mut target = "/v1/upgrade".to_owned();
+    // Said only where it is meant: an older daemon does not know it.
+    let mut query: Vec<String> = wanted.if_changed.then(|| "if_changed=1".to_owned()).into_iter().collect();
     if let Some(binary) = &wanted.binary {
         let shown = binary.display();
         let path = std::path::absolute(binary).map_err(|error| format!("{shown}: {error}"))?;
         let path = path.to_str().ok_or_else(|| format!("{shown}: its path is not UTF-8"))?;
-        target += &format!("?binary={}", encode(path));
+        query.push(format!("binary={}", encode(path)));
     }
-    send(&wanted.changing, post(target, "upgrade"))
+    let mark = if query.is_empty() { "" } else { "?" };
+    send(&wanted.changing, post(format!("/v1/upgrade{mark}{}", query.join("&")), "upgrade"))
 }
 
 /// `lb drain` and `lb undrain`.
@@ -198,7 +200,7 @@ mod tests {
     use super::*;
     use crate::{
         admin::{
-            changes::{Edit, Override, Refusal, Wish},
+            changes::{Edit, Override, Refusal, When, Wish},
             fixture::{self, TemporaryDirectory},
             tests::{Running, start},
         },
@@ -227,6 +229,7 @@ mod tests {
             Command::Drain(wanted) => drain(&wanted, "drain"),
             Command::Undrain(wanted) => drain(&wanted, "undrain"),
             Command::Weight(wanted) => weight(&wanted),
+            Command::Upgrade(wanted) => upgrade(&wanted),
             command => panic!("{command:?}"),
         }
     }
@@ -239,6 +242,7 @@ mod tests {
             address: address.to_owned(),
             change,
         };
+        let to = |program: &str, when| Edit::Upgrade(Some(PathBuf::from(program)), when);
         for (words, by, edit) in [
             (&["rollback", "3"][..], "rollback", Edit::Rollback(Generation(3))),
             (&["drain", "api/10.0.0.1:80"], "drain", over("10.0.0.1:80", Override::Drain)),
@@ -246,6 +250,8 @@ mod tests {
             (&["drain", "api/unix:/run/a b.sock"], "drain", over("unix:/run/a b.sock", Override::Drain)),
             (&["weight", "api/10.0.0.1:80", "7"], "weight", over("10.0.0.1:80", Override::Weight(Some(7)))),
             (&["weight", "api/10.0.0.1:80", "config"], "weight", over("10.0.0.1:80", Override::Weight(None))),
+            (&["upgrade"], "upgrade", Edit::Upgrade(None, When::Always)),
+            (&["upgrade", "--if-changed", "/a b"], "upgrade", to("/a b", When::ProgramDiffers)),
         ] {
             run(&running, words).unwrap();
             let wish = wishes.recv().unwrap();

@@ -37,6 +37,18 @@ impl Config {
         json!({ "route": named(routes, |shown| route(shown)) })
     }
 
+    /// One entry of a table, without the rest of it.
+    pub fn entry_to_json(&self, table: &str, name: &str) -> Option<Value> {
+        match table {
+            "vip" => self.vips.get(name).map(vip),
+            "listener" => self.listeners.get(name).map(listener),
+            "route" => self.routes.get(name).map(|shown| route(shown)),
+            "pool" => self.pools.get(name).map(pool),
+            // Tables of the process, which are small.
+            _ => self.to_json_with(&BTreeSet::new()).get(table)?.get(name).cloned(),
+        }
+    }
+
     fn shown(&self, routes: Map<String, Value>) -> Value {
         let mut top = json!({
             "version": 1,
@@ -347,6 +359,22 @@ pub(super) mod tests {
             Value::Array(items) => format!("[{}]", items.iter().map(toml_of).collect::<Vec<_>>().join(", ")),
             value => value.to_string(),
         }
+    }
+
+    #[test]
+    fn an_entry_is_shown_as_in_the_whole() {
+        let config = parse("whole", WHOLE).unwrap().config;
+        let whole = config.to_json();
+        for table in ["vip", "listener", "route", "pool"] {
+            let entries = whole[table].as_object().unwrap();
+            assert!(!entries.is_empty(), "{table}");
+            for (name, entry) in entries {
+                assert_eq!(config.entry_to_json(table, name).as_ref(), Some(entry), "{table}.{name}");
+            }
+            assert_eq!(config.entry_to_json(table, "nobody"), None);
+        }
+        assert_eq!(config.entry_to_json("limits", "body_bytes"), Some(whole["limits"]["body_bytes"].clone()));
+        assert_eq!(config.entry_to_json("nothing", "body_bytes"), None);
     }
 
     #[test]

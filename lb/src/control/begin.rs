@@ -6,7 +6,7 @@ use std::{
     path::Path,
     sync::Arc,
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use anyhow::Context as _;
@@ -19,11 +19,12 @@ use super::{
     certificates::{Certificates, Watch, said},
     forwarding::LOST_RANGES,
     host,
+    inherited::Inherited,
     listeners::{self, Group},
     live::{Asked, Live, ROTATION, SeenFile, programs_of},
     names::Names,
     opening::{self, Opened},
-    outliers::Watches,
+    outliers::{Known, Watches},
     plan::{Overridden, Plan},
     plane::{Doors as NewGroups, PlaneMail},
     probe_tls::Trusts,
@@ -46,7 +47,7 @@ use crate::{
     model::BackendId,
     sys::{affinity, heap},
     upgrade::{
-        Down, Inheritance, Predecessors,
+        Inheritance, Predecessors,
         store::{self, Store},
     },
     worker::{AccessLogSetup, Compiled, Siblings},
@@ -97,8 +98,10 @@ pub(super) struct Begun {
     targets: Vec<Target>,
     trusts: Trusts,
     opened: Opened,
-    /// Backends that another process saw down.
-    seen_down: BTreeSet<BackendId>,
+    /// Backends that are down by their checks, as others saw them.
+    down: BTreeSet<BackendId>,
+    /// Backends that another process had taken out.
+    known: Vec<Known>,
     kept: Kept,
     /// Sockets for datagrams: two processes that read there would tear flows apart.
     withheld: Vec<Group>,
@@ -155,28 +158,6 @@ pub(super) struct Watching {
     pub(super) succession: Succession,
 }
 
-/// Backends that another process saw down, of those that are checked here.
-fn inherited_down(
-    snapshot: &Snapshot,
-    checked: &BTreeSet<BackendId>,
-    down: &[Down],
-    checks: &BTreeMap<BackendId, CheckView>,
-) -> BTreeSet<BackendId> {
-    let mut found = BTreeSet::new();
-    for Down { pool, backend, reason, seconds } in down {
-        let pool = snapshot.pools.iter().find(|known| *known.name == **pool);
-        let known = pool.and_then(|pool| pool.backends.iter().find(|known| *known.name == **backend));
-        let Some(id) = known.map(|backend| backend.id).filter(|id| checked.contains(id)) else { continue };
-        if let (Some(reason), Some(check)) = (reason, checks.get(&id)) {
-            let now = Instant::now();
-            let since = now.checked_sub(Duration::from_secs(*seconds)).unwrap_or(now);
-            check.report.changed(since, false, reason);
-        }
-        found.insert(id);
-    }
-    found
-}
-
 impl Begun {
     /// Binds, loads, resolves, fills, attaches and starts.
     ///
@@ -216,11 +197,10 @@ impl Begun {
         let snapshot = Arc::new(snapshot);
         let checks = prober::views(&resolved, &snapshot, &BTreeMap::new());
         let targets = prober::targets(&resolved, &snapshot, &checks, &trusts);
-        let checked: BTreeSet<_> = targets.iter().map(|target| target.id).collect();
-        let mut opened = loaded.forward(&start.plan, &snapshot, &checked)?;
+        let inherited = Inherited::of(&snapshot, &targets, inheritance);
+        let mut opened = loaded.forward(&start.plan, &snapshot, &inherited.passing())?;
         let health = Arc::new(HealthTable::new(BACKENDS_MAX));
-        let seen_down = inherited_down(&snapshot, &checked, &inheritance.down, &checks);
-        opened.down.union(&seen_down).for_each(|id| health.set(*id, false));
+        let (down, known) = inherited.settle(&snapshot, &inheritance.down, &opened.down, &checks, &health);
         // Copies, since the originals go to the workers; they must be gone before a worker can close its listeners.
         let copies = listeners::copies(&moves.opened).context("dup of listening sockets")?;
         let groups = listeners::copies_of_all(&moves.opened).context("dup of listening sockets")?;
@@ -251,7 +231,8 @@ impl Begun {
             targets,
             trusts,
             opened,
-            seen_down,
+            down,
+            known,
             kept,
             withheld,
             siblings,
@@ -267,7 +248,7 @@ impl Begun {
         let Watching { overridden, log, doors, open, may_go, succession } = watching;
         let path = self.opened.path.take().map(|path| PlaneMail::start(path, self.opened.down.clone()));
         let path = path.transpose().context("the packet path's thread")?;
-        path.iter().for_each(|path| self.seen_down.iter().for_each(|id| path.tell(*id, Verdict::Down)));
+        path.iter().for_each(|path| self.down.iter().for_each(|id| path.tell(*id, Verdict::Down)));
         let (changes, letters) = Changes::channel();
         let (reader, reads) = flume::unbounded();
         let documents = GenerationSource::new(move |number, reply| _ = reader.send((number, reply)));
@@ -369,11 +350,11 @@ impl Begun {
     }
 
     fn probe(&mut self, view: &View, path: Option<PlaneMail>) -> anyhow::Result<Prober> {
-        let Opened { down, through, .. } = &mut self.opened;
+        let Opened { through, .. } = &mut self.opened;
         let mut targets = std::mem::take(&mut self.targets);
         for target in &mut targets {
             target.is_through = through.backends.contains(&target.id);
-            if down.contains(&target.id) || self.seen_down.contains(&target.id) {
+            if self.down.contains(&target.id) {
                 target.initial = Verdict::Down;
             }
         }
@@ -382,9 +363,15 @@ impl Begun {
         let tell = move |id, verdict| path.iter().for_each(|mail: &PlaneMail| mail.tell(id, verdict));
         let metrics = view.workers.iter().map(|worker| worker.metrics.clone()).collect();
         let watches = Watches::new(&self.snapshot, metrics, self.siblings.alarms().clone());
-        let (snapshot, health) = (self.snapshot.clone(), self.health.clone());
+        let known = std::mem::take(&mut self.known);
+        watches.resume(&known);
+        let (snapshot, health, down) = (self.snapshot.clone(), self.health.clone(), self.down.clone());
         let (checks, pools) = (view.checks.clone(), view.pools.clone());
-        let board = move || Board::new(&snapshot, &checks, &pools, health, Box::new(tell));
+        let board = move || {
+            let board = Board::new(&snapshot, &checks, &pools, health, &down, Box::new(tell));
+            board.resume(&known);
+            board
+        };
         Ok(prober::start(targets, watches, random()?, through.ports.take(), programs, board)?)
     }
 }

@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use super::target::Change;
+use super::{outliers::Known, target::Change};
 
 use crate::{
     admin::CheckView,
@@ -50,16 +50,17 @@ fn members(pool: &PoolSnapshot, views: &BTreeMap<BackendId, CheckView>) -> Vec<M
 }
 
 impl Board {
-    /// What stands in `table` holds at first; `views` has every backend that may change.
+    /// `down` are by their checks, as `table` has them; `views` has every backend that may change.
     pub(super) fn new(
         snapshot: &Snapshot,
         views: &BTreeMap<BackendId, CheckView>,
         reports: &BTreeMap<Arc<str>, Arc<PoolReport>>,
         table: Arc<HealthTable>,
+        down: &BTreeSet<BackendId>,
         tell: Tell,
     ) -> Self {
         let pools = snapshot.pools.iter().filter_map(|pool| {
-            let made = Self::begin(pool, views, reports.get(&pool.name)?, |id| table.is_up(id));
+            let made = Self::begin(pool, views, reports.get(&pool.name)?, |id| !down.contains(&id));
             Some((pool.name.clone(), made))
         });
         let pools = RefCell::new(pools.collect());
@@ -78,6 +79,32 @@ impl Board {
         let down = members.iter().filter(|member| !is_up(member.id));
         down.for_each(|member| member.view.report.begins_down());
         Pool { name: pool.name.clone(), usable, members, report: report.clone() }
+    }
+
+    /// Those that are out stay out; `table` has them so.
+    pub(super) fn resume(&self, all: &[Known]) {
+        let mut pools = self.pools.borrow_mut();
+        for Known { pool, id, standing, reason } in all {
+            let (Some(until), Some(pool)) = (standing.until, pools.get_mut(pool)) else { continue };
+            let Some(at) = pool.members.iter().position(|member| member.id == *id) else { continue };
+            pool.usable.set_ejected(at, true);
+            let ejection = Ejection { since: standing.since, until, reason: reason.clone() };
+            pool.members[at].view.report.ejected(Some(ejection));
+            let seconds = until.saturating_duration_since(Instant::now()).as_secs_f64();
+            let backend = &pool.members[at].name;
+            tracing::warn!(pool = %pool.name, %backend, reason, seconds, "backend is still ejected");
+        }
+        for pool in pools.values_mut() {
+            self.settle(pool, Instant::now());
+            // In a panic all are used, those too that nobody has taken out here.
+            let used = pool.members.iter().enumerate().filter(|(at, _)| pool.usable.is_used(*at));
+            used.for_each(|(_, member)| self.table.set(member.id, true));
+        }
+    }
+
+    /// Why one is out, if it is.
+    pub(super) fn ejection(&self, pool: &str, at: usize) -> Option<Ejection> {
+        self.pools.borrow().get(pool)?.members.get(at)?.view.report.findings().ejected
     }
 
     /// Another config holds from now on. Those that stay are as they were; those that come are up. What nobody checks or

@@ -34,7 +34,7 @@ pub(super) fn edited(now: &Plan, edit: &Edit) -> Result<Plan, Refusal> {
             apply(&mut whole, edit)?;
             read(now, &whole)
         }
-        Edit::Rollback(_) | Edit::Override { .. } | Edit::Upgrade(_) => {
+        Edit::Rollback(_) | Edit::Override { .. } | Edit::Upgrade(..) => {
             Err(Refusal::NotReady("this is no edit of the config".to_owned()))
         }
     }
@@ -44,8 +44,11 @@ fn apply(document: &mut Value, edit: &Edit) -> Result<(), Refusal> {
     match edit {
         Edit::Merge(patch) => config::merge(document, patch),
         Edit::Entry { table, name, edit } => put(document, table, name, edit)?,
-        Edit::Whole(_) | Edit::File { .. } | Edit::Rollback(_) | Edit::Override { .. } | Edit::Upgrade(_) => {
-        }
+        Edit::Whole(_)
+        | Edit::File { .. }
+        | Edit::Rollback(_)
+        | Edit::Override { .. }
+        | Edit::Upgrade(..) => {}
     }
     Ok(())
 }
@@ -55,9 +58,11 @@ fn touched(edit: &Edit) -> Option<Touched> {
     match edit {
         Edit::Merge(patch) => Touched::by_patch(patch),
         Edit::Entry { table, name, .. } => Some(Touched::entry(table, name)),
-        Edit::Whole(_) | Edit::File { .. } | Edit::Rollback(_) | Edit::Override { .. } | Edit::Upgrade(_) => {
-            None
-        }
+        Edit::Whole(_)
+        | Edit::File { .. }
+        | Edit::Rollback(_)
+        | Edit::Override { .. }
+        | Edit::Upgrade(..) => None,
     }
 }
 

@@ -230,7 +230,7 @@ pub(super) fn origin(plan: &Plan, edit: &Edit) -> Origin {
         | Edit::Merge(_)
         | Edit::Entry { .. }
         | Edit::Override { .. }
-        | Edit::Upgrade(_) => Origin::Api,
+        | Edit::Upgrade(..) => Origin::Api,
     }
 }
 
@@ -259,8 +259,8 @@ fn what(edit: &Edit) -> String {
         }
         Edit::File { path, .. } => format!("apply {}", path.display()),
         Edit::Rollback(to) => format!("roll back to {to}"),
-        Edit::Upgrade(Some(program)) => format!("upgrade to {}", program.display()),
-        Edit::Upgrade(None) => "upgrade".to_owned(),
+        Edit::Upgrade(Some(program), _) => format!("upgrade to {}", program.display()),
+        Edit::Upgrade(None, _) => "upgrade".to_owned(),
         Edit::Override { pool, address, change } => match change {
             Override::Drain => format!("drain {pool}/{address}"),
             Override::Undrain => format!("undrain {pool}/{address}"),

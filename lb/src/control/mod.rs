@@ -18,6 +18,7 @@ mod forwarding;
 mod history;
 mod host;
 mod hotplug;
+mod inherited;
 mod lineage;
 mod listeners;
 mod live;

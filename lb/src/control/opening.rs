@@ -34,7 +34,7 @@ pub(super) struct Opened {
     pub(super) path: Option<KernelPath>,
     /// What is lost or worth a warning, one sentence each.
     pub(super) warnings: Vec<String>,
-    /// Backends that an earlier run saw down, among those that are checked.
+    /// Backends that an earlier run saw down, among those that something will say of when they are back.
     pub(super) down: BTreeSet<BackendId>,
     /// For checks that go the way of traffic.
     pub(super) through: Through,
@@ -87,7 +87,7 @@ impl Loaded {
         ids
     }
 
-    /// Fills the maps and attaches the programs, where there is an `[xdp]`. Backends in `checked` have a health check.
+    /// Fills the maps and attaches the programs, where there is an `[xdp]`. Of those in `checked` something will say when they are back.
     ///
     /// # Errors
     /// A map, an interface, the secret or the state directory refuses.
@@ -141,7 +141,7 @@ fn forward(
     Ok(Opened { path: Some(path), warnings, down, through })
 }
 
-/// Those that an earlier run saw down, where the id still names that address and a check will say when it is back.
+/// Those that an earlier run saw down, where the id still names that address and something will say when it is back.
 fn still_down(plane: &Plane, snapshot: &Snapshot, checked: &BTreeSet<BackendId>) -> BTreeSet<BackendId> {
     let known: BTreeSet<_> = plane.backends().filter(|(id, _)| plane.down().contains(id)).collect();
     let backends = snapshot.pools.iter().flat_map(|pool| &pool.backends);

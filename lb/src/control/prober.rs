@@ -14,7 +14,7 @@ use glommio::{LocalExecutorBuilder, Placement, timer::sleep};
 
 use super::{
     board::Board,
-    outliers::Watches,
+    outliers::{Known, Watches},
     probe_miss::Miss,
     probe_socket::Through,
     probe_talk::{self, Secure, Way},
@@ -142,14 +142,26 @@ impl Target {
     }
 }
 
-/// For changes of who is there.
-pub(super) struct Prober(flume::Sender<Change>);
+enum Mail {
+    Change(Box<Change>),
+    Tell(flume::Sender<Vec<Known>>),
+}
+
+/// For changes of who is there, and for who asks.
+pub(super) struct Prober(flume::Sender<Mail>);
 
 impl Prober {
     /// Those that were there before go on as they were.
     pub(super) fn change(&self, change: Change) {
         // The thread ends only by a panic, which ends the process.
-        _ = self.0.send(change);
+        _ = self.0.send(Mail::Change(Box::new(change)));
+    }
+
+    /// Whom exchanges have spoken against; `None`: not said within `patience`.
+    pub(super) fn known(&self, patience: Duration) -> Option<Vec<Known>> {
+        let (sender, known) = flume::bounded(1);
+        self.0.send(Mail::Tell(sender)).ok()?;
+        known.recv_timeout(patience).ok()
     }
 }
 
@@ -166,7 +178,7 @@ pub(super) fn start(
     programs: Option<Programs>,
     board: impl FnOnce() -> Board + Send + 'static,
 ) -> io::Result<Prober> {
-    let (sender, changes) = flume::unbounded::<Change>();
+    let (sender, mail) = flume::unbounded::<Mail>();
     LocalExecutorBuilder::new(Placement::Unbound)
         .name("lb-probers")
         .io_memory(IO_MEMORY)
@@ -183,7 +195,15 @@ pub(super) fn start(
             };
             let mut checks: BTreeMap<_, _> = targets.into_iter().map(begin).collect();
             let _watching = glommio::spawn_local(watches.clone().drive(board.clone()));
-            while let Ok(mut change) = changes.recv_async().await {
+            while let Ok(mail) = mail.recv_async().await {
+                let mut change = match mail {
+                    Mail::Change(change) => change,
+                    // Whoever asked may have given up.
+                    Mail::Tell(asker) => {
+                        _ = asker.send(watches.known(&board));
+                        continue;
+                    }
+                };
                 if let Some(ports) = change.ports.take() {
                     world.ports.replace(Some(Rc::new(RefCell::new(ports))));
                 }

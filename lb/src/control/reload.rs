@@ -31,7 +31,7 @@ fn apply(changes: &Changes, path: &Path) -> Result<Applied, String> {
 }
 
 /// The text of a config file, and its absolute path.
-fn read(path: &Path) -> io::Result<(std::path::PathBuf, String)> {
+pub(super) fn read(path: &Path) -> io::Result<(std::path::PathBuf, String)> {
     let path = path.canonicalize()?;
     let text = config::read_text(&path).map_err(io::Error::other)?;
     Ok((path, text))

@@ -9,7 +9,7 @@ mod table;
 mod usable;
 
 pub use check::{Action, Check, Event, Policy};
-pub use outlier::{Cause, Change, Outliers, Tally};
+pub use outlier::{Cause, Change, Outliers, Standing, Tally};
 pub use probe::{Dialogue, Fault, Found, GRPC_PATH, GrpcAnswer, Script};
 pub use report::{Ejection, Findings, PoolReport, Report};
 pub use rise_fall::{Outcome, RiseFall, Verdict};

@@ -82,6 +82,17 @@ pub enum Change {
     },
 }
 
+/// What stands against one: what goes on elsewhere, or by another policy, goes on from that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// How often it was taken out, of what still makes the next time longer.
+    pub ejections: u32,
+    /// When it was taken out, or came back.
+    pub since: Instant,
+    /// When it may come back; `None`: it has.
+    pub until: Option<Instant>,
+}
+
 /// One pool.
 #[derive(Debug)]
 pub struct Outliers {
@@ -119,7 +130,7 @@ struct Part {
 #[derive(Clone, Copy, Debug)]
 enum State {
     In { since: Instant },
-    Ejected { until: Instant },
+    Ejected { since: Instant, until: Instant },
 }
 
 impl Outliers {
@@ -127,6 +138,26 @@ impl Outliers {
     pub fn new(policy: Outlier, backends: usize, workers: usize, now: Instant) -> Self {
         let places = (0..backends).map(|_| Place::new(workers, now)).collect();
         Self { policy, places, part_began: now, part: 0 }
+    }
+
+    /// What stands against one; `None`: nothing.
+    pub fn standing(&self, at: usize) -> Option<Standing> {
+        let place = self.places.get(at)?;
+        match place.state {
+            State::In { .. } if place.ejections == 0 => None,
+            State::In { since } => Some(Standing { ejections: place.ejections, since, until: None }),
+            State::Ejected { since, until } => {
+                Some(Standing { ejections: place.ejections, since, until: Some(until) })
+            }
+        }
+    }
+
+    /// That stands against one from now on. Who is out comes back as everybody does.
+    pub fn resume(&mut self, at: usize, standing: Standing) {
+        let Some(place) = self.places.get_mut(at) else { return };
+        let Standing { ejections, since, until } = standing;
+        place.ejections = ejections;
+        place.state = until.map_or(State::In { since }, |until| State::Ejected { since, until });
     }
 
     /// So many workers serve it from now on, no fewer than before; those that come have counted nothing.
@@ -168,7 +199,7 @@ impl Outliers {
         for (at, place) in self.places.iter_mut().enumerate() {
             place.take_in(|worker| tally(at, worker), self.part);
             match place.state {
-                State::Ejected { until } if now >= until => {
+                State::Ejected { until, .. } if now >= until => {
                     place.begin_anew(now);
                     changes.push(Change::Return { at });
                 }
@@ -192,7 +223,7 @@ impl Outliers {
             let place = &mut self.places[at];
             place.ejections = place.ejections.saturating_add(1);
             let time = self.policy.ejection.saturating_mul(place.ejections).min(self.policy.ejection_max);
-            place.state = State::Ejected { until: now + time };
+            place.state = State::Ejected { since: now, until: now + time };
             changes.push(Change::Eject { at, time, cause, reason });
         }
         changes
@@ -435,6 +466,39 @@ mod tests {
         assert_eq!(bench.tick(), [Change::Spare { at: 2 }], "one of three is out already");
         let changes = (0..1000).find_map(|_| Some(bench.tick()).filter(|changes| !changes.is_empty()));
         assert_eq!(changes, Some(vec![Change::Return { at: 0 }]));
+    }
+
+    #[test]
+    fn what_stands_against_one_goes_on_elsewhere() {
+        let mut bench = Bench::new(Outlier::default(), 3);
+        bench.errors(1, 0, 5);
+        assert_eq!(ejected(&bench.tick()).len(), 1);
+        for _ in 0..50 {
+            bench.tick();
+        }
+        let mut other = Bench::new(Outlier::default(), 3);
+        other.now = bench.now;
+        assert_eq!((bench.outliers.standing(0), other.outliers.standing(1)), (None, None));
+        other.outliers.resume(1, bench.outliers.standing(1).unwrap());
+        assert_eq!(other.outliers.standing(1), bench.outliers.standing(1));
+        other.errors(1, 0, 9);
+        assert_eq!(other.ticks_until_return(), 100, "what is left of 30 s");
+        assert_eq!(bench.ticks_until_return(), 100);
+
+        // It is in again, and what was before still counts: for less than five minutes.
+        let returned = bench.outliers.standing(1).unwrap();
+        assert_eq!((returned.ejections, returned.since, returned.until), (1, bench.now, None));
+        for (ticks, expected) in [(1400, 300), (1600, 150)] {
+            let mut other = Bench::new(Outlier::default(), 3);
+            other.now = bench.now;
+            other.outliers.resume(1, returned);
+            for _ in 0..ticks {
+                assert_eq!(other.tick(), []);
+            }
+            other.errors(1, 0, 5);
+            assert_eq!(ejected(&other.tick()).len(), 1);
+            assert_eq!(other.ticks_until_return(), expected, "{ticks}");
+        }
     }
 
     #[test]

@@ -79,6 +79,11 @@ impl Usable {
         self.members.get(at).is_some_and(|member| member.is_good())
     }
 
+    /// Whether it takes new work, as was said last.
+    pub fn is_used(&self, at: usize) -> bool {
+        self.members.get(at).is_some_and(|member| member.is_used)
+    }
+
     /// Up and not ejected, of how many.
     pub fn count(&self) -> (usize, usize) {
         (self.members.iter().filter(|member| member.is_good()).count(), self.members.len())

@@ -1,7 +1,8 @@
 //! Which program may be upgraded to: what starts from here has our capabilities, and all our sockets.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io::{self, BufRead as _, BufReader},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
@@ -12,6 +13,9 @@ use rustix::{
 };
 
 use crate::sys::owner;
+
+/// So much of two programs is compared at once.
+const CHUNK: usize = 256 << 10;
 
 /// What the kernel adds to the name of a program whose file was replaced.
 const DELETED: &str = " (deleted)";
@@ -54,6 +58,35 @@ pub fn check(path: &Path) -> Result<PathBuf, String> {
     Ok(whole)
 }
 
+/// Whether `path` is another program than that of this process: another file, and something else in it.
+///
+/// # Errors
+/// One of the two cannot be read.
+pub fn is_other(path: &Path) -> io::Result<bool> {
+    // The file that was started, also where another one has its name by now.
+    let (own, other) = (File::open("/proc/self/exe")?, File::open(path)?);
+    let (first, second) = (own.metadata()?, other.metadata()?);
+    if (first.dev(), first.ino()) == (second.dev(), second.ino()) {
+        return Ok(false);
+    }
+    if first.len() != second.len() {
+        return Ok(true);
+    }
+    let (mut own, mut other) = (BufReader::with_capacity(CHUNK, own), BufReader::with_capacity(CHUNK, other));
+    loop {
+        let (first, second) = (own.fill_buf()?, other.fill_buf()?);
+        let both = first.len().min(second.len());
+        if first[..both] != second[..both] || first.is_empty() != second.is_empty() {
+            return Ok(true);
+        }
+        if both == 0 {
+            return Ok(false);
+        }
+        own.consume(both);
+        other.consume(both);
+    }
+}
+
 /// Whether there is anything that a program would get from us.
 fn is_privileged() -> bool {
     geteuid().is_root() || capabilities(None).is_ok_and(|sets| sets.permitted != CapabilitySet::empty())
@@ -64,6 +97,24 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+
+    #[test]
+    fn another_program_is_one_that_has_something_else_in_it() {
+        let directory = std::env::temp_dir().join(format!("lb-other-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let program = directory.join("lb");
+        assert!(!is_other(&own().unwrap()).unwrap());
+        fs::copy(own().unwrap(), &program).unwrap();
+        assert!(!is_other(&program).unwrap(), "the same, installed once more");
+        let mut bytes = fs::read(&program).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(&program, &bytes).unwrap();
+        assert!(is_other(&program).unwrap(), "one byte, and as long");
+        fs::write(&program, b"#!/bin/sh\n").unwrap();
+        assert!(is_other(&program).unwrap());
+        fs::remove_dir_all(&directory).unwrap();
+        assert_eq!(is_other(&program).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
 
     #[test]
     fn only_what_nobody_else_may_change_is_started() {

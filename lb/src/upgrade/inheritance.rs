@@ -1,8 +1,8 @@
 //! What a process has from another one.
 
-use std::{net::SocketAddr, os::fd::OwnedFd, path::PathBuf};
+use std::{net::SocketAddr, os::fd::OwnedFd, path::PathBuf, time::Instant};
 
-use super::message::{Down, Leaving};
+use super::message::{Down, Ejections, Leaving};
 use crate::tls::TicketKeys;
 
 /// Sockets and state that were there before.
@@ -10,6 +10,8 @@ use crate::tls::TicketKeys;
 pub struct Inheritance {
     /// Another process listens at these sockets still.
     pub is_handed_over: bool,
+    /// When it told what follows.
+    pub told: Option<Instant>,
     /// How each group of another process is told from others, in its order.
     pub order: Vec<(SocketAddr, bool, Vec<String>)>,
     /// Listening sockets.
@@ -20,6 +22,8 @@ pub struct Inheritance {
     pub http: Option<(SocketAddr, OwnedFd)>,
     /// Backends that were down.
     pub down: Vec<Down>,
+    /// Backends that exchanges speak or spoke against.
+    pub ejections: Vec<Ejections>,
     /// Older processes that still drain.
     pub leaving: Vec<Leaving>,
     /// Keys of tickets.

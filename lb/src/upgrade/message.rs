@@ -44,6 +44,9 @@ pub struct Offer {
     pub groups: Vec<GroupOffer>,
     /// Backends that are down by their checks.
     pub down: Vec<Down>,
+    /// Backends that exchanges speak against, or spoke against not long ago. None from programs that do not say so.
+    #[serde(default)]
+    pub ejections: Vec<Ejections>,
     /// Older processes that still drain.
     pub leaving: Vec<Leaving>,
     /// What tickets are sealed and opened with, the one that seals first; an older process has none to give.
@@ -95,6 +98,23 @@ pub struct Down {
     pub reason: Option<String>,
     /// How long it has been.
     pub seconds: u64,
+}
+
+/// A backend that was taken out by what exchanges met.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ejections {
+    /// Its pool.
+    pub pool: String,
+    /// Its address, as in the config.
+    pub backend: String,
+    /// How often, of what still makes the next time longer.
+    pub count: u32,
+    /// How long ago it was taken out last, or came back.
+    pub since_ms: u64,
+    /// How long it still is out; `None`: it is in again.
+    pub left_ms: Option<u64>,
+    /// Why it is out.
+    pub reason: Option<String>,
 }
 
 /// A process that drains.

@@ -20,7 +20,9 @@ pub mod store;
 mod successor;
 
 pub use inheritance::{Inheritance, InheritedGroup};
-pub use message::{Down, FORMAT, FlowOffer, Go, GroupOffer, Leaving, Offer, Ready, Secrets, Totals};
+pub use message::{
+    Down, Ejections, FORMAT, FlowOffer, Go, GroupOffer, Leaving, Offer, Ready, Secrets, Totals,
+};
 pub use predecessor::{Gone, Predecessor};
 pub use predecessors::{LeavingView, Predecessors};
 pub use successor::{Lent, Successor, TAKE_OVER};

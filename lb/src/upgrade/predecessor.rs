@@ -7,7 +7,7 @@ use std::{
         unix::net::UnixStream,
     },
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -128,18 +128,30 @@ fn read(frame: Frame) -> Result<(Offer, Inheritance), String> {
         });
     }
     lock::inherit(locks);
-    let (down, leaving) = (offer.down.clone(), offer.leaving.clone());
+    let (down, ejections, leaving) = (offer.down.clone(), offer.ejections.clone(), offer.leaving.clone());
     let ticket_keys = TicketKeys::of_material(std::mem::take(&mut offer.ticket_keys).0);
     let told = |group: &GroupOffer| (group.address, group.is_udp, group.ranges.clone());
     let order = offer.groups.iter().map(told).collect();
-    Ok((offer, Inheritance { is_handed_over: true, order, groups, admin, http, down, leaving, ticket_keys }))
+    let inheritance = Inheritance {
+        is_handed_over: true,
+        told: Some(Instant::now()),
+        order,
+        groups,
+        admin,
+        http,
+        down,
+        ejections,
+        leaving,
+        ticket_keys,
+    };
+    Ok((offer, inheritance))
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsRawFd as _;
 
-    use super::*;
+    use super::{super::message::Ejections, *};
 
     fn offered(body: &str, files: usize) -> (UnixStream, io::Result<(Predecessor, Inheritance)>) {
         let (old, new) = UnixStream::pair().unwrap();
@@ -183,6 +195,25 @@ mod tests {
         assert_eq!(frame::receive(&old).unwrap().unwrap().kind, kind::READY);
         drop(old);
         assert!(predecessor.totals().is_none());
+    }
+
+    #[test]
+    fn an_offer_of_a_program_that_says_nothing_of_ejections_is_taken() {
+        let mut said = serde_json::to_value(offer()).unwrap();
+        assert!(said.as_object_mut().unwrap().remove("ejections").is_some());
+        let (_old, received) = offered(&said.to_string(), 5);
+        assert!(received.unwrap().1.ejections.is_empty());
+        let ejections = Ejections {
+            pool: "a".to_owned(),
+            backend: "b".to_owned(),
+            count: 2,
+            since_ms: 1,
+            left_ms: Some(3),
+            reason: None,
+        };
+        let more = Offer { ejections: vec![ejections.clone()], ..offer() };
+        let (_old, received) = offered(&serde_json::to_string(&more).unwrap(), 5);
+        assert_eq!(received.unwrap().1.ejections, [ejections]);
     }
 
     #[test]

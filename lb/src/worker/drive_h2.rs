@@ -123,7 +123,11 @@ pub(super) async fn drive(accepted: Accepted, begun: Option<Box<Stream>>) {
                 is_ending = true;
                 server.begin_end();
                 deadline.set_idle(Idle::No);
-                deadline.set(local.after(if going.count.get() == 0 { PARTING } else { local.patience_left().min(FOR_EVER) }));
+                deadline.set(local.after(if going.count.get() == 0 {
+                    PARTING
+                } else {
+                    local.patience_left().min(FOR_EVER)
+                }));
             }
         }
     }

@@ -33,7 +33,11 @@ impl Message {
     }
 
     /// Puts what comes next behind `out`; nothing: no more comes.
-    pub(super) fn poll_read(&self, task: &mut Context<'_>, out: &mut Vec<u8>) -> Poll<Result<(), StreamError>> {
+    pub(super) fn poll_read(
+        &self,
+        task: &mut Context<'_>,
+        out: &mut Vec<u8>,
+    ) -> Poll<Result<(), StreamError>> {
         if self.is_over.get() {
             return Poll::Ready(Err(StreamError::Broken));
         }

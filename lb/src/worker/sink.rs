@@ -2,13 +2,7 @@
 
 use std::{future::poll_fn, net::Shutdown, os::fd::OwnedFd, rc::Rc};
 
-use super::{
-    local::Local,
-    message::Message,
-    secure::Secure,
-    stream::StreamError,
-    timer::Deadline,
-};
+use super::{local::Local, message::Message, secure::Secure, stream::StreamError, timer::Deadline};
 use crate::ring::{Op, SendBuf, Socket};
 
 /// A shared handle, as [`Socket`] is.

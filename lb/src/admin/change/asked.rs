@@ -10,7 +10,7 @@ use crate::{
     admin::{
         answer::{Answer, error},
         api,
-        changes::{Author, Edit, EntryEdit, Etag, Override, Wish},
+        changes::{Author, Edit, EntryEdit, Etag, Override, When, Wish},
         endpoints::{self, Act, Operation, TABLES},
         query::Query,
         view::View,
@@ -61,11 +61,7 @@ impl Asked {
         let known: Vec<&str> = operation.query.iter().map(|(name, _)| *name).collect();
         query.only(&known)?;
         let target = Target::of(operation.act, caught, uri, &query)?;
-        let is_dry = match query.one("dry_run")? {
-            None | Some("0" | "false") => false,
-            Some("1" | "true") => true,
-            Some(said) => return Err(error(400, "query", "dry_run must be 1 or 0", said)),
-        };
+        let is_dry = flag(&query, "dry_run")?;
         body::check(headers, operation.takes)?;
         let if_match = match Precondition::read(headers)? {
             Precondition::None => None,
@@ -118,7 +114,10 @@ impl Target {
             Act::Rollback => Self::Said(Edit::Rollback(api::generation(&next()?)?)),
             Act::Drain => Self::Said(overridden(next()?, next()?, Override::Drain)),
             Act::Undrain => Self::Said(overridden(next()?, next()?, Override::Undrain)),
-            Act::Upgrade => Self::Said(Edit::Upgrade(query.one("binary")?.map(PathBuf::from))),
+            Act::Upgrade => {
+                let when = if flag(query, "if_changed")? { When::ProgramDiffers } else { When::Always };
+                Self::Said(Edit::Upgrade(query.one("binary")?.map(PathBuf::from), when))
+            }
             Act::Weight => Self::Weight(next()?, next()?),
             // What only reads.
             _ => return Err(endpoints::unknown(uri.path())),
@@ -132,7 +131,7 @@ impl Target {
             Self::Said(Edit::Entry { table, name, .. }) => (*table, name),
             _ => return Ok(None),
         };
-        match view.config.to_json()[table].get(name) {
+        match view.config.entry_to_json(table, name) {
             Some(_) => Ok(Some(vec![view.etag.clone()])),
             None => {
                 let message = format!("there is no {table} {name:?}");
@@ -194,6 +193,15 @@ fn weight(body: &[u8]) -> Result<Option<u16>, Answer> {
             let weight = whole.map(|said| said as u64).filter(|weight| (1..=WEIGHT_MAX).contains(weight));
             weight.and_then(|weight| u16::try_from(weight).ok()).map(Some).ok_or_else(wrong)
         }
+    }
+}
+
+/// One that is said with 1, and else is not.
+fn flag(query: &Query, name: &str) -> Result<bool, Answer> {
+    match query.one(name)? {
+        None | Some("0" | "false") => Ok(false),
+        Some("1" | "true") => Ok(true),
+        Some(said) => Err(error(400, "query", &format!("{name} must be 1 or 0"), said)),
     }
 }
 

@@ -206,16 +206,21 @@ impl Live {
     fn make(&mut self, wish: &Wish) -> Result<Applied, Refusal> {
         let begun = Instant::now();
         let mut changed = Vec::new();
-        let made = match &wish.edit {
-            Edit::Override { pool, address, change } => self.put_override(wish, pool, address, *change),
-            Edit::Upgrade(program) => self.upgrade(wish, program.as_deref()),
-            _ => self.change(wish, &mut changed),
+        let meant = self.meant(wish);
+        let made = match &meant {
+            Err(refusal) => Err(refusal.clone()),
+            Ok(wish) => match &wish.edit {
+                Edit::Override { pool, address, change } => self.put_override(wish, pool, address, *change),
+                Edit::Upgrade(program, _) => self.upgrade(wish, program.as_deref()),
+                _ => self.change(wish, &mut changed),
+            },
         };
+        let wish = meant.as_deref().unwrap_or(wish);
         let made = made.map(|applied| Applied { took_ms: begun.elapsed().as_secs_f64() * 1e3, ..applied });
         if let Some(history) = self.history.as_mut().filter(|_| !wish.is_dry) {
             let differences = Difference::of(changed.clone());
             match &made {
-                Ok(_) if matches!(wish.edit, Edit::Override { .. } | Edit::Upgrade(_)) => {
+                Ok(_) if matches!(wish.edit, Edit::Override { .. } | Edit::Upgrade(..)) => {
                     history.note(wish, Outcome::Applied(None), &[]);
                 }
                 Ok(applied) => history.note(wish, Outcome::Applied(Some(applied.generation)), &differences),

@@ -1,6 +1,7 @@
 //! `lb upgrade`, as the process sees it that is to leave.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     os::fd::OwnedFd,
     path::Path,
@@ -11,17 +12,17 @@ use sd_notify::NotifyState;
 
 use super::{
     super::{
-        addresses::Held, listeners::Group, plane::NewDoors, succession::totals, systemd::notify,
-        workers::Worker,
+        addresses::Held, listeners::Group, outliers::Known, plane::NewDoors, reload, succession::totals,
+        systemd::notify, workers::Worker,
     },
     Live,
 };
 use crate::{
-    admin::changes::{Acknowledged, Applied, Etag, Refusal, Upgraded, Wish},
+    admin::changes::{Acknowledged, Applied, Edit, Etag, Refusal, Upgraded, When, Wish},
     config::BackendSnapshot,
     model::GroupId,
     sys::lock,
-    upgrade::{Down, FlowOffer, Go, GroupOffer, Leaving, Lent, Offer, Secrets, Successor, binary},
+    upgrade::{Down, Ejections, FlowOffer, Go, GroupOffer, Leaving, Lent, Offer, Secrets, Successor, binary},
     worker::{Command, LentFlow},
 };
 
@@ -32,6 +33,34 @@ const SILENCE: Duration = Duration::from_secs(5);
 pub(super) type Sockets = BTreeMap<GroupId, Vec<OwnedFd>>;
 
 impl Live {
+    /// What is to be done about a wish: where only another program would be upgraded to and there is none, it is about
+    /// the config's file.
+    pub(super) fn meant<'w>(&self, wish: &'w Wish) -> Result<Cow<'w, Wish>, Refusal> {
+        let Edit::Upgrade(program, When::ProgramDiffers) = &wish.edit else { return Ok(Cow::Borrowed(wish)) };
+        let refused = |at: &str, message: String| Refusal::Unappliable { at: at.to_owned(), message };
+        let own = || binary::own().map_err(|error| error.to_string());
+        let program = program.clone().map_or_else(own, Ok).and_then(|program| {
+            // First: what is no program may never be read to its end.
+            let program = binary::check(&program)?;
+            let differs =
+                binary::is_other(&program).map_err(|error| format!("{}: {error}", program.display()))?;
+            Ok((program, differs))
+        });
+        let (program, differs) = program.map_err(|message| refused("upgrade", message))?;
+        let edit = match (&self.plan.path, differs) {
+            (_, true) => Edit::Upgrade(Some(program), When::Always),
+            (Some(path), false) => {
+                let (path, text) =
+                    reload::read(path).map_err(|error| refused("config", error.to_string()))?;
+                Edit::File { path, text }
+            }
+            (None, false) => {
+                return Err(refused("config", "the quickstart has no config file".to_owned()));
+            }
+        };
+        Ok(Cow::Owned(Wish { edit, ..wish.clone() }))
+    }
+
     /// Starts another process, hands everything over and leaves; or goes on as if nothing had been.
     pub(super) fn upgrade(&mut self, wish: &Wish, program: Option<&Path>) -> Result<Applied, Refusal> {
         let refused = |message: String| Refusal::Unappliable { at: "upgrade".to_owned(), message };
@@ -190,6 +219,7 @@ impl Live {
             http,
             groups,
             down: self.down(),
+            ejections: self.ejections(),
             ticket_keys: Secrets(self.certificates.keys().material().map(<[u8]>::to_vec).collect()),
             leaving: leaving.iter().map(|one| Leaving { pid: one.pid, seconds: one.seconds }).collect(),
         };
@@ -211,6 +241,22 @@ impl Live {
             Some(Down { pool: pool.to_owned(), backend: backend.name.to_string(), reason, seconds })
         });
         down.collect()
+    }
+
+    /// Backends that exchanges speak against, or spoke against not long ago.
+    fn ejections(&self) -> Vec<Ejections> {
+        let Some(all) = self.prober.known(SILENCE) else {
+            tracing::warn!("upgrade: who is ejected is not known, and so not handed over");
+            return Vec::new();
+        };
+        let backends = || self.snapshot.pools.iter().flat_map(|pool| &pool.backends);
+        let name = |id| backends().find(|backend| backend.id == id).map(|backend| backend.name.to_string());
+        let now = Instant::now();
+        let tell = |known: Known| {
+            let name = name(known.id)?;
+            Some(known.tell(name, now))
+        };
+        all.into_iter().filter_map(tell).collect()
     }
 
     /// The other process may have come to write maps and to take sockets into its own: all of that is done anew.

@@ -12,7 +12,7 @@ use super::*;
 use crate::{
     admin::{CheckView, fixture},
     config::{CheckKind, CheckTrust, GrpcCheck, HttpCheck, Payload, Statuses, TlsCheck, UdpCheck},
-    health::{HealthTable, Report},
+    health::{HealthTable, Report, Standing},
     metrics::ProbeMetrics,
     tls::{Client, Protocols, Trust},
 };
@@ -67,7 +67,7 @@ impl Run {
         let (sender, told) = flume::unbounded();
         let tell = move |_, verdict| _ = sender.send(verdict);
         let written = table.clone();
-        let board = move || Board::new(&snapshot, &checks, &pools, written, Box::new(tell));
+        let board = move || Board::new(&snapshot, &checks, &pools, written, &BTreeSet::new(), Box::new(tell));
         let watches = Watches::new(&view.snapshot, Vec::new(), flume::bounded(1).1);
         start(vec![target], watches, 1, None, None, board).unwrap();
         Self { told, metrics, report, table }
@@ -118,7 +118,8 @@ fn targets_come_and_go() {
     let tell = move |id, verdict| _ = sender.send((id, verdict));
     let (pools, before) = (view.pools.clone(), checks(&[&stays, &leaves]));
     let first = snapshot.clone();
-    let board = move || Board::new(&first, &before, &pools, Arc::new(HealthTable::new(8)), Box::new(tell));
+    let table = Arc::new(HealthTable::new(8));
+    let board = move || Board::new(&first, &before, &pools, table, &BTreeSet::new(), Box::new(tell));
     let watches = Watches::new(&snapshot, Vec::new(), flume::bounded(1).1);
     let prober = start(vec![stays.clone(), leaves.clone()], watches, 1, None, None, board).unwrap();
     let answered = |target: &Target| target.metrics.of(ProbeEnd::Answered).value();
@@ -303,6 +304,47 @@ fn an_answer_that_does_not_come_is_waited_for_until_the_deadline() {
     drop(listener);
 }
 
+/// What another process had taken out is out from the first moment on, whatever its check says, and comes back by itself;
+/// who is down stays so.
+#[test]
+fn who_was_out_elsewhere_is_out_until_its_time_is_over() {
+    let mut view = fixture::view();
+    let snapshot = Arc::make_mut(&mut view.snapshot);
+    let pool = snapshot.pools.iter_mut().find(|pool| &*pool.name == "app").unwrap();
+    pool.choosing.outlier = Some(crate::config::Outlier::default());
+    let (name, ids) = (pool.name.clone(), pool.backends.iter().map(|backend| backend.id).collect::<Vec<_>>());
+    let (out, down) = (ids[0], ids[1]);
+    let now = Instant::now();
+    let standing = Standing { ejections: 2, since: now, until: Some(now + Duration::from_millis(400)) };
+    let reason = "outlier: 5 errors in a row".to_owned();
+    let known = vec![Known { pool: name, id: out, standing, reason: reason.clone() }];
+    let table = Arc::new(HealthTable::new(8));
+    ids.iter().for_each(|id| table.set(*id, false));
+    let report = Arc::<Report>::default();
+    let check = CheckView { report: report.clone(), ..CheckView::default() };
+    let (snapshot, checks, pools) = (view.snapshot.clone(), [(out, check)].into(), view.pools.clone());
+    let watches = Watches::new(&snapshot, Vec::new(), flume::bounded(1).1);
+    watches.resume(&known);
+    let (sender, told) = flume::unbounded();
+    let tell = move |id, verdict| _ = sender.send((id, verdict));
+    let (written, all) = (table.clone(), known.clone());
+    let board = move || {
+        let board = Board::new(&snapshot, &checks, &pools, written, &[down].into(), Box::new(tell));
+        board.resume(&all);
+        board
+    };
+    let prober = start(Vec::new(), watches, 1, None, None, board).unwrap();
+    assert_eq!(prober.known(PATIENCE), Some(known));
+    assert_eq!(report.findings().ejected.map(|ejection| ejection.reason), Some(reason));
+    assert!(!report.findings().is_down, "nothing speaks against it but that");
+    assert_eq!(told.recv_timeout(PATIENCE), Ok((out, Verdict::Down)), "the packet path has to know");
+    assert_eq!(told.recv_timeout(PATIENCE), Ok((out, Verdict::Up)));
+    assert!(Instant::now() >= now + Duration::from_millis(400) && table.is_up(out) && !table.is_up(down));
+    assert_eq!(report.findings().ejected, None);
+    let after = prober.known(PATIENCE).unwrap();
+    assert_eq!((after[0].standing.ejections, after[0].is_out()), (2, false), "the next time is longer");
+}
+
 /// No probe of many is late enough to be held against its backend: each has been asked three times and none has failed.
 #[test]
 fn two_thousand_checks_a_second_fail_nobody() {
@@ -320,7 +362,7 @@ fn two_thousand_checks_a_second_fail_nobody() {
     let view = fixture::view();
     let board = move || {
         let table = Arc::new(HealthTable::new(4096));
-        Board::new(&view.snapshot, &view.checks, &view.pools, table, Box::new(|_, _| ()))
+        Board::new(&view.snapshot, &view.checks, &view.pools, table, &BTreeSet::new(), Box::new(|_, _| ()))
     };
     let watches = Watches::new(&fixture::view().snapshot, Vec::new(), flume::bounded(1).1);
     start(many.collect(), watches, 1, None, None, board).unwrap();

@@ -267,7 +267,9 @@ fn poll_body(
             let (sent, behind) = if room >= len {
                 // With the last of it goes the end, where that is here already and has nothing to say.
                 let behind = match ahead.next(&rest[skip + len..]) {
-                    Ok(Step::Done { consumed }) if trailers::is_empty(&rest[skip + len..skip + len + consumed]) => {
+                    Ok(Step::Done { consumed })
+                        if trailers::is_empty(&rest[skip + len..skip + len + consumed]) =>
+                    {
                         Some(consumed)
                     }
                     _ => None,

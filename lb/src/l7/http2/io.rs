@@ -82,11 +82,7 @@ impl<W: Wire + Unpin> AsyncRead for Metered<W> {
 }
 
 impl<W: Wire + Unpin> AsyncWrite for Metered<W> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        task: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, task: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let len = ready!(self.wire.poll_write(task, bytes))?;
         let now = self.wire.now();
         if let Err(abuse) = self.meter.emitted(&bytes[..len], now)

@@ -40,7 +40,11 @@ fn polled<T>(result: io::Result<T>) -> Poll<io::Result<T>> {
 }
 
 impl AsyncRead for Polled {
-    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let read = polled(self.0.read(buffer.initialize_unfilled()));
         read.map_ok(|len| buffer.advance(len))
     }

@@ -16,6 +16,7 @@ use super::{Fixture, PATIENCE, backend, closed_port, has_kernel_workers, pattern
 use crate::{
     config::{Limits, Protocol},
     model::{BackendId, reason::CloseReason},
+    sys::pipe::CAPACITY,
     worker::Command,
 };
 
@@ -211,8 +212,11 @@ fn a_pipe_with_bytes_in_it_is_never_used_again() {
     let address = backend(|mut stream| {
         let mut first = [0; 1];
         stream.read_exact(&mut first).unwrap();
-        let bytes = if first == *b"g" { pattern(4 << 20) } else { vec![0xee; 16 << 20] };
-        let _ = stream.write_all(&bytes);
+        match &first {
+            b"g" => stream.write_all(&pattern(4 << 20)).unwrap(),
+            // Whatever the host's socket buffers can hold, there is more of it.
+            _ => while stream.write_all(&[0xee; 64 << 10]).is_ok() {},
+        }
     });
     let fixture = Fixture::start(Protocol::Tcp, &[address], Limits::default());
     let metrics = fixture.handle.metrics.clone();
@@ -242,25 +246,42 @@ fn a_pipe_with_bytes_in_it_is_never_used_again() {
     fixture.stop();
 }
 
+/// What a socket's buffer may grow to here, by the last field of `tcp_rmem` or `tcp_wmem`.
+fn buffer_max(setting: &str) -> usize {
+    let path = format!("/proc/sys/net/ipv4/{setting}");
+    let text = std::fs::read_to_string(&path).unwrap();
+    text.split_whitespace().next_back().and_then(|field| field.parse().ok()).expect(&path)
+}
+
 #[test]
 fn a_peer_that_does_not_read_costs_a_bounded_amount() {
+    const CHUNK: usize = 64 << 10;
+    // Two sockets on either side of us, and a pipe, each page of which may stand for the largest segment.
+    let pipe = CAPACITY / 4096 * CHUNK;
+    let bound = 2 * (buffer_max("tcp_rmem") + buffer_max("tcp_wmem")) + pipe;
+    let offered = 2 * bound / CHUNK * CHUNK;
     let written = Arc::new(AtomicUsize::new(0));
     let count = written.clone();
     let address = backend(move |mut stream| {
-        while stream.write_all(&[7; 64 << 10]).is_ok() {
-            count.fetch_add(64 << 10, Ordering::Relaxed);
+        while count.load(Ordering::Relaxed) < offered && stream.write_all(&[7; CHUNK]).is_ok() {
+            count.fetch_add(CHUNK, Ordering::Relaxed);
         }
     });
     let fixture = Fixture::start(Protocol::Tcp, &[address], Limits::default());
-    let client = fixture.connect();
+    let mut client = fixture.connect();
     let stuck = || {
         let before = written.load(Ordering::Relaxed);
-        thread::sleep(Duration::from_millis(100));
+        thread::sleep(Duration::from_millis(300));
         before > 0 && before == written.load(Ordering::Relaxed)
     };
     wait_until("the backend can write no more", stuck);
-    // Four socket buffers (tcp_rmem and tcp_wmem grow to 4 to 6 MiB here) and one pipe.
-    assert!(written.load(Ordering::Relaxed) < 32 << 20, "{written:?} bytes are somewhere");
-    drop(client);
+    let held = written.load(Ordering::Relaxed);
+    assert!(
+        held < bound,
+        "{held} bytes of {offered} are somewhere, where {bound} are the most that is right"
+    );
+    // It was not the backend that had no more.
+    let read = std::io::copy(&mut client, &mut std::io::sink()).unwrap();
+    assert_eq!(read, offered as u64);
     fixture.stop();
 }
