@@ -75,6 +75,7 @@ fn config() -> Config {
         choosing: Choosing::default(),
         proxy_protocol: None,
         tls: None,
+        protocol: BackendProtocol::default(),
     };
     let dns = Backend::at(IpAddr::V4(Ipv4Addr::new(10, 0, 1, 53)), None);
     Config {
@@ -114,6 +115,8 @@ fn config() -> Config {
                 trusted_proxies: Vec::new(),
                 proxy_protocol: ProxyHeaders::Off,
                 forwarded: false,
+                h2: true,
+                h2c: false,
                 connections: None,
                 idle: None,
                 replies: None,
@@ -175,6 +178,7 @@ fn snapshot() -> Snapshot {
                 secret: PoolSecret::default(),
                 sticky_secret: PoolSecret::default(),
                 proxy_protocol: None,
+                protocol: BackendProtocol::Http1,
             },
             PoolSnapshot {
                 id: PoolId(1),
@@ -187,6 +191,7 @@ fn snapshot() -> Snapshot {
                 secret: PoolSecret::default(),
                 sticky_secret: PoolSecret::default(),
                 proxy_protocol: None,
+                protocol: BackendProtocol::Http1,
             },
         ],
         routes: Slots::from(vec![RouteSnapshot {

@@ -29,6 +29,10 @@ pub struct Listener {
     pub proxy_protocol: ProxyHeaders,
     /// Whether backends get `Forwarded` (RFC 7239) too.
     pub forwarded: bool,
+    /// Whether HTTP/2 is agreed on where TLS is spoken and the client wants it.
+    pub h2: bool,
+    /// Whether HTTP/2 may be spoken in the clear, by prior knowledge (RFC 9113, 3.3).
+    pub h2c: bool,
     /// Connections over all workers; `None`: as many as `limits.connections`.
     pub connections: Option<usize>,
     /// Silence that ends a flow of datagrams; `None`: `limits.idle_timeout`.

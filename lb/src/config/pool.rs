@@ -27,6 +27,20 @@ pub struct Pool {
     pub proxy_protocol: Option<ProxyVersion>,
     /// How TLS is spoken with backends; `None`: it is not.
     pub tls: Option<PoolTls>,
+    /// What an http listener speaks with them.
+    pub protocol: BackendProtocol,
+}
+
+/// `pool.protocol`, as ALPN has it (RFC 7301).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub enum BackendProtocol {
+    /// HTTP/1.1, one exchange at a time on each connection.
+    #[default]
+    #[serde(rename = "http/1.1")]
+    Http1,
+    /// HTTP/2, several exchanges on each; without TLS by prior knowledge.
+    #[serde(rename = "h2")]
+    Http2,
 }
 
 /// `pool.balance`.

@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    Admin, Backend, Choosing, Config, Dns, Keepalive, Limits, Listener, Pool, Protocol, ProxyHeaders,
-    RouteMap, Runtime, State, Steer, SynCookies, Upgrade, Workers,
+    Admin, Backend, BackendProtocol, Choosing, Config, Dns, Keepalive, Limits, Listener, Pool, Protocol,
+    ProxyHeaders, RouteMap, Runtime, State, Steer, SynCookies, Upgrade, Workers,
 };
 
 impl Config {
@@ -30,6 +30,8 @@ impl Config {
             trusted_proxies: Vec::new(),
             proxy_protocol: ProxyHeaders::Off,
             forwarded: false,
+            h2: true,
+            h2c: false,
             connections: None,
             idle: None,
             replies: None,
@@ -44,6 +46,7 @@ impl Config {
             choosing: Choosing::default(),
             proxy_protocol: None,
             tls: None,
+            protocol: BackendProtocol::default(),
         };
         Self {
             // Each worker goes round by itself: one alone shows both backends to whoever asks twice.

@@ -60,7 +60,7 @@ impl Snapshot {
             trusted_proxies: listener.trusted_proxies.clone(),
             proxy_protocol: listener.proxy_protocol,
             forwarded: listener.forwarded,
-            h2c: false,
+            h2c: listener.h2c,
             connections: listener.connections,
             udp: Udp {
                 idle: listener.idle.unwrap_or(config.limits.idle_timeout),
@@ -112,6 +112,7 @@ fn pool_snapshot(id: PoolId, name: &Arc<str>, pool: &Pool, ids: &BackendIds) -> 
         secret: PoolSecret::default(),
         sticky_secret: PoolSecret::default(),
         proxy_protocol: pool.proxy_protocol,
+        protocol: pool.protocol,
     }
 }
 

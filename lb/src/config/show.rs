@@ -10,7 +10,8 @@ use serde_json::{Map, Value, json};
 use crate::model::BackendName;
 
 use super::{
-    Backend, Choosing, Config, Key, Listener, NamedBackends, Pool, Protocol, ProxyHeaders, Queue, Vip,
+    Backend, BackendProtocol, Choosing, Config, Key, Listener, NamedBackends, Pool, Protocol, ProxyHeaders,
+    Queue, Vip,
     file::show_duration,
     show_health::{health, outlier as show_outlier},
     show_key::{file_reference, put},
@@ -114,6 +115,8 @@ pub(super) fn listener(listener: &Listener) -> Value {
     let headers = Some(listener.proxy_protocol).filter(|headers| *headers != ProxyHeaders::Off);
     put(&mut table, "proxy_protocol", headers);
     put(&mut table, "forwarded", listener.forwarded.then_some(true));
+    put(&mut table, "h2", (!listener.h2).then_some(false));
+    put(&mut table, "h2c", listener.h2c.then_some(true));
     put(&mut table, "connections", listener.connections);
     table
 }
@@ -142,6 +145,7 @@ pub(super) fn pool(pool: &Pool) -> Value {
     });
     put(&mut table, "keepalive", pool.proxy_protocol.is_none().then_some(keepalive));
     put(&mut table, "proxy_protocol", pool.proxy_protocol);
+    put(&mut table, "protocol", (pool.protocol != BackendProtocol::Http1).then_some(pool.protocol));
     put(&mut table, "balance", pool.balance);
     let Choosing { key, slow_start, max_connections, queue, retries_max, sticky, outlier, panic_percent } =
         &pool.choosing;

@@ -27,7 +27,11 @@ pub(super) fn pool_tls(tls: &PoolTls) -> Value {
     }
     put(&mut table, "sni", tls.sni.as_deref());
     put_files(&mut table, tls.certificate.as_slice());
-    put(&mut table, "alpn", (!tls.alpn.is_empty()).then_some(&tls.alpn));
+    put(
+        &mut table,
+        "alpn",
+        (!tls.alpn.is_empty() && !tls.alpn.iter().any(|name| **name == *"h2")).then_some(&tls.alpn),
+    );
     table
 }
 

@@ -5,8 +5,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use ipnet::IpNet;
 
 use super::{
-    Balance, Choosing, Conditions, HeaderEdits, Keepalive, Limits, LogInclude, PoolSecret, Protocol,
-    ProxyHeaders, ProxyVersion, RouteAction, RoutePolicy, Segments, Slots, Steer, Udp,
+    BackendProtocol, Balance, Choosing, Conditions, HeaderEdits, Keepalive, Limits, LogInclude, PoolSecret,
+    Protocol, ProxyHeaders, ProxyVersion, RouteAction, RoutePolicy, Segments, Slots, Steer, Udp,
 };
 use crate::model::{BackendAddress, BackendId, Generation, ListenerId, PoolId, RouteId};
 
@@ -186,6 +186,8 @@ pub struct PoolSnapshot {
     pub sticky_secret: PoolSecret,
     /// The header that connections to backends begin with.
     pub proxy_protocol: Option<ProxyVersion>,
+    /// What an http listener speaks with its backends.
+    pub protocol: BackendProtocol,
 }
 
 /// One backend.

@@ -28,7 +28,9 @@ use crate::{
 const KEYS_OPEN: usize = 2;
 
 /// Protocols that http listeners speak.
-const HTTP: &[&[u8]] = &[b"http/1.1"];
+const HTTP: &[&[u8]] = &[b"h2", b"http/1.1"];
+/// Without HTTP/2.
+const HTTP1: &[&[u8]] = &[b"http/1.1"];
 
 /// What a reference leads to, and why that is of no use. Never quotes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,7 +157,8 @@ impl Certificates {
         let entry = |name: &Arc<str>| self.entries.get(name).map(|known| known.made.clone());
         let entries: Vec<_> = listener.tls.iter().map(entry).collect::<Option<_>>()?;
         let protocols = match listener.protocol {
-            Protocol::Http => HTTP,
+            Protocol::Http if listener.h2 => HTTP,
+            Protocol::Http => HTTP1,
             Protocol::Tcp | Protocol::Udp => &[],
         };
         let is_same = |server: &&Arc<Server>| {

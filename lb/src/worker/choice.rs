@@ -5,7 +5,7 @@ use std::{
     future::{Future, poll_fn},
     io::ErrorKind,
     net::IpAddr,
-    pin::Pin,
+    pin::{Pin, pin},
     rc::Rc,
     task::Poll,
     time::{Duration, Instant},
@@ -26,8 +26,12 @@ use super::{
 };
 use crate::{
     balance::Tried,
-    config::BackendSnapshot,
-    l7::{cookie, http1::RequestHead},
+    config::{BackendProtocol, BackendSnapshot},
+    l7::{
+        cookie,
+        http1::RequestHead,
+        http2::{Budgets, Grants},
+    },
     metrics::BackendMetrics,
     model::{BackendId, PoolId, reason::CloseReason},
     ring::{Op, Socket, op::Readiness},
@@ -61,6 +65,8 @@ pub(super) struct Choice {
     attempts_max: u32,
     /// A backend has failed what is sent now.
     is_retry: bool,
+    /// Exchanges share connections.
+    is_multiplexed: bool,
 }
 
 impl Choice {
@@ -89,7 +95,8 @@ impl Choice {
         let key = choosing.key_of_request(accepted.client().ip(), head, buf, is_trusted);
         let refused = || context.local().metrics.cookies_refused.add(1);
         let home = choosing.sticky().and_then(|sticky| sticky.home(head, buf, refused));
-        Self { home, ..Self::new(plan, pool, accepted, key) }
+        let is_multiplexed = plan.pool(pool).protocol == BackendProtocol::Http2;
+        Self { home, is_multiplexed, ..Self::new(plan, pool, accepted, key) }
     }
 
     fn new(plan: &Rc<Plan>, pool: PoolId, accepted: &Accepted, key: u64) -> Self {
@@ -110,6 +117,7 @@ impl Choice {
             attempts: 0,
             attempts_max: u32::MAX,
             is_retry: false,
+            is_multiplexed: false,
         }
     }
 
@@ -290,7 +298,7 @@ impl Choice {
     /// No backend is up, or none could be reached; the reason of the last attempt.
     pub(super) async fn connect<'l>(
         &mut self,
-        local: &'l Local,
+        local: &'l Rc<Local>,
         deadline: &Deadline,
         reuse: Reuse,
         entry: &Entry,
@@ -311,22 +319,16 @@ impl Choice {
             self.attempts += 1;
             let backend = self.backend(at);
             entry.attempt(&backend.name);
-            if reuse == Reuse::Allowed
-                && let Some(upstream) = take_kept(local, backend.id).or_else(|| local.take_shelved(backend))
-            {
-                entry.connected(true);
-                in_flight.metrics.exchanges.add(1);
-                deadline.set_backend(backend.id);
-                return Ok((upstream, in_flight));
-            }
-            let tls = self.plan.pool_tls(self.pool).map(|tls| &**tls);
-            match dial(local, backend, tls, self.plan.snapshot.limits.connect_timeout, deadline).await {
-                Ok(stream) => {
-                    entry.connected(false);
+            let reached = match self.is_multiplexed {
+                true => rooms::pinned(self.join(local, backend, deadline, reuse)).await,
+                false => self.reach(local, backend, deadline, reuse).await,
+            };
+            match reached {
+                Ok(upstream) => {
+                    entry.connected(upstream.reused);
                     in_flight.metrics.exchanges.add(1);
                     deadline.set_backend(backend.id);
-                    let (id, name) = (backend.id, backend.name.clone());
-                    return Ok((Upstream { backend: id, name, stream, reused: false }, in_flight));
+                    return Ok((upstream, in_flight));
                 }
                 Err(failure) => {
                     in_flight.metrics.connect_failures.add(1);
@@ -342,6 +344,71 @@ impl Choice {
                 }
             }
         }
+    }
+}
+
+impl Choice {
+    /// A connection of its own.
+    async fn reach(
+        &self,
+        local: &Rc<Local>,
+        backend: &BackendSnapshot,
+        deadline: &Deadline,
+        reuse: Reuse,
+    ) -> Result<Upstream, CloseReason> {
+        if reuse == Reuse::Allowed
+            && let Some(upstream) = take_kept(local, backend.id).or_else(|| local.take_shelved(backend))
+        {
+            return Ok(upstream);
+        }
+        let stream = self.dial(local, backend, deadline).await?;
+        Ok(Upstream { backend: backend.id, name: backend.name.clone(), stream, reused: false })
+    }
+
+    /// A place on a connection that others use, too.
+    async fn join(
+        &self,
+        local: &Rc<Local>,
+        backend: &BackendSnapshot,
+        deadline: &Deadline,
+        reuse: Reuse,
+    ) -> Result<Upstream, CloseReason> {
+        let limits = &self.plan.snapshot.limits;
+        let late = || if local.is_overdue() { CloseReason::Draining } else { CloseReason::ConnectTimeout };
+        deadline.set(local.after(limits.connect_timeout));
+        let found = pin!(local.multiplexed.find(local, backend.id, reuse == Reuse::Forbidden));
+        let (stream, reused) = match deadline.guard(found).await.map_err(|Expired| late())? {
+            Ok(stream) => {
+                local.metrics.backend(backend.id).reuses.add(1);
+                (stream, true)
+            }
+            Err(_dialling) => {
+                let stream = self.dial(local, backend, deadline).await?;
+                if stream.sink().secure().is_some_and(|secure| !secure.speaks_http2()) {
+                    return Err(CloseReason::UpstreamTls);
+                }
+                let grants = Grants {
+                    head_bytes: u32::try_from(limits.head_bytes).unwrap_or(u32::MAX),
+                    fields_max: limits.head_fields,
+                    budgets: Budgets::new(limits.head_bytes),
+                };
+                let idle = self.plan.pool(self.pool).keepalive.idle;
+                let opened = pin!(local.multiplexed.open(local, backend.id, stream, &grants, idle));
+                let opened = deadline.guard(opened).await.map_err(|Expired| late())?;
+                (opened.ok_or(CloseReason::ConnectFailed)?, false)
+            }
+        };
+        Ok(Upstream { backend: backend.id, name: backend.name.clone(), stream, reused })
+    }
+
+    async fn dial(
+        &self,
+        local: &Local,
+        backend: &BackendSnapshot,
+        deadline: &Deadline,
+    ) -> Result<Stream, CloseReason> {
+        let tls = self.plan.pool_tls(self.pool).map(|tls| &**tls);
+        dial(local, backend, tls, self.plan.snapshot.limits.connect_timeout, deadline).await
     }
 }
 
@@ -424,7 +491,8 @@ pub(super) fn kept_max(connections: usize, workers: usize) -> usize {
 
 /// Keeps a connection whose exchange ended well, with a receive armed that tells when the backend closes it.
 pub(super) fn park(local: &Local, plan: &Plan, pool: PoolId, mut upstream: Upstream, now: Instant) {
-    if !local.keeps_idle() || !local.health.is_up(upstream.backend) {
+    // What others use, too, is kept as long as it is used.
+    if upstream.stream.sink().is_message() || !local.keeps_idle() || !local.health.is_up(upstream.backend) {
         return;
     }
     if local.keepalive.borrow().len() >= kept_max(plan.snapshot.limits.connections, local.siblings.len()) {

@@ -176,7 +176,7 @@ fn begin(local: &Rc<Local>, connection: &Rc<Accepted>, asked: Asked, one: One) {
         }
     };
     inflow.frame(form);
-    let message = Message::new(inflow, outflow, head.method == http::Method::HEAD);
+    let message = Message::of_client(inflow, outflow, head.method == http::Method::HEAD);
     let sink = Sink::message(connection.sink.socket().clone(), message);
     let mut stream = Stream::new(sink.clone());
     stream.begin_with(bytes);

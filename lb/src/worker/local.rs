@@ -14,6 +14,7 @@ use super::{
     doors::Doors,
     lender::Lender,
     line::Lines,
+    multiplexed::Multiplexed,
     pipes::{CAPACITY_IN_ALL, Pipes},
     plan::{Backends, Plan},
     pool_plan::Sight,
@@ -60,6 +61,7 @@ pub(super) struct Local {
     /// For requests that are sent again.
     pub(super) retries: Purse,
     pub(super) keepalive: RefCell<Keepalive<Upstream>>,
+    pub(super) multiplexed: Multiplexed,
     pub(super) pipes: Pipes,
     /// From the first config with a log on.
     access_log: OnceCell<Rc<AccessLog>>,
@@ -102,6 +104,7 @@ impl Local {
             siblings: setup.siblings.clone(),
             generator: RefCell::new(Generator::new(setup.siblings.seed(setup.id))),
             keepalive: RefCell::default(),
+            multiplexed: Multiplexed::default(),
             pipes: Pipes::default(),
             access_log: setup.access_log.take().map_or_else(OnceCell::new, |log| {
                 OnceCell::from(Rc::new(AccessLog::new(log, setup.id, metrics.clone(), now)))
@@ -202,6 +205,7 @@ impl Local {
             let left = self.keepalive.borrow_mut().take_backends(is_gone);
             self.forget(left);
             self.close(self.siblings.shelf().take_backends(is_gone));
+            self.multiplexed.sweep(self.now(), is_gone);
         }
         if !gone.is_empty() {
             self.leaving.borrow_mut().push((gone, change.leave_by));
@@ -356,6 +360,7 @@ impl Local {
     pub(super) fn sweep_keepalive(&self) {
         let gone = self.keepalive.borrow_mut().sweep(self.now(), Upstream::is_stale);
         self.forget(gone);
+        self.multiplexed.sweep(self.now(), |_| false);
     }
 
     /// Lets others have the permits that are kept here.
@@ -370,6 +375,7 @@ impl Local {
         let gone = self.keepalive.borrow_mut().drain();
         self.forget(gone);
         self.close(self.siblings.shelf().drain());
+        self.multiplexed.sweep(self.now(), |_| true);
     }
 
     fn forget(&self, gone: Vec<(BackendId, Upstream)>) {

@@ -6,18 +6,28 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::stream::StreamError;
-use crate::l7::http2::{Break, Gone, Inflow, Outflow};
+use super::{multiplexed::Seat, stream::StreamError};
+use crate::l7::http2::{Asking, Break, Gone, Inflow, Outflow};
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Message {
-    inflow: RefCell<Inflow>,
-    outflow: RefCell<Outflow>,
-    /// The answer is to a HEAD.
-    is_head: bool,
+    end: RefCell<End>,
     /// We have given it up.
     is_over: Cell<bool>,
+}
+
+/// Who is at the other end.
+#[derive(Debug)]
+enum End {
+    Client {
+        inflow: Inflow,
+        outflow: Outflow,
+        /// The answer is to a HEAD.
+        is_head: bool,
+    },
+    /// With its place on the connection, which is given back with it.
+    Backend(Asking, #[expect(dead_code, reason = "held until the exchange is over")] Seat),
 }
 
 impl From<Gone> for StreamError {
@@ -27,9 +37,12 @@ impl From<Gone> for StreamError {
 }
 
 impl Message {
-    pub(super) fn new(inflow: Inflow, outflow: Outflow, is_head: bool) -> Self {
-        let (inflow, outflow) = (RefCell::new(inflow), RefCell::new(outflow));
-        Self { inflow, outflow, is_head, is_over: Cell::new(false) }
+    pub(super) fn of_client(inflow: Inflow, outflow: Outflow, is_head: bool) -> Self {
+        Self { end: RefCell::new(End::Client { inflow, outflow, is_head }), is_over: Cell::new(false) }
+    }
+
+    pub(super) fn to_backend(asking: Asking, seat: Seat) -> Self {
+        Self { end: RefCell::new(End::Backend(asking, seat)), is_over: Cell::new(false) }
     }
 
     /// Puts what comes next behind `out`; nothing: no more comes.
@@ -41,7 +54,11 @@ impl Message {
         if self.is_over.get() {
             return Poll::Ready(Err(StreamError::Broken));
         }
-        self.inflow.borrow_mut().poll_read(task, out).map(|read| Ok(read.map(drop)?))
+        let read = match &mut *self.end.borrow_mut() {
+            End::Client { inflow, .. } => inflow.poll_read(task, out),
+            End::Backend(asking, _) => asking.poll_read(task, out),
+        };
+        read.map(|read| Ok(read.map(drop)?))
     }
 
     /// Takes `bytes[*taken..]`.
@@ -51,12 +68,19 @@ impl Message {
         bytes: &[u8],
         taken: &mut usize,
     ) -> Poll<Result<(), StreamError>> {
-        self.outflow.borrow_mut().poll_write(task, bytes, taken, self.is_head).map_err(StreamError::from)
+        let written = match &mut *self.end.borrow_mut() {
+            End::Client { outflow, is_head, .. } => outflow.poll_write(task, bytes, taken, *is_head),
+            End::Backend(asking, _) => asking.poll_write(task, bytes, taken),
+        };
+        written.map_err(StreamError::from)
     }
 
-    /// Ready when the peer has given it up.
+    /// Ready when the client has given it up.
     pub(super) fn poll_reset(&self, task: &mut Context<'_>) -> Poll<()> {
-        self.outflow.borrow_mut().poll_reset(task)
+        match &mut *self.end.borrow_mut() {
+            End::Client { outflow, .. } => outflow.poll_reset(task),
+            End::Backend(..) => Poll::Pending,
+        }
     }
 
     /// Nothing more is said, nor listened to. An answer that is not whole must not look so.
@@ -64,18 +88,25 @@ impl Message {
         if self.is_over.replace(true) {
             return;
         }
-        let mut outflow = self.outflow.borrow_mut();
-        if !outflow.has_ended() {
-            outflow.reset(Break::Internal);
-        } else if !self.inflow.borrow_mut().drain() {
-            outflow.reset(Break::Unwanted);
+        match &mut *self.end.borrow_mut() {
+            End::Client { outflow, .. } if !outflow.has_ended() => outflow.reset(Break::Internal),
+            End::Client { outflow, inflow, .. } => {
+                if !inflow.drain() {
+                    outflow.reset(Break::Unwanted);
+                }
+            }
+            End::Backend(asking, _) => asking.reset(),
         }
     }
 
     /// What was begun cannot be finished.
     pub(super) fn reset(&self) {
-        if !self.is_over.replace(true) {
-            self.outflow.borrow_mut().reset(Break::Internal);
+        if self.is_over.replace(true) {
+            return;
+        }
+        match &mut *self.end.borrow_mut() {
+            End::Client { outflow, .. } => outflow.reset(Break::Internal),
+            End::Backend(asking, _) => asking.reset(),
         }
     }
 }

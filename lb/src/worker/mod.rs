@@ -41,6 +41,7 @@ mod line;
 mod local;
 mod mailbox;
 mod message;
+mod multiplexed;
 mod mutant;
 mod outcome;
 mod own_answer;

@@ -205,6 +205,9 @@ impl Plan {
     /// Whether backends of a pool of `before` are spoken with as they were.
     pub(super) fn speaks_alike(&self, before: &Self, pool: &PoolSnapshot) -> bool {
         let Some(now) = self.snapshot.pools.iter().find(|now| now.name == pool.name) else { return true };
+        if now.protocol != pool.protocol {
+            return false;
+        }
         match (self.pool_tls(now.id), before.pool_tls(pool.id)) {
             (None, None) => true,
             (Some(now), Some(then)) => Arc::ptr_eq(now, then),

@@ -30,6 +30,8 @@ pub(super) struct ListenerDraft {
     trusted_proxies: Vec<IpNet>,
     proxy_protocol: ProxyHeaders,
     forwarded: bool,
+    h2: bool,
+    h2c: bool,
     connections: Option<usize>,
     idle: Option<Duration>,
     replies: Option<u16>,
@@ -48,7 +50,7 @@ impl ListenerDraft {
         let pool = table.value("pool");
         let protocol = protocol.and_then(|value| value.choice(&schema::PROTOCOLS));
         if protocol.as_ref().is_some_and(|at| at.value != Protocol::Http) {
-            if let Some(value) = table.value("forwarded") {
+            for value in ["forwarded", "h2", "h2c"].into_iter().filter_map(|key| table.value(key)) {
                 value.fault(Fault::new("only listeners with protocol = \"http\" have it"));
             }
             if let Some(value) = table.value("trusted_proxies").filter(|_| headers == ProxyHeaders::Off) {
@@ -78,7 +80,9 @@ impl ListenerDraft {
             syn_cookies: syn_cookies.map(|at| at.value).unwrap_or_default(),
             trusted_proxies: table.value("trusted_proxies").map(|value| proxies(&value)).unwrap_or_default(),
             proxy_protocol: headers,
-            forwarded: table.value("forwarded").and_then(|value| value.boolean()).unwrap_or(false),
+            forwarded: boolean(table, "forwarded", false),
+            h2: boolean(table, "h2", true),
+            h2c: boolean(table, "h2c", false),
             connections: connections.map(|at| at.value as usize),
             idle,
             replies,
@@ -103,6 +107,8 @@ impl ListenerDraft {
             trusted_proxies: self.trusted_proxies,
             proxy_protocol: self.proxy_protocol,
             forwarded: self.forwarded,
+            h2: self.h2,
+            h2c: self.h2c,
             connections: self.connections,
             idle: self.idle,
             replies: self.replies,
@@ -115,6 +121,10 @@ fn entries(value: &Value<'_>) -> Vec<At<Arc<str>>> {
     let items = value.items("must be an array of names of [tls.NAME], such as [\"example\"]");
     let items = items.unwrap_or_default().into_iter();
     items.filter_map(|item| reference(Some(item), "[tls.NAME]")).collect()
+}
+
+fn boolean(table: &Table<'_>, key: &str, unsaid: bool) -> bool {
+    table.value(key).and_then(|value| value.boolean()).unwrap_or(unsaid)
 }
 
 /// Keys that mean something for datagrams alone, or for anything but them.

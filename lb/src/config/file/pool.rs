@@ -14,7 +14,10 @@ use super::{
     tls::pool_tls,
 };
 use crate::{
-    config::{Backend, BackendPlace, Balance, Keepalive, NamedBackends, Pool, PoolTls, ProxyVersion},
+    config::{
+        Backend, BackendPlace, BackendProtocol, Balance, Keepalive, NamedBackends, Pool, PoolTls,
+        ProxyVersion,
+    },
     model::BackendName,
 };
 
@@ -28,6 +31,7 @@ pub(super) struct PoolDraft {
     pub(super) names: Vec<At<NamedBackends>>,
     pub(super) health: Option<HealthDraft>,
     pub(super) proxy_protocol: Option<At<ProxyVersion>>,
+    protocol: BackendProtocol,
     keepalive: Keepalive,
     pub(super) choosing: ChoosingDraft,
     pub(super) tls: Option<At<PoolTls>>,
@@ -70,6 +74,13 @@ impl PoolDraft {
             let rule = "has no meaning with `proxy_protocol`: a connection that tells of one client is not kept for others";
             value.fault(Fault::new(rule));
         }
+        let protocol = table.value("protocol").and_then(|value| value.choice(&schema::BACKEND_PROTOCOLS));
+        if let (Some(At { value: BackendProtocol::Http2, .. }), Some(value)) =
+            (&protocol, table.value("proxy_protocol"))
+        {
+            let rule = "has no meaning with `protocol = \"h2\"`: a header tells of one client, and such a connection serves several";
+            value.fault(Fault::new(rule));
+        }
         let tls = table.value("tls");
         Self {
             name,
@@ -86,6 +97,7 @@ impl PoolDraft {
             choosing: ChoosingDraft::read(table),
             tls: tls.as_ref().and_then(|value| Some(value.at(pool_tls(&value.table(&schema::POOL_TLS)?)?))),
             has_tls: tls.is_some(),
+            protocol: protocol.map(|at| at.value).unwrap_or_default(),
         }
     }
 
@@ -104,8 +116,12 @@ impl PoolDraft {
             proxy_protocol: self.proxy_protocol.map(|at| at.value),
             tls: match self.tls {
                 None if self.has_tls => return None,
-                tls => tls.map(|at| at.value),
+                tls => tls.map(|at| at.value).map(|tls| match self.protocol {
+                    BackendProtocol::Http1 => tls,
+                    BackendProtocol::Http2 => PoolTls { alpn: vec!["h2".into()], ..tls },
+                }),
             },
+            protocol: self.protocol,
         })
     }
 }

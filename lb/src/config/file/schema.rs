@@ -221,12 +221,14 @@ pub(super) const LISTENER: Keys = Keys {
         ("proxy_protocol", Choice(&PROXY_HEADERS)),
         ("trusted_proxies", List(&Text)),
         ("forwarded", Boolean),
+        ("h2", Boolean),
+        ("h2c", Boolean),
         ("connections", Number),
         ("idle", Duration),
         ("replies", Number),
     ],
     needed: &["bind", "protocol"],
-    later: &["h2c"],
+    later: &[],
 };
 
 /// `[route.NAME]`.
@@ -342,6 +344,7 @@ pub(super) const POOL: Keys = Keys {
         ("outlier", Table(&OUTLIER)),
         ("panic", Percent),
         ("tls", Table(&POOL_TLS)),
+        ("protocol", Choice(&BACKEND_PROTOCOLS)),
     ],
     needed: &["backends"],
     later: &["weight"],

@@ -215,7 +215,7 @@ pub(super) fn pool_tls(table: &Table<'_>) -> Option<PoolTls> {
 fn protocols(value: &Value<'_>) -> Vec<Arc<str>> {
     let rule = "must be an array of protocols, such as [\"http/1.1\"]";
     let protocol = |text: &str| match text.len() {
-        1..=PROTOCOL_BYTES_MAX if text == "h2" => Err(Fault::later()),
+        1..=PROTOCOL_BYTES_MAX if text == "h2" => Err(Fault::new("the pool's `protocol = \"h2\"` says this")),
         1..=PROTOCOL_BYTES_MAX if text.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(Arc::from(text)),
         _ => Err(Fault::new(format!("a protocol has 1 to {PROTOCOL_BYTES_MAX} letters, digits and signs"))),
     };

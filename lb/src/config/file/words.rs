@@ -1,8 +1,8 @@
 //! Words that values may be, with their meanings.
 
 use crate::config::{
-    Balance, ClientField, Forward, HashBy, Protocol, ProxyHeaders, ProxyVersion, RetryCause, Scheme, Spread,
-    Steer, SynCookies, TlsProfile, Transport, XdpMode,
+    BackendProtocol, Balance, ClientField, Forward, HashBy, Protocol, ProxyHeaders, ProxyVersion, RetryCause,
+    Scheme, Spread, Steer, SynCookies, TlsProfile, Transport, XdpMode,
 };
 
 /// Words that a value may be.
@@ -150,6 +150,12 @@ pub(super) const PROXY_HEADERS: Choices<ProxyHeaders> = Choices {
 /// `pool.proxy_protocol`.
 pub(super) const PROXY_VERSIONS: Choices<ProxyVersion> =
     Choices { supported: &[("v1", ProxyVersion::V1), ("v2", ProxyVersion::V2)], later: &[] };
+
+/// `pool.protocol`.
+pub(super) const BACKEND_PROTOCOLS: Choices<BackendProtocol> = Choices {
+    supported: &[("http/1.1", BackendProtocol::Http1), ("h2", BackendProtocol::Http2)],
+    later: &[],
+};
 
 /// `tls.profile`.
 pub(super) const TLS_PROFILES: Choices<TlsProfile> = Choices {

@@ -225,9 +225,14 @@ fn body_of(response: &Response<()>, length: Option<u64>, is_head: bool, head: &[
     match length {
         _ if has_none => Body::None,
         Some(length) => Body::Length(length),
-        None if memchr::memmem::find(head, b"\r\nTransfer-Encoding: chunked\r\n").is_some() => Body::Chunked,
+        None if says_chunked(head) => Body::Chunked,
         None => Body::None,
     }
+}
+
+/// Of a head of ours, which says it in one way.
+pub(super) fn says_chunked(head: &[u8]) -> bool {
+    memchr::memmem::find(head, b"\r\nTransfer-Encoding: chunked\r\n").is_some()
 }
 
 /// Why a stream is given up (RFC 9113, 7).
@@ -244,7 +249,7 @@ pub enum Break {
 }
 
 /// Bytes of `rest` that are done with, and whether that was the last of the body.
-fn poll_body(
+pub(super) fn poll_body(
     task: &mut Context<'_>,
     stream: &mut SendStream<Bytes>,
     reader: &mut BodyReader,

@@ -2,6 +2,7 @@
 //! and trailers are written out and read again by the one strict reader, so that all versions meet the same checks and nothing
 //! can be smuggled from one into the other.
 
+mod client;
 mod fields;
 mod flow;
 mod io;
@@ -11,6 +12,7 @@ mod response;
 mod server;
 mod trailers;
 
+pub use client::{Asking, Client, Grants, Requests, begin};
 pub use flow::{Break, Gone, Inflow, Outflow};
 pub use io::Wire;
 pub use meter::{Abuse, Budgets};

@@ -20,11 +20,11 @@ use super::{
 };
 
 /// Flow-control windows: what one stream, and what a connection may send ahead of its reader.
-pub const STREAM_WINDOW: u32 = 256 << 10;
+pub(super) const STREAM_WINDOW: u32 = 256 << 10;
 /// See [`STREAM_WINDOW`].
-pub const CONNECTION_WINDOW: u32 = 1 << 20;
+pub(super) const CONNECTION_WINDOW: u32 = 1 << 20;
 /// What one stream may have waiting to be sent.
-const SEND_BUFFER_BYTES: usize = 64 << 10;
+pub(super) const SEND_BUFFER_BYTES: usize = 64 << 10;
 /// Streams that a client may reset before anybody has looked at them.
 const PENDING_RESETS_MAX: usize = 20;
 /// Streams that a client may have us reset, over the life of a connection.

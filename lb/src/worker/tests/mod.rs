@@ -39,8 +39,8 @@ use std::{
 use super::{AccessLogSetup, BoundListener, Change, Command, Compiled, Handle, Setup, Siblings, TlsParts};
 use crate::{
     config::{
-        BackendSnapshot, Balance, Choosing, Keepalive, Limits, ListenerSnapshot, PoolSecret, PoolSnapshot,
-        Protocol, ProxyHeaders, Slots, Snapshot, Steer, Udp,
+        BackendProtocol, BackendSnapshot, Balance, Choosing, Keepalive, Limits, ListenerSnapshot, PoolSecret,
+        PoolSnapshot, Protocol, ProxyHeaders, Slots, Snapshot, Steer, Udp,
     },
     health::HealthTable,
     limits::Admission,
@@ -204,6 +204,7 @@ fn snapshot(
             secret: PoolSecret::default(),
             sticky_secret: PoolSecret([8, 9]),
             proxy_protocol: None,
+            protocol: BackendProtocol::Http1,
         }],
         routes: Slots::default(),
     }

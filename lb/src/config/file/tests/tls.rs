@@ -119,7 +119,10 @@ fn backends_are_looked_at_unless_that_is_declined() {
             "verify = false, certificate = \"a.pem\"",
             &["pool.p.tls.certificate = \"a.pem\": needs `key`, too"],
         ),
-        ("verify = false, alpn = [\"h2\"]", &["pool.p.tls.alpn[0] = \"h2\": not supported yet"]),
+        (
+            "verify = false, alpn = [\"h2\"]",
+            &["pool.p.tls.alpn[0] = \"h2\": the pool's `protocol = \"h2\"` says this"],
+        ),
     ] {
         assert_eq!(pool(keys), expected, "{keys}");
     }

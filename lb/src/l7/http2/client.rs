@@ -1,0 +1,254 @@
+//! A connection to a backend, on the h2 crate, and the exchanges on it.
+//!
+//! ```text
+//!  Wire --> Metered --> h2 --> Client::poll: everything that the connection does
+//!                          `-- Requests::begin --> Asking: bytes of HTTP/1.1 in, bytes of HTTP/1.1 out
+//! ```
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, Waker, ready},
+};
+
+use bytes::Bytes;
+use h2::{Reason, SendStream, client};
+use http::{HeaderValue, Request, header, uri::Scheme};
+
+use super::{
+    flow::{Gone, Inflow, poll_body},
+    io::{Found, Metered, Wire},
+    meter::{Budgets, Meter},
+    request::read_request,
+    response::write_response,
+    server::{CONNECTION_WINDOW, SEND_BUFFER_BYTES, STREAM_WINDOW},
+};
+use crate::l7::http1::{Body, BodyReader, Side};
+
+/// What a backend is granted.
+#[derive(Clone, Copy, Debug)]
+pub struct Grants {
+    /// Of a head: names, values, and 32 bytes for each field (RFC 9113, 6.5.2).
+    pub head_bytes: u32,
+    /// Fields of a head.
+    pub fields_max: usize,
+    /// What is too much.
+    pub budgets: Budgets,
+}
+
+/// The connection. Whoever waits for something on one of its exchanges waits for somebody to poll this.
+pub struct Client<W> {
+    connection: Pin<Box<client::Connection<Metered<W>, Bytes>>>,
+    found: Found,
+}
+
+/// Begins exchanges on a connection.
+#[derive(Clone)]
+pub struct Requests {
+    requests: client::SendRequest<Bytes>,
+    fields_max: usize,
+}
+
+impl fmt::Debug for Requests {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Requests").finish_non_exhaustive()
+    }
+}
+
+/// Says the first of a connection; what the backend says is not waited for.
+///
+/// # Errors
+/// The wire broke.
+pub async fn begin<W: Wire + Unpin>(wire: W, grants: &Grants) -> Result<(Client<W>, Requests), Gone> {
+    let metered = Metered::new(wire, Meter::of_backend(grants.budgets));
+    let found = metered.found();
+    let shaking = client::Builder::new()
+        .enable_push(false)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(grants.head_bytes)
+        .max_send_buffer_size(SEND_BUFFER_BYTES)
+        .handshake(metered);
+    let (requests, connection) = shaking.await.map_err(|_| Gone)?;
+    let requests = Requests { requests, fields_max: grants.fields_max };
+    Ok((Client { connection: Box::pin(connection), found }, requests))
+}
+
+impl<W: Wire + Unpin> Client<W> {
+    /// Ready when it has ended, or must.
+    pub fn poll(&mut self, task: &mut Context<'_>) -> Poll<()> {
+        let polled = self.connection.as_mut().poll(task).map(drop);
+        if self.found.get().is_some() { Poll::Ready(()) } else { polled }
+    }
+}
+
+impl Requests {
+    /// Exchanges that the backend takes at once.
+    pub fn most(&self) -> usize {
+        self.requests.current_max_send_streams()
+    }
+
+    /// An exchange whose request head comes as bytes. `is_secure`: the scheme is `https`.
+    pub fn begin(&self, is_secure: bool) -> Asking {
+        Asking {
+            is_secure,
+            fields_max: self.fields_max,
+            request: Out::Head(self.requests.clone(), Vec::new()),
+            response: In::Unasked(None),
+        }
+    }
+}
+
+/// One exchange.
+pub struct Asking {
+    is_secure: bool,
+    fields_max: usize,
+    request: Out,
+    response: In,
+}
+
+enum Out {
+    /// Of the head as much as has come.
+    Head(client::SendRequest<Bytes>, Vec<u8>),
+    Body(SendStream<Bytes>, BodyReader),
+    Ended(SendStream<Bytes>),
+    Over,
+}
+
+enum In {
+    /// Whoever waits already.
+    Unasked(Option<Waker>),
+    Awaited {
+        response: client::ResponseFuture,
+        was_head: bool,
+    },
+    Body(Inflow),
+    Over,
+}
+
+impl fmt::Debug for Asking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Asking").finish_non_exhaustive()
+    }
+}
+
+impl Asking {
+    /// Takes bytes of an HTTP/1.1 request from `bytes[*taken..]`, and says how many by `taken`; ready once it has them all.
+    ///
+    /// # Errors
+    /// The stream was reset, or the connection takes nothing more.
+    pub fn poll_write(
+        &mut self,
+        task: &mut Context<'_>,
+        bytes: &[u8],
+        taken: &mut usize,
+    ) -> Poll<Result<(), Gone>> {
+        while let Some(rest) = bytes.get(*taken..).filter(|rest| !rest.is_empty()) {
+            match &mut self.request {
+                Out::Head(requests, head) => {
+                    ready!(requests.poll_ready(task)).map_err(|_| Gone)?;
+                    let before = head.len();
+                    head.extend_from_slice(rest);
+                    match memchr::memmem::find(head, b"\r\n\r\n") {
+                        None => *taken += rest.len(),
+                        Some(end) => {
+                            head.truncate(end + 4);
+                            *taken += head.len() - before;
+                            self.ask()?;
+                        }
+                    }
+                }
+                Out::Body(stream, reader) => {
+                    let (len, has_ended) = ready!(poll_body(task, stream, reader, rest))?;
+                    *taken += len;
+                    if has_ended && let Out::Body(stream, _) = std::mem::replace(&mut self.request, Out::Over)
+                    {
+                        self.request = Out::Ended(stream);
+                    }
+                }
+                // Nothing belongs there.
+                Out::Ended(_) | Out::Over => return Poll::Ready(Err(Gone)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The head is whole.
+    fn ask(&mut self) -> Result<(), Gone> {
+        let Out::Head(mut requests, head) = std::mem::replace(&mut self.request, Out::Over) else {
+            return Err(Gone);
+        };
+        let scheme = if self.is_secure { Scheme::HTTPS } else { Scheme::HTTP };
+        let mut request = read_request(&head, &scheme).map_err(|_| Gone)?;
+        if is_grpc(&request) {
+            // Of the connection before us, which is why it did not come along; nothing else is said by it.
+            request.headers_mut().insert(header::TE, HeaderValue::from_static("trailers"));
+        }
+        let body = body_of(&request, &head);
+        let was_head = request.method() == http::Method::HEAD;
+        let reader = BodyReader::new(body, Side::Request);
+        let (response, stream) = requests.send_request(request, reader.is_done()).map_err(|_| Gone)?;
+        self.request = if reader.is_done() { Out::Ended(stream) } else { Out::Body(stream, reader) };
+        let before = std::mem::replace(&mut self.response, In::Awaited { response, was_head });
+        if let In::Unasked(Some(waker)) = before {
+            waker.wake();
+        }
+        Ok(())
+    }
+
+    /// Puts what comes next behind `out`, as HTTP/1.1 has it. False: there is nothing more.
+    ///
+    /// # Errors
+    /// The stream was reset, the connection has ended, or the head is none.
+    pub fn poll_read(&mut self, task: &mut Context<'_>, out: &mut Vec<u8>) -> Poll<Result<bool, Gone>> {
+        match &mut self.response {
+            In::Unasked(waker) => {
+                *waker = Some(task.waker().clone());
+                Poll::Pending
+            }
+            In::Awaited { response, was_head } => {
+                if let Poll::Ready(Some(interim)) = response.poll_informational(task) {
+                    let (parts, ()) = interim.map_err(|_| Gone)?.into_parts();
+                    let written = write_response(&parts, false, *was_head, self.fields_max, out);
+                    return Poll::Ready(written.map(|_| true).map_err(|_| Gone));
+                }
+                let (parts, body) = ready!(Pin::new(response).poll(task)).map_err(|_| Gone)?.into_parts();
+                let mut inflow = Inflow::new(body);
+                let has_body = !inflow.is_empty();
+                let form =
+                    write_response(&parts, has_body, *was_head, self.fields_max, out).map_err(|_| Gone)?;
+                inflow.frame(form);
+                self.response = In::Body(inflow);
+                Poll::Ready(Ok(true))
+            }
+            In::Body(inflow) => inflow.poll_read(task, out),
+            In::Over => Poll::Ready(Err(Gone)),
+        }
+    }
+
+    /// Gives the exchange up.
+    pub fn reset(&mut self) {
+        match std::mem::replace(&mut self.request, Out::Over) {
+            Out::Body(mut stream, _) | Out::Ended(mut stream) => stream.send_reset(Reason::CANCEL),
+            Out::Head(..) | Out::Over => {}
+        }
+        self.response = In::Over;
+    }
+}
+
+fn is_grpc(request: &Request<()>) -> bool {
+    let kind = request.headers().get(header::CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// What follows a head of ours (RFC 9112, 6.3).
+fn body_of(request: &Request<()>, head: &[u8]) -> Body {
+    let length = request.headers().get(header::CONTENT_LENGTH);
+    match length.and_then(|length| length.to_str().ok()?.parse().ok()) {
+        Some(0) => Body::None,
+        Some(length) => Body::Length(length),
+        None if super::flow::says_chunked(head) => Body::Chunked,
+        None => Body::None,
+    }
+}
