@@ -2,6 +2,7 @@
 //! all versions meet the same checks and nothing can be smuggled from one into the other.
 
 mod fields;
+pub mod meter;
 mod request;
 mod response;
 

@@ -1,0 +1,613 @@
+//! Frames counted on their way, since `h2` shows its callers none: what costs us much and the peer little has a budget.
+//!
+//! A [`Meter`] sees the bytes of both directions before `h2` does, or after it. It reads the nine bytes before each frame,
+//! and of two kinds the first byte or four behind them; it never judges what `h2` judges. Counts are halved with each second
+//! that passes, so that a budget is what may come at once, and half of it what may come each second for ever.
+
+use std::time::{Duration, Instant};
+
+/// How many frames of a kind may come at once. Of a peer that keeps to the protocol none comes near these.
+///
+/// Where they come from: Sozu ships 100 resets (10 000 in a lifetime), 500 of our own, 100 pings, 50 settings, 100 empty
+/// DATA frames, 20 CONTINUATION frames, 100 of what is odd. Those that honest peers send along with what they get are
+/// measured against that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budgets {
+    /// RST_STREAM from the peer (CVE-2023-44487).
+    pub resets: u32,
+    /// RST_STREAM from the peer as long as the connection lives.
+    pub resets_in_all: u64,
+    /// RST_STREAM that we send for what the peer did wrong (CVE-2025-8671).
+    pub resets_emitted: u32,
+    /// PING, answers too, beyond one for each DATA frame that we send: who measures the path sends as many.
+    pub pings: u32,
+    /// SETTINGS, answers too.
+    pub settings: u32,
+    /// DATA that carries nothing and ends nothing.
+    pub empty_data: u32,
+    /// HEADERS beyond four for each that we send: a stream has a head and trailers, and a backend may send interim heads,
+    /// which `h2` keeps until they are asked for.
+    pub heads: u32,
+    /// CONTINUATION of one header block (CVE-2024-27316).
+    pub continuations_of_block: u32,
+    /// CONTINUATION of all.
+    pub continuations: u32,
+    /// Bytes of one header block as it is sent.
+    pub block_bytes: u32,
+    /// WINDOW_UPDATE beyond four for each DATA frame that we send and one for each head that comes.
+    pub window_updates: u32,
+    /// PRIORITY and PRIORITY_UPDATE (RFC 9218).
+    pub priorities: u32,
+    /// Frames of no known kind, or of a kind that comes once.
+    pub unknown: u32,
+}
+
+impl Budgets {
+    /// For heads of at most `head_bytes`. As it is sent a block can be longer than what it says, if not by much: the
+    /// rarest letters have up to four times their size in Huffman's code, and nobody is made to use it.
+    pub fn new(head_bytes: usize) -> Self {
+        let block_bytes = u32::try_from(head_bytes.saturating_mul(2)).unwrap_or(u32::MAX);
+        Self { block_bytes, ..Self::default() }
+    }
+}
+
+impl Default for Budgets {
+    fn default() -> Self {
+        Self {
+            resets: 100,
+            resets_in_all: 10_000,
+            resets_emitted: 500,
+            pings: 100,
+            settings: 50,
+            empty_data: 100,
+            heads: 300,
+            continuations_of_block: 20,
+            continuations: 100,
+            block_bytes: 64 << 10,
+            window_updates: 1_000,
+            priorities: 500,
+            unknown: 100,
+        }
+    }
+}
+
+/// What there was too much of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Abuse {
+    /// See [`Budgets::resets`] and [`Budgets::resets_in_all`].
+    Resets,
+    /// See [`Budgets::resets_emitted`].
+    ResetsEmitted,
+    /// See [`Budgets::pings`].
+    Pings,
+    /// See [`Budgets::settings`].
+    Settings,
+    /// See [`Budgets::empty_data`].
+    EmptyData,
+    /// See [`Budgets::heads`].
+    Heads,
+    /// See [`Budgets::continuations_of_block`] and [`Budgets::continuations`].
+    Continuations,
+    /// See [`Budgets::block_bytes`].
+    HeaderBlock,
+    /// See [`Budgets::window_updates`].
+    WindowUpdates,
+    /// See [`Budgets::priorities`].
+    Priorities,
+    /// See [`Budgets::unknown`].
+    Unknown,
+}
+
+impl Abuse {
+    /// For logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Resets => "resets",
+            Self::ResetsEmitted => "resets-emitted",
+            Self::Pings => "pings",
+            Self::Settings => "settings",
+            Self::EmptyData => "empty-data",
+            Self::Heads => "heads",
+            Self::Continuations => "continuations",
+            Self::HeaderBlock => "header-block",
+            Self::WindowUpdates => "window-updates",
+            Self::Priorities => "priorities",
+            Self::Unknown => "unknown-frames",
+        }
+    }
+}
+
+/// Counts of one connection. Once over a budget it stays so.
+#[derive(Clone, Debug)]
+pub struct Meter {
+    budgets: Budgets,
+    received: Scanner,
+    sent: Scanner,
+    counts: Counts,
+    /// When the counts were halved last.
+    halved_at: Option<Instant>,
+    abuse: Option<Abuse>,
+}
+
+/// Counts that are halved, but for those that say otherwise.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    resets: u32,
+    /// Not halved.
+    resets_in_all: u64,
+    resets_emitted: u32,
+    pings: u32,
+    settings: u32,
+    empty_data: u32,
+    heads: u32,
+    continuations: u32,
+    window_updates: u32,
+    priorities: u32,
+    unknown: u32,
+    /// Of the header block that is under way; begun anew with each.
+    block: Block,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Block {
+    continuations: u32,
+    bytes: u32,
+}
+
+const HALF_LIFE: Duration = Duration::from_secs(1);
+/// Halvings after which nothing is left of any count.
+const HALVINGS_MAX: u32 = 32;
+/// WINDOW_UPDATE that may come for each DATA frame that we send: for the stream and for the connection, from a peer that
+/// tells of each half of one.
+const UPDATES_PER_DATA: u32 = 4;
+/// HEADERS that may come for each that we send.
+const HEADS_PER_HEAD: u32 = 4;
+
+impl Meter {
+    /// For a client's connection: the preface of RFC 9113, 3.4 comes before its first frame.
+    pub const fn of_client(budgets: Budgets) -> Self {
+        Self::new(budgets, Scanner::new(PREFACE_BYTES), Scanner::new(0))
+    }
+
+    /// For a connection to a backend: the preface is ours.
+    pub const fn of_backend(budgets: Budgets) -> Self {
+        Self::new(budgets, Scanner::new(0), Scanner::new(PREFACE_BYTES))
+    }
+
+    const fn new(budgets: Budgets, received: Scanner, sent: Scanner) -> Self {
+        let counts = Counts {
+            resets: 0,
+            resets_in_all: 0,
+            resets_emitted: 0,
+            pings: 0,
+            settings: 0,
+            empty_data: 0,
+            heads: 0,
+            continuations: 0,
+            window_updates: 0,
+            priorities: 0,
+            unknown: 0,
+            block: Block { continuations: 0, bytes: 0 },
+        };
+        Self { budgets, received, sent, counts, halved_at: None, abuse: None }
+    }
+
+    /// Counts what has come from the peer, however it is cut.
+    ///
+    /// # Errors
+    /// What there is too much of: the peer is to be told to calm down (RFC 9113, 10.5), and sent away.
+    pub fn see(&mut self, mut bytes: &[u8], now: Instant) -> Result<(), Abuse> {
+        self.decay(now);
+        while let Some(frame) = self.received.next(&mut bytes) {
+            if self.abuse.is_none() {
+                self.abuse = self.count(frame).err();
+            }
+        }
+        self.verdict()
+    }
+
+    /// Counts what we have sent.
+    ///
+    /// # Errors
+    /// Like [`Meter::see`].
+    pub fn emitted(&mut self, mut bytes: &[u8], now: Instant) -> Result<(), Abuse> {
+        self.decay(now);
+        while let Some(frame) = self.sent.next(&mut bytes) {
+            self.credit(frame);
+        }
+        self.verdict()
+    }
+
+    fn verdict(&self) -> Result<(), Abuse> {
+        self.abuse.map_or(Ok(()), Err)
+    }
+
+    /// Halves the counts for each whole second since they last were.
+    fn decay(&mut self, now: Instant) {
+        let last = *self.halved_at.get_or_insert(now);
+        let passed = now.saturating_duration_since(last);
+        if passed < HALF_LIFE {
+            return;
+        }
+        let halvings = u32::try_from(passed.as_secs()).unwrap_or(u32::MAX);
+        self.halved_at = last.checked_add(HALF_LIFE.saturating_mul(halvings)).or(Some(now));
+        let counts = &mut self.counts;
+        for count in [
+            &mut counts.resets,
+            &mut counts.resets_emitted,
+            &mut counts.pings,
+            &mut counts.settings,
+            &mut counts.empty_data,
+            &mut counts.heads,
+            &mut counts.continuations,
+            &mut counts.window_updates,
+            &mut counts.priorities,
+            &mut counts.unknown,
+        ] {
+            *count = if halvings >= HALVINGS_MAX { 0 } else { *count >> halvings };
+        }
+    }
+
+    /// A frame of the peer's.
+    fn count(&mut self, frame: Frame) -> Result<(), Abuse> {
+        let (counts, budgets) = (&mut self.counts, &self.budgets);
+        match frame.kind {
+            Kind::DATA if frame.is_empty && frame.flags & END_STREAM == 0 => {
+                add(&mut counts.empty_data, budgets.empty_data, Abuse::EmptyData)
+            }
+            Kind::DATA => Ok(()),
+            Kind::HEADERS => {
+                counts.window_updates = counts.window_updates.saturating_sub(1);
+                counts.block = Block { continuations: 0, bytes: frame.len };
+                add(&mut counts.heads, budgets.heads, Abuse::Heads)?;
+                if frame.len > budgets.block_bytes { Err(Abuse::HeaderBlock) } else { Ok(()) }
+            }
+            Kind::CONTINUATION => {
+                let block = &mut counts.block;
+                block.bytes = block.bytes.saturating_add(frame.len);
+                add(&mut block.continuations, budgets.continuations_of_block, Abuse::Continuations)?;
+                add(&mut counts.continuations, budgets.continuations, Abuse::Continuations)?;
+                if block.bytes > budgets.block_bytes { Err(Abuse::HeaderBlock) } else { Ok(()) }
+            }
+            Kind::RST_STREAM => {
+                counts.resets_in_all += 1;
+                if counts.resets_in_all > budgets.resets_in_all {
+                    return Err(Abuse::Resets);
+                }
+                add(&mut counts.resets, budgets.resets, Abuse::Resets)
+            }
+            Kind::PING => add(&mut counts.pings, budgets.pings, Abuse::Pings),
+            Kind::SETTINGS => add(&mut counts.settings, budgets.settings, Abuse::Settings),
+            Kind::WINDOW_UPDATE => {
+                add(&mut counts.window_updates, budgets.window_updates, Abuse::WindowUpdates)
+            }
+            Kind::PRIORITY | Kind::PRIORITY_UPDATE => {
+                add(&mut counts.priorities, budgets.priorities, Abuse::Priorities)
+            }
+            _ => add(&mut counts.unknown, budgets.unknown, Abuse::Unknown),
+        }
+    }
+
+    /// A frame of ours: what it gives the peer reason for, or what the peer gave us reason for.
+    fn credit(&mut self, frame: Frame) {
+        let counts = &mut self.counts;
+        match frame.kind {
+            Kind::DATA => {
+                counts.pings = counts.pings.saturating_sub(1);
+                counts.window_updates = counts.window_updates.saturating_sub(UPDATES_PER_DATA);
+            }
+            Kind::HEADERS => counts.heads = counts.heads.saturating_sub(HEADS_PER_HEAD),
+            Kind::RST_STREAM if is_fault_of_peer(frame.code) => {
+                let over = add(&mut counts.resets_emitted, self.budgets.resets_emitted, Abuse::ResetsEmitted);
+                self.abuse = self.abuse.or(over.err());
+            }
+            _ => {}
+        }
+    }
+}
+
+fn add(count: &mut u32, budget: u32, abuse: Abuse) -> Result<(), Abuse> {
+    *count = count.saturating_add(1);
+    if *count > budget { Err(abuse) } else { Ok(()) }
+}
+
+/// Whether we reset for what the peer did: not because all was said, nor for a failure of ours or of the other side.
+const fn is_fault_of_peer(code: u32) -> bool {
+    const NO_ERROR: u32 = 0x0;
+    const INTERNAL_ERROR: u32 = 0x2;
+    const CANCEL: u32 = 0x8;
+    const CONNECT_ERROR: u32 = 0xa;
+    !matches!(code, NO_ERROR | INTERNAL_ERROR | CANCEL | CONNECT_ERROR)
+}
+
+/// Bytes of `PRI * HTTP/2.0 CRLF CRLF SM CRLF CRLF`.
+const PREFACE_BYTES: u32 = 24;
+const HEADER_BYTES: usize = 9;
+const END_STREAM: u8 = 0x1;
+const PADDED: u8 = 0x8;
+
+/// Kinds of frames. Source: RFC 9113, 6, and RFC 9218, 7.1.
+struct Kind;
+
+impl Kind {
+    const DATA: u8 = 0x0;
+    const HEADERS: u8 = 0x1;
+    const PRIORITY: u8 = 0x2;
+    const RST_STREAM: u8 = 0x3;
+    const SETTINGS: u8 = 0x4;
+    const PING: u8 = 0x6;
+    const WINDOW_UPDATE: u8 = 0x8;
+    const CONTINUATION: u8 = 0x9;
+    const PRIORITY_UPDATE: u8 = 0x10;
+}
+
+/// What is known of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Frame {
+    kind: u8,
+    flags: u8,
+    len: u32,
+    /// Nothing but padding; only told of DATA.
+    is_empty: bool,
+    /// Only told of RST_STREAM.
+    code: u32,
+}
+
+/// Finds frames in a stream of bytes.
+#[derive(Clone, Copy, Debug)]
+struct Scanner {
+    /// Bytes that are passed over: a preface, or what is left of a payload.
+    skip: u32,
+    /// The header of a frame, and behind it what more is needed of it.
+    head: [u8; HEADER_BYTES + 4],
+    have: u8,
+}
+
+impl Scanner {
+    const fn new(skip: u32) -> Self {
+        Self { skip, head: [0; HEADER_BYTES + 4], have: 0 }
+    }
+
+    /// The next frame whose beginning is there; takes what it has read from `bytes`, all of them where it finds none.
+    fn next(&mut self, bytes: &mut &[u8]) -> Option<Frame> {
+        loop {
+            let skipped = usize::try_from(self.skip).map_or(bytes.len(), |skip| skip.min(bytes.len()));
+            *bytes = bytes.get(skipped..).unwrap_or_default();
+            self.skip -= skipped as u32;
+            if self.skip > 0 || bytes.is_empty() {
+                return None;
+            }
+            let have = usize::from(self.have);
+            let missing = self.wanted().saturating_sub(have).min(bytes.len());
+            let (taken, rest) = bytes.split_at_checked(missing)?;
+            self.head.get_mut(have..have + missing)?.copy_from_slice(taken);
+            *bytes = rest;
+            self.have += missing as u8;
+            if usize::from(self.have) >= HEADER_BYTES && usize::from(self.have) == self.wanted() {
+                let frame = self.frame();
+                self.skip = frame.len - u32::from(self.have - HEADER_BYTES as u8);
+                (self.head, self.have) = ([0; HEADER_BYTES + 4], 0);
+                return Some(frame);
+            }
+        }
+    }
+
+    /// Bytes of `head` that tell all of this frame, as far as it is known.
+    fn wanted(&self) -> usize {
+        if usize::from(self.have) < HEADER_BYTES {
+            return HEADER_BYTES;
+        }
+        let [_, _, _, kind, flags, ..] = self.head;
+        let of_payload = match kind {
+            Kind::DATA if flags & PADDED != 0 => 1,
+            Kind::RST_STREAM => 4,
+            _ => 0,
+        };
+        HEADER_BYTES + of_payload.min(self.len()) as usize
+    }
+
+    fn len(&self) -> u32 {
+        let [a, b, c, ..] = self.head;
+        u32::from_be_bytes([0, a, b, c])
+    }
+
+    fn frame(&self) -> Frame {
+        let [_, _, _, kind, flags, _, _, _, _, first, second, third, fourth] = self.head;
+        let len = self.len();
+        let padding = if flags & PADDED != 0 { 1 + u32::from(first) } else { 0 };
+        let code = u32::from_be_bytes([first, second, third, fourth]);
+        Frame { kind, flags, len, is_empty: len <= padding, code }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+        let [_, a, b, c] = (payload.len() as u32).to_be_bytes();
+        let mut frame = vec![a, b, c, kind, flags, 0, 0, 0, 1];
+        frame.extend_from_slice(payload);
+        frame
+    }
+
+    fn preface() -> Vec<u8> {
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec()
+    }
+
+    /// Whether `count` frames pass, and one more does not.
+    fn is_budget(kind: u8, flags: u8, payload: &[u8], count: u32, abuse: Abuse) {
+        let now = Instant::now();
+        let mut meter = Meter::of_client(Budgets::default());
+        assert_eq!(meter.see(&preface(), now), Ok(()));
+        let frame = frame(kind, flags, payload);
+        assert_eq!(meter.see(&frame.repeat(count as usize), now), Ok(()), "{abuse:?}");
+        assert_eq!(meter.see(&frame, now), Err(abuse));
+        let later = now + Duration::from_secs(3600);
+        assert_eq!(meter.see(b"", later), Err(abuse), "who went too far is not forgiven");
+    }
+
+    #[test]
+    fn row_50_budgets() {
+        let budgets = Budgets::default();
+        for (kind, flags, payload, count, abuse) in [
+            (Kind::RST_STREAM, 0, &[0, 0, 0, 8][..], budgets.resets, Abuse::Resets),
+            (Kind::PING, 0, &[0; 8], budgets.pings, Abuse::Pings),
+            (Kind::PING, 1, &[0; 8], budgets.pings, Abuse::Pings),
+            (Kind::SETTINGS, 0, &[], budgets.settings, Abuse::Settings),
+            (Kind::SETTINGS, 0, &[0; 60], budgets.settings, Abuse::Settings),
+            (Kind::DATA, 0, &[], budgets.empty_data, Abuse::EmptyData),
+            (Kind::DATA, PADDED, &[0], budgets.empty_data, Abuse::EmptyData),
+            (Kind::DATA, PADDED, &[3, 0, 0, 0], budgets.empty_data, Abuse::EmptyData),
+            (Kind::HEADERS, 0x5, b"x", budgets.heads, Abuse::Heads),
+            (Kind::WINDOW_UPDATE, 0, &[0, 0, 0, 1], budgets.window_updates, Abuse::WindowUpdates),
+            (Kind::PRIORITY, 0, &[0; 5], budgets.priorities, Abuse::Priorities),
+            (Kind::PRIORITY_UPDATE, 0, b"x", budgets.priorities, Abuse::Priorities),
+            (0x7, 0, &[0; 8], budgets.unknown, Abuse::Unknown),
+            (0x5, 0, &[0; 8], budgets.unknown, Abuse::Unknown),
+            (0xff, 0xff, b"anything", budgets.unknown, Abuse::Unknown),
+        ] {
+            is_budget(kind, flags, payload, count, abuse);
+        }
+    }
+
+    #[test]
+    fn what_is_honest_is_not_counted() {
+        let now = Instant::now();
+        let mut meter = Meter::of_client(Budgets::default());
+        assert_eq!(meter.see(&preface(), now), Ok(()));
+        for _ in 0..5_000 {
+            let mut bytes = frame(Kind::HEADERS, 0x4, b"block");
+            bytes.extend(frame(Kind::WINDOW_UPDATE, 0, &[0, 0, 1, 0]));
+            bytes.extend(frame(Kind::DATA, 0, b"data"));
+            bytes.extend(frame(Kind::DATA, PADDED, &[1, b'x', 0]));
+            bytes.extend(frame(Kind::DATA, END_STREAM, b""));
+            assert_eq!(meter.see(&bytes, now), Ok(()));
+            assert_eq!(meter.emitted(&frame(Kind::HEADERS, 0x5, b"block"), now), Ok(()));
+        }
+        // A download: both windows are told of each frame, and the path is measured.
+        for _ in 0..5_000 {
+            assert_eq!(meter.emitted(&frame(Kind::DATA, 0, b"data"), now), Ok(()));
+            let mut answer = frame(Kind::WINDOW_UPDATE, 0, &[0, 0, 0, 4]).repeat(2);
+            answer.extend(frame(Kind::PING, 0, &[0; 8]));
+            assert_eq!(meter.see(&answer, now), Ok(()));
+        }
+    }
+
+    #[test]
+    fn row_48_continuations() {
+        let now = Instant::now();
+        let mut meter = Meter::of_backend(Budgets::default());
+        let headers = frame(Kind::HEADERS, 0, b"x");
+        let more = frame(Kind::CONTINUATION, 0, b"x");
+        for _ in 0..5 {
+            assert_eq!(meter.see(&headers, now), Ok(()));
+            assert_eq!(meter.see(&more.repeat(20), now), Ok(()));
+        }
+        let mut of_all = meter.clone();
+        assert_eq!(meter.see(&more, now), Err(Abuse::Continuations));
+        assert_eq!(of_all.see(&headers, now), Ok(()));
+        assert_eq!(of_all.see(&more, now), Err(Abuse::Continuations), "over many blocks");
+    }
+
+    #[test]
+    fn row_48_header_blocks() {
+        let now = Instant::now();
+        let budgets = Budgets::new(16 << 10);
+        assert_eq!(budgets.block_bytes, 32 << 10);
+        let (headers, more) =
+            (frame(Kind::HEADERS, 0, &[b'x'; 16 << 10]), frame(Kind::CONTINUATION, 4, &[b'x'; 16 << 10]));
+        let mut meter = Meter::of_backend(budgets);
+        for _ in 0..10 {
+            assert_eq!(meter.see(&headers, now), Ok(()));
+            assert_eq!(meter.see(&more, now), Ok(()));
+        }
+        let mut single = meter.clone();
+        assert_eq!(meter.see(&frame(Kind::CONTINUATION, 4, b"x"), now), Err(Abuse::HeaderBlock));
+        let long = frame(Kind::HEADERS, 4, &[b'x'; (32 << 10) + 1]);
+        assert_eq!(single.see(long.get(..9).unwrap(), now), Err(Abuse::HeaderBlock), "before it has come");
+    }
+
+    #[test]
+    fn row_50_resets_of_ours() {
+        let now = Instant::now();
+        let mut meter = Meter::of_client(Budgets::default());
+        for code in [0, 2, 8, 10] {
+            let reset = frame(Kind::RST_STREAM, 0, &[0, 0, 0, code]);
+            assert_eq!(meter.emitted(&reset.repeat(1_000), now), Ok(()));
+        }
+        for code in [1, 3, 5, 7, 11] {
+            let reset = frame(Kind::RST_STREAM, 0, &[0, 0, 0, code]);
+            assert_eq!(meter.emitted(&reset.repeat(100), now), Ok(()));
+        }
+        let reset = frame(Kind::RST_STREAM, 0, &[0, 0, 0, 1]);
+        assert_eq!(meter.emitted(&reset, now), Err(Abuse::ResetsEmitted));
+        assert_eq!(meter.see(b"", now), Err(Abuse::ResetsEmitted));
+    }
+
+    #[test]
+    fn counts_are_halved_each_second() {
+        let start = Instant::now();
+        let mut meter = Meter::of_backend(Budgets::default());
+        let reset = frame(Kind::RST_STREAM, 0, &[0; 4]);
+        assert_eq!(meter.see(&reset.repeat(100), start), Ok(()));
+        let mut at_once = meter.clone();
+        assert_eq!(at_once.see(&reset, start + Duration::from_millis(999)), Err(Abuse::Resets));
+        for second in 1..180 {
+            let now = start + Duration::from_secs(second);
+            assert_eq!(meter.see(&reset.repeat(50), now), Ok(()), "{second}");
+        }
+        // In all there is an end to it.
+        let mut ends =
+            (180..400).map(|second| meter.see(&reset.repeat(50), start + Duration::from_secs(second)));
+        let passed = ends.by_ref().take_while(Result::is_ok).count();
+        assert_eq!(100 + 50 * (179 + passed), 10_000);
+        assert_eq!(ends.next(), Some(Err(Abuse::Resets)));
+    }
+
+    proptest! {
+        /// The same bytes give the same verdict however they are cut.
+        #[test]
+        fn cuts_do_not_matter(
+            frames in prop::collection::vec((0u8..11, any::<u8>(), 0usize..12), 0..400),
+            garbage in prop::collection::vec(any::<u8>(), 0..40),
+            cuts in prop::collection::vec(any::<u16>(), 0..20),
+            is_client in any::<bool>(),
+        ) {
+            let mut bytes = if is_client { preface() } else { Vec::new() };
+            for (kind, flags, len) in frames {
+                bytes.extend(frame(kind, flags, &[flags; 12][..len]));
+            }
+            bytes.extend(garbage);
+            let now = Instant::now();
+            let budgets = Budgets { pings: 10, resets: 5, empty_data: 3, continuations: 9, ..Budgets::default() };
+            let meter = if is_client { Meter::of_client(budgets) } else { Meter::of_backend(budgets) };
+            let (mut whole, mut cut, mut single) = (meter.clone(), meter.clone(), meter);
+            let verdict = whole.see(&bytes, now);
+            let mut cuts: Vec<_> = cuts.iter().map(|&cut| usize::from(cut) % (bytes.len() + 1)).collect();
+            cuts.push(bytes.len());
+            cuts.sort_unstable();
+            let mut at = 0;
+            let mut last = Ok(());
+            for end in cuts {
+                last = cut.see(&bytes[at..end], now);
+                at = end;
+            }
+            prop_assert_eq!(last, verdict);
+            for byte in &bytes {
+                last = single.see(&[*byte], now);
+            }
+            prop_assert_eq!(last, verdict);
+            // What was sent is found in the same way.
+            let (mut whole, mut single) = (Meter::of_backend(budgets), Meter::of_backend(budgets));
+            let verdict = whole.emitted(&bytes, now);
+            last = Ok(());
+            for byte in &bytes {
+                last = single.emitted(&[*byte], now);
+            }
+            prop_assert_eq!(last, verdict);
+        }
+    }
+}
