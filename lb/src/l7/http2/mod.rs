@@ -5,9 +5,11 @@ mod fields;
 pub mod meter;
 mod request;
 mod response;
+mod trailers;
 
 pub use request::{read_request, write_request};
 pub use response::{read_response, write_response};
+pub use trailers::{read_trailers, write_trailers};
 
 /// What frames the body of a message that was written out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
