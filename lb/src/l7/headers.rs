@@ -72,6 +72,8 @@ pub enum FieldKind {
     TransferEncoding,
     /// `Connection`.
     Connection,
+    /// `TE`: hop by hop; written anew where the client takes trailers.
+    Te,
     /// `Upgrade`: hop by hop; written anew where we ask a backend for another protocol.
     Upgrade,
     /// `Expect`.
@@ -95,7 +97,7 @@ impl FieldKind {
     #[inline]
     pub fn of(name: &[u8]) -> Self {
         let kind = match name.len() {
-            2 => first_of(name, &[("te", Self::Hop)]),
+            2 => first_of(name, &[("te", Self::Te)]),
             3 => first_of(name, &[("via", Self::Protected)]),
             4 => first_of(name, &[("host", Self::Host), ("date", Self::Protected)]),
             // `Proxy` becomes the variable HTTP_PROXY in CGI-like backends (httpoxy, CVE-2016-5385).

@@ -326,6 +326,9 @@ impl<'c> Exchange<'c, '_> {
         context.accepted.entry.responds(response.status(), out.len());
         self.head_sent.set(true);
         let mut reader = BodyReader::new(response.body(), Side::Response);
+        if self.request.takes_trailers() {
+            reader = reader.keeping_trailers();
+        }
         let mut pump = Pump {
             local,
             from: &mut upstream.stream,

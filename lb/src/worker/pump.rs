@@ -159,7 +159,7 @@ impl Pump<'_> {
                 }
                 Step::Done { consumed } => {
                     self.from.consume(consumed);
-                    writer.finish(out);
+                    writer.finish_with(out, reader.trailers());
                     return Ok(true);
                 }
             }

@@ -38,18 +38,21 @@ pub enum Step {
     },
 }
 
-/// Finds the payload in what a peer sends as a body. Copies nothing. Trailers are validated and dropped.
+/// Finds the payload in what a peer sends as a body. Copies nothing but trailers that are to be kept; others are validated
+/// and dropped.
 ///
 /// After an error, every further call gives the same error.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct BodyReader {
     side: Side,
     /// Payload that may still come before the limit is passed.
     allowance: u64,
     state: State,
+    /// Kept ones of a body that has ended.
+    trailers: Vec<u8>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum State {
     Length(u64),
     Chunked(ChunkReader),
@@ -67,7 +70,22 @@ impl BodyReader {
             Body::Chunked => State::Chunked(ChunkReader::new()),
             Body::UntilClose => State::UntilClose,
         };
-        Self { side, allowance: u64::MAX, state }
+        Self { side, allowance: u64::MAX, state, trailers: Vec::new() }
+    }
+
+    /// From now on trailers are kept: whoever gets the body takes them.
+    #[must_use]
+    pub fn keeping_trailers(mut self) -> Self {
+        if let State::Chunked(chunks) = &mut self.state {
+            chunks.trailers = Some(Vec::new());
+        }
+        self
+    }
+
+    /// The trailer lines, as they came, of a body that has ended; none that may not stand there. Empty where they are not
+    /// kept.
+    pub fn trailers(&self) -> &[u8] {
+        &self.trailers
     }
 
     /// For a request body of at most `bytes_max` bytes of payload.
@@ -100,6 +118,7 @@ impl BodyReader {
             State::Chunked(chunks) => match chunks.take_framing(input) {
                 Err(reason) => Err(self.broken(reason)),
                 Ok(consumed) if chunks.at == At::Done => {
+                    self.trailers = chunks.trailers.take().unwrap_or_default();
                     self.state = State::Done;
                     Ok(Step::Done { consumed })
                 }
@@ -269,6 +288,34 @@ mod tests {
     }
 
     #[test]
+    fn trailers_are_kept_where_they_are_wanted() {
+        let input = b"1\r\nx\r\n0\r\ngrpc-status: 0\r\nX-Empty:\r\nx:  y \r\n\r\nGET";
+        for cut in 0..input.len() {
+            let mut reader = BodyReader::new(Body::Chunked, Side::Response).keeping_trailers();
+            let mut dropping = BodyReader::new(Body::Chunked, Side::Response);
+            for reader in [&mut reader, &mut dropping] {
+                let (mut at, mut end) = (0, cut);
+                while !reader.is_done() {
+                    assert_eq!(reader.trailers(), b"", "not before they are all there");
+                    match reader.next(&input[at..end]).unwrap() {
+                        Step::Data { skip, len } => at += skip + len,
+                        Step::More { consumed } | Step::Done { consumed } => {
+                            at += consumed;
+                            end = input.len();
+                        }
+                    }
+                }
+                assert_eq!(&input[at..], b"GET");
+            }
+            assert_eq!(reader.trailers(), b"grpc-status: 0\r\nX-Empty:\r\nx:  y \r\n");
+            assert_eq!(dropping.trailers(), b"");
+        }
+        let mut none = BodyReader::new(Body::Chunked, Side::Request).keeping_trailers();
+        assert_eq!(none.next(b"0\r\n\r\n"), Ok(Step::Done { consumed: 5 }));
+        assert_eq!(none.trailers(), b"");
+    }
+
+    #[test]
     fn row_25_chunk_sizes() {
         for size in [
             "0x5",
@@ -409,7 +456,7 @@ mod tests {
     #[test]
     fn lengths() {
         let reader = BodyReader::new(Body::Length(5), Side::Request);
-        assert_eq!(read(reader, b"helloGET", &[2]), Ok((b"hello".to_vec(), 3)));
+        assert_eq!(read(reader.clone(), b"helloGET", &[2]), Ok((b"hello".to_vec(), 3)));
         assert_eq!(read(reader, b"hell", &[2]), Err(CloseReason::ClientGone));
         let reader = BodyReader::new(Body::Length(5), Side::Response);
         assert_eq!(read(reader, b"hell", &[2]), Err(CloseReason::Truncated));
@@ -457,7 +504,10 @@ mod tests {
             cuts in prop::collection::vec(0usize..200, 0..6),
         ) {
             let reader = BodyReader::new(Body::Chunked, Side::Request);
-            prop_assert_eq!(read(reader, input.as_bytes(), &cuts), read(reader, input.as_bytes(), &[]));
+            prop_assert_eq!(
+                read(reader.clone(), input.as_bytes(), &cuts),
+                read(reader, input.as_bytes(), &[])
+            );
         }
 
         /// What the writer frames, the reader reads, whatever the cuts; what follows is left alone.

@@ -60,7 +60,7 @@ pub(super) enum Extension {
 }
 
 /// Chunk framing on the way in.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct ChunkReader {
     pub(super) at: At,
     /// Size read so far, then data left in this chunk.
@@ -70,6 +70,8 @@ pub(super) struct ChunkReader {
     name: [u8; KNOWN_NAME_BYTES_MAX],
     /// Length of the name, which may be beyond what `name` keeps.
     name_len: u16,
+    /// Trailer lines as they came, where somebody takes them.
+    pub(super) trailers: Option<Vec<u8>>,
 }
 
 impl ChunkReader {
@@ -81,6 +83,7 @@ impl ChunkReader {
             trailer_bytes: 0,
             name: [0; KNOWN_NAME_BYTES_MAX],
             name_len: 0,
+            trailers: None,
         }
     }
 
@@ -115,7 +118,11 @@ impl ChunkReader {
             (At::DataLf, b'\n') => Ok(At::Size { digits: 0 }),
             (At::LineStart, b'\r') => Ok(At::EndLf),
             (At::EndLf, b'\n') => Ok(At::Done),
-            (At::LineStart | At::TrailerName | At::TrailerValue | At::TrailerLf, _) => self.trailer(byte),
+            (At::LineStart | At::TrailerName | At::TrailerValue | At::TrailerLf, _) => {
+                let next = self.trailer(byte)?;
+                self.trailers.iter_mut().for_each(|kept| kept.push(byte));
+                Ok(next)
+            }
             (At::SizeLf | At::DataCr | At::DataLf | At::EndLf | At::Data | At::Done, _) => broken,
         }
     }
@@ -161,7 +168,7 @@ impl ChunkReader {
         Ok(At::Extension(next))
     }
 
-    /// Trailers are checked and dropped: nobody downstream of us has said that it wants them.
+    /// Trailers are checked whether or not anybody takes them.
     fn trailer(&mut self, byte: u8) -> Result<At, CloseReason> {
         self.trailer_bytes += 1;
         if self.trailer_bytes > TRAILER_BYTES_MAX {

@@ -61,6 +61,8 @@ pub fn encode_request(
     push_via(out, head.version());
     if let Some(upgrades) = upgrades {
         upgrades.push_offer(out, head, buf);
+    } else if head.takes_trailers() {
+        out.extend_from_slice(b"Connection: te\r\nTE: trailers\r\n");
     }
     match head.body() {
         Body::None if head.says_empty() => push_length(out, 0),
@@ -137,6 +139,7 @@ fn status_and_fields(out: &mut Vec<u8>, buf: &[u8], head: &ResponseHead, edits: 
         !matches!(
             kind,
             FieldKind::Hop
+                | FieldKind::Te
                 | FieldKind::Connection
                 | FieldKind::Upgrade
                 | FieldKind::ContentLength
@@ -273,7 +276,25 @@ mod tests {
              Proxy-Connection: keep-alive\r\nProxy-Authorization: Basic x\r\nProxy: http://evil\r\nTE: trailers\r\n\
              Trailer: X\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\nX-Mine: 1\r\nx-mine: 2\r\nX-Kept: 3\r\n\r\n",
         );
-        assert_eq!(got, format!("GET / HTTP/1.1\r\nHost: a\r\nX-Kept: 3\r\n{TOLD}Via: 1.1 lb\r\n\r\n"));
+        let ours = "Connection: te\r\nTE: trailers\r\n";
+        assert_eq!(got, format!("GET / HTTP/1.1\r\nHost: a\r\nX-Kept: 3\r\n{TOLD}Via: 1.1 lb\r\n{ours}\r\n"));
+    }
+
+    #[test]
+    fn trailers_are_asked_for_where_the_client_takes_them() {
+        for (version, te, expected) in [
+            ("1.1", "TE: trailers\r\n", true),
+            ("1.1", "te: gzip;q=0.5, Trailers\r\n", true),
+            ("1.1", "te: gzip\r\nTe: trailers\r\n", true),
+            ("1.1", "TE: gzip\r\n", false),
+            ("1.1", "TE: xtrailers\r\n", false),
+            ("1.1", "TE:\r\n", false),
+            ("1.0", "TE: trailers\r\n", false),
+        ] {
+            let got = forward(&format!("GET / HTTP/{version}\r\nHost: a\r\n{te}\r\n"));
+            assert_eq!(got.contains("\r\nConnection: te\r\nTE: trailers\r\n\r\n"), expected, "{te:?}");
+            assert_eq!(got.to_ascii_lowercase().matches("te: ").count(), usize::from(expected), "{got}");
+        }
     }
 
     #[test]

@@ -9,7 +9,11 @@ use super::{
     scan::{Stop, is_target_byte, scan_request},
 };
 use crate::{
-    l7::{authority, headers::FieldKind, path},
+    l7::{
+        authority,
+        headers::{FieldKind, list},
+        path,
+    },
     model::reason::CloseReason,
 };
 
@@ -39,6 +43,7 @@ pub struct RequestHead {
     keep_alive: bool,
     asks_upgrade: bool,
     expects_continue: bool,
+    takes_trailers: bool,
     fields: Vec<Field>,
 }
 
@@ -132,6 +137,9 @@ impl RequestHead {
             && self.version == Version::Http11
             && self.body() == Body::None
             && self.fields.iter().any(|field| field.kind == FieldKind::Upgrade);
+        let mut said = self.fields.iter().filter(|field| field.kind == FieldKind::Te);
+        self.takes_trailers = self.version == Version::Http11
+            && said.any(|te| list(te.value.of(buf)).any(|coding| coding.eq_ignore_ascii_case(b"trailers")));
         self.interpret_expect(buf)
     }
 
@@ -267,6 +275,11 @@ impl RequestHead {
     /// one that sends a body would change protocols behind it, and is answered as if it had not asked.
     pub const fn asks_upgrade(&self) -> bool {
         self.asks_upgrade
+    }
+
+    /// Whether the client takes trailers behind a response (RFC 9110, 10.1.4).
+    pub const fn takes_trailers(&self) -> bool {
+        self.takes_trailers
     }
 
     /// The method.

@@ -77,7 +77,18 @@ impl BodyWriter {
 
     /// Appends [`BodyWriter::end`].
     pub fn finish(self, out: &mut Vec<u8>) {
-        out.extend_from_slice(self.end());
+        self.finish_with(out, b"");
+    }
+
+    /// Appends the end with trailers, of [`BodyReader::trailers`](super::BodyReader::trailers) or made like those; what
+    /// goes in no chunks has no place for any.
+    pub fn finish_with(self, out: &mut Vec<u8>, trailers: &[u8]) {
+        if trailers.is_empty() || self == Self::Raw {
+            return out.extend_from_slice(self.end());
+        }
+        for part in [b"0\r\n", trailers, b"\r\n"] {
+            out.extend_from_slice(part);
+        }
     }
 }
 
@@ -103,5 +114,10 @@ mod tests {
         BodyWriter::Raw.frame(&mut out, b"hello");
         BodyWriter::Raw.finish(&mut out);
         assert_eq!(out, b"hello");
+        BodyWriter::Raw.finish_with(&mut out, b"x: y\r\n");
+        assert_eq!(out, b"hello", "nothing but the body");
+        out.clear();
+        BodyWriter::Chunked.finish_with(&mut out, b"x: y\r\n");
+        assert_eq!(out, b"0\r\nx: y\r\n\r\n");
     }
 }

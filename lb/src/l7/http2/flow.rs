@@ -9,11 +9,18 @@ use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, server::SendResponse};
 use http::Response;
 
-use super::{BodyForm, response::read_response, trailers};
+use super::{
+    BodyForm,
+    response::read_response,
+    trailers::{read_trailers, write_trailers},
+};
 use crate::l7::http1::{Body, BodyReader, BodyWriter, Side, Step};
 
 /// Of a body that nobody wants as much is thrown away.
 const DRAINED_BYTES_MAX: usize = 64 << 10;
+
+/// Fields behind a body.
+const TRAILERS_MAX: usize = 128;
 
 /// The stream was reset, or its connection has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +90,9 @@ impl Inflow {
                     self.has_ended = true;
                     if self.writer == BodyWriter::Chunked {
                         out.extend_from_slice(b"0\r\n");
-                        fields.iter().for_each(|fields| trailers::write(fields, out));
+                        if let Some(fields) = fields {
+                            write_trailers(&fields, TRAILERS_MAX, out).map_err(|_| Gone)?;
+                        }
                         out.extend_from_slice(b"\r\n");
                         return Poll::Ready(Ok(true));
                     }
@@ -182,7 +191,7 @@ impl Outflow {
             self.state = Out::Head(respond, head);
             return Ok(());
         }
-        let reader = BodyReader::new(body, Side::Response);
+        let reader = BodyReader::new(body, Side::Response).keeping_trailers();
         let stream = respond.send_response(response, reader.is_done()).map_err(|_| Gone)?;
         self.state = if reader.is_done() { Out::Ended(stream) } else { Out::Body(stream, reader) };
         Ok(())
@@ -255,7 +264,7 @@ pub(super) fn poll_body(
     reader: &mut BodyReader,
     rest: &[u8],
 ) -> Poll<Result<(usize, bool), Gone>> {
-    let mut looked = *reader;
+    let mut looked = reader.clone();
     match looked.next(rest).map_err(|_| Gone)? {
         Step::More { consumed } => {
             *reader = looked;
@@ -263,12 +272,12 @@ pub(super) fn poll_body(
         }
         Step::Done { consumed } => {
             *reader = looked;
-            finish(stream, &rest[..consumed])?;
+            finish(stream, reader.trailers())?;
             Poll::Ready(Ok((consumed, true)))
         }
         Step::Data { skip, len } => {
             let room = ready!(poll_room(task, stream, len))?;
-            let mut ahead = looked;
+            let mut ahead = looked.clone();
             let (sent, behind) = if room >= len {
                 // With the last of it goes the end, where that is here already and has nothing to say.
                 let behind = match ahead.next(&rest[skip + len..]) {
@@ -293,9 +302,9 @@ pub(super) fn poll_body(
     }
 }
 
-/// Ends the body; `section`: what stood behind its last byte.
-fn finish(stream: &mut SendStream<Bytes>, section: &[u8]) -> Result<(), Gone> {
-    match trailers::read(section) {
+/// Ends the body; `lines`: its trailers.
+fn finish(stream: &mut SendStream<Bytes>, lines: &[u8]) -> Result<(), Gone> {
+    match read_trailers(lines).map_err(|_| Gone)? {
         Some(fields) => stream.send_trailers(fields).map_err(|_| Gone),
         None => stream.send_data(Bytes::new(), true).map_err(|_| Gone),
     }

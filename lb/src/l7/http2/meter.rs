@@ -25,6 +25,9 @@ pub struct Budgets {
     pub settings: u32,
     /// DATA that carries nothing and ends nothing.
     pub empty_data: u32,
+    /// HEADERS beyond four for each that we send: a stream has a head and trailers, and a backend may send interim heads,
+    /// which `h2` keeps until they are asked for.
+    pub heads: u32,
     /// CONTINUATION of one header block (CVE-2024-27316).
     pub continuations_of_block: u32,
     /// CONTINUATION of all.
@@ -57,6 +60,7 @@ impl Default for Budgets {
             pings: 100,
             settings: 50,
             empty_data: 100,
+            heads: 300,
             continuations_of_block: 20,
             continuations: 100,
             block_bytes: 64 << 10,
@@ -80,6 +84,8 @@ pub enum Abuse {
     Settings,
     /// See [`Budgets::empty_data`].
     EmptyData,
+    /// See [`Budgets::heads`].
+    Heads,
     /// See [`Budgets::continuations_of_block`] and [`Budgets::continuations`].
     Continuations,
     /// See [`Budgets::block_bytes`].
@@ -101,6 +107,7 @@ impl Abuse {
             Self::Pings => "pings",
             Self::Settings => "settings",
             Self::EmptyData => "empty-data",
+            Self::Heads => "heads",
             Self::Continuations => "continuations",
             Self::HeaderBlock => "header-block",
             Self::WindowUpdates => "window-updates",
@@ -112,7 +119,7 @@ impl Abuse {
 
 /// Counts of one connection. Once over a budget it stays so.
 #[derive(Clone, Debug)]
-pub struct Meter {
+pub(super) struct Meter {
     budgets: Budgets,
     received: Scanner,
     sent: Scanner,
@@ -132,6 +139,7 @@ struct Counts {
     pings: u32,
     settings: u32,
     empty_data: u32,
+    heads: u32,
     continuations: u32,
     window_updates: u32,
     priorities: u32,
@@ -152,15 +160,17 @@ const HALVINGS_MAX: u32 = 32;
 /// WINDOW_UPDATE that may come for each DATA frame that we send: for the stream and for the connection, from a peer that
 /// tells of each half of one.
 const UPDATES_PER_DATA: u32 = 4;
+/// HEADERS that may come for each that we send.
+const HEADS_PER_HEAD: u32 = 4;
 
 impl Meter {
     /// For a client's connection: the preface of RFC 9113, 3.4 comes before its first frame.
-    pub const fn of_client(budgets: Budgets) -> Self {
+    pub(super) const fn of_client(budgets: Budgets) -> Self {
         Self::new(budgets, Scanner::new(PREFACE_BYTES), Scanner::new(0))
     }
 
     /// For a connection to a backend: the preface is ours.
-    pub const fn of_backend(budgets: Budgets) -> Self {
+    pub(super) const fn of_backend(budgets: Budgets) -> Self {
         Self::new(budgets, Scanner::new(0), Scanner::new(PREFACE_BYTES))
     }
 
@@ -172,6 +182,7 @@ impl Meter {
             pings: 0,
             settings: 0,
             empty_data: 0,
+            heads: 0,
             continuations: 0,
             window_updates: 0,
             priorities: 0,
@@ -185,7 +196,7 @@ impl Meter {
     ///
     /// # Errors
     /// What there is too much of: the peer is to be told to calm down (RFC 9113, 10.5), and sent away.
-    pub fn see(&mut self, mut bytes: &[u8], now: Instant) -> Result<(), Abuse> {
+    pub(super) fn see(&mut self, mut bytes: &[u8], now: Instant) -> Result<(), Abuse> {
         self.decay(now);
         while let Some(frame) = self.received.next(&mut bytes) {
             if self.abuse.is_none() {
@@ -199,7 +210,7 @@ impl Meter {
     ///
     /// # Errors
     /// Like [`Meter::see`].
-    pub fn emitted(&mut self, mut bytes: &[u8], now: Instant) -> Result<(), Abuse> {
+    pub(super) fn emitted(&mut self, mut bytes: &[u8], now: Instant) -> Result<(), Abuse> {
         self.decay(now);
         while let Some(frame) = self.sent.next(&mut bytes) {
             self.credit(frame);
@@ -227,6 +238,7 @@ impl Meter {
             &mut counts.pings,
             &mut counts.settings,
             &mut counts.empty_data,
+            &mut counts.heads,
             &mut counts.continuations,
             &mut counts.window_updates,
             &mut counts.priorities,
@@ -247,6 +259,7 @@ impl Meter {
             Kind::HEADERS => {
                 counts.window_updates = counts.window_updates.saturating_sub(1);
                 counts.block = Block { continuations: 0, bytes: frame.len };
+                add(&mut counts.heads, budgets.heads, Abuse::Heads)?;
                 if frame.len > budgets.block_bytes { Err(Abuse::HeaderBlock) } else { Ok(()) }
             }
             Kind::CONTINUATION => {
@@ -283,6 +296,7 @@ impl Meter {
                 counts.pings = counts.pings.saturating_sub(1);
                 counts.window_updates = counts.window_updates.saturating_sub(UPDATES_PER_DATA);
             }
+            Kind::HEADERS => counts.heads = counts.heads.saturating_sub(HEADS_PER_HEAD),
             Kind::RST_STREAM if is_fault_of_peer(frame.code) => {
                 let over = add(&mut counts.resets_emitted, self.budgets.resets_emitted, Abuse::ResetsEmitted);
                 self.abuse = self.abuse.or(over.err());
@@ -447,6 +461,7 @@ mod tests {
             (Kind::DATA, 0, &[], budgets.empty_data, Abuse::EmptyData),
             (Kind::DATA, PADDED, &[0], budgets.empty_data, Abuse::EmptyData),
             (Kind::DATA, PADDED, &[3, 0, 0, 0], budgets.empty_data, Abuse::EmptyData),
+            (Kind::HEADERS, 0x5, b"x", budgets.heads, Abuse::Heads),
             (Kind::WINDOW_UPDATE, 0, &[0, 0, 0, 1], budgets.window_updates, Abuse::WindowUpdates),
             (Kind::PRIORITY, 0, &[0; 5], budgets.priorities, Abuse::Priorities),
             (Kind::PRIORITY_UPDATE, 0, b"x", budgets.priorities, Abuse::Priorities),
@@ -462,15 +477,16 @@ mod tests {
     fn what_is_honest_is_not_counted() {
         let now = Instant::now();
         let mut meter = Meter::of_client(Budgets::default());
-        let mut bytes = preface();
+        assert_eq!(meter.see(&preface(), now), Ok(()));
         for _ in 0..5_000 {
-            bytes.extend(frame(Kind::HEADERS, 0x5, b"block"));
+            let mut bytes = frame(Kind::HEADERS, 0x4, b"block");
             bytes.extend(frame(Kind::WINDOW_UPDATE, 0, &[0, 0, 1, 0]));
             bytes.extend(frame(Kind::DATA, 0, b"data"));
             bytes.extend(frame(Kind::DATA, PADDED, &[1, b'x', 0]));
             bytes.extend(frame(Kind::DATA, END_STREAM, b""));
+            assert_eq!(meter.see(&bytes, now), Ok(()));
+            assert_eq!(meter.emitted(&frame(Kind::HEADERS, 0x5, b"block"), now), Ok(()));
         }
-        assert_eq!(meter.see(&bytes, now), Ok(()));
         // A download: both windows are told of each frame, and the path is measured.
         for _ in 0..5_000 {
             assert_eq!(meter.emitted(&frame(Kind::DATA, 0, b"data"), now), Ok(()));
