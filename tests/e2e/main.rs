@@ -6,6 +6,7 @@ mod arms;
 mod balance;
 mod budgets;
 mod capture;
+mod certificates;
 mod change;
 mod check;
 mod checks;

@@ -175,10 +175,8 @@ impl Certificates {
     /// Whether workers have to be told of it.
     pub(super) fn differs(&self, before: &Self) -> bool {
         fn differ<T>(now: &BTreeMap<Arc<str>, Arc<T>>, before: &BTreeMap<Arc<str>, Arc<T>>) -> bool {
-            let is_same = |(one, other): ((&Arc<str>, &Arc<T>), (&Arc<str>, &Arc<T>))| {
-                one.0 == other.0 && Arc::ptr_eq(one.1, other.1)
-            };
-            now.len() != before.len() || !now.iter().zip(before).all(is_same)
+            let is_same = |name, made| before.get(name).is_some_and(|before| Arc::ptr_eq(made, before));
+            now.len() != before.len() || !now.iter().all(|(name, made)| is_same(name, made))
         }
         differ(&self.parts.listeners, &before.parts.listeners)
             || differ(&self.parts.pools, &before.parts.pools)

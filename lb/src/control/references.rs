@@ -81,6 +81,14 @@ version = 1
 interfaces = ["eth0"]
 secret = "file:hash.key"
 deny = ["file:denied"]
+[tls.a]
+certificate = "a.pem"
+key = "a.key"
+client_auth = { ca = "file:ca.pem", mode = "optional", crl = ["file:crl.pem"] }
+tickets = "file:tickets"
+[pool.p]
+backends = ["10.0.0.1:443"]
+tls = { ca = "file:inner.pem" }
 "#;
 
     #[test]
@@ -90,11 +98,14 @@ deny = ["file:denied"]
         fs::write(directory.join("lb.toml"), CONFIG).unwrap();
         fs::write(directory.join("hash.key"), "abc").unwrap();
         fs::write(directory.join("denied"), "192.0.2.0/24\n").unwrap();
+        let of_tls = ["a.key", "a.pem", "ca.pem", "crl.pem", "inner.pem", "tickets"];
+        of_tls.iter().for_each(|file| fs::write(directory.join(file), file).unwrap());
         let plan = Plan::of_file(&directory.join("lb.toml")).unwrap();
         let references = digests(&plan);
         // FIPS 180-4, its example of "abc".
         assert_eq!(references["hash.key"].to_string(), "ba7816bf8f01cfea414140de5dae2223");
-        assert_eq!(references.len(), 2);
+        assert_eq!(references.len(), 8);
+        assert!(of_tls.iter().all(|file| references.contains_key(*file)), "{references:?}");
         let about = About {
             number: Generation(3),
             when_ns: 0,

@@ -164,7 +164,9 @@ pub(super) fn address(bytes: &[u8]) -> Option<IpAddr> {
 #[cfg(test)]
 pub(super) mod tests {
     use rcgen::{
-        BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SignatureAlgorithm,
+        BasicConstraints, CertificateParams, CertificateRevocationList, CertificateRevocationListParams,
+        CertifiedIssuer, DnType, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
+        SignatureAlgorithm, date_time_ymd,
     };
 
     use super::*;
@@ -177,6 +179,7 @@ pub(super) mod tests {
             let mut params = CertificateParams::new(Vec::new()).unwrap();
             params.distinguished_name.push(DnType::CommonName, name);
             params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
             Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
         }
 
@@ -191,6 +194,36 @@ pub(super) mod tests {
             params.distinguished_name.push(DnType::CommonName, "a server");
             let key = KeyPair::generate_for(key).unwrap();
             (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
+        }
+    }
+
+    impl Authority {
+        /// A client's, by its number.
+        pub(in crate::tls) fn issue_numbered(&self, name: &str, serial: u64) -> Certificate {
+            let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+            params.serial_number = Some(serial.into());
+            let key = KeyPair::generate().unwrap();
+            let chain = params.signed_by(&key, &self.0).unwrap().pem();
+            Certificate::of_pem(chain.as_bytes(), key.serialize_pem().as_bytes(), None).unwrap()
+        }
+
+        /// A list of the one number.
+        pub(in crate::tls) fn revoke(&self, serial: u64) -> CertificateRevocationList {
+            let revoked = RevokedCertParams {
+                serial_number: serial.into(),
+                revocation_time: date_time_ymd(2001, 1, 1),
+                reason_code: None,
+                invalidity_date: None,
+            };
+            let params = CertificateRevocationListParams {
+                this_update: date_time_ymd(2001, 1, 1),
+                next_update: date_time_ymd(4000, 1, 1),
+                crl_number: 1_u64.into(),
+                issuing_distribution_point: None,
+                revoked_certs: vec![revoked],
+                key_identifier_method: KeyIdMethod::Sha256,
+            };
+            params.signed_by(&self.0).unwrap()
         }
     }
 

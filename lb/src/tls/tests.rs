@@ -172,6 +172,28 @@ fn clients_are_asked_who_they_are() {
 }
 
 #[test]
+fn a_client_that_was_revoked_does_not_come_in() {
+    let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
+    let own = certificate(&ours, &["a"], &PKCS_ECDSA_P256_SHA256, None);
+    let clients = |revoked: &[u8]| {
+        let (lost, kept) = (theirs.issue_numbered("lost", 7), theirs.issue_numbered("kept", 8));
+        let lists = revocations(revoked).unwrap();
+        let clients =
+            Clients { trust: trust(&theirs), is_required: true, revoked: lists, fields: Vec::new() };
+        (server(Parts { clients: Some(clients), ..parts("one", vec![own.clone()]) }), lost, kept)
+    };
+    let list = theirs.revoke(7);
+    for list in [list.pem().unwrap().into_bytes(), list.der().to_vec()] {
+        let (server, lost, kept) = clients(&list);
+        through(&server, &upstream(&ours, Some(&kept)), "a").unwrap();
+        through(&server, &upstream(&ours, Some(&lost)), "a").unwrap_err();
+    }
+    // Where there are lists, an authority without one vouches for nobody.
+    let (server, _, kept) = clients(&ours.revoke(7).pem().unwrap().into_bytes());
+    through(&server, &upstream(&ours, Some(&kept)), "a").unwrap_err();
+}
+
+#[test]
 fn sessions_go_on_wherever_the_keys_are() {
     let authority = Authority::new("ours");
     let one = certificate(&authority, &["a"], &PKCS_ECDSA_P256_SHA256, None);

@@ -42,9 +42,9 @@ pub struct Compiled {
     /// By id.
     routes: Slots<RoutePlan>,
     /// By place in the snapshot.
-    tls: Vec<Option<Arc<Server>>>,
+    tls: Placed<Server>,
     /// By place of the pool in the snapshot.
-    pool_tls: Vec<Option<Arc<Upstream>>>,
+    pool_tls: Placed<Upstream>,
     /// Names of routes that its predecessor had and it has not.
     gone: Vec<Arc<str>>,
 }
@@ -139,8 +139,11 @@ impl Compiled {
     }
 }
 
+/// By place; not everything speaks TLS.
+type Placed<T> = Vec<Option<Arc<T>>>;
+
 /// TLS of listeners and of pools by their places.
-fn placed(snapshot: &Snapshot, tls: &TlsParts) -> (Vec<Option<Arc<Server>>>, Vec<Option<Arc<Upstream>>>) {
+fn placed(snapshot: &Snapshot, tls: &TlsParts) -> (Placed<Server>, Placed<Upstream>) {
     let listeners = snapshot.listeners.iter().map(|listener| tls.listeners.get(&listener.name).cloned());
     let pools = snapshot.pools.iter().map(|pool| tls.pools.get(&pool.name).cloned());
     (listeners.collect(), pools.collect())

@@ -35,6 +35,29 @@ pub(super) fn check(drafts: &Drafts, findings: &Findings<'_>) {
         }
     }
     pools(drafts, findings);
+    users(drafts, findings);
+}
+
+/// Whose bytes cannot be sealed, or are already.
+fn users(drafts: &Drafts, findings: &Findings<'_>) {
+    let mut users = BTreeMap::new();
+    for (vip, pool) in drafts.vips.iter().flat_map(|vip| vip.pools().map(move |pool| (vip, pool))) {
+        let why = format!("vip.{} uses this pool, and forwards packets as they are", vip.name);
+        users.entry(&*pool.value).or_insert(why);
+    }
+    for listener in drafts.listeners.iter().filter(|listener| listener.takes_datagrams()) {
+        let why = format!("listener.{} uses this pool, and takes datagrams", listener.name);
+        users.extend(listener.pool.iter().map(|pool| (&*pool.value, why.clone())));
+    }
+    for route in drafts.routes.iter().filter(|route| route.sni.is_some()) {
+        let why = format!("route.{} uses this pool, and passes on what TLS its clients speak", route.name);
+        users.extend(route.pool.iter().map(|pool| (&*pool.value, why.clone())));
+    }
+    for pool in &drafts.pools {
+        if let (Some(tls), Some(why)) = (&pool.tls, users.get(&*pool.name)) {
+            findings.error(tls, Fault::new(why.clone()));
+        }
+    }
 }
 
 fn entries_of(listener: &ListenerDraft, entries: &BTreeMap<&str, &TlsDraft>, findings: &Findings<'_>) {

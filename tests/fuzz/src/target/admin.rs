@@ -125,6 +125,7 @@ fn view() -> &'static View {
             packets: None,
             log: Arc::default(),
             draining: Arc::default(),
+            certificates: Arc::default(),
             names: Arc::default(),
             changes: None,
             etag: Etag("e".into()),

@@ -130,3 +130,21 @@ fn backends_are_looked_at_unless_that_is_declined() {
     let config = parse("f", text).unwrap().config;
     assert_eq!(config.pools["p"].tls.as_ref().unwrap().trust, CheckTrust::Host);
 }
+
+#[test]
+fn what_is_passed_on_as_it_is_is_not_sealed_again() {
+    let pool = "[pool.p]\nbackends = [\"10.0.0.1:443\"]\ntls = {}\n";
+    let udp = "[listener.u]\nbind = [\"[::1]:53\"]\nprotocol = \"udp\"\npool = \"p\"\n";
+    let sni = "[listener.t]\nbind = [\"[::1]:443\"]\nprotocol = \"tcp\"\n[route.r]\nlistener = \"t\"\nsni = [\"a\"]\npool = \"p\"\n";
+    let vip = "[xdp]\ninterfaces = [\"eth0\"]\n[vip.v]\naddress = [\"192.0.2.1\"]\nports = [\"443/tcp\"]\nforward = \"ipip\"\npool = \"p\"\n";
+    for (user, why) in [
+        (udp, "listener.u uses this pool, and takes datagrams"),
+        (sni, "route.r uses this pool, and passes on what TLS its clients speak"),
+        (vip, "vip.v uses this pool, and forwards packets as they are"),
+    ] {
+        let said = said(&format!("version = 1\n{user}{pool}"));
+        assert!(said.iter().any(|said| said.starts_with("pool.p.tls") && said.ends_with(why)), "{said:?}");
+    }
+    let tcp = "[listener.t]\nbind = [\"[::1]:443\"]\nprotocol = \"tcp\"\npool = \"p\"\n";
+    assert_eq!(said(&format!("version = 1\n{tcp}{pool}")), [""; 0]);
+}
