@@ -281,11 +281,7 @@ pub(super) fn poll_body(
             let (sent, behind) = if room >= len {
                 // With the last of it goes the end, where that is here already and has nothing to say.
                 let behind = match ahead.next(&rest[skip + len..]) {
-                    Ok(Step::Done { consumed })
-                        if trailers::is_empty(&rest[skip + len..skip + len + consumed]) =>
-                    {
-                        Some(consumed)
-                    }
+                    Ok(Step::Done { consumed }) if ahead.trailers().is_empty() => Some(consumed),
                     _ => None,
                 };
                 *reader = if behind.is_some() { ahead } else { looked };

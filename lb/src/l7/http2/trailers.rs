@@ -16,7 +16,11 @@ use crate::{
 ///
 /// # Errors
 /// [`CloseReason::Trailer`]: more than `fields_max`, or a breach of RFC 9113, 8.2.
-pub(super) fn write_trailers(trailers: &HeaderMap, fields_max: usize, out: &mut Vec<u8>) -> Result<(), CloseReason> {
+pub(super) fn write_trailers(
+    trailers: &HeaderMap,
+    fields_max: usize,
+    out: &mut Vec<u8>,
+) -> Result<(), CloseReason> {
     let is_sound = trailers.len() <= fields_max
         && trailers.iter().all(|(name, value)| fields::check(name, value).is_ok());
     if !is_sound {
