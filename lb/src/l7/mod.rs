@@ -9,6 +9,7 @@ pub mod exchange;
 pub mod headers;
 pub mod http1;
 pub mod http2;
+pub mod identity;
 pub mod key;
 pub mod path;
 pub mod rewrite;

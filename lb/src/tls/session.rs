@@ -169,8 +169,8 @@ pub struct Terms {
     pub suite: Option<rustls::CipherSuite>,
     /// Whether a former session went on.
     pub is_resumed: bool,
-    /// The peer's own certificate, DER.
-    pub certificate: Option<CertificateDer<'static>>,
+    /// What the peer has shown, its own certificate first.
+    pub chain: Vec<CertificateDer<'static>>,
 }
 
 /// See the module.
@@ -254,10 +254,7 @@ impl Session {
             },
             suite: common.negotiated_cipher_suite().map(|suite| suite.suite()),
             is_resumed: common.handshake_kind() == Some(HandshakeKind::Resumed),
-            certificate: common
-                .peer_certificates()
-                .and_then(<[_]>::first)
-                .map(|certificate| certificate.clone().into_owned()),
+            chain: common.peer_certificates().map(<[_]>::to_vec).unwrap_or_default(),
         }
     }
 

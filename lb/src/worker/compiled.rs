@@ -45,6 +45,8 @@ pub struct Compiled {
     tls: Placed<Server>,
     /// By place of the pool in the snapshot.
     pool_tls: Placed<Upstream>,
+    /// Fields that no client may have, but through a trusted proxy: they tell backends who it is.
+    client_fields: Vec<Arc<str>>,
     /// Names of routes that its predecessor had and it has not.
     gone: Vec<Arc<str>>,
 }
@@ -56,7 +58,8 @@ impl Compiled {
         let listeners = snapshot.listeners.iter().map(plan).collect();
         let routes = snapshot.routes.map(RoutePlan::new);
         let (tls, pool_tls) = placed(&snapshot, tls);
-        Arc::new(Self { listeners, routes, tls, pool_tls, gone: Vec::new(), snapshot })
+        let client_fields = client_fields(&tls);
+        Arc::new(Self { listeners, routes, tls, pool_tls, client_fields, gone: Vec::new(), snapshot })
     }
 
     /// Compiles a snapshot that was built after this one's: what differs.
@@ -100,7 +103,8 @@ impl Compiled {
         let gone = gone.into_iter().collect();
         drop((moves, known));
         let (tls, pool_tls) = placed(&snapshot, tls);
-        Arc::new(Self { listeners, routes, tls, pool_tls, gone, snapshot })
+        let client_fields = client_fields(&tls);
+        Arc::new(Self { listeners, routes, tls, pool_tls, client_fields, gone, snapshot })
     }
 
     /// What it is compiled of.
@@ -134,6 +138,10 @@ impl Compiled {
         self.pool_tls.get(place)?.as_ref()
     }
 
+    pub(super) fn client_fields(&self) -> &[Arc<str>] {
+        &self.client_fields
+    }
+
     pub(super) fn route(&self, id: RouteId) -> Option<&RoutePlan> {
         self.routes.get(id.index())
     }
@@ -141,6 +149,14 @@ impl Compiled {
 
 /// By place; not everything speaks TLS.
 type Placed<T> = Vec<Option<Arc<T>>>;
+
+/// Those of all listeners: who has one pool behind two of them must not find a way round.
+fn client_fields(listeners: &[Option<Arc<Server>>]) -> Vec<Arc<str>> {
+    let entries = listeners.iter().flatten().flat_map(|server| server.entries());
+    let names: BTreeSet<_> =
+        entries.flat_map(|entry| entry.client_fields()).map(|(name, _)| name.clone()).collect();
+    names.into_iter().collect()
+}
 
 /// TLS of listeners and of pools by their places.
 fn placed(snapshot: &Snapshot, tls: &TlsParts) -> (Placed<Server>, Placed<Upstream>) {

@@ -31,6 +31,7 @@ use crate::{
             BodyReader, Downstream, RequestHead, ResponseHead, Side, Upgrades, encode_request,
             encode_response, encode_switch, protocols,
         },
+        identity,
     },
     model::reason::CloseReason,
 };
@@ -112,9 +113,22 @@ impl<'c> Exchange<'c, '_> {
         if let Some(version) = self.plan.pool(self.way.pool).proxy_protocol {
             introduction::write(&mut out, self.context.local(), &self.context.accepted, version, None);
         }
+        let start = out.len();
         encode_request(&mut out, stream.data(), self.request, &forwarding, edits, self.switch);
         in_flight.strip_cookie(&mut out);
+        if !self.plan.client_fields().is_empty() && !self.way.teller.is_trusted {
+            self.tell_client(&mut out, start);
+        }
         out
+    }
+
+    /// Who the client is by its certificate, in place of what it says of that itself.
+    fn tell_client(&self, head: &mut Vec<u8>, start: usize) {
+        let accepted = &self.context.accepted;
+        let names = self.plan.client_fields().iter().map(|name| &**name);
+        let told = accepted.secure().zip(self.plan.tls(accepted.listener()));
+        let told = told.map(|(secure, server)| secure.identity(server)).unwrap_or_default();
+        identity::impose(head, start, names, told.iter().map(|(name, value)| (&**name, &**value)));
     }
 
     /// For a request that is there whole, with `body_len` bytes of body. It stays in `stream` until a backend has begun to

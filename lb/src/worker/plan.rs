@@ -249,6 +249,11 @@ impl Plan {
         self.compiled.tls(self.place(id)?)
     }
 
+    /// Fields that no client may have, but through a trusted proxy.
+    pub(super) fn client_fields(&self) -> &[Arc<str>] {
+        self.compiled.client_fields()
+    }
+
     /// How connections to a pool's backends are made; `None`: without TLS.
     pub(super) fn pool_tls(&self, id: PoolId) -> Option<&Arc<Upstream>> {
         self.compiled.pool_tls(self.pool_place(id))

@@ -1,11 +1,11 @@
 //! What is between a socket and the bytes that are read from it and written to it, where the peer speaks TLS.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use super::local::Local;
 use crate::{
     ring::SendBuf,
-    tls::{Refusal, Session, Terms},
+    tls::{self, Entry, Refusal, Server, Session, Terms},
 };
 
 /// Sealed buffers of either size that are kept for reuse.
@@ -16,6 +16,13 @@ const SMALL_BYTES: usize = 17 << 10;
 /// Longest that is kept: what one receive may have brought, sealed.
 const LARGE_BYTES: usize = 136 << 10;
 
+/// What was told last, and by which entry.
+#[derive(Debug)]
+struct Known {
+    entry: Arc<Entry>,
+    fields: Rc<[(Arc<str>, String)]>,
+}
+
 /// One side of a connection; a stream and its sinks share it.
 #[derive(Debug)]
 pub(super) struct Secure {
@@ -23,12 +30,31 @@ pub(super) struct Secure {
     pub(super) terms: Terms,
     /// What the peer is told of a record that could not be opened.
     parting: RefCell<Vec<u8>>,
+    identity: RefCell<Option<Known>>,
 }
 
 impl Secure {
     /// Once hands are shaken.
     pub(super) fn new(session: Session) -> Self {
-        Self { terms: session.terms(), session: RefCell::new(session), parting: RefCell::default() }
+        Self {
+            terms: session.terms(),
+            session: RefCell::new(session),
+            parting: RefCell::default(),
+            identity: RefCell::default(),
+        }
+    }
+
+    /// Fields that tell who the client is, as the entry wants it that it has met; the same as long as that is.
+    pub(super) fn identity(&self, server: &Server) -> Rc<[(Arc<str>, String)]> {
+        let Some(entry) = server.entry(self.terms.name.as_deref()) else { return Rc::default() };
+        let mut known = self.identity.borrow_mut();
+        if let Some(Known { fields, .. }) = known.as_ref().filter(|known| Arc::ptr_eq(&known.entry, entry)) {
+            return fields.clone();
+        }
+        let tell = |(name, what): &(Arc<str>, _)| (name.clone(), tls::tell(&self.terms.chain, *what));
+        let fields: Rc<[_]> = entry.client_fields().iter().map(tell).collect();
+        *known = Some(Known { entry: entry.clone(), fields: fields.clone() });
+        fields
     }
 
     /// Whether HTTP/2 was agreed on.

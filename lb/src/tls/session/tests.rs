@@ -106,8 +106,8 @@ fn hands_are_shaken_and_terms_are_known() {
         assert!(!ends.client.session.is_handshaking() && !ends.server.session.is_handshaking());
         let terms = ends.server.session.terms();
         assert_eq!((terms.version, terms.protocol.as_deref()), (name, Some(&b"http/1.1"[..])));
-        assert!(!terms.is_resumed && terms.certificate.is_none() && terms.suite.is_some());
-        assert!(ends.client.session.terms().certificate.is_some());
+        assert!(!terms.is_resumed && terms.chain.is_empty() && terms.suite.is_some());
+        assert!(!ends.client.session.terms().chain.is_empty());
         // What the client has learnt it may go on with.
         let mut again = pair.begin("a.example");
         again.shake(usize::MAX).unwrap();

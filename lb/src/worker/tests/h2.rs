@@ -251,3 +251,117 @@ fn a_drain_finishes_what_was_begun() {
     client.end().unwrap();
     fixture.finish();
 }
+
+/// A backend that speaks HTTP/2 and says back what it was asked.
+fn multiplexing_backend(connections: Arc<AtomicUsize>) -> std::net::SocketAddr {
+    backend(move |socket| {
+        connections.fetch_add(1, Ordering::Relaxed);
+        socket.set_nonblocking(true).unwrap();
+        let mut connection = wait(h2::server::handshake(Polled(socket))).unwrap();
+        let mut answers: Vec<Pin<Box<dyn Future<Output = ()>>>> = Vec::new();
+        let mut task = Context::from_waker(Waker::noop());
+        loop {
+            answers.retain_mut(|answer| answer.as_mut().poll(&mut task).is_pending());
+            match connection.poll_accept(&mut task) {
+                Poll::Ready(Some(Ok((request, respond)))) => answers.push(Box::pin(answer(request, respond))),
+                Poll::Ready(_) => return,
+                Poll::Pending => thread::sleep(Duration::from_micros(100)),
+            }
+        }
+    })
+}
+
+async fn answer(request: Request<RecvStream>, mut respond: h2::server::SendResponse<Bytes>) {
+    let (head, mut body) = request.into_parts();
+    let Ok(mut bytes) = read(&mut body).await else { return };
+    if bytes.is_empty() {
+        bytes = format!("{} {} {:?}", head.method, head.uri, head.headers.get("te")).into_bytes();
+    }
+    let Ok(mut stream) = respond.send_response(Response::new(()), false) else { return };
+    for piece in bytes.chunks(16 << 10) {
+        stream.reserve_capacity(piece.len());
+        let mut left = Bytes::copy_from_slice(piece);
+        while !left.is_empty() {
+            let room = match stream.capacity() {
+                0 => match poll_fn(|task| stream.poll_capacity(task)).await {
+                    Some(Ok(_)) => continue,
+                    _ => return,
+                },
+                room => room.min(left.len()),
+            };
+            if stream.send_data(left.split_to(room), false).is_err() {
+                return;
+            }
+        }
+    }
+    let mut trailers = http::HeaderMap::new();
+    trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
+    let _ = stream.send_trailers(trailers);
+}
+
+fn start_multiplexed(backend: std::net::SocketAddr) -> Fixture {
+    let make = |address| {
+        let mut snapshot = snapshot(1, Protocol::Http, address, &[backend], Limits::default());
+        snapshot.listeners[0].h2c = true;
+        snapshot.pools[0].protocol = crate::config::BackendProtocol::Http2;
+        snapshot
+    };
+    Fixture::start_with(make, None)
+}
+
+#[test]
+fn many_exchanges_share_one_connection_to_a_backend() {
+    let connections = Arc::new(AtomicUsize::new(0));
+    let fixture = start_multiplexed(multiplexing_backend(connections.clone()));
+    let mut client = Client::new(&fixture);
+    for _ in 0..3 {
+        let begun: Vec<_> = (0..60)
+            .map(|at| client.begin(Request::get(format!("http://a.test/{at}")).body(()).unwrap(), None))
+            .collect();
+        for (at, response) in begun.into_iter().enumerate() {
+            let (head, body) = client.finish(response);
+            let body = String::from_utf8(body).unwrap();
+            assert_eq!((head.status().as_u16(), body), (200, format!("GET http://a.test/{at} None")));
+        }
+    }
+    // And those of clients that speak HTTP/1.1.
+    let mut old = super::peers::Client::new(&fixture);
+    for at in 0..5 {
+        assert_eq!(old.get(&format!("/{at}")).body, format!("GET http://a.test/{at} None").into_bytes());
+    }
+    assert_eq!(connections.load(Ordering::Relaxed), 1);
+    drop(client);
+    fixture.stop();
+}
+
+#[test]
+fn bodies_and_trailers_go_through_two_connections_of_http2() {
+    let fixture = start_multiplexed(multiplexing_backend(Arc::default()));
+    let mut client = Client::new(&fixture);
+    for len in [1, 16_384, 70_000, 2 << 20] {
+        for has_length in [false, true] {
+            let mut request = Request::post("http://a.test/").header("te", "trailers");
+            if has_length {
+                request = request.header("content-length", len);
+            }
+            let sent = pattern(len);
+            let response = client.begin(request.body(()).unwrap(), Some(sent.clone().into()));
+            let mut body = client.run(response).unwrap().into_body();
+            assert!(client.run(read(&mut body)).unwrap() == sent, "{len} bytes");
+            let trailers = client.run(body.trailers()).unwrap().expect("trailers");
+            assert_eq!(trailers["grpc-status"], "0");
+        }
+    }
+    drop(client);
+    fixture.stop();
+}
+
+#[test]
+fn a_backend_that_speaks_no_http2_is_a_bad_gateway() {
+    let fixture = start_multiplexed(responder(|_| ok(b"")));
+    let mut client = Client::new(&fixture);
+    let (head, _) = client.get("/");
+    assert_eq!(head.status(), 502);
+    drop(client);
+    fixture.stop();
+}
