@@ -1,7 +1,8 @@
-//! A request on a kept connection costs no heap: counted by an allocator of our own, which is why this is a program of its
-//! own.
+//! What is counted by an allocator of our own, which is why this is a program of its own: a request on a kept connection costs
+//! no heap, and what a peer can make HTTP/2 hold is bounded.
 #![expect(clippy::unwrap_used, reason = "a test: what does not hold ends it")]
 
+mod bomb;
 mod counting;
 
 use std::{

@@ -165,31 +165,17 @@ const HEADS_PER_HEAD: u32 = 4;
 
 impl Meter {
     /// For a client's connection: the preface of RFC 9113, 3.4 comes before its first frame.
-    pub(super) const fn of_client(budgets: Budgets) -> Self {
+    pub(super) fn of_client(budgets: Budgets) -> Self {
         Self::new(budgets, Scanner::new(PREFACE_BYTES), Scanner::new(0))
     }
 
     /// For a connection to a backend: the preface is ours.
-    pub(super) const fn of_backend(budgets: Budgets) -> Self {
+    pub(super) fn of_backend(budgets: Budgets) -> Self {
         Self::new(budgets, Scanner::new(0), Scanner::new(PREFACE_BYTES))
     }
 
-    const fn new(budgets: Budgets, received: Scanner, sent: Scanner) -> Self {
-        let counts = Counts {
-            resets: 0,
-            resets_in_all: 0,
-            resets_emitted: 0,
-            pings: 0,
-            settings: 0,
-            empty_data: 0,
-            heads: 0,
-            continuations: 0,
-            window_updates: 0,
-            priorities: 0,
-            unknown: 0,
-            block: Block { continuations: 0, bytes: 0 },
-        };
-        Self { budgets, received, sent, counts, halved_at: None, abuse: None }
+    fn new(budgets: Budgets, received: Scanner, sent: Scanner) -> Self {
+        Self { budgets, received, sent, counts: Counts::default(), halved_at: None, abuse: None }
     }
 
     /// Counts what has come from the peer, however it is cut.
