@@ -1,13 +1,12 @@
 //! What the packet path is made of beside a config, and the steps that a start and a change have in common.
 
-use std::{collections::BTreeSet, path::Path, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc};
 
 use anyhow::Context as _;
 use ipnet::IpNet;
 
 use super::{
     desired::{Outer, desired, local},
-    lineage,
     plan::Plan,
     quic,
     secret::Secret,
@@ -75,18 +74,6 @@ impl Material {
             ..desired
         })
     }
-}
-
-/// Keeps the tables in the state directory. What cannot be kept, one sentence each.
-pub(super) fn keep_tables(plane: &Plane, state_dir: &Path) -> Vec<String> {
-    let kept = |(pool, table): (&Arc<str>, &_)| {
-        let error = lineage::keep(state_dir, pool, table).err()?;
-        Some(format!(
-            "the table of pool {pool} cannot be kept in {}: {error}; a restart may move more flows than necessary",
-            state_dir.display()
-        ))
-    };
-    plane.tables().iter().filter_map(kept).collect()
 }
 
 /// Puts `lb_ingress` on an interface, where it is there. What is lost, one sentence each.

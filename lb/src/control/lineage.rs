@@ -1,10 +1,12 @@
 //! Base tables in the state directory: a restart builds the next one from the last, so that few slots move.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use crate::balance::maglev::Table;
@@ -33,7 +35,7 @@ fn complain(path: &Path, error: &dyn std::fmt::Display) -> Option<Table> {
 ///
 /// # Errors
 /// The file system refuses.
-pub(super) fn keep(state_dir: &Path, pool: &str, table: &Table) -> io::Result<()> {
+fn keep(state_dir: &Path, pool: &str, table: &Table) -> io::Result<()> {
     let path = path(state_dir, pool);
     let directory = state_dir.join(DIRECTORY);
     fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
@@ -44,6 +46,34 @@ pub(super) fn keep(state_dir: &Path, pool: &str, table: &Table) -> io::Result<()
     file.sync_all()?;
     fs::rename(&temporary, &path)?;
     fs::File::open(&directory)?.sync_all()
+}
+
+/// Tables as they were kept last, by pool.
+pub(super) type KeptTables = BTreeMap<Arc<str>, Table>;
+
+/// Keeps the tables in the state directory that are others than were `kept`: each has to be safe on the disk, and what
+/// comes next waits for that. What cannot be kept, one sentence each.
+pub(super) fn keep_changed(
+    tables: &BTreeMap<Arc<str>, Table>,
+    state_dir: &Path,
+    kept: &mut KeptTables,
+) -> Vec<String> {
+    kept.retain(|pool, _| tables.contains_key(pool));
+    let mut lost = Vec::new();
+    for (pool, table) in tables {
+        if kept.get(pool) == Some(table) {
+            continue;
+        }
+        match keep(state_dir, pool, table) {
+            Ok(()) => _ = kept.insert(pool.clone(), table.clone()),
+            Err(error) => lost.push(format!(
+                "the table of pool {pool} cannot be kept in {}: {error}; a restart may move more flows than \
+                 necessary",
+                state_dir.display()
+            )),
+        }
+    }
+    lost
 }
 
 /// Pool names may hold what file names may not.
@@ -73,6 +103,34 @@ mod tests {
         assert_eq!(load(&state, "dns").unwrap().digest(), table.digest());
         fs::write(path(&state, "dns"), b"half").unwrap();
         assert!(load(&state, "dns").is_none());
+    }
+
+    #[test]
+    fn a_table_is_written_where_it_is_another_one() {
+        let state = TemporaryDirectory::new("lineage-changed");
+        let table = |weight| {
+            let members = [(1, weight), (2, 1)].map(|(id, weight)| {
+                let identity = u64::from(id);
+                Member { id: BackendId(id), identity, weight }
+            });
+            Table::build(251, [1, 2], &members, None)
+        };
+        let mut tables = BTreeMap::from([("a".into(), table(1)), ("b".into(), table(1))]);
+        let mut kept = KeptTables::new();
+        assert_eq!(keep_changed(&tables, &state, &mut kept), [""; 0]);
+        let has = |pool| load(&state, pool).map(|table| table.digest());
+        assert_eq!((has("a"), has("b")), (Some(table(1).digest()), Some(table(1).digest())));
+        // Gone behind our back: what is written again is told from what is not.
+        ["a", "b"].iter().for_each(|pool| fs::remove_file(path(&state, pool)).unwrap());
+        tables.insert("b".into(), table(2));
+        assert_eq!(keep_changed(&tables, &state, &mut kept), [""; 0]);
+        assert_eq!((has("a"), has("b")), (None, Some(table(2).digest())));
+        // What could not be kept is tried again.
+        tables.insert("a".into(), table(3));
+        let nowhere = Path::new("/proc/none");
+        assert!(keep_changed(&tables, nowhere, &mut kept)[0].contains("table of pool a cannot be kept"));
+        assert_eq!(keep_changed(&tables, &state, &mut kept), [""; 0]);
+        assert_eq!(has("a"), Some(table(3).digest()));
     }
 
     #[test]

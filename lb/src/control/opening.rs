@@ -7,10 +7,10 @@ use anyhow::{Context, anyhow};
 use super::{
     clock::now_ticks,
     desired::Outer,
-    forwarding::{LOST_RANGES, Material, Through, attach, keep_tables, set_ways},
+    forwarding::{LOST_RANGES, Material, Through, attach, set_ways},
     host,
     hotplug::Hotplug,
-    lineage,
+    lineage::{self, KeptTables},
     packet_path::{KernelPath, LOST_STEER},
     plan::Plan,
     ways::ways,
@@ -100,7 +100,7 @@ impl Loaded {
         match (self.plane, &plan.config.xdp) {
             (Some(plane), Some(xdp)) => forward(plane, plan, xdp, snapshot, checked),
             (plane, _) => {
-                let path = plane.map(KernelPath::new);
+                let path = plane.map(|plane| KernelPath::new(plane, KeptTables::new()));
                 Ok(Opened { path, warnings: self.warnings, ..Opened::default() })
             }
         }
@@ -121,7 +121,8 @@ fn forward(
     plane.sync(&desired, now_ticks())?;
     plane.set_down(&down, now_ticks())?;
     let mut warnings = outer.shortages(&plan.config);
-    warnings.extend(keep_tables(&plane, &plan.config.state.dir));
+    let mut kept = KeptTables::new();
+    warnings.extend(lineage::keep_changed(plane.tables(), &plan.config.state.dir, &mut kept));
     warnings.extend(host::forwarding_off(xdp.interfaces.iter().map(|interface| &*interface.name)));
     for interface in &xdp.interfaces {
         warnings.extend(attach(&mut plane, interface)?);
@@ -137,7 +138,7 @@ fn forward(
             Through::default()
         }
     };
-    let path = KernelPath::new(plane).watching(Hotplug::new(xdp.clone(), outer, desired));
+    let path = KernelPath::new(plane, kept).watching(Hotplug::new(xdp.clone(), outer, desired));
     Ok(Opened { path: Some(path), warnings, down, through })
 }
 

@@ -18,6 +18,7 @@ use super::{
     desired::Outer,
     forwarding::{self, LOST_RANGES},
     hotplug::Hotplug,
+    lineage::{self, KeptTables},
     listeners::Group,
     loads::Loads,
     neighbours::{self, Neighbours},
@@ -47,6 +48,7 @@ const FLOWS_SHOWN: usize = 10_000;
 /// The plane, with what control knows of its listener groups.
 pub(super) struct KernelPath {
     plane: Plane,
+    kept: KeptTables,
     steered: Vec<Steered>,
     neighbours: Neighbours,
     /// `None`: there is no `[xdp]`.
@@ -73,9 +75,11 @@ struct Steered {
 }
 
 impl KernelPath {
-    pub(super) fn new(plane: Plane) -> Self {
+    /// `kept`: what of it is in the state directory.
+    pub(super) fn new(plane: Plane, kept: KeptTables) -> Self {
         let mut path = Self {
             plane,
+            kept,
             steered: Vec::new(),
             neighbours: Neighbours::default(),
             hotplug: None,
@@ -362,7 +366,7 @@ impl PacketPath for KernelPath {
         let gone: Vec<String> =
             self.plane.attached().filter(|name| !is_named(name)).map(str::to_owned).collect();
         gone.iter().for_each(|name| self.plane.forget_interface(name));
-        let mut lost = forwarding::keep_tables(&self.plane, &config.state.dir);
+        let mut lost = lineage::keep_changed(self.plane.tables(), &config.state.dir, &mut self.kept);
         match self.plane.detach_others() {
             Ok(gone) => gone.iter().for_each(|interface| {
                 tracing::info!(%interface, "XDP detached: the config does not name the interface any more");
@@ -377,6 +381,8 @@ impl PacketPath for KernelPath {
     }
 
     fn thaw(&mut self) -> Result<(), String> {
+        // It may have kept others.
+        self.kept.clear();
         self.plane.take_back().map_err(|error| error.to_string())
     }
 

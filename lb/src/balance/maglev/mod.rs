@@ -16,7 +16,7 @@ mod deal;
 mod overlay;
 mod share;
 
-use std::collections::HashMap;
+use std::sync::Arc;
 
 use lb_abi::hash::sip13;
 
@@ -38,14 +38,14 @@ pub struct Member {
     pub weight: u16,
 }
 
-/// A built table. Immutable: a change is another table, built from this one.
+/// A built table. Immutable: a change is another table, built from this one. A clone shares the slots.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
     key: [u64; 2],
     /// By identity; weights above 0.
     members: Vec<Member>,
     /// Backend id by slot; 0 everywhere when there are no members.
-    owners: Box<[u16]>,
+    owners: Arc<[u16]>,
 }
 
 /// No member yet, while a table is dealt out.
@@ -57,10 +57,16 @@ impl Table {
     /// Each member gets its share of the slots by weight, rounded by largest remainder: exact to one slot.
     /// A slot of `previous` keeps its owner while that is a member and under its share. The order of
     /// `members` does not matter; of two with the same id or identity the first counts. A `previous` of
-    /// another length is ignored.
+    /// another length is ignored; one of the same members and key is what is built.
     pub fn build(len: u32, key: [u64; 2], members: &[Member], previous: Option<&Self>) -> Self {
         let members = normalise(members);
-        let len = len as usize;
+        match previous.filter(|table| table.is_of(len as usize, key, &members)) {
+            Some(same) => same.clone(),
+            None => Self::deal(len as usize, key, members, previous),
+        }
+    }
+
+    fn deal(len: usize, key: [u64; 2], members: Vec<Member>, previous: Option<&Self>) -> Self {
         if members.is_empty() {
             return Self { key, members, owners: vec![0; len].into() };
         }
@@ -77,6 +83,10 @@ impl Table {
         deal::deal(&mut slots, &quota, key, &members);
         let owners = slots.iter().map(|&member| members[member as usize].id.0).collect();
         Self { key, members, owners }
+    }
+
+    fn is_of(&self, len: usize, key: [u64; 2], members: &[Member]) -> bool {
+        self.len() == len && self.key == key && self.members == members
     }
 
     /// Slots.
@@ -106,14 +116,17 @@ impl Table {
 
     /// What nodes compare before they announce: key, members and the owner of every slot, without the ids.
     pub fn digest(&self) -> u64 {
-        let position: HashMap<u16, u64> =
-            self.members.iter().zip(1u64..).map(|(member, at)| (member.id.0, at)).collect();
+        let ids = self.members.iter().map(|member| member.id.index()).max().map_or(0, |last| last + 1);
+        // By id, as there are many slots; 0: nobody.
+        let mut position = vec![0; ids];
+        self.members.iter().zip(1u64..).for_each(|(member, at)| position[member.id.index()] = at);
         let mut digest = sip13(self.key, [self.owners.len() as u64, self.members.len() as u64]);
         for member in &self.members {
             digest = sip13(self.key, [digest, member.identity, u64::from(member.weight)]);
         }
-        for owner in &self.owners {
-            digest = sip13(self.key, [digest, position.get(owner).copied().unwrap_or(0)]);
+        for owner in &*self.owners {
+            let at = position.get(usize::from(*owner)).copied().unwrap_or(0);
+            digest = sip13(self.key, [digest, at]);
         }
         digest
     }

@@ -49,6 +49,15 @@ proptest! {
     }
 
     #[test]
+    fn what_is_not_dealt_again_would_be_dealt_the_same(members in weighted(), before in weighted()) {
+        let previous = Table::build(SMALL, KEY, &before, None);
+        let table = Table::build(SMALL, KEY, &members, Some(&previous));
+        let again = Table::deal(SMALL as usize, KEY, table.members.clone(), Some(&table));
+        prop_assert_eq!(&again, &table);
+        prop_assert_eq!(Table::build(SMALL, KEY, &members, Some(&table)), table);
+    }
+
+    #[test]
     fn removing_one_of_equals_moves_its_slots_only(count in 2u16..60, gone in 0usize..60) {
         let mut members = equal(count);
         let old = Table::build(SMALL, KEY, &members, None);
