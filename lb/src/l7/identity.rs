@@ -36,8 +36,6 @@ fn is_same(ours: &[u8], theirs: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
     fn nobody_says_it_but_us() {
         let head = "PROXY\r\nGET /x-id: 1 HTTP/1.1\r\nHost: a\r\nX-Id: evil\r\nx_id: evil\r\nX-Idle: fine\r\nX-Gone:\r\n\r\n";

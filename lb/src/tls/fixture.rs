@@ -10,6 +10,8 @@ use rustls::{
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName},
 };
 
+pub(crate) use rustls::version::{TLS12, TLS13};
+
 use super::{Certificate, Entry, KEY_BYTES, Parts, Server, TicketKeys, Tickets, Trust, Upstream};
 use crate::config::TlsProfile;
 

@@ -3,9 +3,8 @@
 use std::{
     cell::Cell,
     future::{Future, poll_fn},
-    io::ErrorKind,
     net::IpAddr,
-    pin::{Pin, pin},
+    pin::Pin,
     rc::Rc,
     task::Poll,
     time::{Duration, Instant},
@@ -19,24 +18,17 @@ use super::{
     mutant::{Mutant, is_planted},
     plan::Plan,
     pool_plan::{Nobody, PoolPlan},
-    shake,
-    stream::Stream,
     timer::{Deadline, Expired},
     upstream::Upstream,
 };
 use crate::{
     balance::Tried,
     config::{BackendProtocol, BackendSnapshot},
-    l7::{
-        cookie,
-        http1::RequestHead,
-        http2::{Budgets, Grants},
-    },
+    l7::{cookie, http1::RequestHead},
     metrics::BackendMetrics,
     model::{BackendId, PoolId, reason::CloseReason},
     ring::{Op, Socket, op::Readiness},
     sys::rooms,
-    tls,
 };
 
 /// How often the first who waits for a backend looks by itself: one may have come up, and nobody rings for that.
@@ -44,15 +36,11 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// What a worker may keep however few connections there may be.
 const KEPT_MIN: usize = 64;
-/// Between two looks whether the queue of a unix socket has room.
-const ASK_AGAIN: Duration = Duration::from_millis(5);
-/// Until kept connections that were given up are closed.
-const CLOSING: Duration = Duration::from_millis(20);
 
 /// The backends of one pool that one connection or exchange may still try.
 pub(super) struct Choice {
-    plan: Rc<Plan>,
-    pool: PoolId,
+    pub(super) plan: Rc<Plan>,
+    pub(super) pool: PoolId,
     /// Hash of what the pool goes by.
     key: u64,
     /// Whoever may have to wait.
@@ -347,139 +335,11 @@ impl Choice {
     }
 }
 
-impl Choice {
-    /// A connection of its own.
-    async fn reach(
-        &self,
-        local: &Rc<Local>,
-        backend: &BackendSnapshot,
-        deadline: &Deadline,
-        reuse: Reuse,
-    ) -> Result<Upstream, CloseReason> {
-        if reuse == Reuse::Allowed
-            && let Some(upstream) = take_kept(local, backend.id).or_else(|| local.take_shelved(backend))
-        {
-            return Ok(upstream);
-        }
-        let stream = self.dial(local, backend, deadline).await?;
-        Ok(Upstream { backend: backend.id, name: backend.name.clone(), stream, reused: false })
-    }
-
-    /// A place on a connection that others use, too.
-    async fn join(
-        &self,
-        local: &Rc<Local>,
-        backend: &BackendSnapshot,
-        deadline: &Deadline,
-        reuse: Reuse,
-    ) -> Result<Upstream, CloseReason> {
-        let limits = &self.plan.snapshot.limits;
-        let late = || if local.is_overdue() { CloseReason::Draining } else { CloseReason::ConnectTimeout };
-        deadline.set(local.after(limits.connect_timeout));
-        let found = pin!(local.multiplexed.find(local, backend.id, reuse == Reuse::Forbidden));
-        let (stream, reused) = match deadline.guard(found).await.map_err(|Expired| late())? {
-            Ok(stream) => {
-                local.metrics.backend(backend.id).reuses.add(1);
-                (stream, true)
-            }
-            Err(_dialling) => {
-                let stream = self.dial(local, backend, deadline).await?;
-                if stream.sink().secure().is_some_and(|secure| !secure.speaks_http2()) {
-                    return Err(CloseReason::UpstreamTls);
-                }
-                let grants = Grants {
-                    head_bytes: u32::try_from(limits.head_bytes).unwrap_or(u32::MAX),
-                    fields_max: limits.head_fields,
-                    budgets: Budgets::new(limits.head_bytes),
-                };
-                let idle = self.plan.pool(self.pool).keepalive.idle;
-                let opened = pin!(local.multiplexed.open(local, backend.id, stream, &grants, idle));
-                let opened = deadline.guard(opened).await.map_err(|Expired| late())?;
-                (opened.ok_or(CloseReason::ConnectFailed)?, false)
-            }
-        };
-        Ok(Upstream { backend: backend.id, name: backend.name.clone(), stream, reused })
-    }
-
-    async fn dial(
-        &self,
-        local: &Local,
-        backend: &BackendSnapshot,
-        deadline: &Deadline,
-    ) -> Result<Stream, CloseReason> {
-        let tls = self.plan.pool_tls(self.pool).map(|tls| &**tls);
-        dial(local, backend, tls, self.plan.snapshot.limits.connect_timeout, deadline).await
-    }
-}
-
 /// Whether a kept connection may serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reuse {
     Allowed,
     Forbidden,
-}
-
-/// Takes a kept connection that has been quiet since it was parked.
-fn take_kept(local: &Local, backend: BackendId) -> Option<Upstream> {
-    loop {
-        let mut upstream = local.keepalive.borrow_mut().take(backend)?;
-        let metrics = local.metrics.backend(backend);
-        metrics.idle.sub(1);
-        if !upstream.is_stale() || is_planted(Mutant::TakesStale) {
-            metrics.reuses.add(1);
-            upstream.reused = true;
-            upstream.stream.take_received();
-            return Some(upstream);
-        }
-    }
-}
-
-async fn dial(
-    local: &Local,
-    backend: &BackendSnapshot,
-    tls: Option<&tls::Upstream>,
-    timeout: std::time::Duration,
-    deadline: &Deadline,
-) -> Result<Stream, CloseReason> {
-    let socket = match Socket::stream(&local.ring, &backend.address) {
-        Ok(socket) => socket,
-        // No kept connection is worth a request.
-        Err(_) => {
-            local.drop_keepalive();
-            deadline.set(local.after(CLOSING));
-            let _ = deadline.guard(std::future::pending::<()>()).await;
-            Socket::stream(&local.ring, &backend.address).map_err(|_| CloseReason::Resources)?
-        }
-    };
-    let until = local.after(timeout);
-    loop {
-        deadline.set(until);
-        let connect =
-            Op::connect(&local.ring, &socket, &backend.address).map_err(|_| CloseReason::ConnectFailed)?;
-        match deadline.guard(connect).await {
-            Ok(Ok(())) => {
-                local.metrics.backend(backend.id).connects.add(1);
-                let mut stream = Stream::new(socket);
-                if let Some(tls) = tls {
-                    let shaking = shake::with_backend(local, tls, &backend.name, &mut stream, deadline);
-                    rooms::pinned(shaking).await?;
-                }
-                return Ok(stream);
-            }
-            // The queue of a unix socket is full, and nobody would wake us once it is not (unix(7)).
-            Ok(Err(error)) if error.kind() == ErrorKind::WouldBlock => {
-                deadline.set(until.min(local.after(ASK_AGAIN)));
-                let _ = deadline.guard(std::future::pending::<()>()).await;
-                if local.now() < until && !local.is_overdue() {
-                    continue;
-                }
-            }
-            Ok(Err(_)) => return Err(CloseReason::ConnectFailed),
-            Err(_) => {}
-        }
-        let is_overdue = local.is_overdue();
-        return Err(if is_overdue { CloseReason::Draining } else { CloseReason::ConnectTimeout });
-    }
 }
 
 /// Connections that a worker, or the shelf of several, may keep over all backends: its part of what open files allow, as

@@ -52,6 +52,7 @@ mod pool_plan;
 mod pressure;
 mod proxied;
 mod pump;
+mod reach;
 mod request_id;
 mod secure;
 mod shake;

@@ -18,7 +18,7 @@ use http::{HeaderValue, Request, header, uri::Scheme};
 
 use super::{
     flow::{Gone, Inflow, poll_body},
-    io::{Found, Metered, Wire},
+    io::{Allowance, Found, Metered, READ_BYTES_MAX, Wire},
     meter::{Budgets, Meter},
     request::read_request,
     response::write_response,
@@ -41,6 +41,7 @@ pub struct Grants {
 pub struct Client<W> {
     connection: Pin<Box<client::Connection<Metered<W>, Bytes>>>,
     found: Found,
+    allowance: Allowance,
 }
 
 /// Begins exchanges on a connection.
@@ -62,7 +63,7 @@ impl fmt::Debug for Requests {
 /// The wire broke.
 pub async fn begin<W: Wire + Unpin>(wire: W, grants: &Grants) -> Result<(Client<W>, Requests), Gone> {
     let metered = Metered::new(wire, Meter::of_backend(grants.budgets));
-    let found = metered.found();
+    let (found, allowance) = (metered.found(), metered.allowance());
     let shaking = client::Builder::new()
         .enable_push(false)
         .initial_window_size(STREAM_WINDOW)
@@ -72,12 +73,13 @@ pub async fn begin<W: Wire + Unpin>(wire: W, grants: &Grants) -> Result<(Client<
         .handshake(metered);
     let (requests, connection) = shaking.await.map_err(|_| Gone)?;
     let requests = Requests { requests, fields_max: grants.fields_max };
-    Ok((Client { connection: Box::pin(connection), found }, requests))
+    Ok((Client { connection: Box::pin(connection), found, allowance }, requests))
 }
 
 impl<W: Wire + Unpin> Client<W> {
     /// Ready when it has ended, or must.
     pub fn poll(&mut self, task: &mut Context<'_>) -> Poll<()> {
+        self.allowance.set(READ_BYTES_MAX);
         let polled = self.connection.as_mut().poll(task).map(drop);
         if self.found.get().is_some() { Poll::Ready(()) } else { polled }
     }

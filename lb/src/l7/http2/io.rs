@@ -40,20 +40,32 @@ pub trait Wire {
 /// What the meter has found, for who drives the connection.
 pub(super) type Found = Rc<Cell<Option<Abuse>>>;
 
+/// Bytes that may be read until whoever drives the connection has looked at what came of them: h2 reads on as long as there
+/// is something, and keeps every head until it is asked for.
+pub(super) type Allowance = Rc<Cell<usize>>;
+
+/// How much that is at a time.
+pub(super) const READ_BYTES_MAX: usize = 16 << 10;
+
 /// A wire as h2 wants it.
 pub(super) struct Metered<W> {
     wire: W,
     meter: Meter,
     found: Found,
+    allowance: Allowance,
 }
 
 impl<W> Metered<W> {
     pub(super) fn new(wire: W, meter: Meter) -> Self {
-        Self { wire, meter, found: Found::default() }
+        Self { wire, meter, found: Found::default(), allowance: Rc::new(Cell::new(READ_BYTES_MAX)) }
     }
 
     pub(super) fn found(&self) -> Found {
         self.found.clone()
+    }
+
+    pub(super) fn allowance(&self) -> Allowance {
+        self.allowance.clone()
     }
 }
 
@@ -67,8 +79,15 @@ impl<W: Wire + Unpin> AsyncRead for Metered<W> {
         if self.found.get().is_some() {
             return Poll::Pending;
         }
+        let allowed = self.allowance.get();
+        if allowed == 0 {
+            task.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let room = buffer.initialize_unfilled();
-        let len = ready!(self.wire.poll_read(task, room))?;
+        let most = room.len().min(allowed);
+        let len = ready!(self.wire.poll_read(task, &mut room[..most]))?;
+        self.allowance.set(allowed - len);
         let now = self.wire.now();
         if let Err(abuse) = self.meter.see(&room[..len], now) {
             self.found.set(Some(abuse));

@@ -15,7 +15,7 @@ use h2::{Reason, server};
 
 use super::{
     flow::{Inflow, Outflow},
-    io::{Found, Metered, Wire},
+    io::{Allowance, Found, Metered, READ_BYTES_MAX, Wire},
     meter::{Abuse, Budgets, Meter},
 };
 
@@ -58,11 +58,12 @@ pub enum Ended {
 pub struct Server<W> {
     state: State<W>,
     found: Found,
+    allowance: Allowance,
     is_calmed: bool,
 }
 
 enum State<W> {
-    Shaking(server::Handshake<Metered<W>, Bytes>),
+    Shaking(Pin<Box<server::Handshake<Metered<W>, Bytes>>>),
     Open(Box<server::Connection<Metered<W>, Bytes>>),
     Over,
 }
@@ -82,7 +83,7 @@ impl<W: Wire + Unpin> Server<W> {
     /// Before the preface was read.
     pub fn new(wire: W, settings: &Settings) -> Self {
         let metered = Metered::new(wire, Meter::of_client(settings.budgets));
-        let found = metered.found();
+        let (found, allowance) = (metered.found(), metered.allowance());
         let shaking = server::Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -92,7 +93,7 @@ impl<W: Wire + Unpin> Server<W> {
             .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
             .max_local_error_reset_streams(Some(LOCAL_RESETS_MAX))
             .handshake(metered);
-        Self { state: State::Shaking(shaking), found, is_calmed: false }
+        Self { state: State::Shaking(Box::pin(shaking)), found, allowance, is_calmed: false }
     }
 
     /// The next request. Everything that a connection does it does in here: whoever waits for something on one of its
@@ -100,12 +101,16 @@ impl<W: Wire + Unpin> Server<W> {
     pub fn poll_next(&mut self, task: &mut Context<'_>) -> Poll<Result<Asked, Ended>> {
         loop {
             match &mut self.state {
-                State::Shaking(shaking) => match ready!(Pin::new(shaking).poll(task)) {
+                State::Shaking(shaking) => match ready!(shaking.as_mut().poll(task)) {
                     Ok(connection) => self.state = State::Open(Box::new(connection)),
                     Err(error) => return Poll::Ready(Err(self.end(Some(&error)))),
                 },
                 State::Open(connection) => {
                     let next = connection.poll_accept(task);
+                    if next.is_pending() {
+                        // All that came of it was taken.
+                        self.allowance.set(READ_BYTES_MAX);
+                    }
                     if let (Some(_), false) = (self.found.get(), self.is_calmed) {
                         self.is_calmed = true;
                         connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);

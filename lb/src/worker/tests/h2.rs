@@ -1,26 +1,23 @@
 //! HTTP/2 with clients.
 
 use std::{
-    future::{Future, poll_fn},
-    io::{self, Read, Write},
-    net::TcpStream,
-    pin::{Pin, pin},
+    future::poll_fn,
+    io::{Read, Write},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, Poll, Waker},
+    task::Poll,
     thread,
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use h2::{RecvStream, client};
-use http::{Request, Response};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use http::Request;
 
 use super::{
-    Fixture, PATIENCE, backend, pattern,
+    Fixture, PATIENCE, backend,
+    h2_peers::{Client, read, serve},
+    pattern,
     peers::{ok, responder},
     snapshot, wait_until,
 };
@@ -28,117 +25,6 @@ use crate::{
     config::{Limits, Protocol},
     model::reason::CloseReason,
 };
-
-/// A socket for who polls it again and again.
-struct Polled(TcpStream);
-
-fn polled<T>(result: io::Result<T>) -> Poll<io::Result<T>> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
-        other => Poll::Ready(other),
-    }
-}
-
-impl AsyncRead for Polled {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let read = polled(self.0.read(buffer.initialize_unfilled()));
-        read.map_ok(|len| buffer.advance(len))
-    }
-}
-
-impl AsyncWrite for Polled {
-    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        polled(self.0.write(bytes))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
-
-/// A client's connection; whatever is awaited goes on together with it.
-pub(super) struct Client {
-    requests: client::SendRequest<Bytes>,
-    connection: Pin<Box<client::Connection<Polled, Bytes>>>,
-    has_ended: bool,
-}
-
-/// Polls it until it is done.
-fn wait<T>(future: impl Future<Output = T>) -> T {
-    let mut future = pin!(future);
-    let mut task = Context::from_waker(Waker::noop());
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Poll::Ready(done) = future.as_mut().poll(&mut task) {
-            return done;
-        }
-        assert!(Instant::now() < deadline, "waited in vain");
-        thread::sleep(Duration::from_micros(200));
-    }
-}
-
-impl Client {
-    pub(super) fn new(fixture: &Fixture) -> Self {
-        let socket = fixture.connect();
-        socket.set_nonblocking(true).unwrap();
-        let (requests, connection) = wait(client::handshake(Polled(socket))).unwrap();
-        Self { requests, connection: Box::pin(connection), has_ended: false }
-    }
-
-    fn run<T>(&mut self, future: impl Future<Output = T>) -> T {
-        let Self { connection, has_ended, .. } = self;
-        let mut future = pin!(future);
-        wait(poll_fn(|task| {
-            if !*has_ended && connection.as_mut().poll(task).is_ready() {
-                *has_ended = true;
-            }
-            future.as_mut().poll(task)
-        }))
-    }
-
-    fn begin(&mut self, request: Request<()>, body: Option<Bytes>) -> client::ResponseFuture {
-        let (response, mut stream) = self.requests.send_request(request, body.is_none()).unwrap();
-        if let Some(body) = body {
-            stream.send_data(body, true).unwrap();
-        }
-        response
-    }
-
-    fn get(&mut self, path: &str) -> (Response<()>, Vec<u8>) {
-        let request = Request::get(format!("http://a.test{path}")).body(()).unwrap();
-        let response = self.begin(request, None);
-        self.finish(response)
-    }
-
-    fn finish(&mut self, response: client::ResponseFuture) -> (Response<()>, Vec<u8>) {
-        let (head, mut body) = self.run(response).unwrap().into_parts();
-        let bytes = self.run(read(&mut body)).unwrap();
-        (Response::from_parts(head, ()), bytes)
-    }
-
-    /// How the connection ends.
-    fn end(&mut self) -> Result<(), h2::Error> {
-        wait(self.connection.as_mut())
-    }
-}
-
-async fn read(body: &mut RecvStream) -> Result<Vec<u8>, h2::Error> {
-    let mut bytes = Vec::new();
-    while let Some(data) = body.data().await {
-        let data = data?;
-        bytes.extend_from_slice(&data);
-        body.flow_control().release_capacity(data.len())?;
-    }
-    Ok(bytes)
-}
 
 fn start(backends: &[std::net::SocketAddr], limits: Limits) -> Fixture {
     let make = |address| {
@@ -152,7 +38,7 @@ fn start(backends: &[std::net::SocketAddr], limits: Limits) -> Fixture {
 #[test]
 fn requests_share_a_connection() {
     let fixture = start(&[responder(|request| ok(request.start.as_bytes()))], Limits::default());
-    let mut client = Client::new(&fixture);
+    let mut client = Client::new(fixture.connect());
     let begun: Vec<_> = (0..50)
         .map(|at| client.begin(Request::get(format!("http://a.test/{at}?q")).body(()).unwrap(), None))
         .collect();
@@ -183,7 +69,7 @@ fn bodies_of_any_size_go_both_ways() {
     };
     for backend in [responder(|request| ok(&request.body)), responder(by_chunks)] {
         let fixture = start(&[backend], Limits::default());
-        let mut client = Client::new(&fixture);
+        let mut client = Client::new(fixture.connect());
         for len in [0, 1, 16_384, 70_000, 3 << 20] {
             for has_length in [false, true] {
                 let mut request = Request::post("http://a.test/");
@@ -212,7 +98,7 @@ fn a_request_that_is_given_up_ends_at_the_backend_too() {
         count.fetch_add(1, Ordering::Relaxed);
     });
     let fixture = start(&[hangs], Limits::default());
-    let mut client = Client::new(&fixture);
+    let mut client = Client::new(fixture.connect());
     let response = client.begin(Request::get("http://a.test/").body(()).unwrap(), None);
     let (_, mut body) = client.run(response).unwrap().into_parts();
     assert_eq!(&*client.run(body.data()).unwrap().unwrap(), b"abc");
@@ -228,7 +114,7 @@ fn a_request_that_is_given_up_ends_at_the_backend_too() {
 fn who_waits_for_nothing_is_told_to_go() {
     let limits = Limits { idle_timeout: Duration::from_millis(300), ..Limits::default() };
     let fixture = start(&[responder(|_| ok(b"x"))], limits);
-    let mut client = Client::new(&fixture);
+    let mut client = Client::new(fixture.connect());
     assert_eq!(client.get("/").1, b"x");
     client.end().unwrap();
     wait_until("it is gone", || fixture.admission.open() == 0);
@@ -242,7 +128,7 @@ fn a_drain_finishes_what_was_begun() {
         ok(b"late")
     });
     let fixture = start(&[slow], Limits::default());
-    let mut client = Client::new(&fixture);
+    let mut client = Client::new(fixture.connect());
     let response = client.begin(Request::get("http://a.test/").body(()).unwrap(), None);
     let going = || fixture.handle.metrics.listeners[0].requests.value() == 1;
     client.run(poll_fn(|_| if going() { Poll::Ready(()) } else { Poll::Pending }));
@@ -256,47 +142,8 @@ fn a_drain_finishes_what_was_begun() {
 fn multiplexing_backend(connections: Arc<AtomicUsize>) -> std::net::SocketAddr {
     backend(move |socket| {
         connections.fetch_add(1, Ordering::Relaxed);
-        socket.set_nonblocking(true).unwrap();
-        let mut connection = wait(h2::server::handshake(Polled(socket))).unwrap();
-        let mut answers: Vec<Pin<Box<dyn Future<Output = ()>>>> = Vec::new();
-        let mut task = Context::from_waker(Waker::noop());
-        loop {
-            answers.retain_mut(|answer| answer.as_mut().poll(&mut task).is_pending());
-            match connection.poll_accept(&mut task) {
-                Poll::Ready(Some(Ok((request, respond)))) => answers.push(Box::pin(answer(request, respond))),
-                Poll::Ready(_) => return,
-                Poll::Pending => thread::sleep(Duration::from_micros(100)),
-            }
-        }
+        serve(socket);
     })
-}
-
-async fn answer(request: Request<RecvStream>, mut respond: h2::server::SendResponse<Bytes>) {
-    let (head, mut body) = request.into_parts();
-    let Ok(mut bytes) = read(&mut body).await else { return };
-    if bytes.is_empty() {
-        bytes = format!("{} {} {:?}", head.method, head.uri, head.headers.get("te")).into_bytes();
-    }
-    let Ok(mut stream) = respond.send_response(Response::new(()), false) else { return };
-    for piece in bytes.chunks(16 << 10) {
-        stream.reserve_capacity(piece.len());
-        let mut left = Bytes::copy_from_slice(piece);
-        while !left.is_empty() {
-            let room = match stream.capacity() {
-                0 => match poll_fn(|task| stream.poll_capacity(task)).await {
-                    Some(Ok(_)) => continue,
-                    _ => return,
-                },
-                room => room.min(left.len()),
-            };
-            if stream.send_data(left.split_to(room), false).is_err() {
-                return;
-            }
-        }
-    }
-    let mut trailers = http::HeaderMap::new();
-    trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
-    let _ = stream.send_trailers(trailers);
 }
 
 fn start_multiplexed(backend: std::net::SocketAddr) -> Fixture {
@@ -313,7 +160,7 @@ fn start_multiplexed(backend: std::net::SocketAddr) -> Fixture {
 fn many_exchanges_share_one_connection_to_a_backend() {
     let connections = Arc::new(AtomicUsize::new(0));
     let fixture = start_multiplexed(multiplexing_backend(connections.clone()));
-    let mut client = Client::new(&fixture);
+    let mut client = Client::new(fixture.connect());
     for _ in 0..3 {
         let begun: Vec<_> = (0..60)
             .map(|at| client.begin(Request::get(format!("http://a.test/{at}")).body(()).unwrap(), None))
@@ -337,7 +184,7 @@ fn many_exchanges_share_one_connection_to_a_backend() {
 #[test]
 fn bodies_and_trailers_go_through_two_connections_of_http2() {
     let fixture = start_multiplexed(multiplexing_backend(Arc::default()));
-    let mut client = Client::new(&fixture);
+    let mut client = Client::new(fixture.connect());
     for len in [1, 16_384, 70_000, 2 << 20] {
         for has_length in [false, true] {
             let mut request = Request::post("http://a.test/").header("te", "trailers");
@@ -359,7 +206,7 @@ fn bodies_and_trailers_go_through_two_connections_of_http2() {
 #[test]
 fn a_backend_that_speaks_no_http2_is_a_bad_gateway() {
     let fixture = start_multiplexed(responder(|_| ok(b"")));
-    let mut client = Client::new(&fixture);
+    let mut client = Client::new(fixture.connect());
     let (head, _) = client.get("/");
     assert_eq!(head.status(), 502);
     drop(client);

@@ -7,6 +7,7 @@ mod datagrams;
 mod edges;
 mod forms;
 mod h2;
+mod h2_peers;
 mod http;
 mod limits;
 mod log;

@@ -11,8 +11,6 @@ use std::{
     time::Duration,
 };
 
-use rustls::version::{TLS12, TLS13};
-
 use super::{
     Fixture, PATIENCE, backend, pattern,
     peers::{Message, ok, read_message, responder},
@@ -23,7 +21,7 @@ use crate::{
     model::reason::CloseReason,
     tls::{
         Server, Upstream,
-        fixture::{Authority, Client, accept, connect},
+        fixture::{Authority, Client, TLS12, TLS13, accept, connect},
     },
     worker::TlsParts,
 };
