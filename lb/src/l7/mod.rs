@@ -6,6 +6,7 @@ pub mod authority;
 pub mod cookie;
 pub mod edit;
 pub mod exchange;
+pub mod grpc;
 pub mod headers;
 pub mod http1;
 pub mod http2;

@@ -7,6 +7,7 @@ use std::{
     pin::{Pin, pin},
     rc::Rc,
     task::Poll,
+    time::Duration,
 };
 
 use super::{
@@ -27,6 +28,7 @@ use super::{
 use crate::{
     l7::{
         exchange::{self, DownstreamEnd, RequestBody, UpstreamEnd},
+        grpc,
         http1::{
             BodyReader, Downstream, RequestHead, ResponseHead, Side, Upgrades, encode_request,
             encode_response, encode_switch, protocols,
@@ -69,13 +71,14 @@ pub(super) async fn drive<'c>(
         awaits_continue: Cell::new(request.expects_continue() && stream.data().len() == request.len()),
     };
     exchange.bound(&mut choice);
+    let wait = exchange.deadline(stream.data());
     let mut work = pin!(async {
         match exchange.whole(stream).await? {
             Some(body_len) => exchange.at_once(&mut choice, stream, body_len, response).await,
             None => exchange.with_body(&mut choice, stream, response).await.map(Ended::from),
         }
     });
-    let Some(wait) = exchange.way.deadline else { return work.await };
+    let Some(wait) = wait else { return work.await };
     let local = context.local();
     let deadline = local.timers.deadline();
     deadline.set(local.after(wait));
@@ -104,6 +107,15 @@ pub(super) struct Exchange<'c, 'a> {
 impl<'c> Exchange<'c, '_> {
     pub(super) fn failure(&self, reason: CloseReason) -> Failure {
         Failure { reason, answerable: !self.head_sent.get() }
+    }
+
+    /// How long all of it may take: as its route says, and no longer than a client of gRPC waits.
+    fn deadline(&self, buf: &[u8]) -> Option<Duration> {
+        let asked = grpc::timeout(self.request, buf);
+        match (self.way.deadline, asked) {
+            (Some(said), Some(asked)) => Some(said.min(asked)),
+            (said, asked) => said.or(asked),
+        }
     }
 
     pub(super) fn encode(&self, stream: &Stream, upstream: &Upstream, in_flight: &InFlight<'_>) -> Vec<u8> {

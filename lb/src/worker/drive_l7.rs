@@ -16,7 +16,7 @@ use super::{
     local::Heads,
     mutant::{Mutant, is_planted},
     outcome::{After, Ended, Failure},
-    own_answer,
+    own_answer::{self, Asked},
     stream::{Stream, StreamError},
     timer::{Expired, Idle},
 };
@@ -131,8 +131,9 @@ pub(super) async fn serve<'c>(context: &'c Context, stream: &mut Stream, first: 
         context.count_received(stream.take_received());
         context.accepted.entry.refused_head(stream.data());
         // What `request` says is of the last one that was sound.
-        let head_request = stream.data().starts_with(b"HEAD ");
-        let _ = own_answer::refuse(context, reason, b"", head_request, true).await;
+        let is_head = stream.data().starts_with(b"HEAD ");
+        let asked = if is_head { Asked::Head } else { Asked::Other };
+        let _ = own_answer::refuse(context, reason, b"", asked, true).await;
         linger(context, stream).await;
         return After::Close.into();
     }
@@ -140,6 +141,8 @@ pub(super) async fn serve<'c>(context: &'c Context, stream: &mut Stream, first: 
     let plan = local.plan();
     context.accepted.metrics().requests.add(1);
     context.accepted.entry.head(request, stream.data());
+    // While its head is still there.
+    let asked = Asked::of(request, stream.data());
     let outcome = drive_exchange::drive(context, &plan, stream, request, response).await;
     if let Ok(ended @ Ended::Switched(_)) = outcome {
         return ended;
@@ -162,7 +165,7 @@ pub(super) async fn serve<'c>(context: &'c Context, stream: &mut Stream, first: 
         }
         Err(Failure { reason, answerable: true }) => {
             let close = own_answer::must_close(context, request, reason);
-            let answered = own_answer::refuse(context, reason, b"", request.is_head(), close).await;
+            let answered = own_answer::refuse(context, reason, b"", asked, close).await;
             if close || answered.is_err() {
                 linger(context, stream).await;
                 return After::Close.into();

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     l7::{
         answer::Answer,
+        grpc,
         http1::{Body, RequestHead, encode_error},
     },
     model::reason::{CloseReason, Fault},
@@ -62,9 +63,30 @@ pub(super) async fn refuse_request(
     lines: &[u8],
 ) -> Result<After, Failure> {
     let close = must_close(context, request, reason);
-    let sent = refuse(context, reason, lines, request.is_head(), close).await;
+    let sent = refuse(context, reason, lines, Asked::of(request, stream.data()), close).await;
     stream.consume(request.len());
     Ok(if close || sent.is_err() { After::Close } else { After::KeepAlive })
+}
+
+/// What an answer of ours is to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// A body would be taken for the next answer.
+    Head,
+    /// Reads no status of HTTP's.
+    Grpc,
+    Other,
+}
+
+impl Asked {
+    /// `buf`: what `request` was parsed from.
+    pub(super) fn of(request: &RequestHead, buf: &[u8]) -> Self {
+        match request.is_head() {
+            true => Self::Head,
+            false if grpc::is_spoken(request, buf) => Self::Grpc,
+            false => Self::Other,
+        }
+    }
 }
 
 /// Counts a refusal and sends its answer, where it has one. `lines`: further field lines of it.
@@ -72,7 +94,7 @@ pub(super) async fn refuse(
     context: &Context,
     reason: CloseReason,
     lines: &[u8],
-    head_request: bool,
+    asked: Asked,
     close: bool,
 ) -> Result<(), StreamError> {
     context.accepted.fail(reason);
@@ -80,7 +102,10 @@ pub(super) async fn refuse(
         return Err(StreamError::Expired);
     }
     let mut out = context.local().buffer();
-    encode_error(&mut out, reason, lines, head_request, close);
+    match asked {
+        Asked::Grpc => grpc::encode_failure(&mut out, reason, lines, close),
+        Asked::Head | Asked::Other => encode_error(&mut out, reason, lines, asked == Asked::Head, close),
+    }
     let len = out.len() as u64;
     let head_bytes = memchr::memmem::find(&out, b"\r\n\r\n").map_or(0, |at| at + 4);
     context.accepted.entry.responds(reason.status(), head_bytes);
