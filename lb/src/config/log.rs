@@ -200,6 +200,8 @@ log_fields! {
     UserAgent, "user_agent" | "http_user_agent";
     /// `Referer`, without its query unless queries are logged.
     Referer, "referer" | "http_referer";
-    /// The name that a TLS client asked for, where routes go by it.
-    Sni, "sni" | "ssl_preread_server_name";
+    /// The name that a TLS client asked for, where we speak TLS with it or routes go by it.
+    Sni, "sni" | "ssl_preread_server_name" | "ssl_server_name";
+    /// Version and cipher suite of TLS, such as `TLSv1.3 TLS13_AES_128_GCM_SHA256`.
+    Tls, "tls";
 }

@@ -102,6 +102,7 @@ fn json(out: &mut Vec<u8>, record: &Record<'_>, stamp: &Stamp) {
         ("path", Text::Path),
         ("query", Text::Query),
         ("sni", Text::Sni),
+        ("tls", Text::Tls),
         ("request_id", Text::RequestId),
         ("user_agent", Text::UserAgent),
         ("referer", Text::Referer),
@@ -180,6 +181,7 @@ fn field(out: &mut Vec<u8>, record: &Record<'_>, stamp: &Stamp, field: LogField,
         LogField::UserAgent => text(Text::UserAgent),
         LogField::Referer => text(Text::Referer),
         LogField::Sni => text(Text::Sni),
+        LogField::Tls => text(Text::Tls),
         LogField::Request => request(out, record, quoted),
         LogField::RequestUri => {
             text(Text::Path);

@@ -57,6 +57,8 @@ texts! {
     Upgrade;
     /// TLS server name.
     Sni;
+    /// Version and cipher suite of TLS, with a space between.
+    Tls;
 }
 
 /// Version of a request whose head was complete and sound.
@@ -66,6 +68,8 @@ pub enum HttpVersion {
     Http10,
     /// HTTP/1.1.
     Http11,
+    /// HTTP/2.
+    Http2,
 }
 
 impl HttpVersion {
@@ -74,6 +78,7 @@ impl HttpVersion {
         match self {
             Self::Http10 => "HTTP/1.0",
             Self::Http11 => "HTTP/1.1",
+            Self::Http2 => "HTTP/2.0",
         }
     }
 }
@@ -132,6 +137,7 @@ impl Facts {
             None => 0,
             Some(HttpVersion::Http10) => 1,
             Some(HttpVersion::Http11) => 2,
+            Some(HttpVersion::Http2) => 3,
         };
         let small = [
             self.client.port(),
@@ -196,6 +202,7 @@ impl Facts {
             version: match version {
                 1 => Some(HttpVersion::Http10),
                 2 => Some(HttpVersion::Http11),
+                3 => Some(HttpVersion::Http2),
                 _ => None,
             },
             status,

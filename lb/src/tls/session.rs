@@ -163,10 +163,8 @@ pub struct Terms {
     pub name: Option<Box<str>>,
     /// What is spoken within, by ALPN (RFC 7301).
     pub protocol: Option<Box<[u8]>>,
-    /// `1.2` or `1.3`.
-    pub version: &'static str,
-    /// As IANA has it.
-    pub suite: Option<rustls::CipherSuite>,
+    /// Version and cipher suite, such as `TLSv1.3 TLS13_AES_128_GCM_SHA256`.
+    pub spelled: Box<str>,
     /// Whether a former session went on.
     pub is_resumed: bool,
     /// What the peer has shown, its own certificate first.
@@ -248,11 +246,14 @@ impl Session {
         Terms {
             name: self.name.clone(),
             protocol: common.alpn_protocol().map(Into::into),
-            version: match common.protocol_version() {
-                Some(ProtocolVersion::TLSv1_2) => "1.2",
-                _ => "1.3",
+            spelled: {
+                let version = match common.protocol_version() {
+                    Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
+                    _ => "TLSv1.3",
+                };
+                let suite = common.negotiated_cipher_suite().map(|suite| suite.suite());
+                format!("{version} {}", suite.and_then(|suite| suite.as_str()).unwrap_or("-")).into()
             },
-            suite: common.negotiated_cipher_suite().map(|suite| suite.suite()),
             is_resumed: common.handshake_kind() == Some(HandshakeKind::Resumed),
             chain: common.peer_certificates().map(<[_]>::to_vec).unwrap_or_default(),
         }

@@ -25,6 +25,7 @@ use crate::{
     metrics::WorkerMetrics,
     model::{ListenerId, WorkerId, reason::CloseReason},
     sys::event,
+    tls::Terms,
 };
 
 /// Drafts kept for reuse.
@@ -233,6 +234,21 @@ impl Entry {
             if let Some(pool) = pool {
                 texts.note(Text::Pool, pool.as_bytes());
             }
+        });
+    }
+
+    /// It is one of several on its connection.
+    pub(super) fn shares_connection(&self) {
+        self.with(|Draft { notes, .. }, _| notes.version = Some(HttpVersion::Http2));
+    }
+
+    /// Its client speaks TLS on these terms.
+    pub(super) fn secured(&self, terms: &Terms) {
+        self.with(|Draft { texts, .. }, _| {
+            if let Some(name) = &terms.name {
+                texts.note(Text::Sni, name.as_bytes());
+            }
+            texts.note(Text::Tls, terms.spelled.as_bytes());
         });
     }
 

@@ -139,6 +139,9 @@ impl Accepted {
     /// A request or relay begins.
     pub(super) fn begin(&self, snapshot: &Snapshot) {
         self.entry.begin(self.local().access_log(), snapshot, self.listener(), self.client());
+        if let Some(secure) = self.secure() {
+            self.entry.secured(&secure.terms);
+        }
     }
 
     /// The request or relay that runs does not end well: counts and logs why.

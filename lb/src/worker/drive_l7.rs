@@ -141,6 +141,9 @@ pub(super) async fn serve<'c>(context: &'c Context, stream: &mut Stream, first: 
     let plan = local.plan();
     context.accepted.metrics().requests.add(1);
     context.accepted.entry.head(request, stream.data());
+    if context.accepted.sink.is_message() {
+        context.accepted.entry.shares_connection();
+    }
     // While its head is still there.
     let asked = Asked::of(request, stream.data());
     let outcome = drive_exchange::drive(context, &plan, stream, request, response).await;
