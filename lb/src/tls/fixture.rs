@@ -12,8 +12,8 @@ use rustls::{
 
 pub(crate) use rustls::version::{TLS12, TLS13};
 
-use super::{Certificate, Entry, KEY_BYTES, Parts, Server, TicketKeys, Tickets, Trust, Upstream};
-use crate::config::TlsProfile;
+use super::{Certificate, Clients, Entry, KEY_BYTES, Parts, Server, TicketKeys, Tickets, Trust, Upstream};
+use crate::config::{ClientField, TlsProfile};
 
 pub(crate) type Client = StreamOwned<ClientConnection, TcpStream>;
 pub(crate) type Peer = StreamOwned<ServerConnection, TcpStream>;
@@ -47,12 +47,43 @@ impl Authority {
     }
 
     pub(crate) fn entry(&self, name: &str, names: &[&str], is_default: bool) -> Arc<Entry> {
+        self.entry_with(name, names, is_default, None)
+    }
+
+    /// One whose clients show certificates of this authority.
+    pub(crate) fn entry_for_known(&self, name: &str, names: &[&str]) -> Arc<Entry> {
+        let trust = Trust::of_pem(self.0.pem().as_bytes()).unwrap();
+        let fields = vec![("x-client-names".into(), ClientField::Names)];
+        let clients = Clients { trust, is_required: true, revoked: Vec::new(), fields };
+        self.entry_with(name, names, false, Some(clients))
+    }
+
+    /// As [`Authority::client_config`], of a client that shows a certificate for `name`.
+    pub(crate) fn known_client_config(&self, name: &str) -> Arc<ClientConfig> {
+        let key = KeyPair::generate().unwrap();
+        let certificate =
+            CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, &self.0).unwrap();
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let mut roots = RootCertStore::empty();
+        roots.add(self.0.der().clone()).unwrap();
+        let builder = ClientConfig::builder_with_provider(provider()).with_protocol_versions(&[&TLS13]);
+        let builder = builder.unwrap().with_root_certificates(roots);
+        Arc::new(builder.with_client_auth_cert(vec![certificate.der().clone()], key).unwrap())
+    }
+
+    fn entry_with(
+        &self,
+        name: &str,
+        names: &[&str],
+        is_default: bool,
+        clients: Option<Clients>,
+    ) -> Arc<Entry> {
         let (chain, key) = self.issue(names);
         let certificate = Certificate::of_pem(chain.as_bytes(), key.as_bytes(), None).unwrap();
         let profile = TlsProfile::Default;
         let tickets = Tickets::new(name.into(), &TicketKeys::new([7; KEY_BYTES])).unwrap();
         let (name, certificates) = (name.into(), vec![certificate]);
-        let parts = Parts { name, certificates, names: None, is_default, profile, clients: None, tickets };
+        let parts = Parts { name, certificates, names: None, is_default, profile, clients, tickets };
         Arc::new(Entry::new(parts).unwrap())
     }
 

@@ -125,7 +125,7 @@ fn what_has_not_changed_is_used_on() {
         |listener: &str| Arc::ptr_eq(&next.parts.listeners[listener], &first.parts.listeners[listener]);
     assert!(!same("web") && same("relay"));
     assert!(Arc::ptr_eq(&next.parts.pools["p"], &first.parts.pools["p"]));
-    assert_eq!(next.parts.listeners["web"].protocols(), [b"http/1.1".to_vec()]);
+    assert_eq!(next.parts.listeners["web"].protocols(), [b"h2".to_vec(), b"http/1.1".to_vec()]);
     assert!(next.parts.listeners["relay"].protocols().is_empty());
     // The settings count as the files do.
     let (other, _) =

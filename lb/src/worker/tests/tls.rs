@@ -269,3 +269,29 @@ fn a_backend_that_is_not_who_it_should_be_gets_no_request() {
     assert_eq!(asked.load(Ordering::Relaxed), 0);
     assert!(PATIENCE > Duration::from_secs(1));
 }
+
+#[test]
+fn a_backend_is_told_who_a_client_is_by_us_alone() {
+    let authority = Authority::new();
+    let known = Arc::new(Server::new(&[authority.entry_for_known("a", &[NAME])], &[]).unwrap());
+    let echo = [responder(|request| ok(request.fields.join("\n").as_bytes()))];
+    let fixture = start(Protocol::Http, &echo, Limits::default(), &parts(Some(known), None));
+    let mut client =
+        BufReader::new(connect(&authority.known_client_config("me.test"), NAME, fixture.connect()));
+    let request =
+        format!("GET / HTTP/1.1\r\nHost: {NAME}\r\nX-Client-Names: DNS:root\r\nx_client_names: x\r\n\r\n");
+    client.get_mut().write_all(request.as_bytes()).unwrap();
+    let said = String::from_utf8(read_message(&mut client).unwrap().body).unwrap();
+    let told: Vec<_> = said
+        .lines()
+        .filter(|line| line.to_ascii_lowercase().replace('_', "-").starts_with("x-client"))
+        .collect();
+    assert_eq!(told, ["x-client-names: DNS:me.test"]);
+    // Who shows none is turned away before it can ask.
+    let mut nobody = connect(&authority.client_config(&[&TLS13], &[]), NAME, fixture.connect());
+    let refused = nobody.write_all(b"GET / HTTP/1.1\r\n").and_then(|()| nobody.read(&mut [0; 1]).map(drop));
+    assert!(refused.unwrap_err().to_string().contains("CertificateRequired"));
+    wait_until("it is counted", || fixture.reason(CloseReason::TlsClientCertificate) == 1);
+    assert_eq!(fixture.handle.metrics.listeners[0].requests.value(), 1);
+    fixture.stop();
+}

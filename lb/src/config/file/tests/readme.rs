@@ -27,11 +27,15 @@ fn the_configs_of_the_readme_are_valid() {
 }
 
 #[test]
-fn the_config_of_what_is_said_of_tls_is_valid() {
-    let said = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/tls.md"));
-    let (_, rest) = said.split_once("```toml\n").unwrap();
-    let (example, _) = rest.split_once("```").unwrap();
-    let text = format!("version = 1\n{example}");
-    let loaded = parse("tls.md", &text).unwrap_or_else(|problems| panic!("{problems}"));
-    assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
+fn the_configs_of_what_is_said_of_tls_and_http2_are_valid() {
+    for said in [
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/tls.md")),
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/http2.md")),
+    ] {
+        let (_, rest) = said.split_once("```toml\n").unwrap();
+        let (example, _) = rest.split_once("```").unwrap();
+        let text = format!("version = 1\n{example}");
+        let loaded = parse("example.md", &text).unwrap_or_else(|problems| panic!("{problems}"));
+        assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
+    }
 }
