@@ -23,6 +23,7 @@ mod harness;
 mod health;
 mod hotplug;
 mod http;
+mod http2;
 mod http_limits;
 mod lifecycle;
 mod limit;
