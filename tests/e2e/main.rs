@@ -19,6 +19,7 @@ mod datagrams;
 mod doors;
 mod drain;
 mod faults;
+mod grpc;
 mod harness;
 mod health;
 mod hotplug;
