@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 
 use crate::{
+    authority::Identity,
     curl::{Curl, url},
     pattern,
     process::Process,
@@ -22,6 +23,10 @@ use crate::{
 pub const PORT: u16 = 80;
 /// Where a PROXY header stands in front of each connection.
 pub const INTRODUCED_PORT: u16 = 81;
+/// Where HTTP/2 is spoken, by prior knowledge.
+pub const HTTP2_PORT: u16 = 82;
+/// Where TLS is spoken, with HTTP/2 for those that ask for it by ALPN; only with an identity.
+pub const TLS_PORT: u16 = 443;
 
 /// One nginx, named after its host; ends with SIGKILL when dropped.
 ///
@@ -39,11 +44,23 @@ impl Nginx {
     /// # Errors
     /// It does not start, or does not answer in time.
     pub fn start(scene: &Scene, host: &Host) -> Result<Self> {
+        Self::launch(scene, host, None)
+    }
+
+    /// As [`Self::start`], and it listens on [`TLS_PORT`] too.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_secure(scene: &Scene, host: &Host, identity: &Identity) -> Result<Self> {
+        Self::launch(scene, host, Some(identity))
+    }
+
+    fn launch(scene: &Scene, host: &Host, identity: Option<&Identity>) -> Result<Self> {
         let directory = scene.directory().join(format!("nginx-{}", host.name));
         for part in ["", "www/files", "www/put", "temp"] {
             fs::create_dir_all(directory.join(part))?;
         }
-        fs::write(directory.join("nginx.conf"), config(host.name, &directory))?;
+        fs::write(directory.join("nginx.conf"), config(host.name, &directory, identity))?;
         let mut command = host.netns.command("nginx");
         command.args(["-e", "stderr", "-p"]).arg(&directory).args(["-c", "nginx.conf"]);
         let log = scene.log(&format!("nginx-{}", host.name));
@@ -93,10 +110,16 @@ pub fn address(host: &Host, like: IpAddr) -> SocketAddr {
 }
 
 /// One process (no master: nothing to orphan by SIGKILL), every path inside `directory`.
-fn config(name: &str, directory: &Path) -> String {
+fn config(name: &str, directory: &Path, identity: Option<&Identity>) -> String {
     let temp = |what: &str| format!("{what}_temp_path {}/temp/{what};", directory.display());
     let temps = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(temp).join("\n  ");
     let root = directory.join("www");
+    let secure = identity.map_or_else(String::new, |Identity { certificate, key }| {
+        let (certificate, key) = (certificate.display(), key.display());
+        format!(
+            "listen 0.0.0.0:{TLS_PORT} ssl http2; ssl_certificate {certificate}; ssl_certificate_key {key};"
+        )
+    });
     format!(
         r#"daemon off; master_process off; user root; pid {dir}/pid;
 events {{ worker_connections 1024; }}
@@ -110,6 +133,8 @@ http {{
   server {{
     listen 0.0.0.0:{PORT}; listen [::]:{PORT} ipv6only=on;
     listen 0.0.0.0:{INTRODUCED_PORT} proxy_protocol; listen [::]:{INTRODUCED_PORT} ipv6only=on proxy_protocol;
+    listen 0.0.0.0:{HTTP2_PORT} http2;
+    {secure}
     root {root};
     add_header X-Backend {name} always;
     location / {{ return 200 "{name}\n"; }}

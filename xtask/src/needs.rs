@@ -60,6 +60,7 @@ const NEEDS: &[Need] = &[
     tool(Group::Build, "git", "git", "glommio's build script calls it"),
     tool(Group::Test, "nginx", "nginx-light", "a real backend"),
     tool(Group::Test, "curl", "curl", "a real client"),
+    tool(Group::Test, "nghttp", "nghttp2-client", "a client of HTTP/2, and with h2load a crowd of them"),
     tool(Group::Test, "openssl", "openssl", "a TLS server"),
     tool(Group::Test, "dnsmasq", "dnsmasq-base", "a DNS server"),
     tool(Group::Test, "dig", "bind9-dnsutils", "a DNS client"),

