@@ -11,6 +11,7 @@ pub mod curl;
 pub mod daemon;
 pub mod fault;
 pub mod flood;
+pub mod frames;
 pub mod grpc;
 pub mod keepalive;
 pub mod leak;
