@@ -16,6 +16,7 @@ pub mod grpc;
 pub mod keepalive;
 pub mod leak;
 pub mod load;
+pub mod long;
 pub mod manager;
 pub mod moody;
 pub mod netns;
