@@ -2,14 +2,16 @@
 
 use std::{
     fs,
+    io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use lb_tests::{
     authority::Authority,
     daemon::Daemon,
+    long,
     process::{self, Process},
     requirement,
     scene::{self, Scene},
@@ -27,6 +29,9 @@ const KINDS: [&str; 8] =
 
 /// The host says which pool.
 const CONFIG: &str = r#"
+[upgrade]
+drain_timeout = "120s"
+
 [listener.secure]
 bind = ["10.77.0.2:8443"]
 protocol = "http"
@@ -71,7 +76,7 @@ fn python() -> Option<PathBuf> {
 struct Site<'a> {
     scene: &'a Scene,
     python: PathBuf,
-    _daemon: Daemon<'a>,
+    daemon: Daemon<'a>,
     _server: Process,
 }
 
@@ -98,7 +103,7 @@ impl<'a> Site<'a> {
                 "[route.{listener}-{pool}]\nlistener = \"{listener}\"\nhost = [\"{pool}.site.test\"]\npool = \"{pool}\"\n"
             );
         }
-        Ok(Self { scene, python, _daemon: Daemon::start(scene, &config)?, _server: server })
+        Ok(Self { scene, python, daemon: Daemon::start(scene, &config)?, _server: server })
     }
 
     /// A client that tries all of these.
@@ -143,6 +148,35 @@ fn a_backend_that_is_not_there_is_unavailable() {
         let site = Site::set(scene, python)?;
         for way in WAYS {
             process::run(site.client(way, "refusing", "refused")?, PATIENCE)?.success()?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_call_goes_on_through_changes_and_an_upgrade() {
+    let Some(python) = python() else { return };
+    scene::run(|scene| {
+        let mut site = Site::set(scene, python)?;
+        for (way, pool, port) in [(WAYS[0], "sealed", 5001), (WAYS[1], "plain", 5000)] {
+            let mut client = site.client(way, pool, "long")?;
+            let mut client = client.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+            let mut input = client.stdin.take().context("no input")?;
+            let mut output = BufReader::new(client.stdout.take().context("no output")?).lines();
+            let mut number = 0;
+            let listener = if way.1 { "secure" } else { "clear" };
+            let backend = format!("10.77.0.11:{port}");
+            let ended = long::through_changes(&mut site.daemon, (listener, pool, &backend), || {
+                number += 1;
+                writeln!(input, "message {number}")?;
+                let answer = output.next().context("the call has ended")??;
+                ensure!(answer == format!("message {number}"), "{way:?} to {pool}: {answer}");
+                Ok(())
+            });
+            drop(input);
+            let status = client.wait()?;
+            ended?;
+            ensure!(status.success() && output.next().context("no end")?? == "ok long", "{status}");
         }
         Ok(())
     });

@@ -1,12 +1,18 @@
 //! HTTP/2 with clients and with backends, through TLS and in clear text: curl, nghttp and h2load in front of nginx.
 
-use std::fs::{self, File};
+use std::{
+    fs::{self, File},
+    io::{BufRead as _, BufReader, Write as _},
+    net::TcpListener,
+    process::Stdio,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use lb_tests::{
     authority::Authority,
     curl::{Curl, Reply},
     daemon::Daemon,
+    long,
     nginx::Nginx,
     pattern, process, requirement,
     scene::{self, Scene},
@@ -20,6 +26,17 @@ const BODY: u64 = 5 << 20;
 
 /// The host says which pool.
 const CONFIG: &str = r#"
+[upgrade]
+drain_timeout = "120s"
+
+[route.events]
+listener = "secure"
+host = ["events.site.test"]
+pool = "events"
+
+[pool.events]
+backends = ["10.77.0.11:9090"]
+
 [listener.secure]
 bind = ["10.77.0.2:8443"]
 protocol = "http"
@@ -232,6 +249,44 @@ fn a_crowd_of_streams_shares_few_connections() {
         }
         let accepted = site.daemon.show("listeners")?.row("listener", "clear")?.number("accepted")?;
         ensure!(accepted == 4 * 4, "{accepted} connections of clients");
+        Ok(())
+    });
+}
+
+/// The next event is made when the last one was seen.
+#[test]
+fn events_go_on_through_changes_and_an_upgrade() {
+    scene::run(|scene| {
+        let mut site = Site::set(scene)?;
+        let b1 = &scene.topology().b1;
+        let listener = b1.netns.run(|| TcpListener::bind((b1.v4, 9090)))??;
+        let mut curl = scene.topology().client.netns.command("curl");
+        curl.args(["-sSN", "--http2", "--resolve", "events.site.test:8443:10.77.0.2", "--cacert"]);
+        curl.arg(scene.directory().join("ours.pem")).arg("https://events.site.test:8443/");
+        let mut curl = curl.stdout(Stdio::piped()).spawn()?;
+        let (mut server, _) = listener.accept()?;
+        let mut head = BufReader::new(server.try_clone()?).lines();
+        while head.next().context("half a head")??.len() > 0 {}
+        server.write_all(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
+        )?;
+        let mut output = BufReader::new(curl.stdout.take().context("no output")?).lines();
+        let mut number = 0;
+        let ended = long::through_changes(&mut site.daemon, ("secure", "events", "10.77.0.11:9090"), || {
+            number += 1;
+            let event = format!("data: event {number}\n");
+            server.write_all(format!("{:x}\r\n{event}\r\n", event.len()).as_bytes())?;
+            let seen = output.next().context("the stream has ended")??;
+            ensure!(seen == event.trim_end(), "{seen}");
+            Ok(())
+        });
+        if ended.is_ok() {
+            server.write_all(b"0\r\n\r\n")?;
+        }
+        drop(server);
+        let status = curl.wait()?;
+        ended?;
+        ensure!(status.success() && output.next().is_none(), "{status}");
         Ok(())
     });
 }

@@ -25,6 +25,8 @@ mod health;
 mod hotplug;
 mod http;
 mod http2;
+mod http2_hostile;
+mod http2_states;
 mod http_limits;
 mod lifecycle;
 mod limit;

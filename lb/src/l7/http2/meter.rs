@@ -1,10 +1,13 @@
 //! Frames counted on their way, since `h2` shows its callers none: what costs us much and the peer little has a budget.
 //!
 //! A [`Meter`] sees the bytes of both directions before `h2` does, or after it. It reads the nine bytes before each frame,
-//! and of two kinds the first byte or four behind them; it never judges what `h2` judges. Counts are halved with each second
+//! and of two kinds the first byte or four behind them; it judges of what `h2` judges only what that has the wrong word for:
+//! lengths that are none, and promises. Counts are halved with each second
 //! that passes, so that a budget is what may come at once, and half of it what may come each second for ever.
 
 use std::time::{Duration, Instant};
+
+use h2::Reason;
 
 /// How many frames of a kind may come at once. Of a peer that keeps to the protocol none comes near these.
 ///
@@ -71,7 +74,7 @@ impl Default for Budgets {
     }
 }
 
-/// What there was too much of.
+/// What there was too much of, or what has no place at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Abuse {
     /// See [`Budgets::resets`] and [`Budgets::resets_in_all`].
@@ -96,6 +99,10 @@ pub enum Abuse {
     Priorities,
     /// See [`Budgets::unknown`].
     Unknown,
+    /// A frame of a length that its kind does not have (RFC 9113, 4.2).
+    FrameSize,
+    /// PUSH_PROMISE: clients never may (RFC 9113, 8.4), and backends were told not to.
+    Promise,
 }
 
 impl Abuse {
@@ -113,6 +120,17 @@ impl Abuse {
             Self::WindowUpdates => "window-updates",
             Self::Priorities => "priorities",
             Self::Unknown => "unknown-frames",
+            Self::FrameSize => "frame-size",
+            Self::Promise => "promise",
+        }
+    }
+
+    /// What the peer is told.
+    pub(super) const fn reason(self) -> Reason {
+        match self {
+            Self::FrameSize => Reason::FRAME_SIZE_ERROR,
+            Self::Promise => Reason::PROTOCOL_ERROR,
+            _ => Reason::ENHANCE_YOUR_CALM,
         }
     }
 }
@@ -237,6 +255,9 @@ impl Meter {
     /// A frame of the peer's.
     fn count(&mut self, frame: Frame) -> Result<(), Abuse> {
         let (counts, budgets) = (&mut self.counts, &self.budgets);
+        if frame.has_wrong_length() {
+            return Err(Abuse::FrameSize);
+        }
         match frame.kind {
             Kind::DATA if frame.is_empty && frame.flags & END_STREAM == 0 => {
                 add(&mut counts.empty_data, budgets.empty_data, Abuse::EmptyData)
@@ -262,6 +283,7 @@ impl Meter {
                 }
                 add(&mut counts.resets, budgets.resets, Abuse::Resets)
             }
+            Kind::PUSH_PROMISE => Err(Abuse::Promise),
             Kind::PING => add(&mut counts.pings, budgets.pings, Abuse::Pings),
             Kind::SETTINGS => add(&mut counts.settings, budgets.settings, Abuse::Settings),
             Kind::WINDOW_UPDATE => {
@@ -311,6 +333,7 @@ const PREFACE_BYTES: u32 = 24;
 const HEADER_BYTES: usize = 9;
 const END_STREAM: u8 = 0x1;
 const PADDED: u8 = 0x8;
+const ACK: u8 = 0x1;
 
 /// Kinds of frames. Source: RFC 9113, 6, and RFC 9218, 7.1.
 struct Kind;
@@ -321,7 +344,9 @@ impl Kind {
     const PRIORITY: u8 = 0x2;
     const RST_STREAM: u8 = 0x3;
     const SETTINGS: u8 = 0x4;
+    const PUSH_PROMISE: u8 = 0x5;
     const PING: u8 = 0x6;
+    const GOAWAY: u8 = 0x7;
     const WINDOW_UPDATE: u8 = 0x8;
     const CONTINUATION: u8 = 0x9;
     const PRIORITY_UPDATE: u8 = 0x10;
@@ -337,6 +362,20 @@ struct Frame {
     is_empty: bool,
     /// Only told of RST_STREAM.
     code: u32,
+}
+
+impl Frame {
+    /// Source: RFC 9113, 6.3 to 6.9.
+    const fn has_wrong_length(&self) -> bool {
+        match self.kind {
+            Kind::PRIORITY => self.len != 5,
+            Kind::RST_STREAM | Kind::WINDOW_UPDATE => self.len != 4,
+            Kind::SETTINGS => !self.len.is_multiple_of(6) || (self.flags & ACK != 0 && self.len > 0),
+            Kind::PING => self.len != 8,
+            Kind::GOAWAY => self.len < 8,
+            _ => false,
+        }
+    }
 }
 
 /// Finds frames in a stream of bytes.
@@ -451,11 +490,28 @@ mod tests {
             (Kind::WINDOW_UPDATE, 0, &[0, 0, 0, 1], budgets.window_updates, Abuse::WindowUpdates),
             (Kind::PRIORITY, 0, &[0; 5], budgets.priorities, Abuse::Priorities),
             (Kind::PRIORITY_UPDATE, 0, b"x", budgets.priorities, Abuse::Priorities),
-            (0x7, 0, &[0; 8], budgets.unknown, Abuse::Unknown),
-            (0x5, 0, &[0; 8], budgets.unknown, Abuse::Unknown),
+            (Kind::GOAWAY, 0, &[0; 8], budgets.unknown, Abuse::Unknown),
+            (Kind::PUSH_PROMISE, 0, &[0; 8], 0, Abuse::Promise),
             (0xff, 0xff, b"anything", budgets.unknown, Abuse::Unknown),
         ] {
             is_budget(kind, flags, payload, count, abuse);
+        }
+    }
+
+    #[test]
+    fn row_46_lengths() {
+        for (kind, flags, lengths) in [
+            (Kind::PRIORITY, 0, &[0, 4, 6][..]),
+            (Kind::RST_STREAM, 0, &[0, 3, 5]),
+            (Kind::SETTINGS, 0, &[1, 5, 7, 59]),
+            (Kind::SETTINGS, ACK, &[6]),
+            (Kind::PING, ACK, &[0, 7, 9]),
+            (Kind::GOAWAY, 0, &[0, 7]),
+            (Kind::WINDOW_UPDATE, 0, &[0, 3, 5]),
+        ] {
+            for &length in lengths {
+                is_budget(kind, flags, &[0; 60][..length], 0, Abuse::FrameSize);
+            }
         }
     }
 
@@ -564,6 +620,16 @@ mod tests {
         ) {
             let mut bytes = if is_client { preface() } else { Vec::new() };
             for (kind, flags, len) in frames {
+                // Mostly lengths that pass, so that the budgets are reached.
+                let len = match kind {
+                    _ if flags == 0xff => len,
+                    Kind::PRIORITY => 5,
+                    Kind::RST_STREAM | Kind::WINDOW_UPDATE => 4,
+                    Kind::SETTINGS => 0,
+                    Kind::PING | Kind::GOAWAY => 8,
+                    _ => len,
+                };
+                let kind = if kind == Kind::PUSH_PROMISE && flags != 0xff { Kind::PING + 5 } else { kind };
                 bytes.extend(frame(kind, flags, &[flags; 12][..len]));
             }
             bytes.extend(garbage);

@@ -111,9 +111,9 @@ impl<W: Wire + Unpin> Server<W> {
                         // All that came of it was taken.
                         self.allowance.set(READ_BYTES_MAX);
                     }
-                    if let (Some(_), false) = (self.found.get(), self.is_calmed) {
+                    if let (Some(abuse), false) = (self.found.get(), self.is_calmed) {
                         self.is_calmed = true;
-                        connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                        connection.abrupt_shutdown(abuse.reason());
                         continue;
                     }
                     return Poll::Ready(match ready!(next) {
@@ -133,6 +133,7 @@ impl<W: Wire + Unpin> Server<W> {
     fn end(&mut self, error: Option<&h2::Error>) -> Ended {
         self.state = State::Over;
         match (self.found.get(), error) {
+            (Some(abuse), _) if abuse.reason() != Reason::ENHANCE_YOUR_CALM => Ended::Protocol,
             (Some(abuse), _) => Ended::Abuse(abuse),
             (None, None) => Ended::Well,
             (None, Some(error)) if error.is_io() => Ended::Broken,
