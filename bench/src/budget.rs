@@ -56,6 +56,11 @@ const TABLE: &[Row] = &[
     row("l4-program", 11, 0, 100),
     row("l4-forward", 5, 1_000, 80),
     row("l4-table", 5, 0, 60),
+    row("tls-small", 3, 1_000, 50),
+    row("tls-handshake", 3, 1_000, 60),
+    row("tls-bulk", 3, 1_000, 50),
+    row("h2-small", 3, 1_000, 100),
+    row("grpc-unary", 3, 1_000, 50),
 ];
 
 const QUICK_LIMIT: Duration = Duration::from_secs(45);

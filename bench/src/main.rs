@@ -8,6 +8,7 @@ mod budget;
 mod check;
 mod cli;
 mod context;
+mod http2_backend;
 mod interrupt;
 mod load;
 mod machine;

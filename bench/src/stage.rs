@@ -8,7 +8,8 @@ use crate::{
     backend::{Body, HttpBackend},
     check::Ledger,
     context::Context,
-    load::{self, Closed, Load, TcpBackend},
+    http2_backend::Http2Backend,
+    load::{self, Closed, Load, Speaks, TcpBackend},
     measure::{Cost, Reading, open_files_max},
     named::Named,
     peers::{Logging, Protocol, Running, Settings, Subject},
@@ -65,12 +66,15 @@ pub(crate) struct Plan {
 /// One worker, no logs, up to 1 000 connections.
 pub(crate) const HTTP: Plan =
     Plan { protocol: Protocol::Http, logging: Logging::Off, workers: 1, connections: 1000 };
+/// The same over TLS with clients.
+pub(crate) const TLS: Plan = Plan { protocol: Protocol::Tls, ..HTTP };
 /// The same for bytes.
 pub(crate) const TCP: Plan = Plan { protocol: Protocol::Tcp, ..HTTP };
 
 #[derive(Debug)]
 enum Backend {
     Http(HttpBackend),
+    Http2(Http2Backend),
     Tcp(TcpBackend),
 }
 
@@ -80,6 +84,7 @@ pub(crate) struct Stage {
     running: Vec<Running>,
     backend: Backend,
     pub(crate) cores: Cores,
+    protocol: Protocol,
     /// Requests per second of a subject, by what is asked for: how many fill a sample.
     rates: HashMap<String, f64>,
     /// Requests that a subject has answered so far, by its name.
@@ -124,7 +129,12 @@ impl Stage {
         let topology = Topology::make(wiring)?;
         let address = SocketAddr::new(topology.backend(), BACKEND_PORT);
         let backend = match plan.protocol {
-            Protocol::Http => Backend::Http(HttpBackend::start(&topology, address, &cores.load, directory)?),
+            Protocol::Http2 => {
+                Backend::Http2(Http2Backend::start(topology.namespace(Role::Backend), address, &cores.load)?)
+            }
+            Protocol::Http | Protocol::Tls | Protocol::H2c => {
+                Backend::Http(HttpBackend::start(&topology, address, &cores.load, directory)?)
+            }
             Protocol::Tcp => {
                 Backend::Tcp(TcpBackend::start(topology.namespace(Role::Backend), address, &cores.load)?)
             }
@@ -134,6 +144,7 @@ impl Stage {
             running: Vec::new(),
             backend,
             cores,
+            protocol: plan.protocol,
             rates: HashMap::new(),
             answered: HashMap::new(),
             topology,
@@ -197,7 +208,7 @@ impl Stage {
     pub(crate) fn tcp_backend(&self) -> Result<&TcpBackend> {
         match &self.backend {
             Backend::Tcp(backend) => Ok(backend),
-            Backend::Http(_) => bail!("the backend speaks HTTP"),
+            Backend::Http(_) | Backend::Http2(_) => bail!("the backend speaks HTTP"),
         }
     }
 
@@ -208,6 +219,7 @@ impl Stage {
     pub(crate) fn requests_seen(&self) -> Result<u64> {
         match &self.backend {
             Backend::Http(backend) => backend.requests(&self.topology),
+            Backend::Http2(backend) => Ok(backend.requests()),
             Backend::Tcp(_) => bail!("the backend speaks no HTTP"),
         }
     }
@@ -230,7 +242,8 @@ impl Stage {
     /// # Errors
     /// It does not run.
     pub(crate) fn url(&self, subject: Subject, body: Body) -> Result<String> {
-        Ok(format!("http://{}{}", self.running(subject)?.address, body.path))
+        let scheme = if self.protocol == Protocol::Tls { "https" } else { "http" };
+        Ok(format!("{scheme}://{}{}", self.running(subject)?.address, body.path))
     }
 
     /// Runs a closed loop for about `length` through a subject, and checks that all counters agree.
@@ -267,6 +280,7 @@ impl Stage {
             connections: load.connections,
             requests,
             churn: load.churn,
+            speaks: load.speaks,
             time_max: GRACE,
         };
         let (seen, sent_bytes) = (self.requests_seen()?, self.topology.backend_sent_bytes()?);
@@ -299,6 +313,7 @@ pub(crate) struct Requests {
     pub(crate) connections: usize,
     /// Whether each request has a connection of its own.
     pub(crate) churn: bool,
+    pub(crate) speaks: Speaks,
 }
 
 impl Requests {

@@ -1,11 +1,23 @@
 //! h2load: as many requests as were asked for, each counted. (wrk stops by the clock and forgets what is under way,
 //! so its counts cannot agree with the backend's.)
 
-use std::{path::Path, time::Duration};
+use std::{fs::File, io::Write as _, os::fd::AsRawFd as _, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::fs::{MemfdFlags, memfd_create};
 
 use crate::process::Pinned;
+
+/// What a call of gRPC carries: not compressed, 32 bytes.
+const MESSAGE: [u8; 37] = {
+    let mut message = [b'x'; 37];
+    let prefix = [0, 0, 0, 0, 32];
+    message.split_at_mut(5).0.copy_from_slice(&prefix);
+    message
+};
+
+/// What h2load says of TLS where all is as it asks for first.
+const SEALED: [&str; 3] = ["TLSv1.3", "Cipher: TLS_AES_128_GCM_SHA256", "Server Temp Key: X25519 "];
 
 /// What to send: every connection sends its next request when the last one is answered.
 #[derive(Clone, Debug)]
@@ -15,8 +27,41 @@ pub(crate) struct Closed {
     pub(crate) requests: u64,
     /// Whether each request has a connection of its own.
     pub(crate) churn: bool,
+    pub(crate) speaks: Speaks,
     /// Longer than this is an error.
     pub(crate) time_max: Duration,
+}
+
+/// What is spoken with the subject. Of TLS the URL tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    /// HTTP/1.1, one request at a time.
+    Http1,
+    /// HTTP/2, this many requests at a time on each connection.
+    Http2 { streams: usize },
+    /// The same, each a unary call of gRPC with a message of 32 bytes.
+    Grpc { streams: usize },
+}
+
+impl Speaks {
+    /// `message` is the file of what is posted.
+    fn arguments(self, message: &str) -> Vec<String> {
+        let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
+        match self {
+            Self::Http1 => words(&["--h1"]),
+            Self::Http2 { streams } => words(&["-m", &streams.to_string()]),
+            Self::Grpc { streams } => words(&[
+                "-m",
+                &streams.to_string(),
+                "-d",
+                message,
+                "-H",
+                "content-type: application/grpc",
+                "-H",
+                "te: trailers",
+            ]),
+        }
+    }
 }
 
 /// What came of it.
@@ -44,8 +89,12 @@ impl Load {
 /// # Errors
 /// h2load is missing or fails. Requests that fail are no error here: see the counts.
 pub(crate) fn closed_loop(place: Pinned<'_>, load: &Closed) -> Result<Load> {
-    let mut arguments: Vec<String> = ["--h1", "-t1", "-c"].map(str::to_owned).to_vec();
-    arguments.push(load.connections.to_string());
+    // Read by h2load through our open files.
+    let message = File::from(memfd_create("message", MemfdFlags::CLOEXEC)?);
+    (&message).write_all(&MESSAGE)?;
+    let path = format!("/proc/{}/fd/{}", std::process::id(), message.as_raw_fd());
+    let mut arguments = load.speaks.arguments(&path);
+    arguments.extend(["-t1".to_owned(), "-c".to_owned(), load.connections.to_string()]);
     arguments.extend(["-n".to_owned(), load.requests.to_string()]);
     if load.churn {
         arguments.extend(["-H", "Connection: close"].map(str::to_owned));
@@ -54,6 +103,10 @@ pub(crate) fn closed_loop(place: Pinned<'_>, load: &Closed) -> Result<Load> {
     let output = place.output(Path::new("h2load"), &arguments, load.time_max)?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let found = parse(&text).with_context(|| format!("h2load said: {text}"))?;
+    ensure!(
+        !load.url.starts_with("https:") || SEALED.iter().all(|part| text.contains(part)),
+        "not {SEALED:?}: {text}"
+    );
     ensure!(found.seconds > 0.0, "h2load took no time: {text}");
     Ok(found)
 }

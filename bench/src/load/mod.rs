@@ -2,12 +2,14 @@
 //! ours for plain TCP and for connections that only wait.
 
 mod h2load;
+mod handshake;
 mod idle;
 mod oha;
 mod pin;
 mod tcp;
 
-pub(crate) use h2load::{Closed, Load, closed_loop};
+pub(crate) use h2load::{Closed, Load, Speaks, closed_loop};
+pub(crate) use handshake::{Greeters, Session};
 pub(crate) use idle::Idle;
 pub(crate) use oha::{Latencies, Open, open_loop, program as oha_program};
 pub(crate) use pin::pin;

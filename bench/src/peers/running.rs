@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use lb_tests::authority::Authority;
 use rustix::process::Signal;
 
 use super::{
@@ -48,6 +49,9 @@ impl Running {
         } else {
             let name = template::file(subject, settings.protocol, settings.logging).context("no config")?;
             let config = directory.join(Path::new(&name).file_name().context("no name")?);
+            if settings.protocol == Protocol::Tls {
+                certify(&directory)?;
+            }
             fs::write(&config, template::config(subject, settings, &directory)?)?;
             arguments(subject.peer, settings, &config, &directory)
         };
@@ -89,6 +93,16 @@ impl Running {
     pub(crate) fn stop(&mut self) -> Result<()> {
         self.process.stop()
     }
+}
+
+/// A certificate of its own for each subject; nobody asks who vouches for it.
+fn certify(directory: &Path) -> Result<()> {
+    let identity = Authority::new(directory, "authority")?.vouch("bench.test", 2100)?;
+    let (certificate, key) = (fs::read_to_string(identity.certificate)?, fs::read_to_string(identity.key)?);
+    fs::write(directory.join("server.pem"), &certificate)?;
+    fs::write(directory.join("server.key"), &key)?;
+    fs::write(directory.join("server.both"), certificate + &key)?;
+    Ok(())
 }
 
 fn arguments(peer: Peer, settings: &Settings, config: &Path, directory: &Path) -> Vec<String> {

@@ -11,6 +11,8 @@
 //! | `@FILES@`        | where the backend's bodies lie                              |
 //! | `@BODY@`         | its smallest body                                           |
 //!
+//! Where there is TLS, `@DIR@` has `server.pem` and `server.key` (ECDSA, P-256), and both in `server.both`.
+//!
 //! They are read when they are used: the harness runs from a checkout.
 
 use std::{
@@ -23,11 +25,17 @@ use anyhow::{Context as _, Result};
 
 use super::{Peer, Subject, Tuning};
 
-/// What is spoken on both sides of the subject.
+/// What is spoken on the sides of the subject; on both, where nothing else is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
     /// HTTP/1.1.
     Http,
+    /// HTTP/1.1 or HTTP/2 over TLS, as the client likes, with clients; HTTP/1.1 with the backend.
+    Tls,
+    /// HTTP/2 without TLS with clients, HTTP/1.1 with the backend.
+    H2c,
+    /// HTTP/2 without TLS with both.
+    Http2,
     /// Bytes.
     Tcp,
 }
@@ -75,10 +83,17 @@ pub(crate) fn file(subject: Subject, protocol: Protocol, logging: Logging) -> Op
         // Caddy's own distribution has no relay of bytes.
         (Protocol::Tcp, Caddy) => return None,
         (Protocol::Tcp, _) => "tcp",
+        // Of these two nobody here has a config.
+        (_, Caddy | Pingora) => return None,
+        (Protocol::Tls, _) => "tls",
+        (Protocol::H2c, _) => "h2c",
+        (Protocol::Http2, _) => "h2",
     };
     let variant = match (logging, tuning, peer) {
         (Logging::Off, Tuning::Tuned, _) => "",
-        (Logging::Off, Tuning::Defaults, Nginx | Haproxy) => "-defaults",
+        (Logging::Off, Tuning::Defaults, Nginx | Haproxy) if matches!(protocol, "http" | "tcp") => {
+            "-defaults"
+        }
         (Logging::Off, Tuning::Defaults, Envoy) if protocol == "http" => "-defaults",
         (Logging::On, Tuning::Tuned, _) if protocol == "http" => "-log",
         _ => return None,
@@ -144,7 +159,7 @@ mod tests {
     #[test]
     fn every_mark_of_every_template_is_filled_in() {
         for subject in SUBJECTS {
-            for protocol in [Protocol::Http, Protocol::Tcp] {
+            for protocol in [Protocol::Http, Protocol::Tcp, Protocol::Tls, Protocol::H2c, Protocol::Http2] {
                 for logging in [Logging::Off, Logging::On] {
                     let settings = Settings {
                         protocol,

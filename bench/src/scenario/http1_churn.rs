@@ -6,6 +6,7 @@ use super::Scenario;
 use crate::{
     backend::SMALL,
     context::Context,
+    load::Speaks,
     measure::CostMetrics,
     peers::{Logging, Protocol, Subject},
     sample::Metric,
@@ -14,7 +15,7 @@ use crate::{
 
 const COST: CostMetrics = CostMetrics::of("us/request");
 const THROUGHPUT: Metric = Metric::gain("throughput", "requests/s");
-const LOAD: Requests = Requests { body: SMALL, connections: 64, churn: true };
+const LOAD: Requests = Requests { body: SMALL, connections: 64, churn: true, speaks: Speaks::Http1 };
 
 /// `Connection: close` on every request, 200 B answers, 64 clients. Upstream connections may be kept.
 pub(crate) struct Http1Churn;

@@ -6,7 +6,7 @@ use super::Scenario;
 use crate::{
     backend::FILES,
     context::Context,
-    load::Load,
+    load::{Load, Speaks},
     measure::Cost,
     peers::{Logging, Protocol, Subject},
     sample::{Metric, Sample},
@@ -44,7 +44,7 @@ impl Scenario for Http1Sizes {
         context.rounds(&stage.subjects(), |&subject| {
             let mut sample = Sample::new();
             for &body in &bodies {
-                let load = Requests { body, connections: CONNECTIONS, churn: false };
+                let load = Requests { body, connections: CONNECTIONS, churn: false, speaks: Speaks::Http1 };
                 let (load, cost) = stage.requests(subject, load, length)?;
                 sample = sample.and(at(body.len as f64, load, cost));
             }

@@ -6,6 +6,7 @@ use super::Scenario;
 use crate::{
     backend::SMALL,
     context::Context,
+    load::Speaks,
     measure::CostMetrics,
     named::Named,
     peers::{Logging, Peer, Protocol, Subject},
@@ -22,7 +23,7 @@ const LOGGED: Metric = Metric::cost("cpu_logged", "us/request");
 const LOOPBACK: Metric = Metric::cost("cpu_loopback", "us/request");
 /// Rounds of what is measured beside.
 const BESIDE_ROUNDS: usize = 3;
-const LOAD: Requests = Requests { body: SMALL, connections: 64, churn: false };
+const LOAD: Requests = Requests { body: SMALL, connections: 64, churn: false, speaks: Speaks::Http1 };
 
 /// Keepalive, 200 B answers, 64 connections; beside that with access logs, and over loopback.
 pub(crate) struct Http1Small;

@@ -1,5 +1,7 @@
 //! The scenarios, a file each.
 
+mod grpc_unary;
+mod h2_small;
 mod http1_churn;
 mod http1_sizes;
 mod http1_small;
@@ -15,6 +17,9 @@ mod scale;
 mod syscalls;
 mod tcp_bulk;
 mod tcp_churn;
+mod tls_bulk;
+mod tls_handshake;
+mod tls_small;
 
 use anyhow::Result;
 
@@ -59,6 +64,11 @@ pub(crate) const ALL: &[&dyn Scenario] = &[
     &l4_program::L4Program,
     &l4_forward::L4Forward,
     &l4_table::L4Table,
+    &tls_small::TlsSmall,
+    &tls_handshake::TlsHandshake,
+    &tls_bulk::TlsBulk,
+    &h2_small::H2Small,
+    &grpc_unary::GrpcUnary,
 ];
 
 /// The one of this name.

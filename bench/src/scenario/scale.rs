@@ -6,6 +6,7 @@ use super::Scenario;
 use crate::{
     backend::SMALL,
     context::Context,
+    load::Speaks,
     peers::{Logging, Peer, Protocol, Subject},
     sample::{Metric, Sample},
     stage::{HTTP, Plan, Requests, Stage, connections_max},
@@ -60,7 +61,7 @@ fn by_workers(context: &mut Context<'_>, workers: usize) -> Result<()> {
         ));
     }
     let mut stage = Stage::set(context, Plan { workers, ..HTTP })?;
-    let load = Requests { body: SMALL, connections: 64, churn: false };
+    let load = Requests { body: SMALL, connections: 64, churn: false, speaks: Speaks::Http1 };
     let length = context.pace.sample;
     context.rounds(&stage.subjects(), |&subject| {
         let (load, cost) = stage.requests(subject, load, length)?;
@@ -86,7 +87,7 @@ fn by_connections(context: &mut Context<'_>) -> Result<()> {
             ));
         }
         context.rounds(&stage.subjects(), |&subject| {
-            let load = Requests { body: SMALL, connections, churn: false };
+            let load = Requests { body: SMALL, connections, churn: false, speaks: Speaks::Http1 };
             // What the longer run costs more than the shorter one: the making of connections is in both.
             let requests = connections as u64 * REQUESTS.0;
             let (few, short) = stage.run(subject, load, requests)?;

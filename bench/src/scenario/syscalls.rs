@@ -8,6 +8,7 @@ use super::Scenario;
 use crate::{
     backend::SMALL,
     context::Context,
+    load::Speaks,
     measure::{PerfCount, Strace},
     named::Named,
     peers::{Logging, Protocol, Subject},
@@ -18,7 +19,7 @@ use crate::{
 const CALLS: Metric = Metric::cost("syscalls", "calls/request");
 /// The same under strace.
 const TRACED: Metric = Metric::fact("syscalls_traced", "calls/request");
-const LOAD: Requests = Requests { body: SMALL, connections: 64, churn: false };
+const LOAD: Requests = Requests { body: SMALL, connections: 64, churn: false, speaks: Speaks::Http1 };
 const REQUESTS: u64 = 10_000;
 /// Calls that are named in the notes.
 const NAMED: usize = 5;
