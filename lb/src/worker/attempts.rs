@@ -159,11 +159,13 @@ impl<'c> Exchange<'c, '_> {
         let mut out = self.encode(stream, upstream, in_flight);
         self.push_whole(stream, body_len, &mut out);
         upstream.stream.arm();
-        let out = upstream.stream.sink().send(local, out, deadline).await.map_err(|error| match error {
-            StreamError::Expired => self.context.expired(CloseReason::UpstreamTimeout),
-            StreamError::Broken => CloseReason::UpstreamClosed,
-        })?;
-        local.recycle(out);
+        match upstream.stream.sink().send(local, out, deadline).await {
+            Ok(out) => local.recycle(out),
+            Err(StreamError::Expired) => return Err(self.context.expired(CloseReason::UpstreamTimeout)),
+            // Who has answered whole may give up the rest of the question (RFC 9113, 8.1).
+            Err(StreamError::Broken) if upstream.stream.sink().is_message() => {}
+            Err(StreamError::Broken) => return Err(CloseReason::UpstreamClosed),
+        }
         self.receive_head(&mut upstream.stream, response).await?;
         let accepts = |upgrades: &Upgrades| {
             upgrades.accepts(self.request, stream.data(), response, upstream.stream.data())

@@ -204,6 +204,22 @@ fn bodies_and_trailers_go_through_two_connections_of_http2() {
 }
 
 #[test]
+fn an_answer_before_the_end_of_its_question_is_an_answer() {
+    let fixture = start_multiplexed(multiplexing_backend(Arc::default()));
+    let mut client = Client::new(fixture.connect());
+    for len in [1, 1_000, 60_000, 300_000] {
+        for _ in 0..10 {
+            let request = Request::post("http://a.test/early").body(()).unwrap();
+            let response = client.begin(request, Some(pattern(len).into()));
+            let (head, body) = client.finish(response);
+            assert_eq!((head.status().as_u16(), &*body), (200, &b"early"[..]), "{len}");
+        }
+    }
+    drop(client);
+    fixture.stop();
+}
+
+#[test]
 fn a_backend_that_speaks_no_http2_is_a_bad_gateway() {
     let fixture = start_multiplexed(responder(|_| ok(b"")));
     let mut client = Client::new(fixture.connect());

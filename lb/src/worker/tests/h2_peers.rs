@@ -146,6 +146,13 @@ pub(super) fn serve(socket: TcpStream) {
 
 async fn answer(request: Request<RecvStream>, mut respond: h2::server::SendResponse<Bytes>) {
     let (head, mut body) = request.into_parts();
+    if head.uri.path() == "/early" {
+        // The rest of the question is given up with the answer's end.
+        if let Ok(mut stream) = respond.send_response(Response::new(()), false) {
+            let _ = stream.send_data(Bytes::from_static(b"early"), true);
+        }
+        return;
+    }
     let Ok(mut bytes) = read(&mut body).await else { return };
     if bytes.is_empty() {
         bytes = format!("{} {} {:?}", head.method, head.uri, head.headers.get("te")).into_bytes();
