@@ -90,11 +90,9 @@ impl Message {
         }
         match &mut *self.end.borrow_mut() {
             End::Client { outflow, .. } if !outflow.has_ended() => outflow.reset(Break::Internal),
-            End::Client { outflow, inflow, .. } => {
-                if !inflow.drain() {
-                    outflow.reset(Break::Unwanted);
-                }
-            }
+            // What is left of the request is given up once nobody has the stream any more, behind the answer (RFC 9113, 8.1):
+            // a reset from here would overtake it.
+            End::Client { inflow, .. } => inflow.drain(),
             End::Backend(asking, _) => asking.reset(),
         }
     }

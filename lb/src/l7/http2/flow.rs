@@ -50,8 +50,8 @@ impl Inflow {
         self.stream.is_end_stream()
     }
 
-    /// Throws away what is here already; whether that was all.
-    pub fn drain(&mut self) -> bool {
+    /// Throws away what is here already.
+    pub fn drain(&mut self) {
         let mut task = Context::from_waker(Waker::noop());
         let mut left = DRAINED_BYTES_MAX;
         loop {
@@ -60,8 +60,7 @@ impl Inflow {
                     left -= data.len();
                     let _ = self.stream.flow_control().release_capacity(data.len());
                 }
-                Poll::Ready(None) => return true,
-                Poll::Ready(Some(_)) | Poll::Pending => return false,
+                Poll::Ready(_) | Poll::Pending => return,
             }
         }
     }
@@ -209,7 +208,6 @@ impl Outflow {
     /// Gives the stream up.
     pub fn reset(&mut self, why: Break) {
         let reason = match why {
-            Break::Unwanted => Reason::NO_ERROR,
             Break::Internal => Reason::INTERNAL_ERROR,
             Break::Protocol => Reason::PROTOCOL_ERROR,
             Break::Refused => Reason::REFUSED_STREAM,
@@ -247,8 +245,6 @@ pub(super) fn says_chunked(head: &[u8]) -> bool {
 /// Why a stream is given up (RFC 9113, 7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Break {
-    /// The rest of the request is of no use: the answer is complete (RFC 9113, 8.1).
-    Unwanted,
     /// What was begun cannot be finished.
     Internal,
     /// The request is malformed.
