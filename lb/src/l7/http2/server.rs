@@ -62,7 +62,7 @@ pub struct Server<W> {
 }
 
 enum State<W> {
-    Shaking(server::Handshake<Metered<W>, Bytes>),
+    Shaking(Box<server::Handshake<Metered<W>, Bytes>>),
     Open(Box<server::Connection<Metered<W>, Bytes>>),
     Over,
 }
@@ -92,7 +92,7 @@ impl<W: Wire + Unpin> Server<W> {
             .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
             .max_local_error_reset_streams(Some(LOCAL_RESETS_MAX))
             .handshake(metered);
-        Self { state: State::Shaking(shaking), found, is_calmed: false }
+        Self { state: State::Shaking(Box::new(shaking)), found, is_calmed: false }
     }
 
     /// The next request. Everything that a connection does it does in here: whoever waits for something on one of its
