@@ -266,7 +266,7 @@ fn events_go_on_through_changes_and_an_upgrade() {
         let mut curl = curl.stdout(Stdio::piped()).spawn()?;
         let (mut server, _) = listener.accept()?;
         let mut head = BufReader::new(server.try_clone()?).lines();
-        while head.next().context("half a head")??.len() > 0 {}
+        while !head.next().context("half a head")??.is_empty() {}
         server.write_all(
             b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
         )?;

@@ -131,7 +131,7 @@ impl Hostile {
     pub fn connect(netns: &Namespace, address: IpAddr, port: u16, settings: &[u8]) -> Result<Self> {
         let mut this = Self { stream: peer::connect(netns, address, port)?, pings: 0 };
         this.send(&[PREFACE, &frame(kind::SETTINGS, 0, 0, settings)].concat());
-        let first = this.next()?.context("closed at the preface")?;
+        let first = this.receive()?.context("closed at the preface")?;
         ensure!(first.kind == kind::SETTINGS && first.flags == 0, "begins with {first:?}");
         this.send(&frame(kind::SETTINGS, ACK, 0, &[]));
         Ok(this)
@@ -146,7 +146,7 @@ impl Hostile {
     ///
     /// # Errors
     /// Nothing comes for long, or half a frame.
-    pub fn next(&mut self) -> Result<Option<Frame>> {
+    pub fn receive(&mut self) -> Result<Option<Frame>> {
         let mut head = [0; 9];
         match self.stream.read_exact(&mut head) {
             Ok(()) => {}
@@ -174,7 +174,7 @@ impl Hostile {
         self.send(&frame(kind::PING, 0, 0, &mark));
         let (mut answer, mut is_marked) = (Answer::Nothing, false);
         while !is_marked || (expects_something && answer == Answer::Nothing) {
-            let Some(next) = self.next()? else { bail!("closed without GOAWAY, behind {answer:?}") };
+            let Some(next) = self.receive()? else { bail!("closed without GOAWAY, behind {answer:?}") };
             match next.kind {
                 kind::PING if next.flags == ACK => is_marked |= next.payload == mark,
                 kind::GOAWAY => return self.farewell(&next),
@@ -193,7 +193,7 @@ impl Hostile {
     /// GOAWAY has come: nothing but the end comes behind it.
     fn farewell(&mut self, goaway: &Frame) -> Result<Answer> {
         let code = number(&goaway.payload, 4)?;
-        while let Some(next) = self.next()? {
+        while let Some(next) = self.receive()? {
             let is_last_word = matches!(
                 next.kind,
                 kind::GOAWAY | kind::RST_STREAM | kind::PING | kind::DATA | kind::HEADERS | kind::SETTINGS
