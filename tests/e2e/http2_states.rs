@@ -47,11 +47,11 @@ fn rows() -> Vec<(&'static str, Vec<u8>, [Answer; 6])> {
     let reset = frame(kind::RST_STREAM, 0, 1, &[0, 0, 0, 8]);
     let update = frame(kind::WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1]);
     vec![
-        ("DATA", frame(kind::DATA, 0, 1, b"x"), [gone, Nothing, gone, closed, Nothing, Nothing]),
+        ("DATA", frame(kind::DATA, 0, 1, b"x"), [gone, Nothing, gone, closed, Nothing, closed]),
         (
             "DATA, the last",
             frame(kind::DATA, END_STREAM, 1, b"x"),
-            [gone, Nothing, gone, closed, Nothing, Nothing],
+            [gone, Nothing, gone, closed, Nothing, closed],
         ),
         ("HEADERS", frame(kind::HEADERS, WHOLE, 1, &get), [Status(200), Nothing, gone, gone, Nothing, gone]),
         (

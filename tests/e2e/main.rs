@@ -46,6 +46,7 @@ mod routes;
 mod secure_checks;
 mod spread;
 mod steering;
+mod tls_clients;
 mod tunnel;
 mod unprivileged;
 mod upgrade;

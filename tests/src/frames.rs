@@ -169,22 +169,26 @@ impl Hostile {
     /// # Errors
     /// It does not go on as the answer means it to.
     pub fn answer(&mut self, stream: u32, expects_something: bool) -> Result<Answer> {
-        self.pings += 1;
-        let mark = [self.pings; 8];
-        self.send(&frame(kind::PING, 0, 0, &mark));
-        let (mut answer, mut is_marked) = (Answer::Nothing, false);
-        while !is_marked || (expects_something && answer == Answer::Nothing) {
-            let Some(next) = self.receive()? else { bail!("closed without GOAWAY, behind {answer:?}") };
-            match next.kind {
-                kind::PING if next.flags == ACK => is_marked |= next.payload == mark,
-                kind::GOAWAY => return self.farewell(&next),
-                kind::RST_STREAM if next.stream == stream => {
-                    answer = Answer::Reset(number(&next.payload, 0)?)
+        let mut answer = Answer::Nothing;
+        // Twice: what is said of a stream may come behind the answer to a PING that came behind it.
+        for _ in 0..2 {
+            self.pings += 1;
+            let mark = [self.pings; 8];
+            self.send(&frame(kind::PING, 0, 0, &mark));
+            let mut is_marked = false;
+            while !is_marked || (expects_something && answer == Answer::Nothing) {
+                let Some(next) = self.receive()? else { bail!("closed without GOAWAY, behind {answer:?}") };
+                match next.kind {
+                    kind::PING if next.flags == ACK => is_marked |= next.payload == mark,
+                    kind::GOAWAY => return self.farewell(&next),
+                    kind::RST_STREAM if next.stream == stream => {
+                        answer = Answer::Reset(number(&next.payload, 0)?)
+                    }
+                    kind::HEADERS if next.stream == stream => answer = Answer::Status(status(&next.payload)?),
+                    kind::SETTINGS | kind::WINDOW_UPDATE | kind::DATA => {}
+                    _ if next.stream != stream => {}
+                    _ => bail!("{next:?}"),
                 }
-                kind::HEADERS if next.stream == stream => answer = Answer::Status(status(&next.payload)?),
-                kind::SETTINGS | kind::WINDOW_UPDATE | kind::DATA => {}
-                _ if next.stream != stream => {}
-                _ => bail!("{next:?}"),
             }
         }
         Ok(answer)

@@ -38,6 +38,15 @@ pub(crate) const GRPC: Wheels = Wheels {
     reason: "grpcio (a client and a server of gRPC)",
 };
 
+/// The same.
+pub(crate) const SCANNERS: Wheels = Wheels {
+    venv: "target/tests/tls",
+    wheels: "sslyze==6.3.*",
+    programs: &["sslyze"],
+    modules: &[],
+    reason: "sslyze (asks a listener for all that is wrong with TLS)",
+};
+
 /// To compare with; the series that the benchmarks' configs were written for.
 pub(crate) const PEERS: Wheels = Wheels {
     venv: "target/bench/venv",
