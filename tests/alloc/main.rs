@@ -1,9 +1,6 @@
-//! What is counted by an allocator of our own, which is why this is a program of its own: a request on a kept connection costs
-//! no heap, and what a peer can make HTTP/2 hold is bounded.
+//! A request on a kept connection costs no heap: an allocator of our own counts, and so whatever else this program did meanwhile
+//! would be counted, too.
 #![expect(clippy::unwrap_used, reason = "a test: what does not hold ends it")]
-
-mod bomb;
-mod counting;
 
 use std::{
     io::{Read, Write},
@@ -22,6 +19,10 @@ use lb::{
     sys::affinity,
     worker::{BoundListener, Command, Compiled, Handle, Setup, Siblings, TlsParts},
 };
+use lb_tests::counting::{self, Counting};
+
+#[global_allocator]
+static HEAP: Counting = Counting;
 
 /// Until every buffer, room and table has the size that it keeps.
 const WARM_UP: usize = 500;

@@ -7,6 +7,7 @@ pub mod admin;
 pub mod arms;
 pub mod authority;
 pub mod checksums;
+pub mod counting;
 pub mod curl;
 pub mod daemon;
 pub mod fault;

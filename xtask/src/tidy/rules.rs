@@ -114,7 +114,7 @@ pub(crate) const UNSAFE: &[&str] = &[
     "ebpf/src/bench.rs",
     "ebpf/src/watch.rs",
     "ebpf/abi/src/pod.rs",
-    "tests/alloc/counting.rs",
+    "tests/src/counting.rs",
     "tests/src/xdp/namespace.rs",
     "tests/src/xdp/tap.rs",
 ];

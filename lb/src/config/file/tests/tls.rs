@@ -132,6 +132,20 @@ fn backends_are_looked_at_unless_that_is_declined() {
 }
 
 #[test]
+fn a_header_tells_of_one_client_before_anything_else() {
+    for (keys, why) in [
+        ("tls = { verify = false }", "is not supported yet beside `tls`"),
+        ("protocol = \"h2\"", "has no meaning with `protocol = \"h2\"`"),
+    ] {
+        let text = format!(
+            "version = 1\n[pool.p]\nbackends = [\"10.0.0.1:443\"]\nproxy_protocol = \"v2\"\n{keys}\n"
+        );
+        let problems = parse("f", &text).unwrap_err().to_string();
+        assert!(problems.contains(&format!("pool.p.proxy_protocol = \"v2\": {why}")), "{problems}");
+    }
+}
+
+#[test]
 fn what_is_passed_on_as_it_is_is_not_sealed_again() {
     let pool = "[pool.p]\nbackends = [\"10.0.0.1:443\"]\ntls = {}\n";
     let udp = "[listener.u]\nbind = [\"[::1]:53\"]\nprotocol = \"udp\"\npool = \"p\"\n";

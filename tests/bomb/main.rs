@@ -14,7 +14,10 @@ use bytes::Bytes;
 use h2::server;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::counting;
+use lb_tests::counting::{self, Counting};
+
+#[global_allocator]
+static HEAP: Counting = Counting;
 
 /// As a worker has it.
 const LIST_BYTES: u32 = 32 << 10;

@@ -16,17 +16,17 @@ thread_local! {
 }
 
 /// From now on what this thread allocates does not count.
-pub(crate) fn leave_out_this_thread() {
+pub fn leave_out_this_thread() {
     LEFT_OUT.set(true);
 }
 
 /// Allocations so far, reallocations included.
-pub(crate) fn allocations() -> u64 {
+pub fn allocations() -> u64 {
     ALLOCATIONS.load(Relaxed)
 }
 
 /// The most that this thread had allocated at once while it did this, beyond what it had before; and what it has kept.
-pub(crate) fn held_by<T>(work: impl FnOnce() -> T) -> (T, usize, usize) {
+pub fn held_by<T>(work: impl FnOnce() -> T) -> (T, usize, usize) {
     let before = HELD.get().0;
     HELD.set((before, before));
     let done = work();
@@ -48,7 +48,9 @@ fn count() {
     }
 }
 
-struct Counting;
+/// For a program's `#[global_allocator]`.
+#[derive(Debug)]
+pub struct Counting;
 
 // SAFETY: each call goes to the system's allocator as it came; counting allocates nothing.
 unsafe impl GlobalAlloc for Counting {
@@ -72,6 +74,3 @@ unsafe impl GlobalAlloc for Counting {
         unsafe { System.realloc(pointer, layout, size) }
     }
 }
-
-#[global_allocator]
-static HEAP: Counting = Counting;
