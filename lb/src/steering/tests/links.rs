@@ -31,7 +31,8 @@ fn a_link_is_native_outlives_us_and_is_replaced_without_a_gap() {
         while plane.stats().unwrap().reason(Reason::NotOurs) == 0 {
             plane.sync(&desired(3), 1000).unwrap();
             socket.send_to(b"who has it", "192.0.2.77:9").unwrap();
-            assert!(start.elapsed() < Duration::from_secs(10), "no packet was counted");
+            // A guest that is emulated on a busy host takes its time.
+            assert!(start.elapsed() < Duration::from_secs(60), "no packet was counted");
             std::thread::sleep(Duration::from_millis(20));
         }
         drop(plane);
