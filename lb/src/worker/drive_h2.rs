@@ -16,7 +16,7 @@ use std::{
 
 use super::{
     connection::{Accepted, Context},
-    drive_l7,
+    drive_l7::{self, FOR_EVER},
     local::Local,
     message::Message,
     outcome::Ended,
@@ -38,8 +38,6 @@ const STREAMS_MAX: u32 = 100;
 const FIELDS_MAX: usize = 128;
 /// How long an end that was said is waited for.
 const PARTING: Duration = Duration::from_secs(2);
-/// What a missing deadline is.
-const FOR_EVER: Duration = Duration::from_secs(1 << 20);
 
 /// How many exchanges go on, and who wants to know when that changes.
 #[derive(Default)]

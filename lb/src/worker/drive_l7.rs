@@ -31,7 +31,7 @@ use crate::{
 const LINGER_BYTES_MAX: usize = 256 << 10;
 
 /// What a missing deadline is.
-const FOR_EVER: Duration = Duration::from_secs(1 << 20);
+pub(super) const FOR_EVER: Duration = Duration::from_secs(1 << 20);
 
 /// Runs until the client is done, an exchange asks for the end, or the worker drains. What it captures is what a
 /// connection costs that waits; a function would have room for its arguments beside its variables.
