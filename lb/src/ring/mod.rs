@@ -24,6 +24,7 @@ use std::{
     cell::{Cell, RefCell},
     io,
     rc::Rc,
+    task::Waker,
     time::{Duration, Instant},
 };
 
@@ -191,7 +192,7 @@ impl Ring {
             let more = io_uring::cqueue::more(flags);
             let settled = self.0.slab.borrow_mut().complete(user_data, result, flags, more);
             match settled {
-                slab::Settled::Woke(waker) => waker.into_iter().for_each(std::task::Waker::wake),
+                slab::Settled::Woke(waker) => waker.into_iter().for_each(Waker::wake),
                 slab::Settled::Orphan(held) => self.discard(held, result, flags),
                 slab::Settled::Stray => {
                     self.count(|counts| counts.stray += 1);
@@ -237,8 +238,8 @@ impl Ring {
             if keys.is_empty() {
                 break;
             }
-            // The last waker of a task goes with its operation; the task is then queued once more, to be dropped.
-            keys.into_iter().for_each(|key| op::abandon(self, key));
+            // Who is woken is queued, to be dropped: others may hold wakers of it, in circles.
+            keys.into_iter().filter_map(|key| op::abandon(self, key)).for_each(Waker::wake);
         }
         while self.in_flight() > 0 {
             self.turn(Some(Duration::from_millis(100)))?;

@@ -1,10 +1,12 @@
 //! A ring over real sockets: nothing is lost, nothing is given back twice, nothing stays open.
 
 use std::{
+    future::poll_fn,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
     os::unix::net::UnixStream,
     rc::Rc,
+    task::Poll,
     time::Duration,
 };
 
@@ -120,6 +122,8 @@ fn a_shutdown_drops_the_tasks_closes_the_sockets_and_frees_the_ring() {
         peers.push(theirs);
         let ring = ring.clone();
         executor::spawn(async move {
+            // Others may hold its waker, and it them: as those do who share a connection.
+            let _woken_by_itself = poll_fn(|task| Poll::Ready(task.waker().clone())).await;
             // Awaits one operation while another one is under way.
             let _waits = Op::recv(&ring, &ours, Group::Large, Likely::Later);
             let _ = Op::recv(&ring, &ours, Group::Small, Likely::Later).await;

@@ -194,7 +194,7 @@ pub(super) fn run(local: &Rc<Local>) -> io::Result<()> {
     let served = serve(local);
     local.drop_keepalive();
     local.leave_memory();
-    local.timers.clear();
+    local.timers.fire_all();
     served.and_then(|()| local.ring.shutdown())
 }
 

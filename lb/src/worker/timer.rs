@@ -141,13 +141,6 @@ impl Timers {
         }
         wakers.into_iter().for_each(Waker::wake);
     }
-
-    /// Forgets every waker, so that no task is kept alive by the wheel.
-    pub fn clear(&self) {
-        let wakers: Vec<_> =
-            self.0.borrow_mut().entries.iter_mut().filter_map(|(_, entry)| entry.waker.take()).collect();
-        drop(wakers);
-    }
 }
 
 impl Wheel {

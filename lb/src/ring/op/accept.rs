@@ -86,7 +86,7 @@ impl Accept {
 impl Drop for Accept {
     fn drop(&mut self) {
         if let Some(key) = self.key {
-            abandon(&self.ring, key);
+            drop(abandon(&self.ring, key));
         }
     }
 }

@@ -13,7 +13,7 @@ use std::{
     io,
     marker::PhantomData,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use io_uring::squeue;
@@ -107,7 +107,7 @@ impl<K: Finish> Future for Op<K> {
 impl<K> Drop for Op<K> {
     fn drop(&mut self) {
         if let Some(key) = self.key {
-            abandon(&self.ring, key);
+            drop(abandon(&self.ring, key));
         }
     }
 }
@@ -118,13 +118,12 @@ impl<K> std::fmt::Debug for Op<K> {
     }
 }
 
-/// Cancels what is in flight, frees what is complete and was not taken.
-pub(super) fn abandon(ring: &Ring, key: Key) {
+/// Cancels what is in flight, frees what is complete and was not taken. The waker of who waited for it.
+pub(super) fn abandon(ring: &Ring, key: Key) -> Option<Waker> {
     let Abandoned { flying, results, mut held, waker } = ring.0.slab.borrow_mut().abandon(key);
     if flying {
         ring.cancel(key.user_data());
     }
-    drop(waker);
     for (result, flags) in results {
         let keep = match &held {
             Some(Held::Listener(socket)) => Some(Held::Listener(socket.clone())),
@@ -132,6 +131,7 @@ pub(super) fn abandon(ring: &Ring, key: Key) {
         };
         ring.discard(keep, result, flags);
     }
+    waker
 }
 
 /// A completion's result as the syscall's: a count, or an error.
