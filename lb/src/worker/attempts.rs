@@ -14,7 +14,8 @@ use super::{
     mutant::{Mutant, is_planted},
     outcome::Failure,
     plan::RetryPlan,
-    stream::{Stream, StreamError},
+    stream::Stream,
+    stream_error::StreamError,
     upstream::Upstream,
 };
 use crate::{
@@ -159,8 +160,8 @@ impl<'c> Exchange<'c, '_> {
         let mut out = self.encode(stream, upstream, in_flight);
         self.push_whole(stream, body_len, &mut out);
         upstream.stream.arm();
-        match upstream.stream.sink().send(local, out, deadline).await {
-            Ok(out) => local.recycle(out),
+        match upstream.stream.sink().send(&local.buffers, out, deadline).await {
+            Ok(out) => local.buffers.recycle(out),
             Err(StreamError::Expired) => return Err(self.context.expired(CloseReason::UpstreamTimeout)),
             // Who has answered whole may give up the rest of the question (RFC 9113, 8.1).
             Err(StreamError::Broken) if upstream.stream.sink().is_message() => {}

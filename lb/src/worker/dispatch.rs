@@ -1,6 +1,6 @@
 //! Whose part a connection is from here on.
 
-use super::{connection::Accepted, drive_h2, drive_l7, drive_relay, secure::Secure, shake, stream::Stream};
+use super::{connection::Accepted, shake, speak::speak, stream::Stream};
 use crate::{config::Protocol, ring::executor};
 
 /// Starts the connection's task. `begun`: the client's stream, where something was received of it already. A pointer, as a
@@ -10,18 +10,5 @@ pub(super) fn start(accepted: Accepted, begun: Option<Box<Stream>>, protocol: Pr
     match tls {
         Some(server) => executor::spawn(shake::drive(accepted, begun, server, protocol)),
         None => speak(accepted, begun, protocol),
-    }
-}
-
-/// Whatever was to come before the listener's own protocol is done.
-pub(super) fn speak(accepted: Accepted, begun: Option<Box<Stream>>, protocol: Protocol) {
-    match protocol {
-        Protocol::Http if accepted.secure().is_some_and(Secure::speaks_http2) => {
-            executor::spawn(drive_h2::drive(accepted, begun));
-        }
-        Protocol::Http => executor::spawn(drive_l7::drive(accepted, begun)),
-        // Nobody accepts at a socket of datagrams.
-        Protocol::Udp => {}
-        Protocol::Tcp => executor::spawn(drive_relay::drive(accepted, begun)),
     }
 }

@@ -119,7 +119,7 @@ impl<'c> Exchange<'c, '_> {
     }
 
     pub(super) fn encode(&self, stream: &Stream, upstream: &Upstream, in_flight: &InFlight<'_>) -> Vec<u8> {
-        let mut out = self.context.local().buffer();
+        let mut out = self.context.local().buffers.take();
         let forwarding = self.way.teller.forwarding(self.context, upstream.name.as_bytes());
         let edits = self.way.route.and_then(|route| route.request.as_deref());
         if let Some(version) = self.plan.pool(self.way.pool).proxy_protocol {
@@ -197,7 +197,7 @@ impl<'c> Exchange<'c, '_> {
     ) -> Result<Ended<'c>, Failure> {
         let (context, local) = (self.context, self.context.local());
         let entry = &context.accepted.entry;
-        let mut out = local.buffer();
+        let mut out = local.buffers.take();
         let edits = self.way.route.and_then(|route| route.response.as_deref());
         encode_switch(&mut out, upstream.stream.data(), response, edits);
         in_flight.push_cookie(&mut out);
@@ -209,8 +209,8 @@ impl<'c> Exchange<'c, '_> {
         entry.sent(len as u64);
         self.head_sent.set(true);
         context.deadline.set(local.after(self.way.idle));
-        let sent = context.accepted.sink.send(local, out, &context.deadline).await;
-        local.recycle(sent.map_err(|_| self.failure(context.expired(CloseReason::ClientGone)))?);
+        let sent = context.accepted.sink.send(&local.buffers, out, &context.deadline).await;
+        local.buffers.recycle(sent.map_err(|_| self.failure(context.expired(CloseReason::ClientGone)))?);
         context.count_response(response.status(), len as u64);
         Ok(Ended::Switched(Box::new(Tunnel { upstream, in_flight, idle: self.way.idle })))
     }
@@ -245,7 +245,7 @@ impl<'c> Exchange<'c, '_> {
         let upload = async {
             let head = self.send_head_first(&mut pump, head).await?;
             let (_, out) = pump.run(head, &mut reader, writer).await?;
-            local.recycle(out);
+            local.buffers.recycle(out);
             self.uploaded.set(true);
             in_flight.asked();
             deadline.set(local.after(self.way.timeout));
@@ -343,7 +343,7 @@ impl<'c> Exchange<'c, '_> {
         let version = self.request.version();
         let body = exchange::downstream_framing(response, version);
         let downstream = Downstream { version, close: after == After::Close, body };
-        let mut out = local.buffer();
+        let mut out = local.buffers.take();
         let edits = self.way.route.and_then(|route| route.response.as_deref());
         encode_response(&mut out, upstream.stream.data(), response, &downstream, edits);
         in_flight.push_cookie(&mut out);
@@ -367,7 +367,7 @@ impl<'c> Exchange<'c, '_> {
         };
         match pump.run(out, &mut reader, exchange::writer(body)).await {
             Ok((bytes, out)) => {
-                local.recycle(out);
+                local.buffers.recycle(out);
                 context.count_response(response.status(), bytes);
                 Ok(())
             }

@@ -16,13 +16,13 @@ use std::{
 
 use super::{
     connection::{Accepted, Context},
-    drive_l7::{self, FOR_EVER},
+    drive_request,
     local::Local,
     message::Message,
     outcome::Ended,
     sink::Sink,
     stream::Stream,
-    timer::{Deadline, Expired, Idle},
+    timer::{Deadline, Expired, FOR_EVER, Idle},
     transport::Transport,
 };
 use crate::{
@@ -132,7 +132,7 @@ pub(super) async fn drive(accepted: Accepted, begun: Option<Box<Stream>>) {
     drop(server);
     deadline.set_idle(Idle::No);
     deadline.set(local.after(PARTING));
-    accepted.sink.end(&local, &deadline).await;
+    accepted.sink.end(&deadline).await;
 }
 
 fn may_stay(local: &Local, accepted: &Accepted) -> bool {
@@ -160,7 +160,7 @@ fn note(accepted: &Accepted, ended: http2::Ended) {
 /// Starts an exchange.
 fn begin(local: &Rc<Local>, connection: &Rc<Accepted>, asked: Asked, one: One) {
     let Asked { head, mut inflow, mut outflow } = asked;
-    let mut bytes = local.buffer();
+    let mut bytes = local.buffers.take();
     let fields_max = FIELDS_MAX.min(local.plan().snapshot.limits.head_fields);
     let form = write_request(&head, !inflow.is_empty(), fields_max, &mut bytes);
     let form = match form {
@@ -170,7 +170,7 @@ fn begin(local: &Rc<Local>, connection: &Rc<Accepted>, asked: Asked, one: One) {
             connection.begin(&local.plan().snapshot);
             connection.fail(reason);
             connection.entry.end();
-            return local.recycle(bytes);
+            return local.buffers.recycle(bytes);
         }
     };
     inflow.frame(form);
@@ -183,10 +183,10 @@ fn begin(local: &Rc<Local>, connection: &Rc<Accepted>, asked: Asked, one: One) {
     let context = Context { accepted: Accepted::of_stream(connection, sink), deadline };
     executor::spawn(async move {
         let _one = one;
-        match rooms::pinned(drive_l7::serve(&context, &mut stream, true)).await {
+        match rooms::pinned(drive_request::serve(&context, &mut stream, true)).await {
             Ended::After(_) | Ended::Http2 => {}
             Ended::Switched(tunnel) => rooms::pinned(tunnel.drive(&context, &mut stream)).await,
         }
-        context.accepted.sink.end(context.local(), &context.deadline).await;
+        context.accepted.sink.end(&context.deadline).await;
     });
 }

@@ -17,7 +17,8 @@ use super::{
     passthrough::{self, Goal},
     plan::Plan,
     sink::Sink,
-    stream::{Stream, StreamError},
+    stream::Stream,
+    stream_error::StreamError,
     timer::Deadline,
     upstream::Upstream,
 };
@@ -106,7 +107,7 @@ fn header(
     name: Option<ServerName>,
 ) -> Option<Vec<u8>> {
     let version = plan.pool(pool).proxy_protocol?;
-    let mut out = local.buffer();
+    let mut out = local.buffers.take();
     let name = name.as_ref().map(ServerName::as_bytes);
     introduction::write(&mut out, local, accepted, version, name);
     Some(out)
@@ -119,9 +120,9 @@ async fn introduce(
     header: Vec<u8>,
     deadline: &Deadline,
 ) -> Result<(), CloseReason> {
-    match upstream.stream.sink().send(local, header, deadline).await {
+    match upstream.stream.sink().send(&local.buffers, header, deadline).await {
         Ok(out) => {
-            local.recycle(out);
+            local.buffers.recycle(out);
             Ok(())
         }
         Err(StreamError::Expired) if local.is_overdue() => Err(CloseReason::Draining),
@@ -255,7 +256,7 @@ impl Direction<'_> {
                 }
                 Action::Drain(len) => self.drain(&mut flow, &mut lease, len).await,
                 Action::Shutdown => {
-                    self.to.end(self.local, self.deadline).await;
+                    self.to.end(self.deadline).await;
                     flow.on_shutdown();
                     Ok(())
                 }
@@ -325,7 +326,10 @@ impl Direction<'_> {
         let len = self.from.data().len();
         // The source has spoken: the sink has all of its time.
         self.deadline.set(self.local.after(self.idle));
-        self.from.forward(self.local, &self.to, 0..len, self.deadline).await.map_err(Failed::Sink)?;
+        self.from
+            .forward(&self.local.buffers, &self.to, 0..len, self.deadline)
+            .await
+            .map_err(Failed::Sink)?;
         flow.on_copied(len);
         self.moved(len);
         Ok(())

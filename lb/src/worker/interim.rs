@@ -5,7 +5,8 @@ use std::{pin::pin, time::Duration};
 
 use super::{
     drive_exchange::Exchange,
-    stream::{Stream, StreamError},
+    stream::Stream,
+    stream_error::StreamError,
     timer::{Deadline, Expired},
 };
 use crate::{
@@ -44,7 +45,7 @@ impl Exchange<'_, '_> {
                 let passes = exchange::passes_interim(self.request.version(), interims)?;
                 let is_continue = response.status() == 100;
                 if passes && !(is_continue && has_continued) {
-                    let mut out = local.buffer();
+                    let mut out = local.buffers.take();
                     encode_interim(&mut out, from.data(), response);
                     self.tell(out).await?;
                     has_continued |= is_continue;
@@ -56,7 +57,7 @@ impl Exchange<'_, '_> {
             match self.fill(from, patience).await? {
                 Filled::Some => {}
                 Filled::Nothing => {
-                    let mut out = local.buffer();
+                    let mut out = local.buffers.take();
                     out.extend_from_slice(CONTINUE);
                     self.tell(out).await?;
                     has_continued = true;
@@ -89,8 +90,8 @@ impl Exchange<'_, '_> {
         let (context, local) = (self.context, self.context.local());
         // Were it given up half-way, no answer of ours could follow.
         self.head_sent.set(true);
-        let sent = context.accepted.sink.send(local, out, &context.deadline).await;
-        local.recycle(sent.map_err(|_| CloseReason::ClientGone)?);
+        let sent = context.accepted.sink.send(&local.buffers, out, &context.deadline).await;
+        local.buffers.recycle(sent.map_err(|_| CloseReason::ClientGone)?);
         self.head_sent.set(false);
         Ok(())
     }

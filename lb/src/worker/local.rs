@@ -11,6 +11,7 @@ use std::{
 use super::{
     access::{AccessLog, AccessLogSetup},
     api::{Change, Setup},
+    buffers::Buffers,
     doors::Doors,
     lender::Lender,
     line::Lines,
@@ -20,7 +21,6 @@ use super::{
     pool_plan::Sight,
     pressure::PressureGauge,
     request_id::RequestIds,
-    secure::Sealed,
     siblings::Siblings,
     timer::Timers,
     turnstile::Turnstile,
@@ -39,12 +39,10 @@ use crate::{
     sys::affinity,
 };
 
-/// Send buffers kept for reuse.
-const SPARE_BUFFERS: usize = 256;
+/// Heads kept for reuse.
+const SPARE_HEADS: usize = 256;
 /// Handshakes of TLS that are begun in one turn: each takes a tenth of a millisecond or more, and others wait meanwhile.
 const HANDSHAKES_PER_TURN: usize = 4;
-/// A send buffer that grew beyond this is not kept.
-const SPARE_BYTES_MAX: usize = 64 << 10;
 
 pub(super) struct Local {
     pub(super) id: WorkerId,
@@ -84,9 +82,7 @@ pub(super) struct Local {
     stop: Cell<bool>,
     /// Whoever begins a handshake of TLS.
     pub(super) handshakes: Turnstile,
-    /// Buffers of what is sealed.
-    pub(super) sealed: Sealed,
-    spare: RefCell<Vec<Vec<u8>>>,
+    pub(super) buffers: Buffers,
     heads: RefCell<Vec<Heads>>,
 }
 
@@ -127,8 +123,7 @@ impl Local {
             is_handed_over: Cell::new(false),
             stop: Cell::new(false),
             handshakes: Turnstile::new(HANDSHAKES_PER_TURN),
-            sealed: Sealed::default(),
-            spare: RefCell::default(),
+            buffers: Buffers::default(),
             heads: RefCell::default(),
         }
     }
@@ -389,19 +384,6 @@ impl Local {
     pub(super) fn heads(&self) -> LentHeads<'_> {
         LentHeads { local: self, heads: self.heads.borrow_mut().pop().unwrap_or_default() }
     }
-
-    /// An empty send buffer.
-    pub(super) fn buffer(&self) -> Vec<u8> {
-        self.spare.borrow_mut().pop().unwrap_or_default()
-    }
-
-    pub(super) fn recycle(&self, mut buffer: Vec<u8>) {
-        let mut spare = self.spare.borrow_mut();
-        if spare.len() < SPARE_BUFFERS && buffer.capacity() <= SPARE_BYTES_MAX {
-            buffer.clear();
-            spare.push(buffer);
-        }
-    }
 }
 
 fn memory_max(snapshot: &Snapshot) -> Option<u64> {
@@ -441,7 +423,7 @@ impl DerefMut for LentHeads<'_> {
 impl Drop for LentHeads<'_> {
     fn drop(&mut self) {
         let mut spare = self.local.heads.borrow_mut();
-        if spare.len() < SPARE_BUFFERS {
+        if spare.len() < SPARE_HEADS {
             spare.push(std::mem::take(&mut self.heads));
         }
     }

@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::{multiplexed::Seat, stream::StreamError};
+use super::carrier::Seat;
 use crate::l7::http2::{Asking, Break, Gone, Inflow, Outflow};
 
 /// See the module.
@@ -30,12 +30,6 @@ enum End {
     Backend(Asking, #[expect(dead_code, reason = "held until the exchange is over")] Seat),
 }
 
-impl From<Gone> for StreamError {
-    fn from(_: Gone) -> Self {
-        Self::Broken
-    }
-}
-
 impl Message {
     pub(super) fn of_client(inflow: Inflow, outflow: Outflow, is_head: bool) -> Self {
         Self { end: RefCell::new(End::Client { inflow, outflow, is_head }), is_over: Cell::new(false) }
@@ -46,19 +40,15 @@ impl Message {
     }
 
     /// Puts what comes next behind `out`; nothing: no more comes.
-    pub(super) fn poll_read(
-        &self,
-        task: &mut Context<'_>,
-        out: &mut Vec<u8>,
-    ) -> Poll<Result<(), StreamError>> {
+    pub(super) fn poll_read(&self, task: &mut Context<'_>, out: &mut Vec<u8>) -> Poll<Result<(), Gone>> {
         if self.is_over.get() {
-            return Poll::Ready(Err(StreamError::Broken));
+            return Poll::Ready(Err(Gone));
         }
         let read = match &mut *self.end.borrow_mut() {
             End::Client { inflow, .. } => inflow.poll_read(task, out),
             End::Backend(asking, _) => asking.poll_read(task, out),
         };
-        read.map(|read| Ok(read.map(drop)?))
+        read.map_ok(drop)
     }
 
     /// Takes `bytes[*taken..]`.
@@ -67,12 +57,11 @@ impl Message {
         task: &mut Context<'_>,
         bytes: &[u8],
         taken: &mut usize,
-    ) -> Poll<Result<(), StreamError>> {
-        let written = match &mut *self.end.borrow_mut() {
+    ) -> Poll<Result<(), Gone>> {
+        match &mut *self.end.borrow_mut() {
             End::Client { outflow, is_head, .. } => outflow.poll_write(task, bytes, taken, *is_head),
             End::Backend(asking, _) => asking.poll_write(task, bytes, taken),
-        };
-        written.map_err(StreamError::from)
+        }
     }
 
     /// Ready when the client has given it up.

@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::{
     connection::Context,
     outcome::{After, Failure},
-    stream::{Stream, StreamError},
+    stream::Stream,
+    stream_error::StreamError,
     teller::Teller,
 };
 use crate::{
@@ -31,16 +32,16 @@ pub(super) async fn drive(
 ) -> Result<After, Failure> {
     let local = context.local();
     let stays = request.keep_alive() && request.body() == Body::None && local.keeps_idle();
-    let mut out = local.buffer();
+    let mut out = local.buffers.take();
     answer.encode(&mut out, stream.data(), request, &teller.forwarding(context, b""), !stays)?;
     let len = out.len() as u64;
     context.accepted.entry.responds(answer.status(), out.len());
     context.accepted.entry.sent(len);
     context.deadline.set(local.after(local.plan().snapshot.limits.idle_timeout));
-    let sent = context.accepted.sink.send(local, out, &context.deadline).await;
+    let sent = context.accepted.sink.send(&local.buffers, out, &context.deadline).await;
     let out =
         sent.map_err(|_| Failure { reason: context.expired(CloseReason::ClientGone), answerable: false })?;
-    local.recycle(out);
+    local.buffers.recycle(out);
     context.count_response(answer.status(), len);
     stream.consume(request.len());
     Ok(if stays { After::KeepAlive } else { After::Close })
@@ -101,7 +102,7 @@ pub(super) async fn refuse(
     if reason.status() == 0 {
         return Err(StreamError::Expired);
     }
-    let mut out = context.local().buffer();
+    let mut out = context.local().buffers.take();
     match asked {
         Asked::Grpc => grpc::encode_failure(&mut out, reason, lines, close),
         Asked::Head | Asked::Other => encode_error(&mut out, reason, lines, asked == Asked::Head, close),
@@ -111,8 +112,8 @@ pub(super) async fn refuse(
     context.accepted.entry.responds(reason.status(), head_bytes);
     context.accepted.entry.sent(len);
     context.deadline.set(context.local().after(LINGER));
-    let out = context.accepted.sink.send(context.local(), out, &context.deadline).await?;
-    context.local().recycle(out);
+    let out = context.accepted.sink.send(&context.local().buffers, out, &context.deadline).await?;
+    context.local().buffers.recycle(out);
     context.count_response(reason.status(), len);
     Ok(())
 }

@@ -1,10 +1,7 @@
 //! Where a relay goes whose client speaks TLS, by the name it asks for. Nothing of what it says is kept back or changed.
 
 use super::{
-    connection::Accepted,
-    local::Local,
-    plan::Plan,
-    stream::{Stream, StreamError},
+    connection::Accepted, local::Local, plan::Plan, stream::Stream, stream_error::StreamError,
     timer::Deadline,
 };
 use crate::{

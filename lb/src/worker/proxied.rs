@@ -1,11 +1,6 @@
 //! A connection that a trusted proxy relays to us: whom it is for stands in front of its first byte.
 
-use super::{
-    connection::Accepted,
-    dispatch,
-    local::Local,
-    stream::{Stream, StreamError},
-};
+use super::{connection::Accepted, dispatch, local::Local, stream::Stream, stream_error::StreamError};
 use crate::{
     model::reason::CloseReason,
     relay::proxy::{self, Header, Parsed},

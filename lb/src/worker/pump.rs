@@ -7,11 +7,7 @@
 use std::time::Duration;
 
 use super::{
-    access::Entry,
-    lease::Lease,
-    local::Local,
-    sink::Sink,
-    stream::{Stream, StreamError},
+    access::Entry, lease::Lease, local::Local, sink::Sink, stream::Stream, stream_error::StreamError,
     timer::Deadline,
 };
 use crate::{
@@ -140,7 +136,7 @@ impl Pump<'_> {
                     };
                     self.deadline.set(self.local.after(self.patience));
                     self.from
-                        .forward(self.local, self.to, skip..skip + len, self.deadline)
+                        .forward(&self.local.buffers, self.to, skip..skip + len, self.deadline)
                         .await
                         .map_err(|_| PumpError::Sink)?;
                     *sent += self.count(len);
@@ -258,7 +254,8 @@ impl Pump<'_> {
     /// Sends what waits to be sent; its buffer.
     pub(super) async fn flush(&self, out: Vec<u8>) -> Result<Vec<u8>, PumpError> {
         self.deadline.set(self.local.after(self.patience));
-        let mut out = self.to.send(self.local, out, self.deadline).await.map_err(|_| PumpError::Sink)?;
+        let mut out =
+            self.to.send(&self.local.buffers, out, self.deadline).await.map_err(|_| PumpError::Sink)?;
         out.clear();
         Ok(out)
     }

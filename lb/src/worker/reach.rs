@@ -1,21 +1,23 @@
 //! The way to a backend that was chosen: a kept connection, one that others use, too, or a new one.
 
-use std::{io::ErrorKind, pin::pin, rc::Rc, time::Duration};
+use std::{cell::Cell, future::poll_fn, io::ErrorKind, pin::pin, rc::Rc, time::Duration};
 
 use super::{
+    carrier::Carrier,
     choice::{Choice, Reuse},
     local::Local,
     mutant::{Mutant, is_planted},
     shake,
     stream::Stream,
     timer::{Deadline, Expired},
+    transport::Transport,
     upstream::Upstream,
 };
 use crate::{
-    config::BackendSnapshot,
-    l7::http2::{Budgets, Grants},
+    config::{BackendSnapshot, Limits},
+    l7::http2::{self, Budgets, Grants},
     model::{BackendId, reason::CloseReason},
-    ring::{Op, Socket},
+    ring::{Op, Socket, executor},
     sys::rooms,
     tls,
 };
@@ -54,7 +56,7 @@ impl Choice {
         let limits = &self.plan.snapshot.limits;
         let late = || if local.is_overdue() { CloseReason::Draining } else { CloseReason::ConnectTimeout };
         deadline.set(local.after(limits.connect_timeout));
-        let found = pin!(local.multiplexed.find(local, backend.id, reuse == Reuse::Forbidden));
+        let found = pin!(local.multiplexed.find(backend.id, reuse == Reuse::Forbidden));
         let (stream, reused) = match deadline.guard(found).await.map_err(|Expired| late())? {
             Ok(stream) => {
                 local.metrics.backend(backend.id).reuses.add(1);
@@ -65,15 +67,12 @@ impl Choice {
                 if stream.sink().secure().is_some_and(|secure| !secure.speaks_http2()) {
                     return Err(CloseReason::UpstreamTls);
                 }
-                let grants = Grants {
-                    head_bytes: u32::try_from(limits.head_bytes).unwrap_or(u32::MAX),
-                    fields_max: limits.head_fields,
-                    budgets: Budgets::new(limits.head_bytes),
-                };
-                let idle = self.plan.pool(self.pool).keepalive.idle;
-                let opened = pin!(local.multiplexed.open(local, backend.id, stream, &grants, idle));
+                let opened = pin!(open(local, stream, limits));
                 let opened = deadline.guard(opened).await.map_err(|Expired| late())?;
-                (opened.ok_or(CloseReason::ConnectFailed)?, false)
+                let carrier = opened.ok_or(CloseReason::ConnectFailed)?;
+                let idle = self.plan.pool(self.pool).keepalive.idle;
+                let stream = local.multiplexed.add(backend.id, carrier, idle);
+                (stream.ok_or(CloseReason::ConnectFailed)?, false)
             }
         };
         Ok(Upstream { backend: backend.id, name: backend.name.clone(), stream, reused })
@@ -88,6 +87,26 @@ impl Choice {
         let tls = self.plan.pool_tls(self.pool).map(|tls| &**tls);
         dial(local, backend, tls, self.plan.snapshot.limits.connect_timeout, deadline).await
     }
+}
+
+/// Begins HTTP/2 on a connection. From then on a task of its own moves all of its bytes.
+async fn open(local: &Rc<Local>, stream: Stream, limits: &Limits) -> Option<Carrier> {
+    let grants = Grants {
+        head_bytes: u32::try_from(limits.head_bytes).unwrap_or(u32::MAX),
+        fields_max: limits.head_fields,
+        budgets: Budgets::new(limits.head_bytes),
+    };
+    let (socket, is_secure) = (stream.socket().clone(), stream.sink().layer().is_some());
+    let (mut connection, requests) =
+        http2::begin(Transport::new(local.clone(), stream), &grants).await.ok()?;
+    let is_over = Rc::new(Cell::new(false));
+    let (ended, worker) = (is_over.clone(), local.task());
+    executor::spawn(async move {
+        poll_fn(|task| connection.poll(task)).await;
+        ended.set(true);
+        drop(worker);
+    });
+    Some(Carrier::new(requests, socket, is_secure, is_over))
 }
 
 /// Takes a kept connection that has been quiet since it was parked.

@@ -2,19 +2,11 @@
 
 use std::{cell::RefCell, rc::Rc, sync::Arc};
 
-use super::local::Local;
+use super::buffers::Buffers;
 use crate::{
     ring::SendBuf,
     tls::{self, Entry, Refusal, Server, Session, Terms},
 };
-
-/// Sealed buffers of either size that are kept for reuse.
-const SPARE_SMALL: usize = 64;
-const SPARE_LARGE: usize = 4;
-/// Length of a small one: a record, and what is around it.
-const SMALL_BYTES: usize = 17 << 10;
-/// Longest that is kept: what one receive may have brought, sealed.
-const LARGE_BYTES: usize = 136 << 10;
 
 /// What was told last, and by which entry.
 #[derive(Debug)]
@@ -74,8 +66,8 @@ impl Secure {
     }
 
     /// `plain` as it goes over the wire.
-    pub(super) fn seal(&self, local: &Local, plain: &[u8]) -> Result<SendBuf, Refusal> {
-        let mut out = local.sealed.take(plain.len());
+    pub(super) fn seal(&self, buffers: &Buffers, plain: &[u8]) -> Result<SendBuf, Refusal> {
+        let mut out = buffers.to_seal(plain.len());
         let len = self.session.borrow_mut().seal(plain, &mut out)?;
         Ok(SendBuf::Front(out, len))
     }
@@ -89,34 +81,5 @@ impl Secure {
         let mut out = Vec::new();
         let len = self.session.borrow_mut().seal_end(&mut out).ok()?;
         Some(SendBuf::Front(out, len))
-    }
-}
-
-/// Buffers to seal into. They keep their length, so that nothing is cleared that is written over anyway.
-#[derive(Debug, Default)]
-pub(super) struct Sealed {
-    small: RefCell<Vec<Vec<u8>>>,
-    large: RefCell<Vec<Vec<u8>>>,
-}
-
-impl Sealed {
-    fn take(&self, plain: usize) -> Vec<u8> {
-        let is_small = plain <= SMALL_BYTES - (1 << 10);
-        let kept = if is_small { &self.small } else { &self.large };
-        let spare = kept.borrow_mut().pop();
-        spare.unwrap_or_else(|| if is_small { vec![0; SMALL_BYTES] } else { Vec::new() })
-    }
-
-    pub(super) fn recycle(&self, buffer: SendBuf) {
-        let SendBuf::Front(buffer, _) = buffer else { return };
-        let (kept, most) = match buffer.len() {
-            ..SMALL_BYTES | LARGE_BYTES.. => return,
-            SMALL_BYTES => (&self.small, SPARE_SMALL),
-            _ => (&self.large, SPARE_LARGE),
-        };
-        let mut kept = kept.borrow_mut();
-        if kept.len() < most {
-            kept.push(buffer);
-        }
     }
 }

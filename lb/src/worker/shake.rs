@@ -9,13 +9,8 @@
 use std::sync::Arc;
 
 use super::{
-    connection::Accepted,
-    dispatch,
-    local::Local,
-    own_answer::LINGER,
-    secure::Secure,
-    stream::{Stream, StreamError},
-    timer::Deadline,
+    connection::Accepted, linger::linger, local::Local, own_answer::LINGER, secure::Secure, speak::speak,
+    stream::Stream, stream_error::StreamError, timer::Deadline,
 };
 use crate::{
     config::Protocol,
@@ -25,9 +20,6 @@ use crate::{
     sys::rooms,
     tls::{Greeting, Refusal, Server, Session, Upstream, Why},
 };
-
-/// Bytes thrown away behind a refusal.
-const LINGER_BYTES_MAX: usize = 64 << 10;
 
 /// Shakes hands, then hands the connection on.
 pub(super) async fn drive(
@@ -49,7 +41,7 @@ pub(super) async fn drive(
             stream.begin_secure(secure, plain);
             accepted.sink = stream.sink().clone();
             drop(deadline);
-            dispatch::speak(accepted, Some(stream), protocol);
+            speak(accepted, Some(stream), protocol);
         }
         // Whoever connects and goes away, as health checks do, has asked for nothing.
         Err(Miss { reason: CloseReason::ClientGone, .. }) if stream.is_untouched() => {}
@@ -121,7 +113,7 @@ pub(super) async fn with_backend(
         };
         // With the last of them the first request could go; few backends are dialled for one.
         if !unsent.is_empty() {
-            let sent = stream.sink().send_raw(local, SendBuf::Bytes(unsent), deadline).await;
+            let sent = stream.sink().send_raw(SendBuf::Bytes(unsent), deadline).await;
             sent.map_err(|error| refused.unwrap_or(failed(error)))?;
         }
         if let Some(reason) = refused {
@@ -168,7 +160,7 @@ async fn shake(
         if !is_done || plain.is_empty() {
             let unsent = session.take_unsent();
             if !unsent.is_empty() {
-                let sent = stream.sink().send_raw(local, SendBuf::Bytes(unsent), deadline).await;
+                let sent = stream.sink().send_raw(SendBuf::Bytes(unsent), deadline).await;
                 sent.map_err(|error| gone(local, error))?;
             }
         }
@@ -231,23 +223,15 @@ fn late(local: &Local) -> CloseReason {
 async fn part(local: &Local, stream: &mut Stream, deadline: &Deadline, miss: Miss, is_http: bool) {
     let mut out = miss.alert;
     if is_http {
-        out = local.buffer();
+        out = local.buffers.take();
         encode_error(&mut out, miss.reason, b"", false, true);
     }
     if out.is_empty() {
         return;
     }
     deadline.set(local.after(LINGER));
-    if stream.sink().send_raw(local, SendBuf::Bytes(out), deadline).await.is_err() {
+    if stream.sink().send_raw(SendBuf::Bytes(out), deadline).await.is_err() {
         return;
     }
-    stream.sink().end(local, deadline).await;
-    let mut left = LINGER_BYTES_MAX;
-    while let Ok(len @ 1..) = stream.fill(deadline).await {
-        stream.consume(stream.data().len());
-        match left.checked_sub(len) {
-            Some(rest) => left = rest,
-            None => return,
-        }
-    }
+    linger(stream, deadline).await;
 }

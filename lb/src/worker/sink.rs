@@ -2,7 +2,7 @@
 
 use std::{future::poll_fn, net::Shutdown, os::fd::OwnedFd, rc::Rc};
 
-use super::{local::Local, message::Message, secure::Secure, stream::StreamError, timer::Deadline};
+use super::{buffers::Buffers, message::Message, secure::Secure, stream_error::StreamError, timer::Deadline};
 use crate::ring::{Op, SendBuf, Socket};
 
 /// A shared handle, as [`Socket`] is.
@@ -66,15 +66,15 @@ impl Sink {
     /// Sends all of `bytes`; the buffer comes back for reuse.
     pub(super) async fn send(
         &self,
-        local: &Local,
+        buffers: &Buffers,
         bytes: Vec<u8>,
         deadline: &Deadline,
     ) -> Result<Vec<u8>, StreamError> {
         if self.layer.is_some() {
-            self.send_through(local, &bytes, deadline).await?;
+            self.send_through(buffers, &bytes, deadline).await?;
             return Ok(bytes);
         }
-        match self.send_raw(local, SendBuf::Bytes(bytes), deadline).await? {
+        match self.send_raw(SendBuf::Bytes(bytes), deadline).await? {
             SendBuf::Bytes(bytes) => Ok(bytes),
             SendBuf::Front(..) | SendBuf::Received(..) => Ok(Vec::new()),
         }
@@ -83,44 +83,43 @@ impl Sink {
     /// Sends `plain` through what lies over the socket.
     pub(super) async fn send_through(
         &self,
-        local: &Local,
+        buffers: &Buffers,
         plain: &[u8],
         deadline: &Deadline,
     ) -> Result<(), StreamError> {
         match self.layer.as_deref() {
             Some(Layer::Tls(secure)) => {
-                let sealed = secure.seal(local, plain).map_err(|_| StreamError::Broken)?;
-                let buffer = self.send_raw(local, sealed, deadline).await?;
-                local.sealed.recycle(buffer);
+                let sealed = secure.seal(buffers, plain).map_err(|_| StreamError::Broken)?;
+                let buffer = self.send_raw(sealed, deadline).await?;
+                buffers.recycle_sent(buffer);
                 Ok(())
             }
             Some(Layer::Message(message)) => {
                 let mut sent = 0;
-                deadline.guard(poll_fn(|task| message.poll_write(task, plain, &mut sent))).await?
+                Ok(deadline.guard(poll_fn(|task| message.poll_write(task, plain, &mut sent))).await??)
             }
-            None => self.send_raw(local, SendBuf::Bytes(plain.to_vec()), deadline).await.map(drop),
+            None => self.send_raw(SendBuf::Bytes(plain.to_vec()), deadline).await.map(drop),
         }
     }
 
     /// Sends what goes over the wire as it is.
     pub(super) async fn send_raw(
         &self,
-        local: &Local,
         buffer: SendBuf,
         deadline: &Deadline,
     ) -> Result<SendBuf, StreamError> {
-        let (sent, buffer) = deadline.guard(Op::send(&local.ring, &self.socket, buffer)).await?;
+        let (sent, buffer) = deadline.guard(Op::send(self.socket.ring(), &self.socket, buffer)).await?;
         sent?;
         Ok(buffer)
     }
 
     /// Nothing more is said. Whoever speaks TLS is told so within it, as long as the deadline lets it be.
-    pub(super) async fn end(&self, local: &Local, deadline: &Deadline) {
+    pub(super) async fn end(&self, deadline: &Deadline) {
         match self.layer.as_deref() {
             Some(Layer::Message(message)) => return message.end(),
             Some(Layer::Tls(secure)) => {
                 if let Some(end) = secure.seal_end() {
-                    let _ = self.send_raw(local, end, deadline).await;
+                    let _ = self.send_raw(end, deadline).await;
                 }
             }
             None => {}

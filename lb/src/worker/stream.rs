@@ -12,11 +12,12 @@ use std::{
 use rustix::io::Errno;
 
 use super::{
-    local::Local,
+    buffers::Buffers,
     mutant::{Mutant, is_planted},
     secure::Secure,
     sink::{Layer, Sink},
-    timer::{Deadline, Expired},
+    stream_error::StreamError,
+    timer::Deadline,
 };
 use crate::ring::{
     Group, RxBuf, SendBuf, Socket,
@@ -27,27 +28,6 @@ use crate::ring::{
 const HEAP_BYTES: usize = 16 << 10;
 /// What an empty stream keeps of its own memory.
 const CARRY_KEPT_MAX: usize = 4 << 10;
-
-/// Why a stream operation ended.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum StreamError {
-    /// The deadline passed.
-    Expired,
-    /// The socket failed: reset, or closed where bytes were to go; or what came breaks the protocol that bytes are sealed by.
-    Broken,
-}
-
-impl From<Expired> for StreamError {
-    fn from(_: Expired) -> Self {
-        Self::Expired
-    }
-}
-
-impl From<io::Error> for StreamError {
-    fn from(_: io::Error) -> Self {
-        Self::Broken
-    }
-}
 
 /// Received bytes stand either in one buffer of the ring, or, when a message is spread over several or had to be opened, in
 /// `carry`.
@@ -369,19 +349,19 @@ impl Stream {
     /// consumes up to its end.
     pub(super) async fn forward(
         &mut self,
-        local: &Local,
+        buffers: &Buffers,
         to: &Sink,
         range: Range<usize>,
         deadline: &Deadline,
     ) -> Result<(), StreamError> {
         let end = range.end;
         if to.layer().is_some() {
-            to.send_through(local, &self.data()[range], deadline).await?;
+            to.send_through(buffers, &self.data()[range], deadline).await?;
         } else if let Some(chunk) = self.chunk.take() {
             // Without the chunk there is no data: should this future be dropped here, all is as if consumed.
             let start = std::mem::take(&mut self.start);
             let absolute = start + range.start..start + range.end;
-            let send = Op::send(&local.ring, to.socket(), SendBuf::Received(chunk, absolute));
+            let send = Op::send(to.socket().ring(), to.socket(), SendBuf::Received(chunk, absolute));
             let (sent, buffer) = deadline.guard(send).await?;
             if let SendBuf::Received(chunk, _) = buffer {
                 self.chunk = Some(chunk);
@@ -390,7 +370,7 @@ impl Stream {
             sent?;
         } else {
             let bytes = self.data()[range].to_vec();
-            to.send_raw(local, SendBuf::Bytes(bytes), deadline).await?;
+            to.send_raw(SendBuf::Bytes(bytes), deadline).await?;
         }
         self.consume(end);
         Ok(())

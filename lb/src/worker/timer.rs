@@ -22,6 +22,8 @@ const PLACES: usize = 512;
 /// Most entries that an empty place keeps room for.
 const PLACE_KEPT_MAX: usize = 64;
 const NEVER: u64 = u64::MAX;
+/// What a missing deadline is, where one is needed.
+pub(super) const FOR_EVER: Duration = Duration::from_secs(1 << 20);
 /// Places in one word of [`Wheel::occupied`].
 const WORD: usize = u64::BITS as usize;
 

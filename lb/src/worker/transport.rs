@@ -38,8 +38,8 @@ impl Transport {
         let bytes = std::mem::take(&mut self.waiting);
         let buffer = match self.stream.sink().layer().map(|layer| &**layer) {
             Some(Layer::Tls(secure)) => {
-                let sealed = secure.seal(&self.local, &bytes);
-                self.local.recycle(bytes);
+                let sealed = secure.seal(&self.local.buffers, &bytes);
+                self.local.buffers.recycle(bytes);
                 sealed.map_err(io::Error::other)?
             }
             Some(Layer::Message(_)) | None => SendBuf::Bytes(bytes),
@@ -53,10 +53,7 @@ impl Transport {
         if let Some(sending) = &mut self.sending {
             let (sent, buffer) = ready!(Pin::new(sending).poll(task));
             self.sending = None;
-            match buffer {
-                SendBuf::Bytes(bytes) => self.local.recycle(bytes),
-                sealed => self.local.sealed.recycle(sealed),
-            }
+            self.local.buffers.recycle_sent(buffer);
             sent?;
         }
         Poll::Ready(Ok(()))
@@ -85,7 +82,7 @@ impl Wire for Transport {
             self.start()?;
         }
         if self.waiting.capacity() == 0 {
-            self.waiting = self.local.buffer();
+            self.waiting = self.local.buffers.take();
         }
         self.waiting.extend_from_slice(bytes);
         Poll::Ready(Ok(bytes.len()))

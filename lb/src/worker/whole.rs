@@ -1,9 +1,6 @@
 //! A request whose body lies behind its head to the end: it goes out in one piece, and may go out again.
 
-use super::{
-    drive_exchange::Exchange,
-    stream::{Stream, StreamError},
-};
+use super::{drive_exchange::Exchange, stream::Stream, stream_error::StreamError};
 use crate::{
     l7::{
         exchange,

@@ -143,7 +143,7 @@ fn silence_ends_a_flow_and_the_next_word_begins_another() {
         assert_eq!(ask(&client, "x"), "a:x");
         assert_eq!(fixture.handle.metrics.listeners[0].accepted.value(), flows);
         wait_until("the flow is gone", || fixture.handle.metrics.listeners[0].open.value() == 0);
-        assert_eq!(fixture.admission.open(), 0);
+        wait_until("and its place free", || fixture.admission.open() == 0);
     }
     fixture.stop();
 }
