@@ -30,6 +30,11 @@ struct Location {
 }
 
 impl Answer {
+    /// Whether it says that what was asked for was done.
+    pub const fn is_success(&self) -> bool {
+        self.status / 100 == 2
+    }
+
     /// That of a route; `None` for one that asks a backend.
     pub fn new(route: &RouteSnapshot) -> Option<Self> {
         match &route.action {

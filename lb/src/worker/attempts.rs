@@ -158,7 +158,7 @@ impl<'c> Exchange<'c, '_> {
         let (local, deadline) = (self.context.local(), &self.context.deadline);
         deadline.set(local.after(self.way.timeout));
         let mut out = self.encode(stream, upstream, in_flight);
-        self.push_whole(stream, body_len, &mut out);
+        self.push_whole(stream, body_len, upstream.stream.sink().is_message(), &mut out);
         upstream.stream.arm();
         match upstream.stream.sink().send(&local.buffers, out, deadline).await {
             Ok(out) => local.buffers.recycle(out),

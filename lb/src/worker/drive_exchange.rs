@@ -46,7 +46,12 @@ pub(super) async fn drive<'c>(
     request: &RequestHead,
     response: &mut ResponseHead,
 ) -> Result<Ended<'c>, Failure> {
+    let is_tunnel = context.accepted.sink.is_tunnel();
     let way = match target::find(context, plan, stream, request)? {
+        // Whoever asks for a tunnel would take any other success for its beginning (RFC 9110, 9.3.6).
+        Target::Answer(answer, _) if is_tunnel && answer.is_success() => {
+            return Err(Failure { reason: CloseReason::Method, answerable: true });
+        }
         Target::Backend(way) => way,
         Target::Answer(answer, teller) => {
             return own_answer::drive(context, stream, request, answer, &teller).await.map(Ended::from);
@@ -60,6 +65,9 @@ pub(super) async fn drive<'c>(
     let is_trusted = way.teller.is_trusted;
     let mut choice = Choice::of_request(plan, way.pool, context, request, stream.data(), is_trusted);
     let switch = Some(way.upgrades).filter(|upgrades| upgrades.is_offered(request, stream.data()));
+    if is_tunnel && switch.is_none() {
+        return Err(Failure { reason: CloseReason::Method, answerable: true });
+    }
     let exchange = Exchange {
         context,
         plan,
@@ -160,6 +168,9 @@ impl<'c> Exchange<'c, '_> {
             let attempts = pin!(self.attempts(choice, stream, body_len, response));
             self.unless_reset(stream, attempts).await?
         };
+        if self.context.accepted.sink.is_tunnel() && response.status() / 100 == 2 {
+            return Err(self.failure(CloseReason::BadResponse));
+        }
         stream.consume(self.request.len() + body_len);
         if response.is_switch() {
             return self.switch(upstream, in_flight, response).await;
@@ -231,6 +242,9 @@ impl<'c> Exchange<'c, '_> {
         upstream.stream.arm();
         let backend = upstream.stream.sink().clone();
         let mut reader = BodyReader::limited(self.request.body(), self.way.body_bytes)?;
+        if backend.is_message() {
+            reader = reader.keeping_trailers();
+        }
         let writer = exchange::writer(self.request.body());
         let mut pump = Pump {
             local,

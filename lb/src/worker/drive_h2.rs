@@ -26,7 +26,7 @@ use super::{
     transport::Transport,
 };
 use crate::{
-    l7::http2::{self, Asked, Break, Server, Settings, write_request},
+    l7::http2::{self, Asked, BodyForm, Break, Server, Settings, write_request},
     model::reason::CloseReason,
     ring::executor,
     sys::rooms,
@@ -174,6 +174,9 @@ fn begin(local: &Rc<Local>, connection: &Rc<Accepted>, asked: Asked, one: One) {
         }
     };
     inflow.frame(form);
+    if form == BodyForm::Tunnel {
+        outflow.expect_tunnel();
+    }
     let message = Message::of_client(inflow, outflow, head.method == http::Method::HEAD);
     let sink = Sink::message(connection.sink.socket().clone(), message);
     let mut stream = Stream::new(sink.clone());

@@ -72,8 +72,21 @@ impl Message {
         }
     }
 
-    /// Nothing more is said, nor listened to. An answer that is not whole must not look so.
+    /// Whether a tunnel is asked for.
+    pub(super) fn is_tunnel(&self) -> bool {
+        matches!(&*self.end.borrow(), End::Client { outflow, .. } if outflow.is_tunnel())
+    }
+
+    /// Nothing more is said, nor, but in a tunnel that has not ended yet, listened to. An answer that is not whole must not
+    /// look so.
     pub(super) fn end(&self) {
+        let ends_half = match &mut *self.end.borrow_mut() {
+            End::Client { outflow, .. } => outflow.end_tunnel(),
+            End::Backend(asking, _) => asking.end_tunnel(),
+        };
+        if ends_half {
+            return;
+        }
         if self.is_over.replace(true) {
             return;
         }

@@ -54,6 +54,11 @@ impl Sink {
         matches!(self.layer.as_deref(), Some(Layer::Message(_)))
     }
 
+    /// Whether it is a message that asks for a tunnel.
+    pub(super) fn is_tunnel(&self) -> bool {
+        matches!(self.layer.as_deref(), Some(Layer::Message(message)) if message.is_tunnel())
+    }
+
     pub(super) fn lay(&mut self, layer: Layer) {
         self.layer = Some(Rc::new(layer));
     }

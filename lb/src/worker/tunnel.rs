@@ -32,6 +32,10 @@ impl Tunnel<'_> {
         );
         if let Err(reason) = relay.await {
             context.accepted.fail(reason);
+            // The end of a stream says that all has come; that of a connection is not believed to.
+            if context.accepted.sink.is_message() {
+                context.accepted.sink.close_by_reset();
+            }
         }
         drop(in_flight);
         context.accepted.entry.end();

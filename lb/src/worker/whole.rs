@@ -85,18 +85,23 @@ impl Exchange<'_, '_> {
         }
     }
 
-    /// Appends a body of that [`Exchange::whole`] length, framed as one that goes as it comes.
-    pub(super) fn push_whole(&self, stream: &Stream, len: usize, out: &mut Vec<u8>) {
+    /// Appends a body of that [`Exchange::whole`] length, framed as one that goes as it comes. `takes_trailers`: the backend
+    /// does.
+    pub(super) fn push_whole(&self, stream: &Stream, len: usize, takes_trailers: bool, out: &mut Vec<u8>) {
         let behind = stream.data().get(self.request.len()..).and_then(|behind| behind.get(..len));
         let (body, mut rest) = (self.request.body(), behind.unwrap_or_default());
         if body != Body::Chunked {
             return out.extend_from_slice(rest);
         }
-        let (mut reader, writer) = (BodyReader::new(body, Side::Request), exchange::writer(body));
+        let mut reader = BodyReader::new(body, Side::Request);
+        if takes_trailers {
+            reader = reader.keeping_trailers();
+        }
+        let writer = exchange::writer(body);
         while let Ok(Step::Data { skip, len }) = reader.next(rest) {
             writer.frame(out, &rest[skip..skip + len]);
             rest = &rest[skip + len..];
         }
-        writer.finish(out);
+        writer.finish_with(out, reader.trailers());
     }
 }

@@ -1,5 +1,6 @@
 //! `pool.health`.
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use std::{
     ops::RangeInclusive,
     path::{Component, Path, PathBuf},
@@ -298,8 +299,9 @@ fn payload(text: &str) -> Result<Payload, Fault> {
     let bytes = if let Some(digits) = text.strip_prefix("hex:") {
         hex(digits).ok_or_else(|| Fault::new("must be pairs of hexadecimal digits behind \"hex:\""))?
     } else if let Some(letters) = text.strip_prefix("base64:") {
-        base64(letters)
-            .ok_or_else(|| Fault::new("must be base64 with its padding (RFC 4648, 4) behind \"base64:\""))?
+        STANDARD
+            .decode(letters)
+            .map_err(|_| Fault::new("must be base64 with its padding (RFC 4648, 4) behind \"base64:\""))?
     } else {
         text.as_bytes().to_vec()
     };
@@ -314,42 +316,6 @@ fn hex(digits: &str) -> Option<Vec<u8>> {
     let digits: Vec<u32> = digits.bytes().filter(|byte| *byte != b' ').map(value).collect::<Option<_>>()?;
     let pairs = digits.chunks_exact(2);
     pairs.remainder().is_empty().then(|| pairs.map(|pair| (pair[0] << 4 | pair[1]) as u8).collect())
-}
-
-/// Source: RFC 4648, section 4; bits behind the last byte must be zero (3.5).
-fn base64(letters: &str) -> Option<Vec<u8>> {
-    let value = |letter: u8| match letter {
-        b'A'..=b'Z' => Some(letter - b'A'),
-        b'a'..=b'z' => Some(letter - b'a' + 26),
-        b'0'..=b'9' => Some(letter - b'0' + 52),
-        b'+' => Some(62),
-        b'/' => Some(63),
-        _ => None,
-    };
-    let mut bytes = Vec::new();
-    let blocks = letters.as_bytes().chunks_exact(4);
-    if !blocks.remainder().is_empty() {
-        return None;
-    }
-    let last = blocks.len().checked_sub(1)?;
-    for (at, block) in blocks.enumerate() {
-        let padding = block.iter().rev().take_while(|letter| **letter == b'=').count();
-        if padding > 2 || (padding > 0 && at != last) {
-            return None;
-        }
-        let mut word = 0_u32;
-        for letter in &block[..4 - padding] {
-            word = word << 6 | u32::from(value(*letter)?);
-        }
-        word <<= 6 * padding;
-        let [_, whole @ ..] = word.to_be_bytes();
-        let (kept, rest) = whole.split_at(3 - padding);
-        if rest.iter().any(|byte| *byte != 0) {
-            return None;
-        }
-        bytes.extend_from_slice(kept);
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]

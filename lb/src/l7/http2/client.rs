@@ -7,22 +7,23 @@
 
 use std::{
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
     pin::Pin,
     task::{Context, Poll, Waker, ready},
 };
 
 use bytes::Bytes;
 use h2::{Reason, SendStream, client};
-use http::{HeaderValue, Request, header, uri::Scheme};
+use http::{HeaderValue, Method, Request, header, uri::Scheme};
 
 use super::{
-    flow::{Gone, Inflow, poll_body},
+    flow::{Gone, Inflow, poll_body, poll_raw},
     io::{Allowance, Found, Metered, READ_BYTES_MAX, Wire},
     meter::{Budgets, Meter},
     request::read_request,
-    response::write_response,
+    response::{write_grant, write_response},
     server::{CONNECTION_WINDOW, SEND_BUFFER_BYTES, STREAM_WINDOW},
+    tunnel,
 };
 use crate::l7::http1::{Body, BodyReader, Side};
 
@@ -57,10 +58,10 @@ impl fmt::Debug for Requests {
     }
 }
 
-/// Says the first of a connection; what the backend says is not waited for.
+/// Says the first of a connection, and waits for what the backend says first: what it takes at once, and of what kind.
 ///
 /// # Errors
-/// The wire broke.
+/// The wire broke, or the backend does not speak HTTP/2.
 pub async fn begin<W: Wire + Unpin>(wire: W, grants: &Grants) -> Result<(Client<W>, Requests), Gone> {
     let metered = Metered::new(wire, Meter::of_backend(grants.budgets));
     let (found, allowance) = (metered.found(), metered.allowance());
@@ -70,10 +71,18 @@ pub async fn begin<W: Wire + Unpin>(wire: W, grants: &Grants) -> Result<(Client<
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(grants.head_bytes)
         .max_send_buffer_size(SEND_BUFFER_BYTES)
+        .initial_max_send_streams(0)
         .handshake(metered);
     let (requests, connection) = shaking.await.map_err(|_| Gone)?;
     let requests = Requests { requests, fields_max: grants.fields_max };
-    Ok((Client { connection: Box::pin(connection), found, allowance }, requests))
+    let mut client = Client { connection: Box::pin(connection), found, allowance };
+    poll_fn(|task| match client.poll(task) {
+        Poll::Ready(()) => Poll::Ready(Err(Gone)),
+        Poll::Pending if requests.most() == 0 => Poll::Pending,
+        Poll::Pending => Poll::Ready(Ok(())),
+    })
+    .await?;
+    Ok((client, requests))
 }
 
 impl<W: Wire + Unpin> Client<W> {
@@ -114,6 +123,8 @@ enum Out {
     /// Of the head as much as has come.
     Head(client::SendRequest<Bytes>, Vec<u8>),
     Body(SendStream<Bytes>, BodyReader),
+    /// Bytes as they are.
+    Tunnel(SendStream<Bytes>),
     Ended(SendStream<Bytes>),
     Over,
 }
@@ -124,6 +135,7 @@ enum In {
     Awaited {
         response: client::ResponseFuture,
         was_head: bool,
+        tunnel: Option<Box<tunnel::Ask>>,
     },
     Body(Inflow),
     Over,
@@ -169,6 +181,7 @@ impl Asking {
                         self.request = Out::Ended(stream);
                     }
                 }
+                Out::Tunnel(stream) => *taken += ready!(poll_raw(task, stream, rest))?,
                 // Nothing belongs there.
                 Out::Ended(_) | Out::Over => return Poll::Ready(Err(Gone)),
             }
@@ -187,16 +200,39 @@ impl Asking {
             // Of the connection before us, which is why it did not come along; nothing else is said by it.
             request.headers_mut().insert(header::TE, HeaderValue::from_static("trailers"));
         }
+        let ask = tunnel::Ask::of(&head, &mut request);
+        if let Some(ask) = ask.filter(|_| requests.is_extended_connect_protocol_enabled()) {
+            *request.method_mut() = Method::CONNECT;
+            request.extensions_mut().insert(ask.protocol());
+            let (response, stream) = requests.send_request(request, false).map_err(|_| Gone)?;
+            self.request = Out::Tunnel(stream);
+            self.await_response(In::Awaited { response, was_head: false, tunnel: Some(Box::new(ask)) });
+            return Ok(());
+        }
         let body = body_of(&request, &head);
         let was_head = request.method() == http::Method::HEAD;
-        let reader = BodyReader::new(body, Side::Request);
+        let reader = BodyReader::new(body, Side::Request).keeping_trailers();
         let (response, stream) = requests.send_request(request, reader.is_done()).map_err(|_| Gone)?;
         self.request = if reader.is_done() { Out::Ended(stream) } else { Out::Body(stream, reader) };
-        let before = std::mem::replace(&mut self.response, In::Awaited { response, was_head });
-        if let In::Unasked(Some(waker)) = before {
+        self.await_response(In::Awaited { response, was_head, tunnel: None });
+        Ok(())
+    }
+
+    fn await_response(&mut self, response: In) {
+        if let In::Unasked(Some(waker)) = std::mem::replace(&mut self.response, response) {
             waker.wake();
         }
-        Ok(())
+    }
+
+    /// Says the end of what goes through a tunnel; whether there is one, that has not ended.
+    pub fn end_tunnel(&mut self) -> bool {
+        let Out::Tunnel(stream) = &mut self.request else { return false };
+        // Whoever has given the stream up hears nothing of it any more.
+        let _ = stream.send_data(Bytes::new(), true);
+        if let Out::Tunnel(stream) = std::mem::replace(&mut self.request, Out::Over) {
+            self.request = Out::Ended(stream);
+        }
+        true
     }
 
     /// Puts what comes next behind `out`, as HTTP/1.1 has it. False: there is nothing more.
@@ -209,7 +245,7 @@ impl Asking {
                 *waker = Some(task.waker().clone());
                 Poll::Pending
             }
-            In::Awaited { response, was_head } => {
+            In::Awaited { response, was_head, tunnel } => {
                 if let Poll::Ready(Some(interim)) = response.poll_informational(task) {
                     let (parts, ()) = interim.map_err(|_| Gone)?.into_parts();
                     let written = write_response(&parts, false, *was_head, self.fields_max, out);
@@ -217,6 +253,11 @@ impl Asking {
                 }
                 let (parts, body) = ready!(Pin::new(response).poll(task)).map_err(|_| Gone)?.into_parts();
                 let mut inflow = Inflow::new(body);
+                if let Some(ask) = tunnel.take().filter(|_| parts.status.is_success()) {
+                    write_grant(&parts, &ask, self.fields_max, out).map_err(|_| Gone)?;
+                    self.response = In::Body(inflow);
+                    return Poll::Ready(Ok(true));
+                }
                 let has_body = !inflow.is_empty();
                 let form =
                     write_response(&parts, has_body, *was_head, self.fields_max, out).map_err(|_| Gone)?;
@@ -232,7 +273,9 @@ impl Asking {
     /// Gives the exchange up.
     pub fn reset(&mut self) {
         match std::mem::replace(&mut self.request, Out::Over) {
-            Out::Body(mut stream, _) | Out::Ended(mut stream) => stream.send_reset(Reason::CANCEL),
+            Out::Body(mut stream, _) | Out::Tunnel(mut stream) | Out::Ended(mut stream) => {
+                stream.send_reset(Reason::CANCEL)
+            }
             Out::Head(..) | Out::Over => {}
         }
         self.response = In::Over;

@@ -105,12 +105,16 @@ impl Inflow {
 /// What goes on a stream.
 pub struct Outflow {
     state: Out,
+    /// The request asks for a tunnel.
+    is_tunnel: bool,
 }
 
 enum Out {
     /// Of the head as much as has come; interim ones may go before it.
     Head(SendResponse<Bytes>, Vec<u8>),
     Body(SendStream<Bytes>, BodyReader),
+    /// Bytes as they are.
+    Tunnel(SendStream<Bytes>),
     Ended(SendStream<Bytes>),
     Over,
 }
@@ -120,6 +124,7 @@ impl fmt::Debug for Outflow {
         f.write_str(match self.state {
             Out::Head(..) => "Outflow(head)",
             Out::Body(..) => "Outflow(body)",
+            Out::Tunnel(..) => "Outflow(tunnel)",
             Out::Ended(_) | Out::Over => "Outflow(ended)",
         })
     }
@@ -127,7 +132,7 @@ impl fmt::Debug for Outflow {
 
 impl Outflow {
     pub(super) const fn answer(respond: SendResponse<Bytes>) -> Self {
-        Self { state: Out::Head(respond, Vec::new()) }
+        Self { state: Out::Head(respond, Vec::new()), is_tunnel: false }
     }
 
     /// Takes bytes of an HTTP/1.1 response from `bytes[*taken..]`, and says how many by `taken`; ready once it has them all.
@@ -164,11 +169,33 @@ impl Outflow {
                         self.close();
                     }
                 }
+                Out::Tunnel(stream) => *taken += ready!(poll_raw(task, stream, rest))?,
                 // Nothing belongs there.
                 Out::Ended(_) | Out::Over => return Poll::Ready(Err(Gone)),
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// What was asked for is a tunnel.
+    pub const fn expect_tunnel(&mut self) {
+        self.is_tunnel = true;
+    }
+
+    /// Whether that is so.
+    pub const fn is_tunnel(&self) -> bool {
+        self.is_tunnel
+    }
+
+    /// Says the end of what goes through a tunnel; whether there is one, that has not ended.
+    pub fn end_tunnel(&mut self) -> bool {
+        let Out::Tunnel(stream) = &mut self.state else { return false };
+        // Whoever has given the stream up hears nothing of it any more.
+        let _ = stream.send_data(Bytes::new(), true);
+        if let Out::Tunnel(stream) = std::mem::replace(&mut self.state, Out::Over) {
+            self.state = Out::Ended(stream);
+        }
+        true
     }
 
     fn close(&mut self) {
@@ -182,7 +209,11 @@ impl Outflow {
         let Out::Head(mut respond, mut head) = std::mem::replace(&mut self.state, Out::Over) else {
             return Err(Gone);
         };
-        let (response, length) = read_response(&head).map_err(|_| Gone)?;
+        let (response, length) = read_response(&head, self.is_tunnel).map_err(|_| Gone)?;
+        if self.is_tunnel && response.status().is_success() {
+            self.state = Out::Tunnel(respond.send_response(response, false).map_err(|_| Gone)?);
+            return Ok(());
+        }
         let body = body_of(&response, length, is_head, &head);
         if response.status().is_informational() {
             respond.send_informational(response).map_err(|_| Gone)?;
@@ -200,7 +231,9 @@ impl Outflow {
     pub fn poll_reset(&mut self, task: &mut Context<'_>) -> Poll<()> {
         match &mut self.state {
             Out::Head(respond, _) => respond.poll_reset(task).map(drop),
-            Out::Body(stream, _) | Out::Ended(stream) => stream.poll_reset(task).map(drop),
+            Out::Body(stream, _) | Out::Tunnel(stream) | Out::Ended(stream) => {
+                stream.poll_reset(task).map(drop)
+            }
             Out::Over => Poll::Ready(()),
         }
     }
@@ -214,7 +247,7 @@ impl Outflow {
         };
         match &mut self.state {
             Out::Head(respond, _) => respond.send_reset(reason),
-            Out::Body(stream, _) | Out::Ended(stream) => stream.send_reset(reason),
+            Out::Body(stream, _) | Out::Tunnel(stream) | Out::Ended(stream) => stream.send_reset(reason),
             Out::Over => {}
         }
     }
@@ -292,6 +325,17 @@ pub(super) fn poll_body(
             Poll::Ready(Ok((skip + sent + behind.unwrap_or(0), behind.is_some())))
         }
     }
+}
+
+/// Bytes of `rest`, of no message, that are done with.
+pub(super) fn poll_raw(
+    task: &mut Context<'_>,
+    stream: &mut SendStream<Bytes>,
+    rest: &[u8],
+) -> Poll<Result<usize, Gone>> {
+    let room = ready!(poll_room(task, stream, rest.len()))?;
+    let sent = stream.send_data(Bytes::copy_from_slice(&rest[..room]), false);
+    Poll::Ready(sent.map(|()| room).map_err(|_| Gone))
 }
 
 /// Ends the body; `lines`: its trailers.

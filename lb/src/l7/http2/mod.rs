@@ -11,6 +11,7 @@ mod request;
 mod response;
 mod server;
 mod trailers;
+mod tunnel;
 
 pub use client::{Asking, Client, Grants, Requests, begin};
 pub use flow::{Break, Gone, Inflow, Outflow};
@@ -29,4 +30,6 @@ pub enum BodyForm {
     Length(u64),
     /// Chunks, with trailers behind the last one.
     Chunked,
+    /// Another protocol's, to the end of the stream.
+    Tunnel,
 }

@@ -9,6 +9,7 @@ use http::{
 use super::{
     BodyForm,
     fields::{self, Refused},
+    tunnel,
 };
 use crate::{
     l7::{
@@ -27,7 +28,7 @@ use crate::{
 /// What `h2` has refused before: upper case in names, pseudo header fields that are missing, doubled, unknown or late.
 ///
 /// # Errors
-/// [`CloseReason::TooManyFields`]; [`CloseReason::Method`]: CONNECT; [`CloseReason::Host`]: no authority, a malformed one, or
+/// [`CloseReason::TooManyFields`]; [`CloseReason::Method`]: CONNECT without a protocol; [`CloseReason::Host`]: no authority, a malformed one, or
 /// two that differ; [`CloseReason::Target`]; [`CloseReason::Http2Message`]: any other breach of RFC 9113, 8.2 and 8.3.
 pub fn write_request(
     parts: &Parts,
@@ -52,19 +53,22 @@ fn write_head(
     if parts.headers.len() > fields_max {
         return Err(CloseReason::TooManyFields);
     }
-    if parts.method == Method::CONNECT {
-        // Also with `:protocol` (RFC 8441), until there are tunnels for it.
-        return Err(CloseReason::Method);
-    }
+    let tunnel = tunnel::asked(parts)?;
+    let method = tunnel.map_or(parts.method.as_str(), |_| Method::GET.as_str());
     let scheme = scheme(&parts.uri)?;
     let host = host(parts, scheme)?;
     let target = target(parts)?;
-    for part in [parts.method.as_str(), " ", target, " HTTP/1.1\r\nhost: "] {
+    for part in [method, " ", target, " HTTP/1.1\r\nhost: "] {
         out.extend_from_slice(part.as_bytes());
     }
     out.extend_from_slice(host);
     out.extend_from_slice(b"\r\n");
     write_fields(&parts.headers, out).map_err(|Refused| CloseReason::Http2Message)?;
+    if let Some(protocol) = tunnel {
+        tunnel::push_ask(protocol, &parts.headers, out);
+        out.extend_from_slice(b"\r\n");
+        return Ok(BodyForm::Tunnel);
+    }
     let form =
         fields::push_framing(out, &parts.headers, has_body).map_err(|Refused| CloseReason::ContentLength)?;
     if !parts.headers.contains_key(header::CONTENT_LENGTH) && !has_body && means_content(&parts.method) {
@@ -253,7 +257,7 @@ mod tests {
         assert_eq!(
             head.body(),
             match form {
-                BodyForm::None => Body::None,
+                BodyForm::None | BodyForm::Tunnel => Body::None,
                 BodyForm::Length(length) => Body::Length(length),
                 BodyForm::Chunked => Body::Chunked,
             }

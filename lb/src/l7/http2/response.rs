@@ -5,21 +5,27 @@ use http::{HeaderMap, Response, StatusCode, header, response::Parts};
 use super::{
     BodyForm,
     fields::{self, Refused},
+    tunnel::Ask,
 };
 use crate::{l7::http1::HeadLimits, model::reason::CloseReason};
 
 /// The response of HTTP/2 that says what a head says which we have made for a client (final or interim), and the length that
-/// its body has, where that is said.
+/// its body has, where that is said. A 101, which HTTP/2 does not know, becomes the 200 that lets a tunnel begin (RFC 8441, 5).
 ///
 /// # Errors
-/// [`CloseReason::BadResponse`]: a 101, which HTTP/2 does not know; else nothing that we make.
-pub fn read_response(head: &[u8]) -> Result<(Response<()>, Option<u64>), CloseReason> {
+/// [`CloseReason::BadResponse`]: a 101 where no tunnel was asked for, or another success where one was; else nothing that we
+/// make.
+pub fn read_response(head: &[u8], is_tunnel: bool) -> Result<(Response<()>, Option<u64>), CloseReason> {
     let mut room = [httparse::EMPTY_HEADER; HeadLimits::FIELDS_MAX];
     let mut parsed = httparse::Response::new(&mut room);
     let is_whole = matches!(parsed.parse(head), Ok(httparse::Status::Complete(_)));
     let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
-    let Some(status) = status.filter(|&status| is_whole && status != StatusCode::SWITCHING_PROTOCOLS) else {
-        return Err(CloseReason::BadResponse);
+    let status = match status.filter(|_| is_whole) {
+        Some(StatusCode::SWITCHING_PROTOCOLS) if is_tunnel => StatusCode::OK,
+        Some(status) if status != StatusCode::SWITCHING_PROTOCOLS && !(is_tunnel && status.is_success()) => {
+            status
+        }
+        _ => return Err(CloseReason::BadResponse),
     };
     let mut response = Response::new(());
     *response.status_mut() = status;
@@ -27,6 +33,9 @@ pub fn read_response(head: &[u8]) -> Result<(Response<()>, Option<u64>), CloseRe
     let headers = response.headers_mut();
     headers.reserve(parsed.headers.len());
     for field in &*parsed.headers {
+        if is_tunnel && field.name.eq_ignore_ascii_case(header::SEC_WEBSOCKET_ACCEPT.as_str()) {
+            continue;
+        }
         fields::append(headers, field.name.as_bytes(), field.value)
             .map_err(|Refused| CloseReason::BadResponse)?;
     }
@@ -93,6 +102,27 @@ fn write_head(
     Ok(form)
 }
 
+/// The same of what grants a tunnel that was asked for with `ask`.
+///
+/// # Errors
+/// [`CloseReason::BadResponse`].
+pub(super) fn write_grant(
+    parts: &Parts,
+    ask: &Ask,
+    fields_max: usize,
+    out: &mut Vec<u8>,
+) -> Result<(), CloseReason> {
+    let start = out.len();
+    out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");
+    if parts.headers.len() > fields_max || write_fields(&parts.headers, out).is_err() {
+        out.truncate(start);
+        return Err(CloseReason::BadResponse);
+    }
+    ask.push_grant(out);
+    out.extend_from_slice(b"\r\n");
+    Ok(())
+}
+
 /// All but the length, which is what frames the message.
 fn write_fields(headers: &HeaderMap, out: &mut Vec<u8>) -> Result<(), Refused> {
     for (name, value) in headers {
@@ -136,7 +166,7 @@ mod tests {
             ("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n", 103, &["link: </a>"], None),
             ("HTTP/1.1 100 Continue\r\n\r\n", 100, &[], None),
         ] {
-            let (response, found) = read_response(head.as_bytes()).unwrap();
+            let (response, found) = read_response(head.as_bytes(), false).unwrap();
             assert_eq!(response.status(), status);
             assert_eq!(response.version(), http::Version::HTTP_2);
             assert_eq!(fields(response.headers()), expected);
@@ -145,7 +175,7 @@ mod tests {
         for broken in
             ["", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 101 x\r\nUpgrade: y\r\n\r\n", "HTTP/1.1 99 \r\n\r\n"]
         {
-            assert_eq!(read_response(broken.as_bytes()).map(|_| ()), Err(CloseReason::BadResponse));
+            assert_eq!(read_response(broken.as_bytes(), false).map(|_| ()), Err(CloseReason::BadResponse));
         }
     }
 
@@ -154,7 +184,7 @@ mod tests {
         for &reason in CloseReason::ALL.iter().filter(|reason| reason.status() != 0) {
             let mut out = Vec::new();
             encode_error(&mut out, reason, b"Retry-After: 7\r\n", false, true);
-            let (response, length) = read_response(&out).unwrap();
+            let (response, length) = read_response(&out, false).unwrap();
             assert_eq!(response.status(), reason.status());
             let head = memchr::memmem::find(&out, b"\r\n\r\n").unwrap() + 4;
             assert_eq!(length, Some((out.len() - head) as u64));

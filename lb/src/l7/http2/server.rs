@@ -92,6 +92,7 @@ impl<W: Wire + Unpin> Server<W> {
             .max_send_buffer_size(SEND_BUFFER_BYTES)
             .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
             .max_local_error_reset_streams(Some(LOCAL_RESETS_MAX))
+            .enable_connect_protocol()
             .handshake(metered);
         Self { state: State::Shaking(Box::pin(shaking)), found, allowance, is_calmed: false }
     }

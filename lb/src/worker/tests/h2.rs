@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::Request;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 
 use super::{
     Fixture, PATIENCE, backend,
@@ -197,6 +197,31 @@ fn bodies_and_trailers_go_through_two_connections_of_http2() {
             assert!(client.run(read(&mut body)).unwrap() == sent, "{len} bytes");
             let trailers = client.run(body.trailers()).unwrap().expect("trailers");
             assert_eq!(trailers["grpc-status"], "0");
+        }
+    }
+    drop(client);
+    fixture.stop();
+}
+
+#[test]
+fn trailers_of_requests_reach_backends_that_have_a_place_for_them() {
+    let fixture = start_multiplexed(multiplexing_backend(Arc::default()));
+    let mut client = Client::new(fixture.connect());
+    // What is sent again is gathered first, what is not goes as it comes.
+    for method in ["PUT", "POST"] {
+        for len in [1, 100_000] {
+            let request =
+                Request::builder().method(method).uri("http://a.test/").header("te", "trailers").body(());
+            let fields = HeaderMap::from_iter([
+                (HeaderName::from_static("x-sum"), HeaderValue::from_static("7")),
+                (header::HOST, HeaderValue::from_static("elsewhere")),
+            ]);
+            let response = client.begin_with_trailers(request.unwrap(), pattern(len).into(), fields);
+            let mut body = client.run(response).unwrap().into_body();
+            assert!(client.run(read(&mut body)).unwrap() == pattern(len), "{method}, {len} bytes");
+            let trailers = client.run(body.trailers()).unwrap().expect("trailers");
+            assert_eq!(trailers["x-sum"], "7", "{method}, {len} bytes");
+            assert!(!trailers.contains_key("host"), "what routes a message is none");
         }
     }
     drop(client);

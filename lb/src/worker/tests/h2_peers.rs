@@ -12,8 +12,8 @@ use std::{
 
 use bytes::Bytes;
 pub(super) use h2::client::ResponseFuture;
-use h2::{RecvStream, client};
-use http::{Request, Response};
+use h2::{RecvStream, SendStream, client, ext::Protocol};
+use http::{HeaderMap, Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::PATIENCE;
@@ -100,6 +100,30 @@ impl Client {
         response
     }
 
+    /// With fields behind the body.
+    pub(super) fn begin_with_trailers(
+        &mut self,
+        request: Request<()>,
+        body: Bytes,
+        fields: HeaderMap,
+    ) -> ResponseFuture {
+        let (response, mut stream) = self.requests.send_request(request, false).unwrap();
+        stream.send_data(body, false).unwrap();
+        stream.send_trailers(fields).unwrap();
+        response
+    }
+
+    /// Asks for a tunnel, once the server has said that it may: what goes there, and what is answered.
+    pub(super) fn connect(&mut self, protocol: &str) -> (SendStream<Bytes>, ResponseFuture) {
+        let requests = self.requests.clone();
+        let may = || requests.is_extended_connect_protocol_enabled();
+        self.run(poll_fn(|_| if may() { Poll::Ready(()) } else { Poll::Pending }));
+        let request = Request::connect("http://a.test/chat").extension(Protocol::from(protocol));
+        let (response, stream) =
+            self.requests.send_request(request.header("x", "y").body(()).unwrap(), false).unwrap();
+        (stream, response)
+    }
+
     pub(super) fn get(&mut self, path: &str) -> (Response<()>, Vec<u8>) {
         let request = Request::get(format!("http://a.test{path}")).body(()).unwrap();
         let response = self.begin(request, None);
@@ -128,10 +152,12 @@ pub(super) async fn read(body: &mut RecvStream) -> Result<Vec<u8>, h2::Error> {
     Ok(bytes)
 }
 
-/// Serves a connection of a client to its end: says back what it was asked, and trailers behind that.
+/// Serves a connection of a client to its end: says back what it was asked, and trailers behind that, those too that it
+/// was told.
 pub(super) fn serve(socket: TcpStream) {
     socket.set_nonblocking(true).unwrap();
-    let Ok(mut connection) = wait(h2::server::handshake(Polled(socket))) else { return };
+    let shaking = h2::server::Builder::new().enable_connect_protocol().handshake(Polled(socket));
+    let Ok(mut connection) = wait(shaking) else { return };
     let mut answers: Vec<Pin<Box<dyn Future<Output = ()>>>> = Vec::new();
     let mut task = Context::from_waker(Waker::noop());
     loop {
@@ -146,6 +172,15 @@ pub(super) fn serve(socket: TcpStream) {
 
 async fn answer(request: Request<RecvStream>, mut respond: h2::server::SendResponse<Bytes>) {
     let (head, mut body) = request.into_parts();
+    if head.method == http::Method::CONNECT {
+        let asked = head.extensions.get::<Protocol>().map(Protocol::as_str);
+        assert_eq!((asked, head.headers.get("sec-websocket-key")), (Some("websocket"), None));
+        let Ok(mut stream) = respond.send_response(Response::new(()), false) else { return };
+        let _ = stream.send_data(Bytes::from_static(b"hello"), false);
+        let Ok(bytes) = read(&mut body).await else { return };
+        let _ = stream.send_data(bytes.into(), true);
+        return;
+    }
     if head.uri.path() == "/early" {
         // The rest of the question is given up with the answer's end.
         if let Ok(mut stream) = respond.send_response(Response::new(()), false) {
@@ -154,6 +189,7 @@ async fn answer(request: Request<RecvStream>, mut respond: h2::server::SendRespo
         return;
     }
     let Ok(mut bytes) = read(&mut body).await else { return };
+    let Ok(asked) = body.trailers().await else { return };
     if bytes.is_empty() {
         bytes = format!("{} {} {:?}", head.method, head.uri, head.headers.get("te")).into_bytes();
     }
@@ -174,7 +210,7 @@ async fn answer(request: Request<RecvStream>, mut respond: h2::server::SendRespo
             }
         }
     }
-    let mut trailers = http::HeaderMap::new();
+    let mut trailers = asked.unwrap_or_default();
     trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
     let _ = stream.send_trailers(trailers);
 }

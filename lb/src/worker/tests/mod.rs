@@ -8,6 +8,7 @@ mod edges;
 mod forms;
 mod h2;
 mod h2_peers;
+mod h2_tunnel;
 mod http;
 mod limits;
 mod log;
