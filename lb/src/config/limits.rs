@@ -27,6 +27,57 @@ pub struct Limits {
     pub rate: Option<BurstRate>,
     /// Heap and pipes.
     pub memory: MemoryLimit,
+    /// Of HTTP/2.
+    pub http2: Http2Limits,
+}
+
+/// `[limits.h2]`: what one connection of HTTP/2 may. But for `streams` and `resets_in_all`, frames that may come at once; half as
+/// many may come each second for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Http2Limits {
+    /// Requests of a client at once.
+    pub streams: u32,
+    /// RST_STREAM from the peer (CVE-2023-44487).
+    pub resets: u32,
+    /// The same, as long as the connection lives.
+    pub resets_in_all: u32,
+    /// RST_STREAM that we send for what the peer did wrong (CVE-2025-8671).
+    pub resets_emitted: u32,
+    /// PING, answers too, beyond one for each DATA frame that we send: who measures the path sends as many.
+    pub pings: u32,
+    /// SETTINGS, answers too.
+    pub settings: u32,
+    /// DATA that carries nothing and ends nothing.
+    pub empty_data: u32,
+    /// HEADERS beyond four for each that we send.
+    pub heads: u32,
+    /// CONTINUATION (CVE-2024-27316); of one header block a fifth of it.
+    pub continuations: u32,
+    /// WINDOW_UPDATE beyond four for each DATA frame that we send and one for each head that comes.
+    pub window_updates: u32,
+    /// PRIORITY and PRIORITY_UPDATE (RFC 9218).
+    pub priorities: u32,
+    /// Frames of no known kind, or of a kind that comes once.
+    pub unknown: u32,
+}
+
+impl Default for Http2Limits {
+    fn default() -> Self {
+        Self {
+            streams: 100,
+            resets: 100,
+            resets_in_all: 10_000,
+            resets_emitted: 500,
+            pings: 100,
+            settings: 50,
+            empty_data: 100,
+            heads: 300,
+            continuations: 100,
+            window_updates: 1_000,
+            priorities: 500,
+            unknown: 100,
+        }
+    }
 }
 
 /// `limits.memory`.
@@ -54,6 +105,7 @@ impl Default for Limits {
             body_bytes: 1 << 30,
             rate: None,
             memory: MemoryLimit::Auto,
+            http2: Http2Limits::default(),
         }
     }
 }

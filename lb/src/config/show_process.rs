@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{
-    AccessLog, Config, Dns, Interface, Limits, LogStyle, NewFlows, Sources, Upgrade, Workers, Xdp,
+    AccessLog, Config, Dns, Http2Limits, Interface, Limits, LogStyle, NewFlows, Sources, Upgrade, Workers,
+    Xdp,
     file::{show_duration, show_sample},
     show_key::{file_reference, put},
     show_route::{show_body_bytes, show_memory, show_rate},
@@ -54,9 +55,27 @@ fn limits(limits: &Limits) -> Value {
         "connect_timeout": show_duration(limits.connect_timeout),
         "body_bytes": show_body_bytes(limits.body_bytes),
         "memory": show_memory(limits.memory),
+        "h2": http2(&limits.http2),
     });
     put(&mut table, "rate", limits.rate.map(show_rate));
     table
+}
+
+fn http2(limits: &Http2Limits) -> Value {
+    json!({
+        "streams": limits.streams,
+        "resets": limits.resets,
+        "resets_in_all": limits.resets_in_all,
+        "resets_emitted": limits.resets_emitted,
+        "pings": limits.pings,
+        "settings": limits.settings,
+        "empty_data": limits.empty_data,
+        "heads": limits.heads,
+        "continuations": limits.continuations,
+        "window_updates": limits.window_updates,
+        "priorities": limits.priorities,
+        "unknown": limits.unknown,
+    })
 }
 
 fn xdp(xdp: &Xdp) -> Value {

@@ -32,8 +32,6 @@ use crate::{
     sys::rooms,
 };
 
-/// What a client may have going on at once.
-const STREAMS_MAX: u32 = 100;
 /// Fields of a head, crumbs of cookies counted each, where `limits.head_fields` does not say fewer.
 const FIELDS_MAX: usize = 128;
 /// How long an end that was said is waited for.
@@ -78,9 +76,9 @@ pub(super) async fn drive(accepted: Accepted, begun: Option<Box<Stream>>) {
     let stream = begun.map_or_else(|| Stream::new(accepted.sink.clone()), |stream| *stream);
     let limits = local.plan().snapshot.limits;
     let settings = Settings {
-        streams_max: STREAMS_MAX,
+        streams_max: limits.http2.streams,
         head_bytes: u32::try_from(limits.head_bytes).unwrap_or(u32::MAX),
-        budgets: http2::Budgets::new(limits.head_bytes),
+        budgets: http2::Budgets::new(&limits),
     };
     let accepted = Rc::new(accepted);
     let going = Rc::new(Going::default());

@@ -94,7 +94,7 @@ async fn open(local: &Rc<Local>, stream: Stream, limits: &Limits) -> Option<Carr
     let grants = Grants {
         head_bytes: u32::try_from(limits.head_bytes).unwrap_or(u32::MAX),
         fields_max: limits.head_fields,
-        budgets: Budgets::new(limits.head_bytes),
+        budgets: Budgets::new(limits),
     };
     let (socket, is_secure) = (stream.socket().clone(), stream.sink().layer().is_some());
     let (mut connection, requests) =

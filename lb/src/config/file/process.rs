@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeSet, HashSet},
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    ops::RangeInclusive,
+    ops::{Range, RangeInclusive},
     path::{Component, Path, PathBuf},
     time::Duration,
 };
@@ -20,8 +20,8 @@ use super::{
     units::{self, RATE_MAX},
 };
 use crate::config::{
-    Admin, BODY_BYTES_ANY, BurstRate, Interface, Limits, MemoryLimit, NewFlows, Runtime, Sources, State,
-    Upgrade, Workers, Xdp,
+    Admin, BODY_BYTES_ANY, BurstRate, Http2Limits, Interface, Limits, MemoryLimit, NewFlows, Runtime,
+    Sources, State, Upgrade, Workers, Xdp,
 };
 
 /// Bounds of every time-out: shorter ones fire before a packet can cross a continent, longer ones never.
@@ -277,6 +277,30 @@ pub(super) fn limits(top: &Table<'_>) -> Limits {
             .unwrap_or(default.body_bytes),
         memory: table.value("memory").and_then(|value| memory(&value)).unwrap_or(default.memory),
         rate: table.table("rate", &schema::RATE).and_then(|table| burst_rate(&table)),
+        http2: table.table("h2", &schema::HTTP2).map_or(default.http2, |table| http2(&table)),
+    }
+}
+
+fn http2(table: &Table<'_>) -> Http2Limits {
+    let number = |key, bounds: Range<u64>, default| {
+        let read = table.value(key).and_then(|value| value.integer(bounds));
+        read.map_or(default, |at| at.value as u32)
+    };
+    let frames = |key, default| number(key, 1..1_000_001, default);
+    let default = Http2Limits::default();
+    Http2Limits {
+        streams: number("streams", 1..1_001, default.streams),
+        resets: frames("resets", default.resets),
+        resets_in_all: frames("resets_in_all", default.resets_in_all),
+        resets_emitted: frames("resets_emitted", default.resets_emitted),
+        pings: frames("pings", default.pings),
+        settings: frames("settings", default.settings),
+        empty_data: frames("empty_data", default.empty_data),
+        heads: frames("heads", default.heads),
+        continuations: frames("continuations", default.continuations),
+        window_updates: frames("window_updates", default.window_updates),
+        priorities: frames("priorities", default.priorities),
+        unknown: frames("unknown", default.unknown),
     }
 }
 

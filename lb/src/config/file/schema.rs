@@ -125,6 +125,27 @@ pub(super) const LIMITS: Keys = Keys {
         ("body_bytes", Either(&[Word("none"), Size])),
         ("rate", Table(&RATE)),
         ("memory", Either(&[Word("auto"), Word("none"), Size])),
+        ("h2", Table(&HTTP2)),
+    ],
+    needed: &[],
+    later: &[],
+};
+
+/// `limits.h2`.
+pub(super) const HTTP2: Keys = Keys {
+    supported: &[
+        ("streams", Number),
+        ("resets", Number),
+        ("resets_in_all", Number),
+        ("resets_emitted", Number),
+        ("pings", Number),
+        ("settings", Number),
+        ("empty_data", Number),
+        ("heads", Number),
+        ("continuations", Number),
+        ("window_updates", Number),
+        ("priorities", Number),
+        ("unknown", Number),
     ],
     needed: &[],
     later: &[],

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use h2::Reason;
 
+use crate::config::Limits;
+
 /// How many frames of a kind may come at once. Of a peer that keeps to the protocol none comes near these.
 ///
 /// Where they come from: Sozu ships 100 resets (10 000 in a lifetime), 500 of our own, 100 pings, 50 settings, 100 empty
@@ -46,31 +48,31 @@ pub struct Budgets {
 }
 
 impl Budgets {
-    /// For heads of at most `head_bytes`. As it is sent a block can be longer than what it says, if not by much: the
-    /// rarest letters have up to four times their size in Huffman's code, and nobody is made to use it.
-    pub fn new(head_bytes: usize) -> Self {
-        let block_bytes = u32::try_from(head_bytes.saturating_mul(2)).unwrap_or(u32::MAX);
-        Self { block_bytes, ..Self::default() }
+    /// As the config has them. As it is sent a block can be longer than what it says, if not by much: the rarest letters have
+    /// up to four times their size in Huffman's code, and nobody is made to use it.
+    pub fn new(limits: &Limits) -> Self {
+        let said = &limits.http2;
+        Self {
+            resets: said.resets,
+            resets_in_all: said.resets_in_all.into(),
+            resets_emitted: said.resets_emitted,
+            pings: said.pings,
+            settings: said.settings,
+            empty_data: said.empty_data,
+            heads: said.heads,
+            continuations_of_block: said.continuations.div_ceil(5),
+            continuations: said.continuations,
+            block_bytes: u32::try_from(limits.head_bytes.saturating_mul(2)).unwrap_or(u32::MAX),
+            window_updates: said.window_updates,
+            priorities: said.priorities,
+            unknown: said.unknown,
+        }
     }
 }
 
 impl Default for Budgets {
     fn default() -> Self {
-        Self {
-            resets: 100,
-            resets_in_all: 10_000,
-            resets_emitted: 500,
-            pings: 100,
-            settings: 50,
-            empty_data: 100,
-            heads: 300,
-            continuations_of_block: 20,
-            continuations: 100,
-            block_bytes: 64 << 10,
-            window_updates: 1_000,
-            priorities: 500,
-            unknown: 100,
-        }
+        Self::new(&Limits::default())
     }
 }
 

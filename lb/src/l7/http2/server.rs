@@ -27,8 +27,6 @@ pub(super) const CONNECTION_WINDOW: u32 = 1 << 20;
 pub(super) const SEND_BUFFER_BYTES: usize = 64 << 10;
 /// Streams that a client may reset before anybody has looked at them.
 const PENDING_RESETS_MAX: usize = 20;
-/// Streams that a client may have us reset, over the life of a connection.
-const LOCAL_RESETS_MAX: usize = 500;
 
 /// What a listener grants its clients.
 #[derive(Clone, Copy, Debug)]
@@ -91,7 +89,7 @@ impl<W: Wire + Unpin> Server<W> {
             .max_header_list_size(settings.head_bytes)
             .max_send_buffer_size(SEND_BUFFER_BYTES)
             .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
-            .max_local_error_reset_streams(Some(LOCAL_RESETS_MAX))
+            .max_local_error_reset_streams(Some(settings.budgets.resets_emitted as usize))
             .enable_connect_protocol()
             .handshake(metered);
         Self { state: State::Shaking(Box::pin(shaking)), found, allowance, is_calmed: false }

@@ -68,7 +68,7 @@ fn the_schema_holds_every_name_of_the_design() {
     has(&ADMIN, "socket http");
     has(
         &LIMITS,
-        "connections connections_per_ip head_timeout head_bytes head_fields idle_timeout body_bytes memory rate",
+        "connections connections_per_ip head_timeout head_bytes head_fields idle_timeout body_bytes memory rate h2",
     );
     has(&STATE, "dir");
     has(&PROGRAMS, "programs_dir");

@@ -108,7 +108,7 @@ fn row_48_continuations() {
 #[test]
 fn row_48_header_blocks() {
     let now = Instant::now();
-    let budgets = Budgets::new(16 << 10);
+    let budgets = Budgets::new(&Limits { head_bytes: 16 << 10, ..Limits::default() });
     assert_eq!(budgets.block_bytes, 32 << 10);
     let (headers, more) =
         (frame(Kind::HEADERS, 0, &[b'x'; 16 << 10]), frame(Kind::CONTINUATION, 4, &[b'x'; 16 << 10]));
