@@ -19,6 +19,7 @@ mod history;
 mod host;
 mod hotplug;
 mod inherited;
+mod known;
 mod lineage;
 mod listeners;
 mod live;

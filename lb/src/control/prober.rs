@@ -14,7 +14,8 @@ use glommio::{LocalExecutorBuilder, Placement, timer::sleep};
 
 use super::{
     board::Board,
-    outliers::{Known, Watches},
+    known::Known,
+    outliers::Watches,
     probe_miss::Miss,
     probe_socket::Through,
     probe_talk::{self, Secure, Way},

@@ -15,10 +15,7 @@ use x509_parser::{
     x509::{AttributeTypeAndValue, X509Name},
 };
 
-use super::{
-    certificate::{address, pem_flaw},
-    trust::Trust,
-};
+use super::{name::address, pem_flaw::pem_flaw, trust::Trust};
 use crate::config::ClientField;
 
 /// What is asked of clients.

@@ -11,39 +11,11 @@ use rustls::{
 use super::{
     certificate::Certificate,
     client_auth::Clients,
+    name::CertificateName,
     profile::{provider, versions},
     tickets::Tickets,
 };
 use crate::config::{ClientField, TlsProfile};
-
-/// A name that a certificate is for: lower case, no last dot.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum CertificateName {
-    /// This one.
-    Exact(Box<str>),
-    /// `*.` and this: one label more.
-    Wildcard(Box<str>),
-}
-
-impl CertificateName {
-    /// As it stands in a certificate.
-    pub fn of(text: &str) -> Self {
-        let text = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
-        match text.strip_prefix("*.") {
-            Some(parent) => Self::Wildcard(parent.into()),
-            None => Self::Exact(text.into()),
-        }
-    }
-}
-
-impl fmt::Display for CertificateName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Exact(name) => f.write_str(name),
-            Self::Wildcard(parent) => write!(f, "*.{parent}"),
-        }
-    }
-}
 
 /// What an entry is made of.
 pub struct Parts {

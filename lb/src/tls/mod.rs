@@ -7,6 +7,8 @@ mod client_auth;
 mod entry;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod name;
+mod pem_flaw;
 mod profile;
 mod server;
 mod session;
@@ -20,7 +22,8 @@ mod wipe;
 pub use certificate::{Certificate, Flaw};
 pub use client::{Client, ClientSession, Fault, Protocols};
 pub use client_auth::{Clients, revocations, tell};
-pub use entry::{CertificateName, Entry, Parts};
+pub use entry::{Entry, Parts};
+pub use name::CertificateName;
 pub use server::{Clash, NoCertificate, Server};
 pub use session::{Greeting, Refusal, Session, Terms, Why, sealed_bytes_max};
 pub use tickets::{KEY_BYTES, TicketKeys, Tickets};
