@@ -117,10 +117,7 @@ pub struct PoolTls {
 impl PoolTls {
     /// Every file that it refers to, with the key that does.
     pub fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
-        let ca = match &self.trust {
-            CheckTrust::File(path) => Some(("ca", &**path)),
-            CheckTrust::Anyone | CheckTrust::Host => None,
-        };
+        let ca = self.trust.file().map(|path| ("ca", path));
         ca.into_iter().chain(self.certificate.iter().flat_map(CertificateFiles::files))
     }
 }

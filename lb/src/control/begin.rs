@@ -28,7 +28,6 @@ use super::{
     outliers::Watches,
     plan::{Overridden, Plan},
     plane::{Doors as NewGroups, PlaneMail},
-    probe_tls::Trusts,
     prober::{self, Prober},
     programs::Programs,
     random::random,
@@ -97,7 +96,6 @@ pub(super) struct Begun {
     health: Arc<HealthTable>,
     checks: BTreeMap<BackendId, CheckView>,
     targets: Vec<Target>,
-    trusts: Trusts,
     opened: Opened,
     /// Backends that are down by their checks, as others saw them.
     down: BTreeSet<BackendId>,
@@ -190,14 +188,13 @@ impl Begun {
         let mut snapshot = Snapshot::build(&resolved, start.generation, &mut ids)?;
         snapshot.number_listeners(&listener_ids);
         secret::give_keys(&mut snapshot, &start.plan)?;
-        let trusts = Trusts::load(&resolved, &start.plan.directory)?;
         let watch = Watch::new(&resolved, &start.plan.directory);
         let certificates = Certificates::none(inheritance.ticket_keys.take())?;
         let certificates = certificates.load(&resolved, &start.plan.directory);
         let certificates = certificates.map_err(|misfits| anyhow::anyhow!("{}", said(&misfits)))?;
         let snapshot = Arc::new(snapshot);
         let checks = prober::views(&resolved, &snapshot, &BTreeMap::new());
-        let targets = prober::targets(&resolved, &snapshot, &checks, &trusts);
+        let targets = prober::targets(&resolved, &snapshot, &checks, |pool| certificates.check(pool));
         let inherited = Inherited::of(&snapshot, &targets, inheritance);
         let mut opened = loaded.forward(&start.plan, &snapshot, &inherited.passing())?;
         let health = Arc::new(HealthTable::new(BACKENDS_MAX));
@@ -230,7 +227,6 @@ impl Begun {
             health,
             checks,
             targets,
-            trusts,
             opened,
             down,
             known,
@@ -288,7 +284,6 @@ impl Begun {
             cores: self.ground.cores,
             health: self.health,
             prober,
-            trusts: self.trusts,
             through: self.opened.through.backends,
             path,
             names: self.names,

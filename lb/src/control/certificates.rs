@@ -4,6 +4,7 @@
 //! ```text
 //!  [tls.NAME] --> Reading (files, digests) --> Entry --+--> Server by listener --+--> TlsParts --> workers
 //!  pool.tls   --> Reading ------------------> Upstream ----------- by pool ------+
+//!  pool.health --> Reading -----------------> Upstream ----------- by pool ------------------> prober
 //! ```
 
 mod material;
@@ -72,6 +73,8 @@ pub(super) struct Certificates {
     keys: TicketKeys,
     entries: BTreeMap<Arc<str>, Known<Entry>>,
     upstreams: BTreeMap<Arc<str>, Known<Upstream>>,
+    /// By the pools that they are of.
+    checks: BTreeMap<Arc<str>, Known<Upstream>>,
 }
 
 impl Certificates {
@@ -84,8 +87,12 @@ impl Certificates {
             Some(keys) => keys,
             None => TicketKeys::new(key()?),
         };
-        let (entries, upstreams) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Self { parts: TlsParts::default(), keys, entries, upstreams })
+        Ok(Self::empty(keys))
+    }
+
+    fn empty(keys: TicketKeys) -> Self {
+        let (entries, upstreams, checks) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { parts: TlsParts::default(), keys, entries, upstreams, checks }
     }
 
     /// Reads what a config names, beneath its directory.
@@ -100,36 +107,16 @@ impl Certificates {
     /// The same, with what is of no use.
     pub(super) fn read(&self, config: &Config, directory: &Path, mode: Mode) -> (Self, Vec<Misfit>) {
         let mut misfits = Vec::new();
-        let mut loaded = Self {
-            parts: TlsParts::default(),
-            keys: self.keys.clone(),
-            entries: BTreeMap::new(),
-            upstreams: BTreeMap::new(),
-        };
+        let mut loaded = Self::empty(self.keys.clone());
         for (name, tls) in &config.tls {
             let reading = Reading { at: format!("tls.{name}"), directory };
-            let read = Material::of_entry(&reading, tls);
-            let made = read.and_then(|material| {
-                match self.entries.get(name).filter(|known| known.digest == material.digest) {
-                    Some(known) => Ok(known.clone()),
-                    None => material.entry(&reading, name, tls, &self.keys),
-                }
+            let known = self.entries.get(name);
+            let made = Material::of_entry(&reading, tls).and_then(|material| {
+                known_or(known, &material, || material.entry(&reading, name, tls, &self.keys))
             });
             keep(&mut loaded.entries, &self.entries, name, made, mode, &mut misfits);
         }
-        let mut host = Host::default();
-        for (name, pool) in &config.pools {
-            let Some(tls) = &pool.tls else { continue };
-            let reading = Reading { at: format!("pool.{name}.tls"), directory };
-            let read = Material::of_pool(&reading, tls, &mut host);
-            let made = read.and_then(|material| {
-                match self.upstreams.get(name).filter(|known| known.digest == material.digest) {
-                    Some(known) => Ok(known.clone()),
-                    None => material.upstream(&reading, tls),
-                }
-            });
-            keep(&mut loaded.upstreams, &self.upstreams, name, made, mode, &mut misfits);
-        }
+        loaded.read_pools(self, config, directory, mode, &mut misfits);
         loaded.parts.pools =
             loaded.upstreams.iter().map(|(name, known)| (name.clone(), known.made.clone())).collect();
         for (name, listener) in config.listeners.iter().filter(|(_, listener)| !listener.tls.is_empty()) {
@@ -146,6 +133,40 @@ impl Certificates {
             }
         }
         (loaded, misfits)
+    }
+
+    /// What is spoken with backends, by clients' requests and by checks.
+    fn read_pools(
+        &mut self,
+        before: &Self,
+        config: &Config,
+        directory: &Path,
+        mode: Mode,
+        misfits: &mut Vec<Misfit>,
+    ) {
+        let mut host = Host::default();
+        for (name, pool) in &config.pools {
+            if let Some(tls) = &pool.tls {
+                let reading = Reading { at: format!("pool.{name}.tls"), directory };
+                let known = before.upstreams.get(name);
+                let made = Material::of_pool(&reading, tls, &mut host)
+                    .and_then(|material| known_or(known, &material, || material.upstream(&reading, tls)));
+                keep(&mut self.upstreams, &before.upstreams, name, made, mode, misfits);
+            }
+            let kind = pool.health.as_ref().map(|health| &health.kind);
+            if let Some((kind, tls)) = kind.and_then(|kind| Some((kind, kind.tls()?))) {
+                let reading = Reading { at: format!("pool.{name}.health"), directory };
+                let known = before.checks.get(name);
+                let made = Material::of_check(&reading, kind, tls, &mut host)
+                    .and_then(|material| known_or(known, &material, || material.check(&reading, kind, tls)));
+                keep(&mut self.checks, &before.checks, name, made, mode, misfits);
+            }
+        }
+    }
+
+    /// How the checks of a pool speak TLS, if they do.
+    pub(super) fn check(&self, pool: &str) -> Option<Arc<Upstream>> {
+        self.checks.get(pool).map(|known| known.made.clone())
     }
 
     /// How connections of a listener are made; `None`: an entry of it is missing. `before`: the one until now.
@@ -187,7 +208,9 @@ impl Certificates {
         let entries = self.entries.iter().filter(|(name, now)| is_other(now, before.entries.get(*name)));
         let entries = entries.map(|(name, _)| format!("tls.{name}"));
         let pools = self.upstreams.iter().filter(|(name, now)| is_other(now, before.upstreams.get(*name)));
-        entries.chain(pools.map(|(name, _)| format!("pool.{name}.tls"))).collect()
+        let checks = self.checks.iter().filter(|(name, now)| is_other(now, before.checks.get(*name)));
+        let pools = pools.map(|(name, _)| format!("pool.{name}.tls"));
+        entries.chain(pools).chain(checks.map(|(name, _)| format!("pool.{name}.health"))).collect()
     }
 
     /// What is to be shown of certificates.
@@ -222,6 +245,15 @@ impl Certificates {
 
 fn is_other<T>(now: &Known<T>, before: Option<&Known<T>>) -> bool {
     before.is_none_or(|before| !Arc::ptr_eq(&now.made, &before.made))
+}
+
+/// What there was, where it was made of the very same.
+fn known_or<T>(
+    before: Option<&Known<T>>,
+    material: &Material,
+    make: impl FnOnce() -> Result<Known<T>, Misfit>,
+) -> Result<Known<T>, Misfit> {
+    before.filter(|known| known.digest == material.digest).map_or_else(make, |known| Ok(known.clone()))
 }
 
 /// Takes what was made, or what there was, or says why not.

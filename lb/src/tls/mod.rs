@@ -2,7 +2,6 @@
 //! no socket and reads no certificate's file; rustls keeps its own time and randomness.
 
 mod certificate;
-mod client;
 mod client_auth;
 mod entry;
 #[cfg(test)]
@@ -18,9 +17,9 @@ mod tickets;
 mod trust;
 mod upstream;
 mod wipe;
+mod wording;
 
 pub use certificate::{Certificate, Flaw};
-pub use client::{Client, ClientSession, Fault, Protocols};
 pub use client_auth::{Clients, revocations, tell};
 pub use entry::{Entry, Parts};
 pub use name::CertificateName;

@@ -9,9 +9,9 @@ use std::{
 
 use aws_lc_rs::digest::{Context, SHA256};
 
-use super::{super::secret::open_beneath, Misfit};
+use super::{super::secret::open_beneath, HTTP1, Misfit};
 use crate::{
-    config::{CertificateFiles, CheckTrust, ClientAuth, PoolTls, Tls},
+    config::{CertificateFiles, CheckKind, CheckTrust, ClientAuth, PoolTls, Tls, TlsCheck},
     tls::{
         Certificate, CertificateName, Clients, Entry, Flaw, Parts, TicketKeys, Tickets, Trust, Upstream,
         Wiped, revocations,
@@ -127,7 +127,22 @@ impl Material {
 
     pub(super) fn of_pool(reading: &Reading<'_>, tls: &PoolTls, host: &mut Host) -> Result<Self, Misfit> {
         let pairs = tls.certificate.iter().map(|files| Pair::read(reading, files));
-        let (ca, host) = match &tls.trust {
+        let pairs = pairs.collect::<Result<_, _>>()?;
+        Ok(Self { pairs, ..Self::of_trust(reading, &tls.trust, host)? }.digested(tls))
+    }
+
+    /// `kind` speaks TLS as `tls` says.
+    pub(super) fn of_check(
+        reading: &Reading<'_>,
+        kind: &CheckKind,
+        tls: &TlsCheck,
+        host: &mut Host,
+    ) -> Result<Self, Misfit> {
+        Ok(Self::of_trust(reading, &tls.trust, host)?.digested(&(protocols(kind), tls)))
+    }
+
+    fn of_trust(reading: &Reading<'_>, trust: &CheckTrust, host: &mut Host) -> Result<Self, Misfit> {
+        let (ca, host) = match trust {
             CheckTrust::Anyone => (None, None),
             CheckTrust::File(path) => (Some(reading.file("ca", path)?), None),
             CheckTrust::Host => {
@@ -135,8 +150,7 @@ impl Material {
                 (None, Some(host.trust().map_err(|message| Misfit { at, message })?))
             }
         };
-        let pairs = pairs.collect::<Result<_, _>>()?;
-        Ok(Self { digest: [0; 32], pairs, ca, crl: Vec::new(), tickets: None, host }.digested(tls))
+        Ok(Self { digest: [0; 32], pairs: Vec::new(), ca, crl: Vec::new(), tickets: None, host })
     }
 
     /// With the digest of it, and of the config that names it.
@@ -153,6 +167,7 @@ impl Material {
         }
         let others = self.ca.iter().chain(&self.crl).chain(&self.tickets);
         others.for_each(|content| add(content.bytes()));
+        self.host.iter().flat_map(Trust::parts).for_each(&mut add);
         let mut digest = [0; 32];
         digest.copy_from_slice(hash.finish().as_ref());
         Self { digest, ..self }
@@ -194,18 +209,34 @@ impl Material {
 
     pub(super) fn upstream(&self, reading: &Reading<'_>, tls: &PoolTls) -> Result<Known<Upstream>, Misfit> {
         let certificates = self.certificates(reading, tls.certificate.as_slice())?;
-        let trust = match (&tls.trust, &self.ca, &self.host) {
-            (CheckTrust::File(path), Some(content), _) => {
-                Trust::of_pem(content.bytes()).map_err(|why| reading.misfit("ca", path, why))?
-            }
-            (CheckTrust::Host, _, Some(host)) => host.clone(),
-            _ => Trust::Anyone,
-        };
+        let trust = self.trust(reading, &tls.trust)?;
         let protocols: Vec<&[u8]> = tls.alpn.iter().map(|name| name.as_bytes()).collect();
         let shown = certificates.first().map(|(_, one)| one);
         let made = Upstream::new(trust, tls.sni.as_deref(), shown, &protocols);
         let made = Arc::new(made.map_err(|message| reading.whole(message))?);
         Ok(Known { digest: self.digest, made, certificates, has_own_keys: false })
+    }
+
+    /// For checks: each probe says by itself whom it asks.
+    pub(super) fn check(
+        &self,
+        reading: &Reading<'_>,
+        kind: &CheckKind,
+        tls: &TlsCheck,
+    ) -> Result<Known<Upstream>, Misfit> {
+        let made = Upstream::new(self.trust(reading, &tls.trust)?, None, None, protocols(kind));
+        let made = Arc::new(made.map_err(|message| reading.whole(message))?.without_resumption());
+        Ok(Known { digest: self.digest, made, certificates: Vec::new(), has_own_keys: false })
+    }
+
+    fn trust(&self, reading: &Reading<'_>, trust: &CheckTrust) -> Result<Trust, Misfit> {
+        match (trust, &self.ca, &self.host) {
+            (CheckTrust::File(path), Some(content), _) => {
+                Trust::of_pem(content.bytes()).map_err(|why| reading.misfit("ca", path, why))
+            }
+            (CheckTrust::Host, _, Some(host)) => Ok(host.clone()),
+            _ => Ok(Trust::Anyone),
+        }
     }
 
     fn certificates(
@@ -256,6 +287,15 @@ impl Material {
         };
         let digest = hash.finish();
         name.bytes().chain([0, mode]).chain(digest.as_ref().iter().copied()).collect()
+    }
+}
+
+/// What a check offers to speak within.
+const fn protocols(kind: &CheckKind) -> &'static [&'static [u8]] {
+    match kind {
+        CheckKind::Http(_) => HTTP1,
+        CheckKind::Grpc(_) => &[b"h2"],
+        _ => &[],
     }
 }
 

@@ -236,3 +236,24 @@ fn files_are_read_again_once_they_are_still() {
     let mut watch = Watch::new(&config, &files.0);
     assert!(!watch.look(&config, &files.0), "not yet");
 }
+
+#[test]
+fn what_checks_go_by_is_swapped_where_its_file_changes() {
+    let files = Files::new("checks");
+    let checked = CONFIG.to_owned() + "health = { https = \"/\", ca = \"file:ca.pem\" }\n";
+    let pem = |file: &str| fs::read(files.0.join(file)).unwrap();
+    files.write("ca.pem", &pem("a.pem"));
+    let (first, misfits) = files.read(&none(), &checked, Mode::Whole);
+    assert_eq!(misfits, [""; 0]);
+    let (same, _) = files.read(&first, &checked, Mode::KeepOld);
+    assert!(Arc::ptr_eq(&first.check("p").unwrap(), &same.check("p").unwrap()));
+    files.write("ca.pem", b"");
+    let (kept, misfits) = files.read(&first, &checked, Mode::KeepOld);
+    assert_eq!(misfits, ["pool.p.health.ca: ca.pem: holds no certificate in PEM"]);
+    assert_eq!(kept.swapped(&first), [""; 0]);
+    files.write("ca.pem", &pem("b.pem"));
+    let (next, _) = files.read(&kept, &checked, Mode::KeepOld);
+    assert_eq!(next.swapped(&kept), ["pool.p.health"]);
+    assert!(!next.differs(&kept), "no worker hears of it");
+    assert!(next.check("other").is_none());
+}

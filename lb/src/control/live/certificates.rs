@@ -52,11 +52,19 @@ impl Live {
     }
 
     fn use_certificates(&mut self, certificates: Certificates) {
+        let is_for_workers = certificates.differs(&self.certificates);
         self.certificates = certificates;
-        let compiled = self.compiled.after(self.snapshot.clone(), &self.certificates.parts);
-        self.swap(self.snapshot.clone(), compiled, Moves::default(), Vec::new());
+        self.tell_prober(None, None);
+        if is_for_workers {
+            self.tell_workers_of_certificates();
+        }
         let view = self.views.now();
         self.views.replace(View { certificates: self.certificates.views(), ..(*view).clone() });
+    }
+
+    fn tell_workers_of_certificates(&mut self) {
+        let compiled = self.compiled.after(self.snapshot.clone(), &self.certificates.parts);
+        self.swap(self.snapshot.clone(), compiled, Moves::default(), Vec::new());
     }
 
     /// Once for each day that is left, and once when it is over.

@@ -36,7 +36,6 @@ use super::{
     names::Names,
     plan::{Overridden, Plan},
     plane::PlaneMail,
-    probe_tls::Trusts,
     prober::Prober,
     references,
     succession::Succession,
@@ -98,7 +97,6 @@ pub(super) struct Live {
     pub(super) cores: Vec<usize>,
     pub(super) health: Arc<HealthTable>,
     pub(super) prober: Prober,
-    pub(super) trusts: Trusts,
     /// Backends whose checks go the way of traffic.
     pub(super) through: BTreeSet<BackendId>,
     /// The packet path, where there is one.
