@@ -12,16 +12,25 @@ mod material;
 mod tests;
 mod watch;
 
-use std::{collections::BTreeMap, fmt, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use aws_lc_rs::rand;
 
-use self::material::{Host, Known, Material, Reading};
+use self::material::{Host, Known, Material, Reading, Shown};
 pub(super) use self::watch::Watch;
+use super::staples::{Asked, FileDigest, Staples};
 use crate::{
-    admin::{CertificateView, certificates::now_seconds, changes::Refusal},
+    admin::{
+        certificates::{CertificateViews, RevocationView, now_seconds},
+        changes::Refusal,
+    },
     config::{Config, Listener, Problem, Protocol, Severity},
-    tls::{Entry, KEY_BYTES, Server, TicketKeys, Upstream},
+    tls::{Entry, KEY_BYTES, Server, TicketKeys, Upstream, ocsp::Staple},
     worker::TlsParts,
 };
 
@@ -75,6 +84,8 @@ pub(super) struct Certificates {
     upstreams: BTreeMap<Arc<str>, Known<Upstream>>,
     /// By the pools that they are of.
     checks: BTreeMap<Arc<str>, Known<Upstream>>,
+    /// Answers of OCSP that were fetched, by the content of the certificates' files.
+    staples: BTreeMap<FileDigest, Staple>,
 }
 
 impl Certificates {
@@ -92,7 +103,7 @@ impl Certificates {
 
     fn empty(keys: TicketKeys) -> Self {
         let (entries, upstreams, checks) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { parts: TlsParts::default(), keys, entries, upstreams, checks }
+        Self { parts: TlsParts::default(), keys, entries, upstreams, checks, staples: BTreeMap::new() }
     }
 
     /// Reads what a config names, beneath its directory.
@@ -109,7 +120,7 @@ impl Certificates {
         let mut misfits = Vec::new();
         let mut loaded = Self::empty(self.keys.clone());
         for (name, tls) in &config.tls {
-            let reading = Reading { at: format!("tls.{name}"), directory };
+            let reading = Reading { at: format!("tls.{name}"), directory, staples: &self.staples };
             let known = self.entries.get(name);
             let made = Material::of_entry(&reading, tls).and_then(|material| {
                 known_or(known, &material, || material.entry(&reading, name, tls, &self.keys))
@@ -117,6 +128,9 @@ impl Certificates {
             keep(&mut loaded.entries, &self.entries, name, made, mode, &mut misfits);
         }
         loaded.read_pools(self, config, directory, mode, &mut misfits);
+        let asked: BTreeSet<_> = loaded.asked().map(|(of, _)| of).collect();
+        let staples = self.staples.iter().filter(|(of, _)| asked.contains(*of));
+        loaded.staples = staples.map(|(of, staple)| (*of, staple.clone())).collect();
         loaded.parts.pools =
             loaded.upstreams.iter().map(|(name, known)| (name.clone(), known.made.clone())).collect();
         for (name, listener) in config.listeners.iter().filter(|(_, listener)| !listener.tls.is_empty()) {
@@ -147,7 +161,8 @@ impl Certificates {
         let mut host = Host::default();
         for (name, pool) in &config.pools {
             if let Some(tls) = &pool.tls {
-                let reading = Reading { at: format!("pool.{name}.tls"), directory };
+                let at = format!("pool.{name}.tls");
+                let reading = Reading { at, directory, staples: &before.staples };
                 let known = before.upstreams.get(name);
                 let made = Material::of_pool(&reading, tls, &mut host)
                     .and_then(|material| known_or(known, &material, || material.upstream(&reading, tls)));
@@ -155,7 +170,8 @@ impl Certificates {
             }
             let kind = pool.health.as_ref().map(|health| &health.kind);
             if let Some((kind, tls)) = kind.and_then(|kind| Some((kind, kind.tls()?))) {
-                let reading = Reading { at: format!("pool.{name}.health"), directory };
+                let at = format!("pool.{name}.health");
+                let reading = Reading { at, directory, staples: &before.staples };
                 let known = before.checks.get(name);
                 let made = Material::of_check(&reading, kind, tls, &mut host)
                     .and_then(|material| known_or(known, &material, || material.check(&reading, kind, tls)));
@@ -213,15 +229,47 @@ impl Certificates {
         entries.chain(pools).chain(checks.map(|(name, _)| format!("pool.{name}.health"))).collect()
     }
 
+    /// What authorities are asked of certificates.
+    pub(super) fn asked(&self) -> impl Iterator<Item = (FileDigest, Asked)> {
+        self.entries.iter().flat_map(|(name, known)| {
+            known.certificates.iter().filter_map(move |shown| {
+                let (of, question) = shown.asked.as_ref()?;
+                let (at, file) = (format!("tls.{name}"), shown.file.clone());
+                Some((*of, Asked { at, file, question: question.clone() }))
+            })
+        })
+    }
+
+    /// What is read from now on shows these answers of OCSP.
+    pub(super) fn put_staples(&mut self, staples: Vec<(FileDigest, Staple)>) {
+        self.staples.extend(staples);
+    }
+
+    /// What is read from now on shows none of those that are out of date; whether there are such.
+    pub(super) fn drop_staples(&mut self, now: i64) -> bool {
+        let before = self.staples.len();
+        self.staples.retain(|_, staple| staple.next_update.is_none_or(|next| next > now));
+        self.staples.len() < before
+    }
+
     /// What is to be shown of certificates.
-    pub(super) fn views(&self) -> Arc<[CertificateView]> {
-        let entries = self.entries.iter().flat_map(|(name, known)| {
-            known.certificates.iter().map(|(path, one)| CertificateView::new("tls", name, path, one))
-        });
-        let pools = self.upstreams.iter().flat_map(|(name, known)| {
-            known.certificates.iter().map(|(path, one)| CertificateView::new("pool", name, path, one))
-        });
-        entries.chain(pools).collect()
+    pub(super) fn views(&self, staples: &Staples) -> Arc<CertificateViews> {
+        let entries = self.entries.iter().map(|(name, known)| ("tls", name, &known.certificates));
+        let pools = self.upstreams.iter().map(|(name, known)| ("pool", name, &known.certificates));
+        let view = |(table, name, shown): (&'static str, &Arc<str>, &Vec<Shown>)| -> Vec<_> {
+            shown.iter().map(|one| one.view(table, name, staples)).collect()
+        };
+        let certificates = entries.chain(pools).flat_map(view).collect();
+        let list = |(name, known): (&Arc<str>, &Known<Entry>)| -> Vec<_> {
+            let view = |(file, next_update): &(PathBuf, Option<i64>)| RevocationView {
+                name: name.clone(),
+                file: file.display().to_string(),
+                next_update: *next_update,
+            };
+            known.lists.iter().map(view).collect()
+        };
+        let revocations = self.entries.iter().flat_map(list).collect();
+        Arc::new(CertificateViews { certificates, revocations, servers: self.parts.listeners.clone() })
     }
 
     /// Keys of tickets, for the next process.
@@ -297,11 +345,9 @@ pub fn check(config: &Config, directory: &Path, file: &Path) -> anyhow::Result<V
         |key: String, message: String, severity| Problem { key, severity, ..Problem::of_file(file, message) };
     let misfits = misfits.into_iter().map(|Misfit { at, message }| of(at, message, Severity::Error));
     let now = now_seconds();
-    let views = loaded.views();
-    let warned = views.iter().filter_map(|view| {
-        let (at, message) =
-            view.warning(now)?.split_once(": ").map(|(at, what)| (at.to_owned(), what.to_owned()))?;
-        Some(of(at, message, Severity::Warning))
+    let warned = loaded.views(&Staples::default()).warnings(now).into_iter().filter_map(|warning| {
+        let (at, message) = warning.split_once(": ")?;
+        Some(of(at.to_owned(), message.to_owned(), Severity::Warning))
     });
     Ok(misfits.chain(warned).collect())
 }

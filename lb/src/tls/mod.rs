@@ -7,6 +7,7 @@ mod entry;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod name;
+pub mod ocsp;
 mod pem_flaw;
 mod profile;
 mod server;
@@ -20,7 +21,7 @@ mod wipe;
 mod wording;
 
 pub use certificate::{Certificate, Flaw};
-pub use client_auth::{Clients, revocations, tell};
+pub use client_auth::{Clients, next_update, revocations, tell};
 pub use entry::{Entry, Parts};
 pub use name::CertificateName;
 pub use server::{Clash, NoCertificate, Server};
