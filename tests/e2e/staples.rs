@@ -92,6 +92,12 @@ fn an_answer_is_fetched_shown_and_kept_until_it_is_old() {
         let fetches =
             |result: &str| metrics.sum("lb_tls_ocsp_fetches_total", &[&format!("result=\"{result}\"")]);
         ensure!(fetches("good") == Some(1.0) && fetches("unreachable") >= Some(1.0));
+        let shown = daemon.show("certificates")?;
+        let row = shown.row("certificate", "tls.shop")?;
+        ensure!(row.text("staple")? == "good" && row.text("key_type")? == "ecdsa");
+        let why = daemon.verb(&["why", "https://a.test:8443/"])?.success()?;
+        let expected = "tls.shop, for the name a.test by name a.test: ecdsa shop.pem (";
+        ensure!(why.contains(expected) && why.contains("pool web"), "{why}");
         drop(good);
         // Of another certificate nothing was said yet, and what is said of it then is not shown.
         let _revoked = responder(scene, "R")?;

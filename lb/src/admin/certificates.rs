@@ -12,7 +12,7 @@ use crate::{
     tls::{Certificate, Server},
 };
 
-const DAY: i64 = 24 * 3600;
+pub(super) const DAY: i64 = 24 * 3600;
 /// From so many days before its end on a certificate is warned of.
 const WARNED_DAYS: i64 = 14;
 
@@ -130,6 +130,15 @@ impl CertificateView {
             key_type: certificate.key_type(),
             validity: (*certificate.validity().start(), *certificate.validity().end()),
             staple: None,
+        }
+    }
+
+    /// How long it is still good at a time, in words.
+    pub fn left(&self, now: i64) -> String {
+        match (self.validity.1 - now).div_euclid(DAY) {
+            i64::MIN..=-1 => "expired".to_owned(),
+            1 => "1 day left".to_owned(),
+            days => format!("{days} days left"),
         }
     }
 

@@ -71,7 +71,9 @@ impl Entry {
             Some(clients) => builder.with_client_cert_verifier(clients.verifier(provider)?),
             None => builder.with_no_client_auth(),
         };
-        let keys = Keys::new(certificates.iter().map(|one| one.key().clone()).collect());
+        let mut ranked: Vec<_> = certificates.iter().collect();
+        ranked.sort_by_key(|one| Self::rank(one.key_type()));
+        let keys = Keys(ranked.into_iter().map(|one| one.key().clone()).collect());
         let mut config = builder.with_cert_resolver(Arc::new(keys));
         // Sessions are kept by clients alone, in tickets.
         config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -110,6 +112,15 @@ impl Entry {
         &self.certificates
     }
 
+    /// Where a certificate stands with a key of this type, which clients get that know several: first the least.
+    pub fn rank(key_type: &str) -> u8 {
+        match key_type {
+            "ecdsa" => 0,
+            "ed25519" => 1,
+            _ => 2,
+        }
+    }
+
     pub(super) const fn config(&self) -> &ServerConfig {
         &self.config
     }
@@ -118,17 +129,6 @@ impl Entry {
 /// Keys of several types, the cheapest to sign with first.
 #[derive(Debug)]
 struct Keys(Vec<Arc<CertifiedKey>>);
-
-impl Keys {
-    fn new(mut keys: Vec<Arc<CertifiedKey>>) -> Self {
-        keys.sort_by_key(|key| match key.key.algorithm() {
-            SignatureAlgorithm::ECDSA => 0,
-            SignatureAlgorithm::ED25519 => 1,
-            _ => 2,
-        });
-        Self(keys)
-    }
-}
 
 impl ResolvesServerCert for Keys {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {

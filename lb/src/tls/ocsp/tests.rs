@@ -194,6 +194,8 @@ fn a_request_is_what_responders_read() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn a_touched_answer_is_never_good(at: prop::sample::Index, bit in 0..8_u32, cut: prop::sample::Index) {
         let authority = Authority::new("ours");
