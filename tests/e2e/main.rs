@@ -45,6 +45,7 @@ mod relay;
 mod routes;
 mod secure_checks;
 mod spread;
+mod staples;
 mod steering;
 mod tls_clients;
 mod tunnel;

@@ -125,7 +125,9 @@ impl Read {
         use Endpoint::{Metrics, Show, Status, Why};
         match &self.0 {
             Status | Metrics | Why(_) => true,
-            Show(what) => !matches!(what, What::Config | What::Flows | What::Generations),
+            Show(what) => {
+                !matches!(what, What::Config | What::Flows | What::Generations | What::Certificates)
+            }
             _ => false,
         }
     }

@@ -120,7 +120,7 @@ const UPGRADE_QUERY: &[(&str, &str)] = &[
 ];
 const WHY_QUERY: &[(&str, &str)] = &[
     ("flow", "A packet, such as `tcp 198.51.100.7:1234 -> 192.0.2.53:53`"),
-    ("request", "A request, such as `GET http://api.example.com/v1`"),
+    ("request", "A request, such as `GET https://api.example.com/v1`"),
 ];
 const CAPTURE_QUERY: &[(&str, &str)] = &[
     ("vip", "Only packets of this vip"),

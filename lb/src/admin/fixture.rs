@@ -235,7 +235,7 @@ pub(crate) fn view() -> View {
         health: Arc::new(HealthTable::new(BACKENDS_MAX)),
         checks: Arc::new([(BackendId(1), CheckView { kind: Some("tcp"), ..CheckView::default() })].into()),
         pools: Arc::new([("app".into(), Arc::default())].into()),
-        certificates: Arc::new([]),
+        certificates: Arc::default(),
         warnings: vec!["no CAP_BPF: lb_steer is not attached".to_owned()],
         open_files: 20_512,
         packets: None,

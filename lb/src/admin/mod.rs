@@ -5,6 +5,7 @@
 pub mod answer;
 pub mod api;
 pub mod capture;
+mod certificate_list;
 pub mod certificates;
 pub mod change;
 pub mod changes;

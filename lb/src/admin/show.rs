@@ -31,6 +31,8 @@ pub enum What {
     Backends,
     /// Names of backends.
     Names,
+    /// Certificates that are in use.
+    Certificates,
     /// Workers.
     Workers,
     /// Flow records.
@@ -45,13 +47,14 @@ pub enum What {
 
 impl What {
     /// All, with their names on the API and the command line.
-    pub const ALL: [(&'static str, Self); 11] = [
+    pub const ALL: [(&'static str, Self); 12] = [
         ("vips", Self::Vips),
         ("listeners", Self::Listeners),
         ("routes", Self::Routes),
         ("pools", Self::Pools),
         ("backends", Self::Backends),
         ("names", Self::Names),
+        ("certificates", Self::Certificates),
         ("workers", Self::Workers),
         ("flows", Self::Flows),
         ("drops", Self::Drops),
@@ -90,6 +93,18 @@ impl What {
                 "checked", "queued",
             ],
             Self::Names => &["name", "pools", "state", "backends", "age_seconds", "next_seconds"],
+            Self::Certificates => &[
+                "certificate",
+                "names",
+                "key_type",
+                "left_days",
+                "file",
+                "key_file",
+                "staple",
+                "staple_until",
+                "crl_until",
+                "listeners",
+            ],
             Self::Backends => &[
                 "pool",
                 "backend",
@@ -173,6 +188,7 @@ pub fn render(what: What, view: &View, readings: Readings<'_>) -> Value {
         What::Pools => pools(view),
         What::Backends => backends(view, packets),
         What::Names => names(view),
+        What::Certificates => super::certificate_list::rows(view),
         What::Workers => workers(view),
         What::Drops => super::drops::rows(view, packets),
         What::Generations => super::generation_list::rows(view),
@@ -373,7 +389,13 @@ fn workers(view: &View) -> Vec<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{admin::fixture, model::BackendId};
+    use crate::{
+        admin::{
+            certificates::{CertificateViews, tests::certificate},
+            fixture,
+        },
+        model::BackendId,
+    };
 
     fn rows(what: What, view: &View, packets: Option<&Packets>) -> Vec<Value> {
         let flows = fixture::flows();
@@ -387,6 +409,8 @@ mod tests {
     fn every_column_of_a_table_is_in_its_rows() {
         let (mut view, packets) = (fixture::view(), fixture::packets());
         view.names = [fixture::name()].into();
+        let certificates = vec![certificate()];
+        view.certificates = CertificateViews { certificates, ..CertificateViews::default() }.into();
         for (name, what) in What::ALL {
             assert_eq!(name.parse(), Ok(what));
             if what == What::Config {

@@ -14,7 +14,7 @@ use std::{
 use arc_swap::ArcSwap;
 
 use super::{
-    certificates::CertificateView,
+    certificates::CertificateViews,
     changes::{Changes, Etag, OverrideView},
     generations::{GenerationSource, GenerationView},
     packets::PacketsSource,
@@ -88,7 +88,7 @@ pub struct View {
     /// Raised once, when the drain begins.
     pub draining: Arc<AtomicBool>,
     /// Certificates that are in use.
-    pub certificates: Arc<[CertificateView]>,
+    pub certificates: Arc<CertificateViews>,
     /// Names of backends, in their order.
     pub names: Arc<[NameView]>,
     /// Where changes are asked for; `None`: not yet.

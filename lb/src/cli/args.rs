@@ -237,10 +237,11 @@ const WHY_HELP: &str = "FLOW is PROTOCOL SOURCE -> DESTINATION [OPTION]...
   ttl=         time to live or hop limit; 64 unless said
   length=      bytes of the IP packet; its headers alone unless said
 
-REQUEST is [METHOD] http://HOST[:PORT]/PATH [OPTION]..., or tls://NAME[:PORT] for a TLS client that is passed on
+REQUEST is [METHOD] http[s]://HOST[:PORT]/PATH [OPTION]..., or tls://NAME[:PORT] for a TLS client that is passed on
   header:NAME= a header, as often as wanted; \"header:NAME=a value\" with spaces
   from=        the client's address; nobody that is trusted unless said
-  listener=    who takes it; by port unless said";
+  listener=    who takes it; by port unless said
+  sni=         of https, the name that the handshake asks for; the host unless said";
 
 #[derive(Debug, Args)]
 #[command(after_help = CAPTURE_HELP)]

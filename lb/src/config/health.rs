@@ -1,6 +1,11 @@
 //! `pool.health`: how a pool's backends are checked.
 
-use std::{ops::RangeInclusive, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{Pattern, Transport};
 
@@ -117,6 +122,16 @@ pub enum CheckTrust {
     Host,
     /// `ca = "file:PATH"`: of the authorities in this file, beneath the config's directory.
     File(PathBuf),
+}
+
+impl CheckTrust {
+    /// The file of its authorities.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Anyone | Self::Host => None,
+        }
+    }
 }
 
 /// With `health.grpc` and `health.grpcs`.

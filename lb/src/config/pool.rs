@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    path::Path,
     time::Duration,
 };
 
@@ -29,6 +30,13 @@ pub struct Pool {
     pub tls: Option<PoolTls>,
     /// What an http listener speaks with them.
     pub protocol: BackendProtocol,
+}
+
+impl Pool {
+    /// The file of authorities that its checks go by.
+    pub fn check_ca(&self) -> Option<&Path> {
+        self.health.as_ref()?.kind.tls()?.trust.file()
+    }
 }
 
 /// `pool.protocol`, as ALPN has it (RFC 7301).

@@ -242,7 +242,7 @@ pub(super) mod tests {
         [tls.rest]
         certificate = ["certs/rsa.pem", "certs/ec.pem"]
         key = ["certs/rsa.key", "certs/ec.key"]
-        ocsp = ["file:rsa.ocsp", "file:ec.ocsp"]
+        ocsp = ["file:rsa.ocsp", "fetch"]
         names = ["A.example", "*.a.example"]
         default = true
         profile = "compatible"

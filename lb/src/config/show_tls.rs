@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 use serde_json::{Value, json};
 
 use super::{
-    CertificateFiles, CheckTrust, ClientAuth, PoolTls, Tls,
+    CertificateFiles, CheckTrust, ClientAuth, Ocsp, PoolTls, Tls,
     show_key::{file_reference, put},
 };
 
@@ -45,6 +45,10 @@ fn client_auth(clients: &ClientAuth) -> Value {
     table
 }
 
+fn ocsp(ocsp: &Ocsp) -> String {
+    ocsp.file().map_or_else(|| "fetch".to_owned(), file_reference)
+}
+
 /// A string where there is one certificate, else arrays of the same length.
 fn put_files(table: &mut Value, files: &[CertificateFiles]) {
     let plain = |path: &Path| path.display().to_string();
@@ -53,7 +57,7 @@ fn put_files(table: &mut Value, files: &[CertificateFiles]) {
         [one] => {
             table["certificate"] = json!(plain(&one.certificate));
             table["key"] = json!(plain(&one.key));
-            put(table, "ocsp", one.ocsp.as_deref().map(file_reference));
+            put(table, "ocsp", one.ocsp.as_ref().map(ocsp));
         }
         several => {
             let all = |path: fn(&CertificateFiles) -> &Path| -> Vec<String> {
@@ -62,7 +66,7 @@ fn put_files(table: &mut Value, files: &[CertificateFiles]) {
             table["certificate"] = json!(all(|files| &files.certificate));
             table["key"] = json!(all(|files| &files.key));
             let staples: Option<Vec<String>> =
-                several.iter().map(|files| files.ocsp.as_deref().map(file_reference)).collect();
+                several.iter().map(|files| files.ocsp.as_ref().map(ocsp)).collect();
             put(table, "ocsp", staples);
         }
     }

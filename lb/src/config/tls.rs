@@ -43,14 +43,33 @@ pub struct CertificateFiles {
     pub certificate: PathBuf,
     /// PEM.
     pub key: PathBuf,
-    /// What its authority says of it, in DER.
-    pub ocsp: Option<PathBuf>,
+    /// What its authority says of it; `None`: nobody is told.
+    pub ocsp: Option<Ocsp>,
+}
+
+/// Where it comes from what an authority says of a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ocsp {
+    /// A file beneath the config's directory, in DER.
+    File(PathBuf),
+    /// Whoever the certificate names is asked.
+    Fetch,
+}
+
+impl Ocsp {
+    /// The file.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Fetch => None,
+        }
+    }
 }
 
 impl CertificateFiles {
     /// Every file, with the key that refers to it.
     pub fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
-        let ocsp = self.ocsp.iter().map(|path| ("ocsp", &**path));
+        let ocsp = self.ocsp.iter().filter_map(|ocsp| Some(("ocsp", ocsp.file()?)));
         [("certificate", &*self.certificate), ("key", &*self.key)].into_iter().chain(ocsp)
     }
 }
@@ -117,10 +136,7 @@ pub struct PoolTls {
 impl PoolTls {
     /// Every file that it refers to, with the key that does.
     pub fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
-        let ca = match &self.trust {
-            CheckTrust::File(path) => Some(("ca", &**path)),
-            CheckTrust::Anyone | CheckTrust::Host => None,
-        };
+        let ca = self.trust.file().map(|path| ("ca", path));
         ca.into_iter().chain(self.certificate.iter().flat_map(CertificateFiles::files))
     }
 }

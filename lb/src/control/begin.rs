@@ -20,18 +20,19 @@ use super::{
     forwarding::LOST_RANGES,
     host,
     inherited::Inherited,
+    known::Known,
     listeners::{self, Group},
     live::{Asked, Live, ROTATION, SeenFile, programs_of},
     names::Names,
     opening::{self, Opened},
-    outliers::{Known, Watches},
+    outliers::Watches,
     plan::{Overridden, Plan},
     plane::{Doors as NewGroups, PlaneMail},
-    probe_tls::Trusts,
     prober::{self, Prober},
     programs::Programs,
     random::random,
     secret,
+    staples::Staples,
     start::Start,
     succession::Succession,
     target::Target,
@@ -96,7 +97,6 @@ pub(super) struct Begun {
     health: Arc<HealthTable>,
     checks: BTreeMap<BackendId, CheckView>,
     targets: Vec<Target>,
-    trusts: Trusts,
     opened: Opened,
     /// Backends that are down by their checks, as others saw them.
     down: BTreeSet<BackendId>,
@@ -189,14 +189,13 @@ impl Begun {
         let mut snapshot = Snapshot::build(&resolved, start.generation, &mut ids)?;
         snapshot.number_listeners(&listener_ids);
         secret::give_keys(&mut snapshot, &start.plan)?;
-        let trusts = Trusts::load(&resolved, &start.plan.directory)?;
         let watch = Watch::new(&resolved, &start.plan.directory);
         let certificates = Certificates::none(inheritance.ticket_keys.take())?;
         let certificates = certificates.load(&resolved, &start.plan.directory);
         let certificates = certificates.map_err(|misfits| anyhow::anyhow!("{}", said(&misfits)))?;
         let snapshot = Arc::new(snapshot);
         let checks = prober::views(&resolved, &snapshot, &BTreeMap::new());
-        let targets = prober::targets(&resolved, &snapshot, &checks, &trusts);
+        let targets = prober::targets(&resolved, &snapshot, &checks, |pool| certificates.check(pool));
         let inherited = Inherited::of(&snapshot, &targets, inheritance);
         let mut opened = loaded.forward(&start.plan, &snapshot, &inherited.passing())?;
         let health = Arc::new(HealthTable::new(BACKENDS_MAX));
@@ -229,7 +228,6 @@ impl Begun {
             health,
             checks,
             targets,
-            trusts,
             opened,
             down,
             known,
@@ -276,6 +274,7 @@ impl Begun {
             certificates: self.certificates,
             watch: self.watch,
             said: BTreeSet::new(),
+            staples: Staples::default(),
             rotate_at: Instant::now() + ROTATION,
             retired: Vec::new(),
             workers: self.workers.publish_to(),
@@ -287,7 +286,6 @@ impl Begun {
             cores: self.ground.cores,
             health: self.health,
             prober,
-            trusts: self.trusts,
             through: self.opened.through.backends,
             path,
             names: self.names,
@@ -337,7 +335,7 @@ impl Begun {
             health: self.health.clone(),
             draining: Arc::default(),
             names: self.names.show(),
-            certificates: self.certificates.views(),
+            certificates: self.certificates.views(&Staples::default()),
             changes: Some(changes),
             etag: Fingerprint::of(&start.plan.config).into(),
             generations: Arc::default(),

@@ -7,8 +7,7 @@ use std::{
     time::Instant,
 };
 
-use super::{outliers::Known, target::Change};
-
+use super::{known::Known, target::Change};
 use crate::{
     admin::CheckView,
     config::{BackendSnapshot, PoolSnapshot, Snapshot},

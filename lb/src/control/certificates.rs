@@ -4,6 +4,7 @@
 //! ```text
 //!  [tls.NAME] --> Reading (files, digests) --> Entry --+--> Server by listener --+--> TlsParts --> workers
 //!  pool.tls   --> Reading ------------------> Upstream ----------- by pool ------+
+//!  pool.health --> Reading -----------------> Upstream ----------- by pool ------------------> prober
 //! ```
 
 mod material;
@@ -11,16 +12,25 @@ mod material;
 mod tests;
 mod watch;
 
-use std::{collections::BTreeMap, fmt, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use aws_lc_rs::rand;
 
-use self::material::{Host, Known, Material, Reading};
+use self::material::{Host, Known, Material, Reading, Shown};
 pub(super) use self::watch::Watch;
+use super::staples::{Asked, FileDigest, Staples};
 use crate::{
-    admin::{CertificateView, certificates::now_seconds, changes::Refusal},
+    admin::{
+        certificates::{CertificateViews, RevocationView, now_seconds},
+        changes::Refusal,
+    },
     config::{Config, Listener, Problem, Protocol, Severity},
-    tls::{Entry, KEY_BYTES, Server, TicketKeys, Upstream},
+    tls::{Entry, KEY_BYTES, Server, TicketKeys, Upstream, ocsp::Staple},
     worker::TlsParts,
 };
 
@@ -72,6 +82,10 @@ pub(super) struct Certificates {
     keys: TicketKeys,
     entries: BTreeMap<Arc<str>, Known<Entry>>,
     upstreams: BTreeMap<Arc<str>, Known<Upstream>>,
+    /// By the pools that they are of.
+    checks: BTreeMap<Arc<str>, Known<Upstream>>,
+    /// Answers of OCSP that were fetched, by the content of the certificates' files.
+    staples: BTreeMap<FileDigest, Staple>,
 }
 
 impl Certificates {
@@ -84,8 +98,12 @@ impl Certificates {
             Some(keys) => keys,
             None => TicketKeys::new(key()?),
         };
-        let (entries, upstreams) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Self { parts: TlsParts::default(), keys, entries, upstreams })
+        Ok(Self::empty(keys))
+    }
+
+    fn empty(keys: TicketKeys) -> Self {
+        let (entries, upstreams, checks) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { parts: TlsParts::default(), keys, entries, upstreams, checks, staples: BTreeMap::new() }
     }
 
     /// Reads what a config names, beneath its directory.
@@ -100,36 +118,19 @@ impl Certificates {
     /// The same, with what is of no use.
     pub(super) fn read(&self, config: &Config, directory: &Path, mode: Mode) -> (Self, Vec<Misfit>) {
         let mut misfits = Vec::new();
-        let mut loaded = Self {
-            parts: TlsParts::default(),
-            keys: self.keys.clone(),
-            entries: BTreeMap::new(),
-            upstreams: BTreeMap::new(),
-        };
+        let mut loaded = Self::empty(self.keys.clone());
         for (name, tls) in &config.tls {
-            let reading = Reading { at: format!("tls.{name}"), directory };
-            let read = Material::of_entry(&reading, tls);
-            let made = read.and_then(|material| {
-                match self.entries.get(name).filter(|known| known.digest == material.digest) {
-                    Some(known) => Ok(known.clone()),
-                    None => material.entry(&reading, name, tls, &self.keys),
-                }
+            let reading = Reading { at: format!("tls.{name}"), directory, staples: &self.staples };
+            let known = self.entries.get(name);
+            let made = Material::of_entry(&reading, tls).and_then(|material| {
+                known_or(known, &material, || material.entry(&reading, name, tls, &self.keys))
             });
             keep(&mut loaded.entries, &self.entries, name, made, mode, &mut misfits);
         }
-        let mut host = Host::default();
-        for (name, pool) in &config.pools {
-            let Some(tls) = &pool.tls else { continue };
-            let reading = Reading { at: format!("pool.{name}.tls"), directory };
-            let read = Material::of_pool(&reading, tls, &mut host);
-            let made = read.and_then(|material| {
-                match self.upstreams.get(name).filter(|known| known.digest == material.digest) {
-                    Some(known) => Ok(known.clone()),
-                    None => material.upstream(&reading, tls),
-                }
-            });
-            keep(&mut loaded.upstreams, &self.upstreams, name, made, mode, &mut misfits);
-        }
+        loaded.read_pools(self, config, directory, mode, &mut misfits);
+        let asked: BTreeSet<_> = loaded.asked().map(|(of, _)| of).collect();
+        let staples = self.staples.iter().filter(|(of, _)| asked.contains(*of));
+        loaded.staples = staples.map(|(of, staple)| (*of, staple.clone())).collect();
         loaded.parts.pools =
             loaded.upstreams.iter().map(|(name, known)| (name.clone(), known.made.clone())).collect();
         for (name, listener) in config.listeners.iter().filter(|(_, listener)| !listener.tls.is_empty()) {
@@ -146,6 +147,42 @@ impl Certificates {
             }
         }
         (loaded, misfits)
+    }
+
+    /// What is spoken with backends, by clients' requests and by checks.
+    fn read_pools(
+        &mut self,
+        before: &Self,
+        config: &Config,
+        directory: &Path,
+        mode: Mode,
+        misfits: &mut Vec<Misfit>,
+    ) {
+        let mut host = Host::default();
+        for (name, pool) in &config.pools {
+            if let Some(tls) = &pool.tls {
+                let at = format!("pool.{name}.tls");
+                let reading = Reading { at, directory, staples: &before.staples };
+                let known = before.upstreams.get(name);
+                let made = Material::of_pool(&reading, tls, &mut host)
+                    .and_then(|material| known_or(known, &material, || material.upstream(&reading, tls)));
+                keep(&mut self.upstreams, &before.upstreams, name, made, mode, misfits);
+            }
+            let kind = pool.health.as_ref().map(|health| &health.kind);
+            if let Some((kind, tls)) = kind.and_then(|kind| Some((kind, kind.tls()?))) {
+                let at = format!("pool.{name}.health");
+                let reading = Reading { at, directory, staples: &before.staples };
+                let known = before.checks.get(name);
+                let made = Material::of_check(&reading, kind, tls, &mut host)
+                    .and_then(|material| known_or(known, &material, || material.check(&reading, kind, tls)));
+                keep(&mut self.checks, &before.checks, name, made, mode, misfits);
+            }
+        }
+    }
+
+    /// How the checks of a pool speak TLS, if they do.
+    pub(super) fn check(&self, pool: &str) -> Option<Arc<Upstream>> {
+        self.checks.get(pool).map(|known| known.made.clone())
     }
 
     /// How connections of a listener are made; `None`: an entry of it is missing. `before`: the one until now.
@@ -187,18 +224,52 @@ impl Certificates {
         let entries = self.entries.iter().filter(|(name, now)| is_other(now, before.entries.get(*name)));
         let entries = entries.map(|(name, _)| format!("tls.{name}"));
         let pools = self.upstreams.iter().filter(|(name, now)| is_other(now, before.upstreams.get(*name)));
-        entries.chain(pools.map(|(name, _)| format!("pool.{name}.tls"))).collect()
+        let checks = self.checks.iter().filter(|(name, now)| is_other(now, before.checks.get(*name)));
+        let pools = pools.map(|(name, _)| format!("pool.{name}.tls"));
+        entries.chain(pools).chain(checks.map(|(name, _)| format!("pool.{name}.health"))).collect()
+    }
+
+    /// What authorities are asked of certificates.
+    pub(super) fn asked(&self) -> impl Iterator<Item = (FileDigest, Asked)> {
+        self.entries.iter().flat_map(|(name, known)| {
+            known.certificates.iter().filter_map(move |shown| {
+                let (of, question) = shown.asked.as_ref()?;
+                let (at, file) = (format!("tls.{name}"), shown.file.clone());
+                Some((*of, Asked { at, file, question: question.clone() }))
+            })
+        })
+    }
+
+    /// What is read from now on shows these answers of OCSP.
+    pub(super) fn put_staples(&mut self, staples: Vec<(FileDigest, Staple)>) {
+        self.staples.extend(staples);
+    }
+
+    /// What is read from now on shows none of those that are out of date; whether there are such.
+    pub(super) fn drop_staples(&mut self, now: i64) -> bool {
+        let before = self.staples.len();
+        self.staples.retain(|_, staple| staple.next_update.is_none_or(|next| next > now));
+        self.staples.len() < before
     }
 
     /// What is to be shown of certificates.
-    pub(super) fn views(&self) -> Arc<[CertificateView]> {
-        let entries = self.entries.iter().flat_map(|(name, known)| {
-            known.certificates.iter().map(|(path, one)| CertificateView::new("tls", name, path, one))
-        });
-        let pools = self.upstreams.iter().flat_map(|(name, known)| {
-            known.certificates.iter().map(|(path, one)| CertificateView::new("pool", name, path, one))
-        });
-        entries.chain(pools).collect()
+    pub(super) fn views(&self, staples: &Staples) -> Arc<CertificateViews> {
+        let entries = self.entries.iter().map(|(name, known)| ("tls", name, &known.certificates));
+        let pools = self.upstreams.iter().map(|(name, known)| ("pool", name, &known.certificates));
+        let view = |(table, name, shown): (&'static str, &Arc<str>, &Vec<Shown>)| -> Vec<_> {
+            shown.iter().map(|one| one.view(table, name, staples)).collect()
+        };
+        let certificates = entries.chain(pools).flat_map(view).collect();
+        let list = |(name, known): (&Arc<str>, &Known<Entry>)| -> Vec<_> {
+            let view = |(file, next_update): &(PathBuf, Option<i64>)| RevocationView {
+                name: name.clone(),
+                file: file.display().to_string(),
+                next_update: *next_update,
+            };
+            known.lists.iter().map(view).collect()
+        };
+        let revocations = self.entries.iter().flat_map(list).collect();
+        Arc::new(CertificateViews { certificates, revocations, servers: self.parts.listeners.clone() })
     }
 
     /// Keys of tickets, for the next process.
@@ -222,6 +293,15 @@ impl Certificates {
 
 fn is_other<T>(now: &Known<T>, before: Option<&Known<T>>) -> bool {
     before.is_none_or(|before| !Arc::ptr_eq(&now.made, &before.made))
+}
+
+/// What there was, where it was made of the very same.
+fn known_or<T>(
+    before: Option<&Known<T>>,
+    material: &Material,
+    make: impl FnOnce() -> Result<Known<T>, Misfit>,
+) -> Result<Known<T>, Misfit> {
+    before.filter(|known| known.digest == material.digest).map_or_else(make, |known| Ok(known.clone()))
 }
 
 /// Takes what was made, or what there was, or says why not.
@@ -265,11 +345,9 @@ pub fn check(config: &Config, directory: &Path, file: &Path) -> anyhow::Result<V
         |key: String, message: String, severity| Problem { key, severity, ..Problem::of_file(file, message) };
     let misfits = misfits.into_iter().map(|Misfit { at, message }| of(at, message, Severity::Error));
     let now = now_seconds();
-    let views = loaded.views();
-    let warned = views.iter().filter_map(|view| {
-        let (at, message) =
-            view.warning(now)?.split_once(": ").map(|(at, what)| (at.to_owned(), what.to_owned()))?;
-        Some(of(at, message, Severity::Warning))
+    let warned = loaded.views(&Staples::default()).warnings(now).into_iter().filter_map(|warning| {
+        let (at, message) = warning.split_once(": ")?;
+        Some(of(at.to_owned(), message.to_owned(), Severity::Warning))
     });
     Ok(misfits.chain(warned).collect())
 }

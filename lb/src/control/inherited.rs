@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{outliers::Known, target::Target};
+use super::{known::Known, target::Target};
 use crate::{
     admin::CheckView,
     config::Snapshot,

@@ -184,7 +184,8 @@ impl Names {
     }
 }
 
-fn look_up(name: &BackendName, dns: &Dns) -> Outcome {
+/// What a name stands for. Blocks.
+pub(super) fn look_up(name: &BackendName, dns: &Dns) -> Outcome {
     let servers = match dns.servers.is_empty() {
         true => hosts::servers(&text_of("/etc/resolv.conf")),
         false => dns.servers.clone(),

@@ -10,13 +10,12 @@ use std::{
 
 use glommio::timer::sleep;
 
-use super::board::Board;
+use super::{board::Board, known::Known};
 use crate::{
     config::{Outlier, PoolSnapshot, Snapshot},
-    health::{Change, Ejection, Outliers, Standing, Tally},
+    health::{Change, Ejection, Outliers, Tally},
     metrics::WorkerMetrics,
     model::BackendId,
-    upgrade::Ejections,
 };
 
 /// Between two looks: what is gathered is read from other cores' lines, so not more often than it helps.
@@ -34,55 +33,6 @@ struct Watched {
     policy: Outlier,
     outliers: Outliers,
     backends: Vec<BackendId>,
-}
-
-/// A backend that is out, or was not long ago.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Known {
-    pub(super) pool: Arc<str>,
-    pub(super) id: BackendId,
-    pub(super) standing: Standing,
-    /// Why it is out.
-    pub(super) reason: String,
-}
-
-impl Known {
-    /// What another process has told at `told`, of backends that are watched here.
-    pub(super) fn of(snapshot: &Snapshot, told: Instant, ejections: &[Ejections]) -> Vec<Self> {
-        let known = |of: &Ejections| {
-            let pool = snapshot.pools.iter().find(|pool| *pool.name == *of.pool)?;
-            let policy = pool.choosing.outlier.as_ref()?;
-            let left = |ms| Duration::from_millis(ms).min(policy.ejection_max);
-            let backend = pool.backends.iter().find(|known| *known.name == *of.backend)?;
-            let standing = Standing {
-                ejections: of.count,
-                since: told.checked_sub(Duration::from_millis(of.since_ms)).unwrap_or(told),
-                until: of.left_ms.map(|ms| told + left(ms)),
-            };
-            let reason = of.reason.clone().unwrap_or_default();
-            Some(Self { pool: pool.name.clone(), id: backend.id, standing, reason })
-        };
-        ejections.iter().filter_map(known).collect()
-    }
-
-    /// As another process is told at `now`; `backend` is its name.
-    pub(super) fn tell(self, backend: String, now: Instant) -> Ejections {
-        // Rather a little longer than not as long.
-        let millis = |time: Duration| time.as_micros().div_ceil(1000) as u64;
-        Ejections {
-            pool: self.pool.to_string(),
-            backend,
-            count: self.standing.ejections,
-            since_ms: millis(now.saturating_duration_since(self.standing.since)),
-            left_ms: self.standing.until.map(|until| millis(until.saturating_duration_since(now))),
-            reason: self.is_out().then_some(self.reason),
-        }
-    }
-
-    /// Whether it is out.
-    pub(super) const fn is_out(&self) -> bool {
-        self.standing.until.is_some()
-    }
 }
 
 fn backends(pool: &PoolSnapshot) -> Vec<BackendId> {
@@ -237,6 +187,7 @@ mod tests {
         config::{self, BackendIds},
         health::HealthTable,
         model::Generation,
+        upgrade::Ejections,
     };
 
     fn snapshot(outlier: &str) -> Snapshot {

@@ -115,7 +115,7 @@ async fn exchange(
 fn broken(error: h2::Error) -> Miss {
     if error.is_io() {
         return match error.into_io() {
-            Some(error) if error.raw_os_error().is_some() || probe_tls::fault(&error).is_some() => {
+            Some(error) if error.raw_os_error().is_some() || probe_tls::refusal(&error).is_some() => {
                 miss(&error, true)
             }
             // So h2 says that the stream came to its end.

@@ -5,7 +5,7 @@ use std::io;
 use rustix::io::Errno;
 
 use super::probe_tls;
-use crate::{health::Fault, metrics::ProbeEnd, tls};
+use crate::{health::Fault, metrics::ProbeEnd, tls::Why};
 
 /// How a probe ended, if not as it should.
 #[derive(Debug)]
@@ -25,9 +25,9 @@ pub(super) enum Miss {
 pub(super) fn miss(error: &io::Error, is_connected: bool) -> Miss {
     let errno = Errno::from_io_error(error);
     let fault = |end, text: String| Miss::Fault(Fault { end, text });
-    match probe_tls::fault(error) {
-        Some(of @ tls::Fault::Certificate(_)) => return fault(ProbeEnd::WrongAnswer, of.to_string()),
-        Some(of @ tls::Fault::Protocol(_)) => return fault(ProbeEnd::Malformed, of.to_string()),
+    match probe_tls::refusal(error) {
+        Some(of) if of.why == Why::PeerCertificate => return fault(ProbeEnd::WrongAnswer, of.to_string()),
+        Some(of) => return fault(ProbeEnd::Malformed, of.to_string()),
         None => {}
     }
     match (error.kind(), errno) {

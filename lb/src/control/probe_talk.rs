@@ -22,7 +22,7 @@ use crate::{
     health::{Found, Script},
     model::BackendAddress,
     sys::adopt,
-    tls::{Client, ClientSession},
+    tls::Upstream,
 };
 
 /// What is read at once.
@@ -31,11 +31,17 @@ const READ_BYTES: usize = 4096;
 const DATAGRAM_BYTES: usize = 9000;
 
 /// How TLS is spoken with a backend.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub(super) struct Secure {
-    pub(super) client: Client,
+    pub(super) upstream: Arc<Upstream>,
     /// Who it is taken for: a name or an address.
     pub(super) name: Arc<str>,
+}
+
+impl PartialEq for Secure {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.upstream, &other.upstream) && self.name == other.name
+    }
 }
 
 /// Whom a probe asks, and how it gets there.
@@ -104,8 +110,7 @@ async fn converse_secured(
     stream: TcpStream,
     deadline: Instant,
 ) -> Result<(), Miss> {
-    let session =
-        ClientSession::begin(&secure.client, &secure.name).map_err(|fault| Miss::Local(fault.to_string()))?;
+    let session = secure.upstream.begin(&secure.name).map_err(|refusal| Miss::Local(refusal.to_string()))?;
     let mut stream = Secured::new(stream, session);
     stream.shake_hands().await.map_err(|error| miss(&error, true))?;
     if !script.is_connection() {

@@ -14,11 +14,11 @@ use glommio::{LocalExecutorBuilder, Placement, timer::sleep};
 
 use super::{
     board::Board,
-    outliers::{Known, Watches},
+    known::Known,
+    outliers::Watches,
     probe_miss::Miss,
     probe_socket::Through,
     probe_talk::{self, Secure, Way},
-    probe_tls::Trusts,
     programs::Programs,
     target::{Change, Reports, Target},
 };
@@ -29,6 +29,7 @@ use crate::{
     metrics::ProbeEnd,
     model::{BackendAddress, BackendId},
     steering::ProbePorts,
+    tls::Upstream,
 };
 
 /// What is to be known of every backend whose state may change.
@@ -61,12 +62,12 @@ fn may_change(config: &Config, pool: &PoolSnapshot) -> bool {
         || config.pools.get(&pool.name).is_some_and(|config| config.health.is_some())
 }
 
-/// Every backend of every pool with active checks, once.
+/// Every backend of every pool with active checks, once. `secure`: how the checks of a pool speak TLS.
 pub(super) fn targets(
     config: &Config,
     snapshot: &Snapshot,
     views: &BTreeMap<BackendId, CheckView>,
-    trusts: &Trusts,
+    secure: impl Fn(&str) -> Option<Arc<Upstream>>,
 ) -> Vec<Target> {
     let mut targets = Vec::new();
     for pool in &snapshot.pools {
@@ -86,9 +87,9 @@ pub(super) fn targets(
                 name: backend.name.clone(),
                 script: Script::new(&health.kind, &address),
                 authority: health.kind.host().map_or_else(|| address.to_string().into(), Arc::from),
-                secure: trusts.of(&pool.name).map(|client| {
+                secure: secure(&pool.name).map(|upstream| {
                     let name = server_name(&health.kind, &address);
-                    Secure { client, name }
+                    Secure { upstream, name }
                 }),
                 address,
                 program: match &health.kind {

@@ -10,7 +10,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 
 use super::{plan::Plan, secret::open_beneath};
 use crate::{
-    config::{CheckTrust, Config, Digest, PoolTls, Tls},
+    config::{Config, Digest, Pool, PoolTls, Tls},
     generations::About,
 };
 
@@ -40,14 +40,11 @@ fn paths(config: &Config) -> impl Iterator<Item = &Path> {
         config.xdp.iter().flat_map(|xdp| xdp.secret.iter().chain(&xdp.deny.files).chain(&xdp.allow.files));
     let pools = config.pools.values().filter_map(|pool| pool.choosing.sticky.as_ref()?.secret.as_ref());
     let vips = config.vips.values().filter_map(|vip| vip.quic.as_ref()).flat_map(|quic| quic.keys.values());
-    let trusted = config.pools.values().filter_map(|pool| match &pool.health.as_ref()?.kind.tls()?.trust {
-        CheckTrust::File(path) => Some(path),
-        CheckTrust::Anyone | CheckTrust::Host => None,
-    });
+    let trusted = config.pools.values().filter_map(Pool::check_ca);
     let certificates = config.tls.values().flat_map(Tls::files);
     let upstreams = config.pools.values().filter_map(|pool| pool.tls.as_ref()).flat_map(PoolTls::files);
     let of_tls = certificates.chain(upstreams).map(|(_, path)| path);
-    xdp.chain(pools).chain(vips).chain(trusted).map(|path| &**path).chain(of_tls)
+    xdp.chain(pools).chain(vips).map(|path| &**path).chain(trusted).chain(of_tls)
 }
 
 /// The first half of SHA-256: of a secret nobody finds the content by it.

@@ -2,22 +2,51 @@
 //!
 //! ```text
 //! question = [method] url *option                  GET unless said
-//! url      = http://host[:port][/path][?query]     the path as a client would send it
+//! url      = http://host[:port][/path][?query]     the path as a client would send it; also https
 //!          | tls://name[:port]                     a TLS client that is passed on by the name it asks for
 //! option   = header:NAME=VALUE                     as often as wanted; "header:NAME=a value" with spaces
 //!          | from=198.51.100.7                     the client's address; nobody's unless said
 //!          | listener=web                          by port unless said
+//!          | sni=api.example.com                   of https: the name that the handshake asks for; the host unless said
 //! ```
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
 use super::question::{QuestionError, Word};
 
+/// What is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// HTTP in the clear.
+    Http,
+    /// HTTP within TLS, which ends here.
+    Https,
+    /// No request, but the first message of a TLS client that is passed on: only the authority means something.
+    Tls,
+}
+
+impl Scheme {
+    const ALL: [(&'static str, Self); 3] = [("http", Self::Http), ("https", Self::Https), ("tls", Self::Tls)];
+
+    /// As URLs have it.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, scheme)| *scheme == self).map_or("", |(name, _)| name)
+    }
+
+    /// The port where none is said.
+    pub const fn port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https | Self::Tls => 443,
+        }
+    }
+}
+
 /// A request that comes in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestQuestion {
-    /// No request, but the first message of a TLS client: only the authority means something.
-    pub is_tls: bool,
+    /// What is spoken.
+    pub scheme: Scheme,
     /// Method.
     pub method: String,
     /// Host, port and what else stands in `Host`.
@@ -32,6 +61,8 @@ pub struct RequestQuestion {
     pub client: Option<IpAddr>,
     /// Listener that takes it.
     pub listener: Option<String>,
+    /// The name that the handshake asks for, where it is not the host.
+    pub sni: Option<String>,
 }
 
 impl RequestQuestion {
@@ -44,10 +75,10 @@ impl RequestQuestion {
 impl fmt::Display for RequestQuestion {
     /// As it can be asked again.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { method, authority, target, headers, client, listener, .. } = self;
-        match self.is_tls {
-            true => write!(f, "tls://{authority}")?,
-            false => write!(f, "{method} http://{authority}{target}")?,
+        let Self { scheme, method, authority, target, headers, client, listener, sni, .. } = self;
+        match scheme {
+            Scheme::Tls => write!(f, "tls://{authority}")?,
+            scheme => write!(f, "{method} {}://{authority}{target}", scheme.name())?,
         }
         for (name, value) in headers {
             match value.contains(char::is_whitespace) {
@@ -60,6 +91,9 @@ impl fmt::Display for RequestQuestion {
         }
         if let Some(listener) = listener {
             write!(f, " listener={listener}")?;
+        }
+        if let Some(sni) = sni {
+            write!(f, " sni={sni}")?;
         }
         Ok(())
     }
@@ -109,7 +143,7 @@ impl FromStr for RequestQuestion {
         }
         let url = words.next().ok_or_else(|| end.wrong("the URL is missing"))?;
         let mut question = read_url(url)?;
-        if let Some(method) = method.filter(|_| question.is_tls) {
+        if let Some(method) = method.filter(|_| question.scheme == Scheme::Tls) {
             return Err(method.wrong("a TLS client that is passed on shows no method"));
         }
         question.method = method.map_or("GET", |word| word.text).to_owned();
@@ -121,15 +155,12 @@ impl FromStr for RequestQuestion {
 }
 
 fn read_url(url: Word<'_>) -> Result<RequestQuestion, QuestionError> {
-    let (rest, is_tls) = match url.text.split_once("://") {
-        Some(("http", _)) => (url.after("http://".len()), false),
-        Some(("tls", _)) => (url.after("tls://".len()), true),
-        Some(("https", _)) => {
-            return Err(url
-                .wrong("listeners speak http: TLS is not supported yet; tls:// asks where it is passed on"));
-        }
-        _ => return Err(url.wrong("a URL begins with http:// or tls://")),
+    let named = url.text.split_once("://").map(|(name, _)| name);
+    let scheme = Scheme::ALL.iter().find(|(name, _)| Some(*name) == named).map(|(_, scheme)| *scheme);
+    let Some(scheme) = scheme else {
+        return Err(url.wrong("a URL begins with http://, https:// or tls://"));
     };
+    let (rest, is_tls) = (url.after(scheme.name().len() + "://".len()), scheme == Scheme::Tls);
     let len = rest.text.find(['/', '?', '#']).unwrap_or(rest.text.len());
     let (authority, target) = rest.text.split_at(len);
     if authority.is_empty() {
@@ -152,7 +183,7 @@ fn read_url(url: Word<'_>) -> Result<RequestQuestion, QuestionError> {
         _ => None,
     };
     Ok(RequestQuestion {
-        is_tls,
+        scheme,
         method: String::new(),
         authority: authority.to_owned(),
         port,
@@ -160,6 +191,7 @@ fn read_url(url: Word<'_>) -> Result<RequestQuestion, QuestionError> {
         headers: Vec::new(),
         client: None,
         listener: None,
+        sni: None,
     })
 }
 
@@ -178,14 +210,19 @@ impl RequestQuestion {
             }
             "listener" if self.listener.is_some() => return twice(),
             "listener" => self.listener = Some(value.to_owned()),
+            "sni" if self.sni.is_some() => return twice(),
+            "sni" if self.scheme != Scheme::Https => {
+                return Err(word.wrong("only with https:// does a handshake ask for a name of its own"));
+            }
+            "sni" => self.sni = Some(value.to_owned()),
             _ => match key.strip_prefix("header:") {
                 Some("") => return Err(word.wrong("the header has no name")),
-                Some(_) if self.is_tls => {
+                Some(_) if self.scheme == Scheme::Tls => {
                     return Err(word.wrong("a TLS client that is passed on shows no header"));
                 }
                 Some(name) => self.headers.push((name.to_owned(), value.trim().to_owned())),
                 None => {
-                    let message = format!("{key:?} is no option: header:NAME, from or listener");
+                    let message = format!("{key:?} is no option: header:NAME, from, listener or sni");
                     return Err(word.wrong(message));
                 }
             },
@@ -203,6 +240,7 @@ mod tests {
         for (text, back) in [
             ("http://a", "GET http://a"),
             ("tls://a:5433 listener=db", "tls://a:5433 listener=db"),
+            ("https://a/b?c sni=x.a", "GET https://a/b?c sni=x.a"),
             (" POST  http://a:8080/x?y=z ", "POST http://a:8080/x?y=z"),
             (
                 "http://[::1]:80/ header:X-A=1 \"header:B=a  b=c\" from=::1 listener=web header:x-a=2",
@@ -226,7 +264,8 @@ mod tests {
             ("G T http://a", (3, 1), "begins with http://"),
             ("G(T http://a", (1, 3), "no method"),
             ("ftp://a", (1, 7), "begins with http://"),
-            ("https://a", (1, 9), "TLS"),
+            ("http://a sni=b", (10, 5), "only with https://"),
+            ("https://a sni=b sni=b", (17, 5), "twice"),
             ("http:///x", (8, 2), "host is missing"),
             ("GET tls://a", (1, 3), "no method"),
             ("tls://a/x", (8, 2), "no path"),
@@ -249,7 +288,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn nothing_said_makes_us_panic(text in "([A-Z\"]{0,3} ?)?(http://)?[ -~ä]{0,40}") {
+        fn nothing_said_makes_us_panic(text in "([A-Z\"]{0,3} ?)?(https?://)?[ -~ä]{0,40}") {
             _ = text.parse::<RequestQuestion>();
         }
     }

@@ -1,6 +1,6 @@
 //! A certificate with its chain and its key.
 
-use std::{fmt, net::IpAddr, ops::RangeInclusive, sync::Arc};
+use std::{fmt, ops::RangeInclusive, sync::Arc};
 
 use rustls::{
     Error, SignatureAlgorithm,
@@ -13,7 +13,10 @@ use rustls::{
 };
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer as _};
 
-use super::entry::CertificateName;
+use super::{
+    name::{CertificateName, address},
+    pem_flaw::pem_flaw,
+};
 
 /// A certificate with its chain and its key, which fit.
 #[derive(Clone)]
@@ -101,17 +104,6 @@ impl Certificate {
     }
 }
 
-/// In our own words: those of the error quote the text.
-pub(super) const fn pem_flaw(error: &pem::Error) -> &'static str {
-    match error {
-        pem::Error::NoItemsFound => "holds no certificate in PEM",
-        pem::Error::MissingSectionEnd { .. } => "is no PEM: a section has no end",
-        pem::Error::IllegalSectionStart { .. } => "is no PEM: a section has no good beginning",
-        pem::Error::Base64Decode(_) => "is no PEM: its base64 is broken",
-        _ => "is no PEM",
-    }
-}
-
 /// What is read of a chain.
 struct Facts {
     names: Vec<CertificateName>,
@@ -152,13 +144,6 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<CertificateName> {
         _ => None,
     };
     extension.value.general_names.iter().filter_map(name).collect()
-}
-
-pub(super) fn address(bytes: &[u8]) -> Option<IpAddr> {
-    match bytes.len() {
-        4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
-        _ => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
-    }
 }
 
 #[cfg(test)]

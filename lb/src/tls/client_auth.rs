@@ -12,13 +12,11 @@ use x509_parser::{
     certificate::X509Certificate,
     extensions::GeneralName,
     prelude::FromDer as _,
+    revocation_list::CertificateRevocationList,
     x509::{AttributeTypeAndValue, X509Name},
 };
 
-use super::{
-    certificate::{address, pem_flaw},
-    trust::Trust,
-};
+use super::{name::address, pem_flaw::pem_flaw, trust::Trust};
 use crate::config::ClientField;
 
 /// What is asked of clients.
@@ -48,6 +46,15 @@ pub fn revocations(content: &[u8]) -> Result<Vec<CertificateRevocationListDer<'s
         Ok(lists) => Ok(lists),
         Err(error) => Err(pem_flaw(&error).to_owned()),
     }
+}
+
+/// When the first of these lists is to be followed by another, in seconds since 1970; `None`: none says so.
+pub fn next_update(lists: &[CertificateRevocationListDer<'_>]) -> Option<i64> {
+    let next = |list: &CertificateRevocationListDer<'_>| {
+        let (_, list) = CertificateRevocationList::from_der(list).ok()?;
+        Some(list.next_update()?.timestamp())
+    };
+    lists.iter().filter_map(next).min()
 }
 
 impl Clients {

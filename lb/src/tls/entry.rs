@@ -11,39 +11,11 @@ use rustls::{
 use super::{
     certificate::Certificate,
     client_auth::Clients,
+    name::CertificateName,
     profile::{provider, versions},
     tickets::Tickets,
 };
 use crate::config::{ClientField, TlsProfile};
-
-/// A name that a certificate is for: lower case, no last dot.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum CertificateName {
-    /// This one.
-    Exact(Box<str>),
-    /// `*.` and this: one label more.
-    Wildcard(Box<str>),
-}
-
-impl CertificateName {
-    /// As it stands in a certificate.
-    pub fn of(text: &str) -> Self {
-        let text = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
-        match text.strip_prefix("*.") {
-            Some(parent) => Self::Wildcard(parent.into()),
-            None => Self::Exact(text.into()),
-        }
-    }
-}
-
-impl fmt::Display for CertificateName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Exact(name) => f.write_str(name),
-            Self::Wildcard(parent) => write!(f, "*.{parent}"),
-        }
-    }
-}
 
 /// What an entry is made of.
 pub struct Parts {
@@ -99,7 +71,9 @@ impl Entry {
             Some(clients) => builder.with_client_cert_verifier(clients.verifier(provider)?),
             None => builder.with_no_client_auth(),
         };
-        let keys = Keys::new(certificates.iter().map(|one| one.key().clone()).collect());
+        let mut ranked: Vec<_> = certificates.iter().collect();
+        ranked.sort_by_key(|one| Self::rank(one.key_type()));
+        let keys = Keys(ranked.into_iter().map(|one| one.key().clone()).collect());
         let mut config = builder.with_cert_resolver(Arc::new(keys));
         // Sessions are kept by clients alone, in tickets.
         config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -138,6 +112,15 @@ impl Entry {
         &self.certificates
     }
 
+    /// Where a certificate stands with a key of this type, which clients get that know several: first the least.
+    pub fn rank(key_type: &str) -> u8 {
+        match key_type {
+            "ecdsa" => 0,
+            "ed25519" => 1,
+            _ => 2,
+        }
+    }
+
     pub(super) const fn config(&self) -> &ServerConfig {
         &self.config
     }
@@ -146,17 +129,6 @@ impl Entry {
 /// Keys of several types, the cheapest to sign with first.
 #[derive(Debug)]
 struct Keys(Vec<Arc<CertifiedKey>>);
-
-impl Keys {
-    fn new(mut keys: Vec<Arc<CertifiedKey>>) -> Self {
-        keys.sort_by_key(|key| match key.key.algorithm() {
-            SignatureAlgorithm::ECDSA => 0,
-            SignatureAlgorithm::ED25519 => 1,
-            _ => 2,
-        });
-        Self(keys)
-    }
-}
 
 impl ResolvesServerCert for Keys {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {

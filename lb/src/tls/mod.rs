@@ -2,11 +2,13 @@
 //! no socket and reads no certificate's file; rustls keeps its own time and randomness.
 
 mod certificate;
-mod client;
 mod client_auth;
 mod entry;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod name;
+pub mod ocsp;
+mod pem_flaw;
 mod profile;
 mod server;
 mod session;
@@ -16,11 +18,12 @@ mod tickets;
 mod trust;
 mod upstream;
 mod wipe;
+mod wording;
 
 pub use certificate::{Certificate, Flaw};
-pub use client::{Client, ClientSession, Fault, Protocols};
-pub use client_auth::{Clients, revocations, tell};
-pub use entry::{CertificateName, Entry, Parts};
+pub use client_auth::{Clients, next_update, revocations, tell};
+pub use entry::{Entry, Parts};
+pub use name::CertificateName;
 pub use server::{Clash, NoCertificate, Server};
 pub use session::{Greeting, Refusal, Session, Terms, Why, sealed_bytes_max};
 pub use tickets::{KEY_BYTES, TicketKeys, Tickets};

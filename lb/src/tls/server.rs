@@ -7,7 +7,7 @@ use std::{borrow::Cow, collections::HashMap, fmt, net::IpAddr, sync::Arc};
 use foldhash::fast::FixedState;
 use rustls::{ServerConfig, server::ClientHello};
 
-use super::entry::{CertificateName, Entry};
+use super::{entry::Entry, name::CertificateName};
 
 /// No certificate of the listener is for the name that a client asks for, and none is the default. RFC 6066, 3: alert
 /// `unrecognized_name`.

@@ -17,7 +17,7 @@ use rustls::{
     unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus},
 };
 
-use super::server::Server;
+use super::{server::Server, wording::said};
 
 /// Longest ClientHello that is waited for, with its records' headers: RFC 8446 lets it be longer, and nobody's is.
 const HELLO_BYTES_MAX: usize = 64 << 10;
@@ -66,7 +66,7 @@ impl std::error::Error for Refusal {}
 
 impl Refusal {
     fn new(error: &Error, alert: Vec<u8>) -> Self {
-        Self { why: why(error), alert, text: error.to_string() }
+        Self { why: why(error), alert, text: said(error) }
     }
 }
 

@@ -18,16 +18,6 @@ pub enum Trust {
     Roots(Arc<RootCertStore>),
 }
 
-impl PartialEq for Trust {
-    fn eq(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Anyone, Self::Anyone) => true,
-            (Self::Roots(one), Self::Roots(other)) => one.roots == other.roots,
-            _ => false,
-        }
-    }
-}
-
 impl Trust {
     /// Of the authorities that this host trusts. Reads its files.
     ///
@@ -60,6 +50,15 @@ impl Trust {
             true => Err("holds no certificate in PEM".to_owned()),
             false => Ok(Self::Roots(Arc::new(roots))),
         }
+    }
+
+    /// What tells these authorities from others.
+    pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        let roots = match self {
+            Self::Anyone => &[][..],
+            Self::Roots(roots) => &roots.roots,
+        };
+        roots.iter().flat_map(|root| [root.subject.as_ref(), root.subject_public_key_info.as_ref()])
     }
 }
 

@@ -65,6 +65,13 @@ impl Upstream {
         Ok(Self { config: Arc::new(config), sni })
     }
 
+    /// Every connection is a whole handshake: a resumed one would look at no certificate.
+    #[must_use]
+    pub fn without_resumption(mut self) -> Self {
+        Arc::make_mut(&mut self.config).resumption = Resumption::disabled();
+        self
+    }
+
     #[cfg(test)]
     pub(super) const fn config(&self) -> &Arc<ClientConfig> {
         &self.config

@@ -4,6 +4,7 @@
 //! reads, and counts, records and sends nothing. What it cannot know is whether the flow table has room, whether a core
 //! has told as many senders as it may that packets do not fit, and whether another core than its own is flooded with SYNs.
 
+mod handshake;
 mod kernel;
 pub mod request;
 mod sni;
@@ -22,7 +23,7 @@ use super::{
     packets::{Packets, Reading, Refusal},
     view::View,
 };
-use crate::model::{Question, RequestQuestion};
+use crate::model::{Question, RequestQuestion, Scheme};
 
 /// What an answer is made of.
 #[derive(Clone, Copy, Debug)]
@@ -86,7 +87,10 @@ pub fn render(view: &View, asked: Asked<'_>) -> Value {
 /// # Errors
 /// No listener is meant, or more than one can be.
 pub fn route(view: &View, question: &RequestQuestion) -> Result<Value, Refusal> {
-    if question.is_tls { sni::render(view, question) } else { request::render(view, question) }
+    match question.scheme {
+        Scheme::Tls => sni::render(view, question),
+        Scheme::Http | Scheme::Https => request::render(view, question),
+    }
 }
 
 /// One step: its name, in words, and whatever belongs to it for programs.

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::step;
+use super::{handshake, step};
 use crate::{
     admin::{
         packets::Refusal,
@@ -22,7 +22,7 @@ use crate::{
         http1::{Forwarding, HeadLimits, Parsed, RequestHead},
         route::{self, Asked, Routes},
     },
-    model::{RequestQuestion, reason::CloseReason},
+    model::{RequestQuestion, Scheme, reason::CloseReason},
     worker::{Lead, lead},
 };
 
@@ -34,7 +34,7 @@ const REASONS_MAX: usize = 3;
 /// # Errors
 /// No listener is meant, or more than one can be.
 pub fn render(view: &View, question: &RequestQuestion) -> Result<Value, Refusal> {
-    let listener = find_listener(view, question, Protocol::Http)?;
+    let listener = find_listener(view, question)?;
     let mut steps = Vec::new();
     let outcome = tell(view, listener, question, &mut steps);
     Ok(answer(question, outcome, steps))
@@ -55,20 +55,25 @@ pub(super) fn answer(
     })
 }
 
-/// The listener of this protocol that is meant; of relays only those that have routes.
+/// The listener that is meant, which speaks what is asked with; of relays only those that have routes.
 ///
 /// # Errors
 /// There is none, or there are several.
 pub(super) fn find_listener<'v>(
     view: &'v View,
     question: &RequestQuestion,
-    protocol: Protocol,
 ) -> Result<&'v ListenerSnapshot, Refusal> {
     let refuse = |message: String| Err(Refusal::Question(message));
-    let (kind, usual) = if protocol == Protocol::Http { ("http", 80) } else { ("tcp", 443) };
-    let is_meant = |listener: &&ListenerSnapshot| {
-        listener.protocol == protocol && (protocol == Protocol::Http || !listener.routes.is_empty())
+    let ends_tls = |listener: &ListenerSnapshot| {
+        view.config.listeners.get(&listener.name).is_some_and(|config| !config.tls.is_empty())
     };
+    let is_meant = |listener: &&ListenerSnapshot| match (question.scheme, listener.protocol) {
+        (Scheme::Http, Protocol::Http) => !ends_tls(listener),
+        (Scheme::Https, Protocol::Http) => ends_tls(listener),
+        (Scheme::Tls, Protocol::Tcp) => !listener.routes.is_empty(),
+        _ => false,
+    };
+    let kind = if question.scheme == Scheme::Tls { "tcp" } else { question.scheme.name() };
     let all: Vec<_> = view.snapshot.listeners.iter().filter(is_meant).collect();
     let names =
         |of: &[&ListenerSnapshot]| of.iter().map(|listener| &*listener.name).collect::<Vec<_>>().join(", ");
@@ -78,7 +83,7 @@ pub(super) fn find_listener<'v>(
             None => refuse(format!("there is no {kind} listener {name:?}; there are {}", names(&all))),
         };
     }
-    let port = question.port.unwrap_or(usual);
+    let port = question.port.unwrap_or(question.scheme.port());
     let has_port = |listener: &&&ListenerSnapshot| {
         let config = view.config.listeners.get(&listener.name);
         let mut ranges = config.into_iter().flat_map(|config| &config.ranges);
@@ -89,8 +94,10 @@ pub(super) fn find_listener<'v>(
     match (&at_port[..], &all[..]) {
         ([listener], _) => Ok(listener),
         ([], [listener]) if question.port.is_none() => Ok(listener),
-        ([], []) if protocol == Protocol::Http => refuse("there is no http listener".to_owned()),
-        ([], []) => refuse("there is no tcp listener with routes".to_owned()),
+        ([], []) if question.scheme == Scheme::Tls => {
+            refuse("there is no tcp listener with routes".to_owned())
+        }
+        ([], []) => refuse(format!("there is no {kind} listener")),
         ([], _) => {
             refuse(format!("no {kind} listener has port {port}; say listener= one of {}", names(&all)))
         }
@@ -105,6 +112,11 @@ fn tell(
     steps: &mut Vec<Value>,
 ) -> (&'static str, Option<&'static str>, String) {
     steps.push(step("listener", format!("listener {}", listener.name), json!({ "listener": listener.name })));
+    if question.scheme == Scheme::Https
+        && let Err((reason, text)) = handshake::tell(view, listener, question, steps)
+    {
+        return ("refused", Some(reason.name()), text);
+    }
     let buf = written(question);
     let mut head = RequestHead::default();
     let limits = &view.snapshot.limits;
@@ -176,9 +188,9 @@ fn act(
     if let Some(answer) = Answer::new(taker) {
         let forwarding = Forwarding {
             client: question.client.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into()),
-            scheme: "http",
+            scheme: question.scheme.name(),
             authority: b"",
-            port: question.port.unwrap_or(80),
+            port: question.port.unwrap_or(question.scheme.port()),
             is_trusted,
             says_forwarded: false,
             request_id: [0; 2],
@@ -209,10 +221,10 @@ fn act(
 }
 
 /// An authority whose port is said.
-fn with_port(authority: &str) -> String {
+fn with_port(authority: &str, scheme: Scheme) -> String {
     let has_port =
         authority.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
-    if has_port { authority.to_owned() } else { format!("{authority}:80") }
+    if has_port { authority.to_owned() } else { format!("{authority}:{}", scheme.port()) }
 }
 
 /// The head, as a client would send it.
@@ -220,7 +232,7 @@ fn written(question: &RequestQuestion) -> Vec<u8> {
     let target = match &*question.target {
         "" if question.method == "OPTIONS" => "*".to_owned(),
         // It names no resource but a host and port (RFC 9110, 9.3.6).
-        _ if question.method == "CONNECT" => with_port(&question.authority),
+        _ if question.method == "CONNECT" => with_port(&question.authority, question.scheme),
         target if target.starts_with('/') => target.to_owned(),
         query => format!("/{query}"),
     };

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     admin::{packets::Refusal, routes::action, view::View},
-    config::{HostMatch, ListenerSnapshot, Protocol, RouteSnapshot},
+    config::{HostMatch, ListenerSnapshot, RouteSnapshot},
     model::RequestQuestion,
     relay::Names,
 };
@@ -19,7 +19,7 @@ use crate::{
 /// # Errors
 /// No listener is meant, or more than one can be.
 pub(super) fn render(view: &View, question: &RequestQuestion) -> Result<Value, Refusal> {
-    let listener = find_listener(view, question, Protocol::Tcp)?;
+    let listener = find_listener(view, question)?;
     let mut steps =
         vec![step("listener", format!("listener {}", listener.name), json!({ "listener": listener.name }))];
     let outcome = tell(view, listener, question, &mut steps);

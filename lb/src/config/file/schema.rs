@@ -38,7 +38,7 @@ pub(super) const TLS: Keys = Keys {
     supported: &[
         ("certificate", Either(&[Text, NotEmpty(&Text)])),
         ("key", Either(&[Text, NotEmpty(&Text)])),
-        ("ocsp", Either(&[Reference, NotEmpty(&Reference)])),
+        ("ocsp", Either(&[Word("fetch"), Reference, NotEmpty(&Either(&[Word("fetch"), Reference]))])),
         ("names", NotEmpty(&Text)),
         ("default", Boolean),
         ("profile", Choice(&TLS_PROFILES)),

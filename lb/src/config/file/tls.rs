@@ -8,7 +8,7 @@ use super::{
     reader::{At, Fault, Table, Value},
     schema,
 };
-use crate::config::{CertificateFiles, CheckTrust, ClientAuth, ClientField, HostPattern, PoolTls, Tls};
+use crate::config::{CertificateFiles, CheckTrust, ClientAuth, ClientField, HostPattern, Ocsp, PoolTls, Tls};
 
 /// Most certificates of one entry: there are three types of keys.
 const CERTIFICATES_MAX: usize = 8;
@@ -17,6 +17,8 @@ const PROTOCOL_BYTES_MAX: usize = 255;
 
 /// Rule for files of certificates and keys.
 const FILE: &str = "must be a file beneath the directory of this config, such as \"certs/example.pem\"";
+/// Rule for what authorities say.
+const STAPLE: &str = "is given by reference, as in \"file:shop.ocsp\", or is \"fetch\"";
 /// Rule for references.
 const REFERENCE: &str = "is given by reference, as in \"file:ca.pem\"";
 
@@ -77,11 +79,17 @@ impl<T> Read<T> for Option<Option<T>> {
 /// `certificate`, `key` and `ocsp`: each a file, or as many of all. `None` where a problem was reported.
 fn certificates(table: &Table<'_>) -> Option<Vec<CertificateFiles>> {
     let (certificate, key) = (table.required("certificate", FILE), table.required("key", FILE));
-    let ocsp = table.value("ocsp").map(|value| (files(&value, reference_path), value));
+    let ocsp = table
+        .value("ocsp")
+        .map(|value| (listed(&value, STAPLE, staple, |ocsp| ocsp.file().is_some()), value));
     let (certificate, key) = (certificate?, key?);
     let (chains, keys) = (files(&certificate, plain_path)?, files(&key, plain_path)?);
     let staples = match ocsp {
         None => vec![None; chains.len()],
+        // One word for all of them.
+        Some((Some(staples), value)) if staples == [Ocsp::Fetch] && !value.is_array() => {
+            vec![Some(Ocsp::Fetch); chains.len()]
+        }
         Some((staples, value)) => {
             let staples = staples?;
             if staples.len() != chains.len() {
@@ -123,21 +131,40 @@ fn reference(value: &Value<'_>) -> Option<At<PathBuf>> {
     value.parsed(REFERENCE, reference_path)
 }
 
+/// Where a staple comes from.
+fn staple(text: &str) -> Result<Ocsp, Fault> {
+    match text {
+        "fetch" => Ok(Ocsp::Fetch),
+        text if text.starts_with("file:") => file_reference(text).map(Ocsp::File),
+        _ => Err(Fault::new(STAPLE)),
+    }
+}
+
 /// One or several files, none of them twice.
 fn files(value: &Value<'_>, parse: fn(&str) -> Result<PathBuf, Fault>) -> Option<Vec<PathBuf>> {
+    listed(value, FILE, parse, |_| true)
+}
+
+/// The same of whatever may be a file.
+fn listed<T: PartialEq>(
+    value: &Value<'_>,
+    rule: &'static str,
+    parse: fn(&str) -> Result<T, Fault>,
+    is_file: fn(&T) -> bool,
+) -> Option<Vec<T>> {
     if !value.is_array() {
-        return Some(vec![value.parsed(FILE, parse)?.value]);
+        return Some(vec![value.parsed(rule, parse)?.value]);
     }
     let items = value.items("must be a file, or an array of files")?;
     if items.len() > CERTIFICATES_MAX {
         value.fault(Fault::new(format!("there may be at most {CERTIFICATES_MAX} of them")));
         return None;
     }
-    let mut paths: Vec<PathBuf> = Vec::new();
+    let mut paths: Vec<T> = Vec::new();
     let mut is_good = true;
     for item in &items {
-        match item.parsed(FILE, parse) {
-            Some(at) if paths.contains(&at.value) => {
+        match item.parsed(rule, parse) {
+            Some(at) if is_file(&at.value) && paths.contains(&at.value) => {
                 item.fault(Fault::new("stands there already"));
                 is_good = false;
             }

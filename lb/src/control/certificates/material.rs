@@ -1,20 +1,30 @@
 //! What references lead to, read whole, with a digest of all of it.
 
 use std::{
+    collections::BTreeMap,
     fmt::Debug,
     io::Read as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use aws_lc_rs::digest::{Context, SHA256};
+use aws_lc_rs::digest::{Context, SHA256, digest};
 
-use super::{super::secret::open_beneath, Misfit};
+use super::{
+    super::{
+        secret::open_beneath,
+        staples::{FileDigest, Staples},
+    },
+    HTTP1, Misfit,
+};
 use crate::{
-    config::{CertificateFiles, CheckTrust, ClientAuth, PoolTls, Tls},
+    admin::certificates::{CertificateView, StapleView},
+    config::{CertificateFiles, CheckKind, CheckTrust, ClientAuth, Ocsp, PoolTls, Tls, TlsCheck},
     tls::{
         Certificate, CertificateName, Clients, Entry, Flaw, Parts, TicketKeys, Tickets, Trust, Upstream,
-        Wiped, revocations,
+        Wiped, next_update,
+        ocsp::{Question, Staple},
+        revocations,
     },
 };
 
@@ -29,8 +39,10 @@ pub(super) type Whole = [u8; 32];
 pub(super) struct Known<T> {
     pub(super) digest: Whole,
     pub(super) made: Arc<T>,
-    /// What is shown, by files.
-    pub(super) certificates: Vec<(PathBuf, Certificate)>,
+    /// What is shown.
+    pub(super) certificates: Vec<Shown>,
+    /// Lists of what is not good any more, and when each is to be followed by another.
+    pub(super) lists: Vec<(PathBuf, Option<i64>)>,
     /// Its tickets are made with keys of a file.
     pub(super) has_own_keys: bool,
 }
@@ -41,8 +53,36 @@ impl<T> Clone for Known<T> {
             digest: self.digest,
             made: self.made.clone(),
             certificates: self.certificates.clone(),
+            lists: self.lists.clone(),
             has_own_keys: self.has_own_keys,
         }
+    }
+}
+
+/// A certificate that is shown, and what goes with it.
+#[derive(Clone, Debug)]
+pub(super) struct Shown {
+    pub(super) file: PathBuf,
+    pub(super) certificate: Certificate,
+    /// The answer of OCSP that is shown with it.
+    pub(super) staple: Option<Staple>,
+    /// Where that comes from, where it is asked for.
+    pub(super) asked: Option<(FileDigest, Arc<Question>)>,
+}
+
+impl Shown {
+    /// `staples`: what is known of those that are asked for.
+    pub(super) fn view(&self, table: &'static str, name: &Arc<str>, staples: &Staples) -> CertificateView {
+        let staple = match (&self.asked, &self.staple) {
+            (None, None) => None,
+            (None, Some(staple)) => Some(StapleView::of_file(staple.next_update)),
+            (Some((of, _)), staple) => {
+                let (failure, fetches) = staples.told(of);
+                let next_update = staple.as_ref().and_then(|staple| staple.next_update);
+                Some(StapleView { is_fetched: true, next_update, failure, fetches })
+            }
+        };
+        CertificateView { staple, ..CertificateView::new(table, name, &self.file, &self.certificate) }
     }
 }
 
@@ -52,6 +92,8 @@ pub(super) struct Reading<'r> {
     pub(super) at: String,
     /// Files lie beneath.
     pub(super) directory: &'r Path,
+    /// Answers of OCSP that were fetched, by the content of the certificates' files.
+    pub(super) staples: &'r BTreeMap<FileDigest, Staple>,
 }
 
 impl Reading<'_> {
@@ -86,6 +128,8 @@ struct Pair {
     certificate: Wiped,
     key: Wiped,
     ocsp: Option<Wiped>,
+    /// That is fetched, for this.
+    asked: Option<FileDigest>,
 }
 
 /// What was read for an entry or a pool.
@@ -127,7 +171,22 @@ impl Material {
 
     pub(super) fn of_pool(reading: &Reading<'_>, tls: &PoolTls, host: &mut Host) -> Result<Self, Misfit> {
         let pairs = tls.certificate.iter().map(|files| Pair::read(reading, files));
-        let (ca, host) = match &tls.trust {
+        let pairs = pairs.collect::<Result<_, _>>()?;
+        Ok(Self { pairs, ..Self::of_trust(reading, &tls.trust, host)? }.digested(tls))
+    }
+
+    /// `kind` speaks TLS as `tls` says.
+    pub(super) fn of_check(
+        reading: &Reading<'_>,
+        kind: &CheckKind,
+        tls: &TlsCheck,
+        host: &mut Host,
+    ) -> Result<Self, Misfit> {
+        Ok(Self::of_trust(reading, &tls.trust, host)?.digested(&(protocols(kind), tls)))
+    }
+
+    fn of_trust(reading: &Reading<'_>, trust: &CheckTrust, host: &mut Host) -> Result<Self, Misfit> {
+        let (ca, host) = match trust {
             CheckTrust::Anyone => (None, None),
             CheckTrust::File(path) => (Some(reading.file("ca", path)?), None),
             CheckTrust::Host => {
@@ -135,8 +194,7 @@ impl Material {
                 (None, Some(host.trust().map_err(|message| Misfit { at, message })?))
             }
         };
-        let pairs = pairs.collect::<Result<_, _>>()?;
-        Ok(Self { digest: [0; 32], pairs, ca, crl: Vec::new(), tickets: None, host }.digested(tls))
+        Ok(Self { digest: [0; 32], pairs: Vec::new(), ca, crl: Vec::new(), tickets: None, host })
     }
 
     /// With the digest of it, and of the config that names it.
@@ -153,6 +211,7 @@ impl Material {
         }
         let others = self.ca.iter().chain(&self.crl).chain(&self.tickets);
         others.for_each(|content| add(content.bytes()));
+        self.host.iter().flat_map(Trust::parts).for_each(&mut add);
         let mut digest = [0; 32];
         digest.copy_from_slice(hash.finish().as_ref());
         Self { digest, ..self }
@@ -171,11 +230,13 @@ impl Material {
         });
         let own = own.transpose()?;
         let tickets = Tickets::new(self.ticket_context(name, tls), own.as_ref().unwrap_or(keys));
-        let clients = tls.client_auth.as_ref().map(|clients| self.clients(reading, clients)).transpose()?;
+        let mut lists = Vec::new();
+        let clients = tls.client_auth.as_ref().map(|clients| self.clients(reading, clients, &mut lists));
+        let clients = clients.transpose()?;
         let names = tls.names.iter().map(|name| CertificateName::of(&name.to_string())).collect::<Vec<_>>();
         let parts = Parts {
             name: name.clone(),
-            certificates: certificates.iter().map(|(_, one)| one.clone()).collect(),
+            certificates: certificates.iter().map(|one| one.certificate.clone()).collect(),
             names: (!names.is_empty()).then_some(names),
             is_default: tls.default,
             profile: tls.profile,
@@ -189,56 +250,61 @@ impl Material {
             return Err(reading.misfit("certificate", path, why));
         }
         let (digest, has_own_keys) = (self.digest, own.is_some());
-        Ok(Known { digest, made: Arc::new(entry), certificates, has_own_keys })
+        Ok(Known { digest, made: Arc::new(entry), certificates, lists, has_own_keys })
     }
 
     pub(super) fn upstream(&self, reading: &Reading<'_>, tls: &PoolTls) -> Result<Known<Upstream>, Misfit> {
         let certificates = self.certificates(reading, tls.certificate.as_slice())?;
-        let trust = match (&tls.trust, &self.ca, &self.host) {
-            (CheckTrust::File(path), Some(content), _) => {
-                Trust::of_pem(content.bytes()).map_err(|why| reading.misfit("ca", path, why))?
-            }
-            (CheckTrust::Host, _, Some(host)) => host.clone(),
-            _ => Trust::Anyone,
-        };
+        let trust = self.trust(reading, &tls.trust)?;
         let protocols: Vec<&[u8]> = tls.alpn.iter().map(|name| name.as_bytes()).collect();
-        let shown = certificates.first().map(|(_, one)| one);
+        let shown = certificates.first().map(|one| &one.certificate);
         let made = Upstream::new(trust, tls.sni.as_deref(), shown, &protocols);
         let made = Arc::new(made.map_err(|message| reading.whole(message))?);
-        Ok(Known { digest: self.digest, made, certificates, has_own_keys: false })
+        Ok(Known { digest: self.digest, made, certificates, lists: Vec::new(), has_own_keys: false })
     }
 
-    fn certificates(
+    /// For checks: each probe says by itself whom it asks.
+    pub(super) fn check(
         &self,
         reading: &Reading<'_>,
-        files: &[CertificateFiles],
-    ) -> Result<Vec<(PathBuf, Certificate)>, Misfit> {
-        let one = |(pair, files): (&Pair, &CertificateFiles)| {
-            let ocsp = pair.ocsp.as_ref().map(|staple| staple.bytes().to_vec());
-            if let (Some(staple), Some(path)) = (&ocsp, &files.ocsp)
-                && staple.first() != Some(&0x30)
-            {
-                return Err(reading.misfit("ocsp", path, "is no answer of OCSP in DER"));
-            }
-            let read = Certificate::of_pem(pair.certificate.bytes(), pair.key.bytes(), ocsp);
-            read.map(|one| (files.certificate.clone(), one)).map_err(|flaw| match &flaw {
-                Flaw::Certificate(why) => reading.misfit("certificate", &files.certificate, why),
-                Flaw::Key(why) => {
-                    let of = files.certificate.display();
-                    reading.misfit("key", &files.key, format!("{why} (certificate: {of})"))
-                }
-            })
-        };
-        self.pairs.iter().zip(files).map(one).collect()
+        kind: &CheckKind,
+        tls: &TlsCheck,
+    ) -> Result<Known<Upstream>, Misfit> {
+        let made = Upstream::new(self.trust(reading, &tls.trust)?, None, None, protocols(kind));
+        let made = Arc::new(made.map_err(|message| reading.whole(message))?.without_resumption());
+        let (certificates, lists) = (Vec::new(), Vec::new());
+        Ok(Known { digest: self.digest, made, certificates, lists, has_own_keys: false })
     }
 
-    fn clients(&self, reading: &Reading<'_>, clients: &ClientAuth) -> Result<Clients, Misfit> {
+    fn trust(&self, reading: &Reading<'_>, trust: &CheckTrust) -> Result<Trust, Misfit> {
+        match (trust, &self.ca, &self.host) {
+            (CheckTrust::File(path), Some(content), _) => {
+                Trust::of_pem(content.bytes()).map_err(|why| reading.misfit("ca", path, why))
+            }
+            (CheckTrust::Host, _, Some(host)) => Ok(host.clone()),
+            _ => Ok(Trust::Anyone),
+        }
+    }
+
+    fn certificates(&self, reading: &Reading<'_>, files: &[CertificateFiles]) -> Result<Vec<Shown>, Misfit> {
+        self.pairs.iter().zip(files).map(|(pair, files)| pair.shown(reading, files)).collect()
+    }
+
+    /// `lists` gets what lists there are.
+    fn clients(
+        &self,
+        reading: &Reading<'_>,
+        clients: &ClientAuth,
+        lists: &mut Vec<(PathBuf, Option<i64>)>,
+    ) -> Result<Clients, Misfit> {
         let ca = self.ca.as_ref().map_or(&[][..], Wiped::bytes);
         let trust = Trust::of_pem(ca).map_err(|why| reading.misfit("client_auth.ca", &clients.ca, why))?;
         let mut revoked = Vec::new();
         for (content, path) in self.crl.iter().zip(&clients.crl) {
-            let lists = revocations(content.bytes());
-            revoked.extend(lists.map_err(|why| reading.misfit("client_auth.crl", path, why))?);
+            let read = revocations(content.bytes());
+            let read = read.map_err(|why| reading.misfit("client_auth.crl", path, why))?;
+            lists.push((path.clone(), next_update(&read)));
+            revoked.extend(read);
         }
         Ok(Clients { trust, is_required: clients.is_required, revoked, fields: clients.headers.clone() })
     }
@@ -259,12 +325,56 @@ impl Material {
     }
 }
 
+fn of_file(content: &[u8]) -> FileDigest {
+    let mut of = [0; 32];
+    of.copy_from_slice(digest(&SHA256, content).as_ref());
+    of
+}
+
+/// What a check offers to speak within.
+const fn protocols(kind: &CheckKind) -> &'static [&'static [u8]] {
+    match kind {
+        CheckKind::Http(_) => HTTP1,
+        CheckKind::Grpc(_) => &[b"h2"],
+        _ => &[],
+    }
+}
+
 impl Pair {
     fn read(reading: &Reading<'_>, files: &CertificateFiles) -> Result<Self, Misfit> {
-        Ok(Self {
-            certificate: reading.file("certificate", &files.certificate)?,
-            key: reading.file("key", &files.key)?,
-            ocsp: files.ocsp.as_ref().map(|path| reading.file("ocsp", path)).transpose()?,
-        })
+        let certificate = reading.file("certificate", &files.certificate)?;
+        let key = reading.file("key", &files.key)?;
+        let (ocsp, asked) = match &files.ocsp {
+            None => (None, None),
+            Some(Ocsp::File(path)) => (Some(reading.file("ocsp", path)?), None),
+            Some(Ocsp::Fetch) => {
+                let of = of_file(certificate.bytes());
+                let staple = reading.staples.get(&of).map(|staple| Wiped::from(staple.der.clone()));
+                (staple, Some(of))
+            }
+        };
+        Ok(Self { certificate, key, ocsp, asked })
+    }
+
+    fn shown(&self, reading: &Reading<'_>, files: &CertificateFiles) -> Result<Shown, Misfit> {
+        let ocsp = self.ocsp.as_ref().map(|staple| staple.bytes().to_vec());
+        let staple = ocsp.as_deref().and_then(Staple::read);
+        let path = files.ocsp.as_ref().and_then(Ocsp::file);
+        if let (None, Some(path)) = (&staple, path) {
+            return Err(reading.misfit("ocsp", path, "is no answer of OCSP in DER"));
+        }
+        let read = Certificate::of_pem(self.certificate.bytes(), self.key.bytes(), ocsp);
+        let certificate = read.map_err(|flaw| match &flaw {
+            Flaw::Certificate(why) => reading.misfit("certificate", &files.certificate, why),
+            Flaw::Key(why) => {
+                let of = files.certificate.display();
+                reading.misfit("key", &files.key, format!("{why} (certificate: {of})"))
+            }
+        })?;
+        let asked = self.asked.map(|of| match Question::of_pem(self.certificate.bytes()) {
+            Ok(question) => Ok((of, Arc::new(question))),
+            Err(why) => Err(reading.misfit("ocsp", &files.certificate, why)),
+        });
+        Ok(Shown { file: files.certificate.clone(), certificate, staple, asked: asked.transpose()? })
     }
 }

@@ -7,7 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+use rcgen::{
+    CertificateParams, CertificateRevocationListParams, CertifiedIssuer, KeyIdMethod, KeyPair, date_time_ymd,
+};
 
 use super::*;
 use crate::{admin::fixture::TemporaryDirectory, config::parse};
@@ -213,6 +215,78 @@ fn what_expires_is_warned_of_and_no_error() {
 }
 
 #[test]
+fn lists_that_are_out_of_date_are_warned_of() {
+    let files = Files::new("lists");
+    let issuer =
+        CertifiedIssuer::self_signed(CertificateParams::new([]).unwrap(), KeyPair::generate().unwrap());
+    let issuer = issuer.unwrap();
+    let list = |until: i32| {
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2001, 1, 1),
+            next_update: date_time_ymd(until, 1, 1),
+            crl_number: 1_u64.into(),
+            issuing_distribution_point: None,
+            revoked_certs: Vec::new(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&issuer).unwrap().pem().unwrap()
+    };
+    let auth = "[tls.a.client_auth]\nca = \"file:b.pem\"\nmode = \"optional\"\ncrl = \"file:gone.pem\"\n";
+    let asking = config(&format!("{CONFIG}{auth}"));
+    let said = || -> Vec<_> {
+        let problems = check(&asking, &files.0, Path::new("lb.toml")).unwrap();
+        problems.iter().map(ToString::to_string).collect()
+    };
+    files.write("gone.pem", list(4000).as_bytes());
+    assert_eq!(said(), [""; 0]);
+    // The first of several counts.
+    files.write("gone.pem", (list(4000) + &list(2002)).as_bytes());
+    let why = "gone.pem is out of date since 2002-01-01T00:00:00Z: it should have been followed by another";
+    assert_eq!(said(), [format!("lb.toml: warning: tls.a: {why}")]);
+}
+
+#[test]
+fn an_answer_of_an_authority_is_shown_until_it_is_old() {
+    let files = Files::new("staples");
+    let asking = CONFIG.replace("key = \"a.key\"", "key = \"a.key\"\nocsp = \"fetch\"");
+    let misfits = files.read(&none(), &asking, Mode::Whole).1;
+    assert_eq!(misfits, ["tls.a.ocsp: a.pem: names no responder of OCSP that is asked by http"]);
+    // A list of one, id-ad-ocsp and a URI.
+    let url = b"http://a/";
+    let head = [0x30, 23, 0x30, 21, 6, 8, 0x2b, 6, 1, 5, 5, 7, 0x30, 1, 0x86, 9];
+    let access = [&head[..], url].concat();
+    let (mut params, key) =
+        (CertificateParams::new(["a.example".to_owned()]).unwrap(), KeyPair::generate().unwrap());
+    params.custom_extensions =
+        vec![rcgen::CustomExtension::from_oid_content(&[1, 3, 6, 1, 5, 5, 7, 1, 1], access)];
+    let own = params.self_signed(&key).unwrap().pem();
+    files.write("a.pem", own.repeat(2).as_bytes());
+    files.write("a.key", key.serialize_pem().as_bytes());
+    let (mut first, misfits) = files.read(&none(), &asking, Mode::Whole);
+    assert_eq!(misfits, [""; 0]);
+    let shown = |loaded: &Certificates| loaded.views(&Staples::default()).certificates[0].staple.clone();
+    assert_eq!(shown(&first).unwrap().next_update, None);
+    let (of, asked) = first.asked().next().unwrap();
+    assert_eq!((&*asked.at, asked.question.responder().to_string()), ("tls.a", "http://a/".to_owned()));
+    let (_, der) = crate::tls::ocsp::tests::asked_at("http://a/");
+    let staple = Staple::read(&der).unwrap();
+    let end = staple.next_update.unwrap();
+    first.put_staples(vec![(of, staple)]);
+    let (mut next, _) = files.read(&first, &asking, Mode::KeepOld);
+    assert_eq!(
+        (next.swapped(&first), shown(&next).unwrap().next_update),
+        (vec!["tls.a".to_owned()], Some(end))
+    );
+    assert!(open(&next, "a", &seal(&first, "a")), "sessions go on");
+    // It goes on with its file alone.
+    let (other, _) = files.read(&next, CONFIG, Mode::Whole);
+    assert_eq!(shown(&other), None);
+    assert!(!next.drop_staples(end - 1) && next.drop_staples(end));
+    let (last, _) = files.read(&next, &asking, Mode::KeepOld);
+    assert_eq!(shown(&last).unwrap().next_update, None);
+}
+
+#[test]
 fn files_are_read_again_once_they_are_still() {
     let files = Files::new("watch");
     let config = config(CONFIG);
@@ -235,4 +309,25 @@ fn files_are_read_again_once_they_are_still() {
     assert!(look(&mut watch));
     let mut watch = Watch::new(&config, &files.0);
     assert!(!watch.look(&config, &files.0), "not yet");
+}
+
+#[test]
+fn what_checks_go_by_is_swapped_where_its_file_changes() {
+    let files = Files::new("checks");
+    let checked = CONFIG.to_owned() + "health = { https = \"/\", ca = \"file:ca.pem\" }\n";
+    let pem = |file: &str| fs::read(files.0.join(file)).unwrap();
+    files.write("ca.pem", &pem("a.pem"));
+    let (first, misfits) = files.read(&none(), &checked, Mode::Whole);
+    assert_eq!(misfits, [""; 0]);
+    let (same, _) = files.read(&first, &checked, Mode::KeepOld);
+    assert!(Arc::ptr_eq(&first.check("p").unwrap(), &same.check("p").unwrap()));
+    files.write("ca.pem", b"");
+    let (kept, misfits) = files.read(&first, &checked, Mode::KeepOld);
+    assert_eq!(misfits, ["pool.p.health.ca: ca.pem: holds no certificate in PEM"]);
+    assert_eq!(kept.swapped(&first), [""; 0]);
+    files.write("ca.pem", &pem("b.pem"));
+    let (next, _) = files.read(&kept, &checked, Mode::KeepOld);
+    assert_eq!(next.swapped(&kept), ["pool.p.health"]);
+    assert!(!next.differs(&kept), "no worker hears of it");
+    assert!(next.check("other").is_none());
 }

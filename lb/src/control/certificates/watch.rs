@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::super::live::Stamp;
-use crate::config::Config;
+use crate::config::{Config, Pool};
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_secs(2);
@@ -66,10 +66,11 @@ fn settled(stamps: &Stamps) -> Stamps {
     stamps.iter().filter(|(_, stamp)| is_settled(stamp)).map(|(path, stamp)| (path.clone(), *stamp)).collect()
 }
 
-/// Of every file that a certificate refers to.
+/// Of every file of TLS that a config refers to.
 fn stamps(config: &Config, directory: &Path) -> Stamps {
     let entries = config.tls.values().flat_map(|tls| tls.files());
     let pools = config.pools.values().filter_map(|pool| pool.tls.as_ref()).flat_map(|tls| tls.files());
-    let files = entries.chain(pools).map(|(_, path)| (path.to_owned(), Stamp::of(&directory.join(path))));
-    files.collect()
+    let checks = config.pools.values().filter_map(Pool::check_ca);
+    let files = entries.chain(pools).map(|(_, path)| path).chain(checks);
+    files.map(|path| (path.to_owned(), Stamp::of(&directory.join(path)))).collect()
 }

@@ -49,7 +49,7 @@ impl Live {
         let Prepared { plan, effective, names, ids, listener_ids, snapshot, compiled, addresses, .. } =
             prepared;
         let Prepared { mut moves, copies, material, programs, resize, is_regrouped, .. } = prepared;
-        let Prepared { log, queues, trusts, certificates, watch, mut warnings, .. } = prepared;
+        let Prepared { log, queues, certificates, watch, mut warnings, .. } = prepared;
         let effective = Arc::new(effective);
         let is_moved = is_regrouped || !moves.is_empty() || effective.listeners != self.effective.listeners;
         let mut acknowledged = Acknowledged::default();
@@ -73,7 +73,7 @@ impl Live {
         let held = addresses.held().to_vec();
         (self.plan, self.effective, self.names) = (plan, effective.clone(), names);
         (self.ids, self.listener_ids, self.addresses) = (ids, listener_ids, addresses);
-        (self.trusts, self.certificates, self.watch) = (trusts, certificates, watch);
+        (self.certificates, self.watch) = (certificates, watch);
         self.tell_store(&moves);
         // Opened before anybody notes anything for it, closed after.
         let (closing, turning): (Vec<_>, Vec<_>) = log.into_iter().partition(LogTurn::closes);
@@ -212,11 +212,12 @@ impl Live {
         self.workers.iter().zip(expected).filter(|(worker, expected)| heard((worker, *expected))).count()
     }
 
-    fn tell_prober(&mut self, ports: Option<ProbePorts>, programs: Option<Programs>) {
+    pub(super) fn tell_prober(&mut self, ports: Option<ProbePorts>, programs: Option<Programs>) {
         let view = self.views.now();
         let checks = Arc::new(prober::views(&self.effective, &self.snapshot, &view.checks));
         let pools = Arc::new(prober::reports(&self.effective, &self.snapshot, &view.pools));
-        let mut targets = prober::targets(&self.effective, &self.snapshot, &checks, &self.trusts);
+        let mut targets =
+            prober::targets(&self.effective, &self.snapshot, &checks, |pool| self.certificates.check(pool));
         targets.iter_mut().for_each(|target| target.is_through = self.through.contains(&target.id));
         let (snapshot, reports) = (self.snapshot.clone(), pools.clone());
         let (checked, workers) = (checks.clone(), self.all.siblings().counted());

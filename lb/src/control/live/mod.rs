@@ -36,15 +36,16 @@ use super::{
     names::Names,
     plan::{Overridden, Plan},
     plane::PlaneMail,
-    probe_tls::Trusts,
     prober::Prober,
     references,
+    staples::{self, Staples},
     succession::Succession,
     workers::{Worker, Workers},
 };
 use crate::{
     admin::{
         ServerHandle, Views,
+        certificates::now_seconds,
         changes::{Acknowledged, Applied, Edit, Etag, Letter, Override, Refusal, Wish},
         generations::ConfigReply,
     },
@@ -82,6 +83,8 @@ pub(super) struct Live {
     pub(super) watch: Watch,
     /// What was said of certificates that are about to expire.
     pub(super) said: BTreeSet<String>,
+    /// What authorities say of them.
+    pub(super) staples: Staples,
     /// When tickets are sealed with another key.
     pub(super) rotate_at: Instant,
     /// Those before it, as long as a worker has one: nobody who serves is to free them.
@@ -98,7 +101,6 @@ pub(super) struct Live {
     pub(super) cores: Vec<usize>,
     pub(super) health: Arc<HealthTable>,
     pub(super) prober: Prober,
-    pub(super) trusts: Trusts,
     /// Backends whose checks go the way of traffic.
     pub(super) through: BTreeSet<BackendId>,
     /// The packet path, where there is one.
@@ -129,6 +131,7 @@ enum Event {
     Letter(Result<Letter, flume::RecvError>),
     Lookup(Result<super::names::Ended, flume::RecvError>),
     Read(Result<(Generation, ConfigReply), flume::RecvError>),
+    Fetched(Result<staples::Ended, flume::RecvError>),
 }
 
 /// What is asked of whoever drives.
@@ -146,12 +149,14 @@ impl Live {
         loop {
             self.look_at_file(&mut look_at);
             self.look_at_certificates();
+            self.look_at_staples();
             self.names.begin(Instant::now());
-            let ended = self.names.ended();
+            let (ended, fetched) = (self.names.ended(), self.staples.ended());
             let next = flume::Selector::new()
                 .recv(&asked.letters, Event::Letter)
                 .recv(&asked.reads, Event::Read)
                 .recv(&ended, Event::Lookup)
+                .recv(&fetched, Event::Fetched)
                 .wait_timeout(self.patience(is_tidy));
             match next {
                 Ok(Event::Letter(Ok((wish, answer)))) => {
@@ -178,6 +183,7 @@ impl Live {
                     }
                     self.show_names();
                 }
+                Ok(Event::Fetched(first)) => self.take_staples(first.into_iter().chain(fetched.try_iter())),
                 Err(_) if !is_tidy => {
                     self.maintain(Pace::Idle);
                     is_tidy = true;
@@ -191,7 +197,8 @@ impl Live {
 
     /// Until something else is to be done.
     fn patience(&self, is_tidy: bool) -> Duration {
-        let wait = self.names.wait().min(self.watch.due().saturating_duration_since(Instant::now()));
+        let wait = self.names.wait().min(self.staples.wait(now_seconds()));
+        let wait = wait.min(self.watch.due().saturating_duration_since(Instant::now()));
         if is_tidy { wait } else { wait.min(QUIET) }
     }
 
@@ -355,7 +362,7 @@ fn refer_to(successor: u32, asked: &Asked) {
         match next {
             Event::Letter(Ok((_, answer))) => _ = answer.send(Err(Refusal::NotReady(message.clone()))),
             Event::Read(Ok((_, reply))) => _ = reply.send(Err(message.clone())),
-            Event::Letter(Err(_)) | Event::Read(Err(_)) | Event::Lookup(_) => return,
+            Event::Letter(Err(_)) | Event::Read(Err(_)) | Event::Lookup(_) | Event::Fetched(_) => return,
         }
     }
 }

@@ -19,7 +19,6 @@ use super::{
         listeners::{self, Group},
         names::Names,
         plan::Plan,
-        probe_tls::Trusts,
         programs::Programs,
         secret,
         workers::{Worker, wait_until},
@@ -62,7 +61,6 @@ pub(super) struct Prepared {
     pub(super) log: Option<LogTurn>,
     /// By worker: those that have none need a queue where there is to be a log.
     pub(super) queues: Vec<AccessLogSetup>,
-    pub(super) trusts: Trusts,
     pub(super) warnings: Vec<String>,
 }
 
@@ -116,7 +114,6 @@ impl Live {
         let material = material.transpose().map_err(refused("xdp"))?;
         let programs = self.programs(&effective).map_err(refused("health.programs_dir"))?;
         let (log, queues) = self.log(&effective, by)?;
-        let trusts = Trusts::load(&effective, &plan.directory).map_err(refused("pool"))?;
         // Before they are read: what changes meanwhile is read again.
         let watch = Watch::new(&effective, &plan.directory);
         let certificates =
@@ -143,7 +140,6 @@ impl Live {
             is_regrouped,
             log,
             queues,
-            trusts,
             warnings,
         })
     }

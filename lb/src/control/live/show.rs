@@ -27,7 +27,7 @@ impl Live {
             etag: Etag::from(self.fingerprint),
             warnings: self.warnings.clone(),
             names: self.names.show(),
-            certificates: self.certificates.views(),
+            certificates: self.certificates.views(&self.staples),
             generations: history.map(History::views).unwrap_or_default(),
             overrides: history.map(History::override_views).unwrap_or_default(),
             degraded: self.degraded.clone(),

@@ -12,7 +12,7 @@ use sd_notify::NotifyState;
 
 use super::{
     super::{
-        addresses::Held, listeners::Group, outliers::Known, plane::NewDoors, reload, succession::totals,
+        addresses::Held, known::Known, listeners::Group, plane::NewDoors, reload, succession::totals,
         systemd::notify, workers::Worker,
     },
     Live,

@@ -14,7 +14,7 @@ use crate::{
     config::{CheckKind, CheckTrust, GrpcCheck, HttpCheck, Payload, Statuses, TlsCheck, UdpCheck},
     health::{HealthTable, Report, Standing},
     metrics::ProbeMetrics,
-    tls::{Client, Protocols, Trust},
+    tls::{Trust, Upstream},
 };
 
 const EVERY: Duration = Duration::from_millis(20);
@@ -94,7 +94,7 @@ impl Run {
 fn a_target_for_each_checked_backend() {
     let view = fixture::view();
     let views = views(&view.config, &view.snapshot, &BTreeMap::new());
-    let targets = targets(&view.config, &view.snapshot, &views, &Trusts::default());
+    let targets = targets(&view.config, &view.snapshot, &views, |_| None);
     let ids: Vec<_> = targets.iter().map(|target| target.id.0).collect();
     assert_eq!(ids, [1, 2], "pool dns has no check");
     assert_eq!(targets[1].address, "127.0.0.1:9002".parse::<SocketAddr>().unwrap().into());
@@ -376,8 +376,8 @@ fn two_thousand_checks_a_second_fail_nobody() {
 
 /// Of a backend that is asked with TLS, whose certificate nobody looks at.
 fn secured(kind: &CheckKind, address: SocketAddr) -> Target {
-    let client = Client::new(Trust::Anyone, Protocols::Unsaid).unwrap();
-    let secure = Some(Secure { client, name: server_name(kind, &address.into()) });
+    let upstream = Arc::new(Upstream::new(Trust::Anyone, None, None, &[]).unwrap());
+    let secure = Some(Secure { upstream, name: server_name(kind, &address.into()) });
     Target { secure, ..slow(target(kind, address, 1, 1)) }
 }
 

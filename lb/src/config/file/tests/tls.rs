@@ -42,7 +42,7 @@ fn a_certificate_has_its_key() {
         ),
         (
             "certificate = \"a.pem\"\nkey = \"a.key\"\nocsp = \"a.der\"",
-            "tls.a.ocsp = \"a.der\": is given by reference, as in \"file:ca.pem\"".to_owned(),
+            "tls.a.ocsp = \"a.der\": is given by reference, as in \"file:shop.ocsp\", or is \"fetch\"".to_owned(),
         ),
         (
             "certificate = \"a.pem\"\nkey = \"a.key\"\nnames = [\"a.*.example\"]",
@@ -66,6 +66,13 @@ fn a_certificate_has_its_key() {
         assert_eq!(entry(keys), [expected], "{keys}");
     }
     assert_eq!(entry("certificate = \"a.pem\"\nkey = \"file:a.key\"\n"), [""; 0]);
+    // One word is enough for several, and may stand beside files, as often as there are certificates.
+    let several = "certificate = [\"a.pem\", \"b.pem\"]\nkey = [\"a.key\", \"b.key\"]\nocsp = ";
+    for ocsp in ["\"fetch\"", "[\"fetch\", \"fetch\"]", "[\"file:a.ocsp\", \"fetch\"]"] {
+        assert_eq!(entry(&format!("{several}{ocsp}\n")), [""; 0], "{ocsp}");
+    }
+    let expected = ["tls.a.ocsp = [\"fetch\"]: must be 2, as many as `certificate`"];
+    assert_eq!(entry(&format!("{several}[\"fetch\"]\n")), expected);
 }
 
 #[test]
