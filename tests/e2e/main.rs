@@ -25,6 +25,7 @@ mod health;
 mod hotplug;
 mod http;
 mod http2;
+mod http2_backends;
 mod http2_hostile;
 mod http2_states;
 mod http_limits;

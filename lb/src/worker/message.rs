@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{multiplexed::Seat, stream::StreamError};
-use crate::l7::http2::{Asking, Break, Gone, Inflow, Outflow};
+use crate::l7::http2::{Asking, Break, Fate, Gone, Inflow, Outflow};
 
 /// See the module.
 #[derive(Debug)]
@@ -73,6 +73,14 @@ impl Message {
             End::Backend(asking, _) => asking.poll_write(task, bytes, taken),
         };
         written.map_err(StreamError::from)
+    }
+
+    /// What is known of a request whose stream is gone.
+    pub(super) fn fate(&self) -> Fate {
+        match &*self.end.borrow() {
+            End::Client { .. } => Fate::Unknown,
+            End::Backend(asking, _) => asking.fate(),
+        }
     }
 
     /// Ready when the client has given it up.

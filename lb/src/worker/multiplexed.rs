@@ -90,7 +90,7 @@ impl Multiplexed {
     fn take(&self, local: &Rc<Local>, backend: BackendId) -> Option<Stream> {
         let mut all = self.0.borrow_mut();
         let lines = all.get_mut(&backend)?;
-        lines.open.retain(|line| !line.is_over.get());
+        lines.open.retain(|line| !line.is_over.get() && line.requests.is_open());
         let has_room = |line: &&Rc<Line>| line.going.get() < line.requests.most().min(EXCHANGES_MAX);
         // The fullest one: the others may end.
         let line = lines.open.iter().filter(has_room).max_by_key(|line| line.going.get())?;

@@ -3,7 +3,10 @@
 use std::{future::poll_fn, net::Shutdown, os::fd::OwnedFd, rc::Rc};
 
 use super::{local::Local, message::Message, secure::Secure, stream::StreamError, timer::Deadline};
-use crate::ring::{Op, SendBuf, Socket};
+use crate::{
+    l7::http2::Fate,
+    ring::{Op, SendBuf, Socket},
+};
 
 /// A shared handle, as [`Socket`] is.
 #[derive(Clone, Debug)]
@@ -52,6 +55,14 @@ impl Sink {
 
     pub(super) fn is_message(&self) -> bool {
         matches!(self.layer.as_deref(), Some(Layer::Message(_)))
+    }
+
+    /// Of a message to a backend, what is known of it once it is gone.
+    pub(super) fn fate(&self) -> Fate {
+        match self.layer.as_deref() {
+            Some(Layer::Message(message)) => message.fate(),
+            Some(Layer::Tls(_)) | None => Fate::Unknown,
+        }
     }
 
     pub(super) fn lay(&mut self, layer: Layer) {

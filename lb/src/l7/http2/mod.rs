@@ -12,7 +12,7 @@ mod response;
 mod server;
 mod trailers;
 
-pub use client::{Asking, Client, Grants, Requests, begin};
+pub use client::{Asking, Client, Fate, Grants, Requests, begin};
 pub use flow::{Break, Gone, Inflow, Outflow};
 pub use io::Wire;
 pub use meter::{Abuse, Budgets};

@@ -111,11 +111,7 @@ impl Exchange {
         let before = (self.written, self.is_written, self.text.len());
         if !self.is_written {
             let request = REQUESTS[self.at].as_bytes();
-            match self.asking.poll_write(&mut task, request, &mut self.written) {
-                // A head that was never taken gets no answer.
-                Poll::Ready(Err(_)) if self.written == 0 => return (true, false),
-                taking => self.is_written = taking.is_ready(),
-            }
+            self.is_written = self.asking.poll_write(&mut task, request, &mut self.written).is_ready();
         }
         while self.reads {
             match self.asking.poll_read(&mut task, &mut self.text) {
