@@ -48,6 +48,7 @@ mod secure_checks;
 mod spread;
 mod steering;
 mod tls_clients;
+mod tls_load;
 mod tunnel;
 mod unprivileged;
 mod upgrade;
