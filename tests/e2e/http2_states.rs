@@ -1,14 +1,17 @@
 //! What each kind of frame comes to in each state of a stream: the whole table of RFC 9113, 5.1, as a server meets it.
 
-use anyhow::ensure;
+use std::collections::BTreeSet;
+
+use anyhow::{Context as _, ensure};
 use lb_tests::{
     daemon::Daemon,
     frames::{
         Answer::{self, GoAway, Nothing, Reset, Status},
         END_HEADERS, END_STREAM, Hostile, WHOLE,
-        code::{PROTOCOL_ERROR, STREAM_CLOSED},
+        code::{INTERNAL_ERROR, PROTOCOL_ERROR, STREAM_CLOSED},
         field, frame, kind, request,
     },
+    nginx::Nginx,
     peer::{Service, TcpServer},
     scene,
     wait::{self, PATIENCE},
@@ -124,5 +127,55 @@ fn what_breaks_off_is_broken_off_at_the_backend() {
         }
         ensure!(backend.accepted() == 3, "{} connections", backend.accepted());
         Ok(())
+    });
+}
+
+/// Whose windows stay closed while answers wait for him is given up as one who reads nothing: stream by stream, each with all
+/// that it held.
+#[test]
+fn windows_that_never_open_are_not_waited_for() {
+    const STREAMS: u32 = 20;
+    let config = CONFIG.replace("10.77.0.11:4000", "10.77.0.11:80") + "\n[limits]\nidle_timeout = \"2s\"\n";
+    scene::run(|scene| {
+        let topology = scene.topology();
+        let nginx = Nginx::start(scene, &topology.b1)?;
+        nginx.offer("large", 1 << 20)?;
+        let daemon = Daemon::start(scene, &config)?;
+        // INITIAL_WINDOW_SIZE, 0.
+        let closed = [0, 4, 0, 0, 0, 0];
+        let mut client = Hostile::connect(&topology.client.netns, topology.lb.v4.into(), 8080, &closed)?;
+        let mut waiting: BTreeSet<u32> = (0..STREAMS).map(|at| 2 * at + 1).collect();
+        for &stream in &waiting {
+            client.send(&frame(kind::HEADERS, WHOLE, stream, &request("GET", "/files/large")));
+        }
+        let held = || {
+            let metrics = daemon.metrics()?;
+            metrics.sum("lb_upstream_in_flight_exchanges", &["pool=\"silent\""]).context("no such gauge")
+        };
+        wait::until_ok("answers that wait", PATIENCE, || {
+            let held = held()?;
+            ensure!(held == f64::from(STREAMS), "{held} exchanges");
+            Ok(())
+        })?;
+        while !waiting.is_empty() {
+            let got = client.receive()?.context("the connection has ended before its streams")?;
+            match got.kind {
+                kind::RST_STREAM => {
+                    ensure!(
+                        got.payload == INTERNAL_ERROR.to_be_bytes() && waiting.remove(&got.stream),
+                        "{got:?}"
+                    );
+                }
+                kind::DATA => ensure!(got.payload.is_empty(), "{got:?}"),
+                _ => {}
+            }
+        }
+        wait::until_ok("an end of it", PATIENCE, || {
+            let held = held()?;
+            ensure!(held == 0.0, "{held} exchanges");
+            let given_up = daemon.metrics()?.sum("lb_worker_closes_total", &["reason=\"client-gone\""]);
+            ensure!(given_up == Some(f64::from(STREAMS)), "{given_up:?} given up");
+            Ok(())
+        })
     });
 }

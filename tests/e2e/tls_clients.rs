@@ -1,6 +1,6 @@
 //! What openssl and sslyze get from a TLS listener of the default profile.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use lb_tests::{
@@ -100,6 +100,44 @@ fn openssl_agrees_on_versions_and_protocols() {
             let output = shake(scene, options)?;
             ensure!(output.code != 0 && output.stderr.contains(alert), "{options}: no {alert:?}: {output:?}");
         }
+        Ok(())
+    });
+}
+
+/// Of its checks those of versions, kinds of suites and forward secrecy: all of them take more than a minute, most of it waiting,
+/// and what is known of broken servers sslyze asks for, too. What is left of them finds here that there is no order of the
+/// server's among suites (each is as good as the others, and clients know which of them they are fast with), and that routes
+/// which do not say so add no security headers.
+#[test]
+fn testssl_finds_nothing() {
+    /// Many small programs, on a machine that has others to run.
+    const LIMIT: Duration = Duration::from_secs(180);
+    if !requirement::is_there("testssl", "testssl.sh") {
+        return;
+    }
+    scene::run(|scene| {
+        let _daemon = start(scene)?;
+        let said = scene.directory().join("said.json");
+        let mut testssl = scene.topology().client.netns.command("testssl");
+        testssl.args(["--ip", "10.77.0.2", "--quiet", "--color", "0", "--warnings", "off", "--nodns", "min"]);
+        testssl.args(["-p", "-s", "-f", "--fast", "--jsonfile"]).arg(&said).arg("a.test:8443");
+        let output = process::run(testssl, LIMIT)?;
+        let said: Value = serde_json::from_str(&fs::read_to_string(&said)?).context(output.stdout)?;
+        let said = said.as_array().context("no list")?;
+        for (id, found) in [
+            ("SSLv3", "not offered"),
+            ("TLS1_1", "not offered"),
+            ("TLS1_2", "offered"),
+            ("TLS1_3", "offered with final"),
+            ("cipherlist_NULL", "not offered"),
+        ] {
+            let is_it = |one: &&Value| one["id"] == id && one["finding"] == found;
+            ensure!(said.iter().find(is_it).is_some(), "{id}: no {found:?}: {said:?}");
+        }
+        let is_good = |one: &&Value| one["severity"] == "OK" || one["severity"] == "INFO";
+        // It would like its own openssl to have GOST.
+        let bad: Vec<_> = said.iter().filter(|one| !is_good(one) && one["id"] != "engine_problem").collect();
+        ensure!(bad.is_empty(), "{bad:?}");
         Ok(())
     });
 }

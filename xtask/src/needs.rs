@@ -62,6 +62,12 @@ const NEEDS: &[Need] = &[
     tool(Group::Test, "curl", "curl", "a real client"),
     tool(Group::Test, "nghttp", "nghttp2-client", "a client of HTTP/2, and with h2load a crowd of them"),
     tool(Group::Test, "openssl", "openssl", "a TLS server"),
+    tool(
+        Group::Test,
+        "testssl",
+        "testssl.sh",
+        "asks a listener for versions and suites that it should not have",
+    ),
     tool(Group::Test, "dnsmasq", "dnsmasq-base", "a DNS server"),
     tool(Group::Test, "dig", "bind9-dnsutils", "a DNS client"),
     tool(Group::Test, "redis-server", "redis-server", "a server behind a relay"),

@@ -15,7 +15,7 @@ use crate::{
     machine::{self, bpf_compiler, has_bpf_linker, is_root, program},
     needs::{Apt, BpfFacts, Facts, Group, Need, Step, plan},
     peers::PeerFacts,
-    wheels::{CHECKERS, GRPC, PEERS, SCANNERS, WheelFacts},
+    wheels::{CHECKERS, GRPC, HTTP2, PEERS, SCANNERS, WheelFacts},
     workspace::{Workspace, forget_build_settings, run},
 };
 
@@ -94,10 +94,16 @@ fn look(workspace: &Workspace, groups: &[Group]) -> Facts {
     let peers = groups.contains(&Group::Peers).then(|| PeerFacts::look(workspace));
     let wheels = WheelFacts::look(
         workspace,
-        [(Group::Test, &CHECKERS), (Group::Test, &GRPC), (Group::Test, &SCANNERS), (Group::Peers, &PEERS)]
-            .into_iter()
-            .filter(|(group, _)| groups.contains(group))
-            .map(|(_, wheels)| wheels),
+        [
+            (Group::Test, &CHECKERS),
+            (Group::Test, &GRPC),
+            (Group::Test, &HTTP2),
+            (Group::Test, &SCANNERS),
+            (Group::Peers, &PEERS),
+        ]
+        .into_iter()
+        .filter(|(group, _)| groups.contains(group))
+        .map(|(_, wheels)| wheels),
     );
     Facts { missing: Need::missing(groups), bpf, peers, wheels, apt: None }
 }

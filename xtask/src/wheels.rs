@@ -39,6 +39,15 @@ pub(crate) const GRPC: Wheels = Wheels {
 };
 
 /// The same.
+pub(crate) const HTTP2: Wheels = Wheels {
+    venv: "target/tests/h2",
+    wheels: "h2==4.4.*",
+    programs: &[],
+    modules: &["h2", "hyperframe"],
+    reason: "h2 and hyperframe (a backend that breaks HTTP/2)",
+};
+
+/// The same.
 pub(crate) const SCANNERS: Wheels = Wheels {
     venv: "target/tests/tls",
     wheels: "sslyze==6.3.*",

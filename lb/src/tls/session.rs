@@ -180,6 +180,8 @@ pub struct Session {
     /// Records that have not come whole. rustls remembers where in them it is, so that nothing else may stand there.
     gathered: Vec<u8>,
     has_ended: bool,
+    /// What came was refused. rustls would go on where it was, in bytes that are not there any more.
+    is_broken: bool,
 }
 
 enum Connection {
@@ -210,6 +212,7 @@ impl Session {
             unsent: Vec::new(),
             gathered: Vec::new(),
             has_ended: false,
+            is_broken: false,
         })
     }
 
@@ -226,6 +229,7 @@ impl Session {
             unsent: Vec::new(),
             gathered: Vec::new(),
             has_ended: false,
+            is_broken: false,
         })
     }
 
@@ -263,7 +267,7 @@ impl Session {
     /// is sealed next, or is taken by [`Session::take_unsent`].
     ///
     /// # Errors
-    /// They break the protocol, or the peer is not who it should be. Nothing more can be opened.
+    /// They break the protocol, or the peer is not who it should be. Nothing more can be opened or sealed.
     pub fn open(&mut self, records: &mut [u8], plain: &mut Vec<u8>) -> Result<(), Refusal> {
         if self.gathered.is_empty() {
             let consumed = self.process(records, plain)?;
@@ -283,8 +287,11 @@ impl Session {
 
     /// Bytes of the records that are done with, from the front.
     fn process(&mut self, records: &mut [u8], plain: &mut Vec<u8>) -> Result<usize, Refusal> {
+        if self.is_broken {
+            return Err(Refusal::over());
+        }
         let (out, has_ended) = (&mut self.unsent, &mut self.has_ended);
-        match &mut self.connection {
+        let processed = match &mut self.connection {
             Connection::Server(connection) => drive(records, plain, out, has_ended, |records, plain, out| {
                 let UnbufferedStatus { discard, state } = connection.process_tls_records(records);
                 (discard, state.and_then(|state| step(state, plain, out)))
@@ -293,7 +300,9 @@ impl Session {
                 let UnbufferedStatus { discard, state } = connection.process_tls_records(records);
                 (discard, state.and_then(|state| step(state, plain, out)))
             }),
-        }
+        };
+        self.is_broken = processed.is_err();
+        processed
     }
 
     /// Whether the peer has said that it will say no more.

@@ -3,7 +3,7 @@
 //! ```text
 //!  connect --> ask --> response? ---------------------------------------> the client's
 //!     ^         |          `- a status that `retry` names --.
-//!     |         |- a kept connection was closed already: a fresh one, always
+//!     |         |- a kept connection was closed already, or nobody has looked: a fresh one, always
 //!     `---------+- reset, silence -----------------------------> another backend is left, may and can be tried:
 //!                                                            `-> that one; else: this answer, or this failure
 //! ```
@@ -23,6 +23,7 @@ use crate::{
     l7::{
         exchange::{self, Attempt},
         http1::{Body, ResponseHead, Upgrades},
+        http2::Fate,
     },
     model::reason::CloseReason,
 };
@@ -51,10 +52,11 @@ impl<'c> Exchange<'c, '_> {
         response: &mut ResponseHead,
     ) -> Result<Asked<'c>, Failure> {
         let (mut upstream, mut in_flight) = self.connect(choice, Reuse::Allowed).await?;
+        let mut was_refused = false;
         loop {
             let asked = self.ask(stream, body_len, &mut upstream, &in_flight, response).await;
             let cause = match asked {
-                Err(reason) if self.was_closed_already(&mut upstream, reason) => {
+                Err(reason) if self.has_not_come(&mut upstream, reason, &mut was_refused) => {
                     choice.forgive();
                     (upstream, in_flight) = self.connect(choice, Reuse::Forbidden).await?;
                     continue;
@@ -88,10 +90,13 @@ impl<'c> Exchange<'c, '_> {
         choice.connect(local, &context.deadline, reuse, &context.accepted.entry).await
     }
 
-    /// A kept connection that its backend had closed before it could have read the request.
-    fn was_closed_already(&self, upstream: &mut Upstream, reason: CloseReason) -> bool {
+    /// A kept connection that its backend had closed before it could have read the request; or one where it says that it has
+    /// not looked at it, which is believed once.
+    fn has_not_come(&self, upstream: &mut Upstream, reason: CloseReason, was_refused: &mut bool) -> bool {
+        let is_refused = upstream.stream.sink().fate() == Fate::Refused;
+        let is_unseen = is_refused && !std::mem::replace(was_refused, true);
         exchange::may_retry(&Attempt {
-            bytes_sent: 1,
+            bytes_sent: u64::from(!is_unseen),
             bytes_received: upstream.stream.take_received(),
             reused: upstream.reused,
             idempotent: self.request.is_idempotent() || is_planted(Mutant::RepeatsAnything),

@@ -31,8 +31,9 @@ impl Carrier {
         &self.socket
     }
 
+    /// Whether the backend takes no more on it.
     pub(super) fn is_over(&self) -> bool {
-        self.is_over.get()
+        self.is_over.get() || !self.requests.is_open()
     }
 
     /// Exchanges that go on.

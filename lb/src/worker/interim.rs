@@ -13,6 +13,7 @@ use crate::{
     l7::{
         exchange,
         http1::{CONTINUE, Parsed, ResponseHead, encode_interim},
+        http2::Fate,
     },
     model::reason::CloseReason,
 };
@@ -79,6 +80,9 @@ impl Exchange<'_, '_> {
             },
         };
         match filled {
+            Err(StreamError::Broken) if from.sink().fate() == Fate::Malformed => {
+                Err(CloseReason::BadResponse)
+            }
             Ok(0) | Err(StreamError::Broken) => Err(CloseReason::UpstreamClosed),
             Ok(_) => Ok(Filled::Some),
             Err(StreamError::Expired) => Err(self.context.expired(CloseReason::UpstreamTimeout)),

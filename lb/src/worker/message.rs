@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::carrier::Seat;
-use crate::l7::http2::{Asking, Break, Gone, Inflow, Outflow};
+use crate::l7::http2::{Asking, Break, Fate, Gone, Inflow, Outflow};
 
 /// See the module.
 #[derive(Debug)]
@@ -61,6 +61,14 @@ impl Message {
         match &mut *self.end.borrow_mut() {
             End::Client { outflow, is_head, .. } => outflow.poll_write(task, bytes, taken, *is_head),
             End::Backend(asking, _) => asking.poll_write(task, bytes, taken),
+        }
+    }
+
+    /// What is known of a request whose stream is gone.
+    pub(super) fn fate(&self) -> Fate {
+        match &*self.end.borrow() {
+            End::Client { .. } => Fate::Unknown,
+            End::Backend(asking, _) => asking.fate(),
         }
     }
 

@@ -3,7 +3,10 @@
 use std::{future::poll_fn, net::Shutdown, os::fd::OwnedFd, rc::Rc};
 
 use super::{buffers::Buffers, message::Message, secure::Secure, stream_error::StreamError, timer::Deadline};
-use crate::ring::{Op, SendBuf, Socket};
+use crate::{
+    l7::http2::Fate,
+    ring::{Op, SendBuf, Socket},
+};
 
 /// A shared handle, as [`Socket`] is.
 #[derive(Clone, Debug)]
@@ -57,6 +60,14 @@ impl Sink {
     /// Whether it is a message that asks for a tunnel.
     pub(super) fn is_tunnel(&self) -> bool {
         matches!(self.layer.as_deref(), Some(Layer::Message(message)) if message.is_tunnel())
+    }
+
+    /// Of a message to a backend, what is known of it once it is gone.
+    pub(super) fn fate(&self) -> Fate {
+        match self.layer.as_deref() {
+            Some(Layer::Message(message)) => message.fate(),
+            Some(Layer::Tls(_)) | None => Fate::Unknown,
+        }
     }
 
     pub(super) fn lay(&mut self, layer: Layer) {

@@ -10,5 +10,6 @@
 
 pub mod begin;
 pub mod bytes;
+pub mod memory;
 pub mod replay;
 pub mod target;

@@ -1,8 +1,11 @@
 //! Targets without a fuzzer.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, thread};
 
-use crate::{bytes::Random, target::Target};
+use crate::{
+    bytes::{Random, show},
+    target::Target,
+};
 
 /// Runs the seeds of a target, what is kept for it, and `crossings` of these; says how many inputs that were.
 ///
@@ -12,13 +15,27 @@ pub fn replay(target: &Target, crossings: usize) -> usize {
     let mut inputs = (target.seeds)();
     inputs.extend(kept(target));
     inputs.push(Vec::new());
-    inputs.iter().for_each(|input| (target.run)(input));
+    inputs.iter().for_each(|input| run(target, input));
     let words = (target.words)();
     let mut random = Random(1);
     for _ in 0..crossings {
-        (target.run)(&crossing(&inputs, &words, &mut random));
+        run(target, &crossing(&inputs, &words, &mut random));
     }
     inputs.len() + crossings
+}
+
+/// Says which input it was where a property does not hold.
+fn run(target: &Target, input: &[u8]) {
+    struct Shown<'i>(&'i [u8]);
+    impl Drop for Shown<'_> {
+        fn drop(&mut self) {
+            if thread::panicking() {
+                eprintln!("by b\"{}\"", show(self.0));
+            }
+        }
+    }
+    let _shown = Shown(input);
+    (target.run)(input);
 }
 
 /// Inputs kept for a target.
@@ -93,12 +110,15 @@ mod tests {
         client_hello: 10_000,
         config: 1000,
         dns: 5000,
+        http2_backend: 3000,
+        http2_client: 3000,
         packet: 3000,
         probe: 2000,
         proxy: 10_000,
         request: 5000,
         response: 5000,
         stream: 5000,
+        tls: 600,
         why: 10_000,
     }
 }

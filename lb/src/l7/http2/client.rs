@@ -100,13 +100,44 @@ impl Requests {
         self.requests.current_max_send_streams()
     }
 
+    /// Whether the backend takes more: it has not said that it ends, and has not ended.
+    pub fn is_open(&self) -> bool {
+        let mut task = Context::from_waker(Waker::noop());
+        !matches!(self.requests.clone().poll_ready(&mut task), Poll::Ready(Err(_)))
+    }
+
     /// An exchange whose request head comes as bytes. `is_secure`: the scheme is `https`.
     pub fn begin(&self, is_secure: bool) -> Asking {
         Asking {
             is_secure,
             fields_max: self.fields_max,
+            fate: Fate::Unknown,
             request: Out::Head(self.requests.clone(), Vec::new()),
             response: In::Unasked(None),
+        }
+    }
+}
+
+/// What is known of a request whose stream is gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fate {
+    /// The backend may have acted upon it.
+    #[default]
+    Unknown,
+    /// The backend has not, and says so: it may be sent again, whatever it asks for (RFC 9113, 8.7).
+    Refused,
+    /// What came for an answer is none.
+    Malformed,
+}
+
+impl Fate {
+    /// GOAWAY ends just those streams that it names as not looked at.
+    fn of(error: &h2::Error) -> Self {
+        let is_refused = error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM);
+        match error {
+            error if error.is_remote() && is_refused => Self::Refused,
+            error if error.is_library() && error.is_reset() => Self::Malformed,
+            _ => Self::Unknown,
         }
     }
 }
@@ -115,6 +146,7 @@ impl Requests {
 pub struct Asking {
     is_secure: bool,
     fields_max: usize,
+    fate: Fate,
     request: Out,
     response: In,
 }
@@ -148,6 +180,11 @@ impl fmt::Debug for Asking {
 }
 
 impl Asking {
+    /// What is known of it once its stream is gone.
+    pub const fn fate(&self) -> Fate {
+        self.fate
+    }
+
     /// Takes bytes of an HTTP/1.1 request from `bytes[*taken..]`, and says how many by `taken`; ready once it has them all.
     ///
     /// # Errors
@@ -161,7 +198,9 @@ impl Asking {
         while let Some(rest) = bytes.get(*taken..).filter(|rest| !rest.is_empty()) {
             match &mut self.request {
                 Out::Head(requests, head) => {
-                    ready!(requests.poll_ready(task)).map_err(|_| Gone)?;
+                    if ready!(requests.poll_ready(task)).is_err() {
+                        return Poll::Ready(Err(self.refused()));
+                    }
                     let before = head.len();
                     head.extend_from_slice(rest);
                     match memchr::memmem::find(head, b"\r\n\r\n") {
@@ -189,6 +228,15 @@ impl Asking {
         Poll::Ready(Ok(()))
     }
 
+    /// Nothing of it has been sent, and nobody answers.
+    fn refused(&mut self) -> Gone {
+        self.fate = Fate::Refused;
+        if let In::Unasked(Some(waker)) = std::mem::replace(&mut self.response, In::Over) {
+            waker.wake();
+        }
+        Gone
+    }
+
     /// The head is whole.
     fn ask(&mut self) -> Result<(), Gone> {
         let Out::Head(mut requests, head) = std::mem::replace(&mut self.request, Out::Over) else {
@@ -204,7 +252,8 @@ impl Asking {
         if let Some(ask) = ask.filter(|_| requests.is_extended_connect_protocol_enabled()) {
             *request.method_mut() = Method::CONNECT;
             request.extensions_mut().insert(ask.protocol());
-            let (response, stream) = requests.send_request(request, false).map_err(|_| Gone)?;
+            let sent = requests.send_request(request, false);
+            let (response, stream) = sent.map_err(|_| self.refused())?;
             self.request = Out::Tunnel(stream);
             self.await_response(In::Awaited { response, was_head: false, tunnel: Some(Box::new(ask)) });
             return Ok(());
@@ -212,7 +261,8 @@ impl Asking {
         let body = body_of(&request, &head);
         let was_head = request.method() == http::Method::HEAD;
         let reader = BodyReader::new(body, Side::Request).keeping_trailers();
-        let (response, stream) = requests.send_request(request, reader.is_done()).map_err(|_| Gone)?;
+        let sent = requests.send_request(request, reader.is_done());
+        let (response, stream) = sent.map_err(|_| self.refused())?;
         self.request = if reader.is_done() { Out::Ended(stream) } else { Out::Body(stream, reader) };
         self.await_response(In::Awaited { response, was_head, tunnel: None });
         Ok(())
@@ -240,6 +290,7 @@ impl Asking {
     /// # Errors
     /// The stream was reset, the connection has ended, or the head is none.
     pub fn poll_read(&mut self, task: &mut Context<'_>, out: &mut Vec<u8>) -> Poll<Result<bool, Gone>> {
+        let fate = &mut self.fate;
         match &mut self.response {
             In::Unasked(waker) => {
                 *waker = Some(task.waker().clone());
@@ -247,20 +298,23 @@ impl Asking {
             }
             In::Awaited { response, was_head, tunnel } => {
                 if let Poll::Ready(Some(interim)) = response.poll_informational(task) {
-                    let (parts, ()) = interim.map_err(|_| Gone)?.into_parts();
+                    let (parts, ()) = interim.map_err(|error| gone(fate, Fate::of(&error)))?.into_parts();
                     let written = write_response(&parts, false, *was_head, self.fields_max, out);
-                    return Poll::Ready(written.map(|_| true).map_err(|_| Gone));
+                    return Poll::Ready(written.map(|_| true).map_err(|_| gone(fate, Fate::Malformed)));
                 }
-                let (parts, body) = ready!(Pin::new(response).poll(task)).map_err(|_| Gone)?.into_parts();
+                let (parts, body) = ready!(Pin::new(response).poll(task))
+                    .map_err(|error| gone(fate, Fate::of(&error)))?
+                    .into_parts();
                 let mut inflow = Inflow::new(body);
                 if let Some(ask) = tunnel.take().filter(|_| parts.status.is_success()) {
-                    write_grant(&parts, &ask, self.fields_max, out).map_err(|_| Gone)?;
+                    write_grant(&parts, &ask, self.fields_max, out)
+                        .map_err(|_| gone(fate, Fate::Malformed))?;
                     self.response = In::Body(inflow);
                     return Poll::Ready(Ok(true));
                 }
                 let has_body = !inflow.is_empty();
-                let form =
-                    write_response(&parts, has_body, *was_head, self.fields_max, out).map_err(|_| Gone)?;
+                let form = write_response(&parts, has_body, *was_head, self.fields_max, out)
+                    .map_err(|_| gone(fate, Fate::Malformed))?;
                 inflow.frame(form);
                 self.response = In::Body(inflow);
                 Poll::Ready(Ok(true))
@@ -280,6 +334,11 @@ impl Asking {
         }
         self.response = In::Over;
     }
+}
+
+fn gone(fate: &mut Fate, found: Fate) -> Gone {
+    *fate = found;
+    Gone
 }
 
 fn is_grpc(request: &Request<()>) -> bool {

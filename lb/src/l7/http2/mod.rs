@@ -13,7 +13,7 @@ mod server;
 mod trailers;
 mod tunnel;
 
-pub use client::{Asking, Client, Grants, Requests, begin};
+pub use client::{Asking, Client, Fate, Grants, Requests, begin};
 pub use flow::{Break, Gone, Inflow, Outflow};
 pub use io::Wire;
 pub use meter::{Abuse, Budgets};

@@ -5,12 +5,15 @@ pub mod body;
 pub mod client_hello;
 pub mod config;
 pub mod dns;
+pub mod http2_backend;
+pub mod http2_client;
 pub mod packet;
 pub mod probe;
 pub mod proxy;
 pub mod request;
 pub mod response;
 pub mod stream;
+pub mod tls;
 pub mod why;
 
 /// One of them.
@@ -33,11 +36,14 @@ pub const ALL: &[Target] = &[
     client_hello::TARGET,
     config::TARGET,
     dns::TARGET,
+    http2_backend::TARGET,
+    http2_client::TARGET,
     packet::TARGET,
     probe::TARGET,
     proxy::TARGET,
     request::TARGET,
     response::TARGET,
     stream::TARGET,
+    tls::TARGET,
     why::TARGET,
 ];

@@ -57,7 +57,7 @@ fn read(mut rest: &[u8], limits: &HeadLimits, mut out: Option<&mut Vec<u8>>) -> 
 }
 
 /// The payload at the start of `input`, and the bytes that it took; `None`: it is broken, or not all there.
-fn body(body: Body, input: &[u8]) -> Option<(Vec<u8>, usize)> {
+pub(super) fn body(body: Body, input: &[u8]) -> Option<(Vec<u8>, usize)> {
     let mut reader = BodyReader::new(body, Side::Request);
     let (mut at, mut payload) = (0, Vec::new());
     while !reader.is_done() {

@@ -206,7 +206,8 @@ fn five_mistakes_are_five_problems() {
 
 #[test]
 fn budgets_of_http2() {
-    let loaded = parse("edge.toml", "version = 1\n[limits.h2]\nstreams = 7\nresets_in_all = 50_000\n").unwrap();
+    let loaded =
+        parse("edge.toml", "version = 1\n[limits.h2]\nstreams = 7\nresets_in_all = 50_000\n").unwrap();
     let expected = Http2Limits { streams: 7, resets_in_all: 50_000, ..Http2Limits::default() };
     assert_eq!(loaded.config.limits.http2, expected);
     for (line, said) in [
