@@ -60,9 +60,12 @@ pub fn request(socket: &Path, change: &ChangeRequest<'_>) -> Result<Value, Refus
     if status == 200 {
         return Ok(document);
     }
-    let message = match document["error"]["message"].as_str() {
-        Some(message) => message.to_owned(),
-        None => format!("{place}: status {status}"),
+    let error = &document["error"];
+    let message = match (error["message"].as_str(), error["where"].as_str()) {
+        // What is wrong with a text says so by itself; this is of a key.
+        (Some(message), Some(at)) if error["code"] == "unappliable" => format!("{at}: {message}"),
+        (Some(message), _) => message.to_owned(),
+        (None, _) => format!("{place}: status {status}"),
     };
     Err(Refused { message, document: Some(document) })
 }
