@@ -179,15 +179,22 @@ pub(super) fn shown(seconds: i64) -> String {
 
 /// Until when they are good, and how questions of OCSP have ended.
 pub(super) fn metrics(encoder: &mut Encoder, views: &CertificateViews) {
-    let place = |one: &CertificateView| (one.table, one.name.clone(), one.file.clone());
-    let certificates: Vec<_> = views.certificates.iter().map(|one| (place(one), one.validity.1)).collect();
+    let of = |one: &CertificateView, at| End {
+        table: one.table,
+        name: one.name.clone(),
+        file: one.file.clone(),
+        at,
+    };
+    let certificates: Vec<_> = views.certificates.iter().map(|one| of(one, one.validity.1)).collect();
     let names = ["lb_tls_certificate_expiry_timestamp_seconds", "lb_tls_certificate_left_days"];
     ends(encoder, names, "a certificate expires", &certificates);
-    let staple = |one: &CertificateView| Some((place(one), one.staple.as_ref()?.next_update?));
+    let staple = |one: &CertificateView| Some(of(one, one.staple.as_ref()?.next_update?));
     let staples: Vec<_> = views.certificates.iter().filter_map(staple).collect();
     let names = ["lb_tls_ocsp_expiry_timestamp_seconds", "lb_tls_ocsp_left_days"];
     ends(encoder, names, "the OCSP answer that goes with a certificate is out of date", &staples);
-    let list = |one: &RevocationView| Some((("tls", one.name.clone(), one.file.clone()), one.next_update?));
+    let list = |one: &RevocationView| {
+        Some(End { table: "tls", name: one.name.clone(), file: one.file.clone(), at: one.next_update? })
+    };
     let lists: Vec<_> = views.revocations.iter().filter_map(list).collect();
     let names = ["lb_tls_crl_expiry_timestamp_seconds", "lb_tls_crl_left_days"];
     ends(encoder, names, "a list of revoked certificates is out of date", &lists);
@@ -203,21 +210,24 @@ pub(super) fn metrics(encoder: &mut Encoder, views: &CertificateViews) {
     }
 }
 
+/// When something of a file ends.
+struct End {
+    table: &'static str,
+    name: Arc<str>,
+    file: String,
+    at: i64,
+}
+
 /// When each ends, and how many days are left.
-fn ends(
-    encoder: &mut Encoder,
-    [timestamp, left]: [&'static str; 2],
-    what: &str,
-    all: &[((&'static str, Arc<str>, String), i64)],
-) {
+fn ends(encoder: &mut Encoder, [timestamp, left]: [&'static str; 2], what: &str, all: &[End]) {
     let mut family = encoder.family(timestamp, Kind::Gauge, &format!("When {what}, in seconds since 1970."));
-    for ((table, name, file), end) in all {
-        family.sample(&[(table, name), ("file", file)], end);
+    for End { table, name, file, at } in all {
+        family.sample(&[(table, name), ("file", file)], at);
     }
     let now = now_seconds();
     let mut family = encoder.family(left, Kind::Gauge, &format!("Days until {what}; below 0 from then on."));
-    for ((table, name, file), end) in all {
-        let days = (end - now) as f64 / DAY as f64;
+    for End { table, name, file, at } in all {
+        let days = (at - now) as f64 / DAY as f64;
         family.sample(&[(table, name), ("file", file)], format_args!("{days:.3}"));
     }
 }
