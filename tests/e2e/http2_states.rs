@@ -8,7 +8,7 @@ use lb_tests::{
     frames::{
         Answer::{self, GoAway, Nothing, Reset, Status},
         END_HEADERS, END_STREAM, Hostile, WHOLE,
-        code::{INTERNAL_ERROR, PROTOCOL_ERROR, STREAM_CLOSED},
+        code::{INTERNAL_ERROR, PROTOCOL_ERROR, REFUSED_STREAM, STREAM_CLOSED},
         field, frame, kind, request,
     },
     nginx::Nginx,
@@ -177,5 +177,26 @@ fn windows_that_never_open_are_not_waited_for() {
             ensure!(given_up == Some(f64::from(STREAMS)), "{given_up:?} given up");
             Ok(())
         })
+    });
+}
+
+/// RFC 9113, 5.1.2: it may be asked for again, as soon as one of the others is over.
+#[test]
+fn one_stream_too_many_is_refused() {
+    const MOST: u32 = 100;
+    scene::run(|scene| {
+        let topology = scene.topology();
+        let _backend = TcpServer::start(&topology.b1, 4000, Service::Silent)?;
+        let _daemon = Daemon::start(scene, CONFIG)?;
+        let mut client = Hostile::connect(&topology.client.netns, topology.lb.v4.into(), 8080, &[])?;
+        let stream = |at: u32| 2 * at + 1;
+        let begin = |at| frame(kind::HEADERS, END_HEADERS, stream(at), &request("POST", "/"));
+        (0..MOST).for_each(|at| client.send(&begin(at)));
+        ensure!(client.answer(stream(0), false)? == Nothing);
+        client.send(&begin(MOST));
+        let got = client.answer(stream(MOST), true)?;
+        ensure!(got == Reset(REFUSED_STREAM), "{got:?}");
+        client.send(&frame(kind::RST_STREAM, 0, stream(0), &[0, 0, 0, 8]));
+        client.is_sound(stream(MOST + 1), "/sound")
     });
 }
