@@ -10,7 +10,7 @@ use std::{
 use lb_abi::capture::CaptureCounters;
 use serde_json::Value;
 
-use super::{capture::blocks, query::encode};
+use super::{capture::blocks, packets::CAPTURE_MAX, query::encode};
 use crate::model::{Question, RequestQuestion};
 
 /// Longest silence of the daemon.
@@ -102,7 +102,7 @@ pub fn capture(socket: &Path, wishes: &[(&str, String)]) -> Result<CaptureStream
     let query: Vec<String> = wishes.iter().map(|(key, value)| format!("{key}={}", encode(value))).collect();
     let begin = || -> io::Result<UnixStream> {
         let mut stream = UnixStream::connect(socket)?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.set_read_timeout(Some(CAPTURE_MAX + TIMEOUT))?;
         stream.set_write_timeout(Some(TIMEOUT))?;
         // Of version 1.0: then the body is not cut into chunks, and ends with the connection.
         write!(stream, "GET /v1/capture?{} HTTP/1.0\r\nHost: localhost\r\n\r\n", query.join("&"))?;

@@ -264,6 +264,9 @@ pub struct PacketsSource(Arc<dyn Fn(Ask) + Send + Sync>);
 
 /// Longest wait for a reading: a stuck owner must not hang every scrape.
 const READING_MAX: Duration = Duration::from_secs(2);
+/// Longest wait for a capture to begin: the verifier takes a second for its programs where nothing else is to be done,
+/// and a busy box is what one captures on. Shorter than the wait of who asks.
+pub(super) const CAPTURE_MAX: Duration = Duration::from_secs(20);
 
 impl PacketsSource {
     /// `ask` passes the question on and returns at once.
@@ -273,31 +276,33 @@ impl PacketsSource {
 
     /// One reading; `None` when the owner is gone or does not answer in time.
     pub async fn read(&self) -> Option<Packets> {
-        self.answer(Ask::Packets).await
+        self.answer(READING_MAX, Ask::Packets).await
     }
 
     /// The flow records; `None` as for [`Self::read`].
     pub async fn read_flows(&self) -> Option<FlowList> {
-        self.answer(Ask::Flows).await
+        self.answer(READING_MAX, Ask::Flows).await
     }
 
     /// What would become of a packet.
     pub async fn ask_why(&self, question: &Question) -> WhyAnswer {
-        let answer = self.answer(|sender| Ask::Why(Box::new(question.clone()), sender)).await;
+        let ask = |sender| Ask::Why(Box::new(question.clone()), sender);
+        let answer = self.answer(READING_MAX, ask).await;
         answer.unwrap_or_else(|| Err(Refusal::Failed("the packet path does not answer".to_owned())))
     }
 
     /// Begins a capture.
     pub async fn capture(&self, wish: &Wish) -> Result<Feed, Refusal> {
-        let answer = self.answer(|sender| Ask::Capture(Box::new(wish.clone()), sender)).await;
+        let ask = |sender| Ask::Capture(Box::new(wish.clone()), sender);
+        let answer = self.answer(CAPTURE_MAX, ask).await;
         answer.unwrap_or_else(|| Err(Refusal::Failed("the packet path does not answer".to_owned())))
     }
 
-    async fn answer<T>(&self, question: impl FnOnce(flume::Sender<T>) -> Ask) -> Option<T> {
+    async fn answer<T>(&self, within: Duration, question: impl FnOnce(flume::Sender<T>) -> Ask) -> Option<T> {
         let (sender, receiver) = flume::bounded(1);
         (self.0)(question(sender));
         let timeout = async {
-            glommio::timer::sleep(READING_MAX).await;
+            glommio::timer::sleep(within).await;
             None
         };
         futures_lite::future::or(async { receiver.recv_async().await.ok() }, timeout).await
