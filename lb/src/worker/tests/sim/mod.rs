@@ -79,11 +79,12 @@ fn connections_end_as_they_should() {
     assert!(whole > 0, "a simulation of nothing");
 }
 
-/// Each third seed has a shelf.
+/// Each third seed has a shelf. Who searches looks at more of them.
 #[test]
 fn connections_go_over_the_shelf() {
     let mut used = 0;
-    for seed in (1..=60).map(|at| 3 * at) {
+    let seeds = if variable("LB_SIM_SECONDS").is_some() { 60 } else { 20 };
+    for seed in (1..=seeds).map(|at| 3 * at) {
         let Outcome { failure, shelf_reuses, .. } = run(seed, Planted::Nothing, false);
         if let Some(failure) = failure {
             tell(seed, &failure);
@@ -96,7 +97,7 @@ fn connections_go_over_the_shelf() {
 
 #[test]
 fn a_seed_is_one_history() {
-    for seed in [1, 2, 3, 4, 5, 6] {
+    for seed in [1, 2, 3] {
         let [one, other] = [(); 2].map(|()| run(seed, Planted::Nothing, true));
         let differs = one.trace.iter().zip(&other.trace).find(|(one, other)| one != other);
         assert_eq!((one.digest, differs), (other.digest, None), "seed {seed}");
