@@ -17,13 +17,14 @@ use lb_tests::{
 /// A year that no certificate of a test lives to see end.
 const FAR: i32 = 4000;
 
-/// A pool for each check, of one backend on `b1`, and a listener that uses it.
+/// A pool for each check, of one backend on `b1`, and a listener that uses it. The servers may take longer than the usual
+/// second where the machine is busy.
 fn config(checks: &[(&str, &str, u16)]) -> String {
     let with_pool = |(at, (name, health, port)): (usize, &(&str, &str, u16))| {
         format!(
             "[listener.{name}]\nbind = [\"10.77.0.2:{}\"]\nprotocol = \"tcp\"\npool = \"{name}\"\n\
              [pool.{name}]\nbackends = [\"10.77.0.11:{port}\"]\n\
-             health = {{ {health}, every = \"1s\", recheck = \"100ms\", fall = 2, rise = 2 }}\n",
+             health = {{ {health}, every = \"2s\", timeout = \"2s\", recheck = \"100ms\", fall = 2, rise = 2 }}\n",
             9000 + at
         )
     };
@@ -142,7 +143,13 @@ fn python_is_asked_for_its_status_through_tls() {
         let (b1, directory) = (&scene.topology().b1, scene.directory());
         let identity = Authority::new(directory, "ours")?.vouch("a.test", FAR)?;
         let status = directory.join("status");
-        fs::write(&status, "204")?;
+        // Whole at any moment: an answer that is none, for an empty file, would be a failure of another reason.
+        let answer = |code: &str| -> Result<()> {
+            let next = directory.join("status.new");
+            fs::write(&next, code)?;
+            Ok(fs::rename(&next, &status)?)
+        };
+        answer("204")?;
         let script = format!(
             "import http.server, ssl\n\
              class H(http.server.BaseHTTPRequestHandler):\n\
@@ -165,13 +172,13 @@ fn python_is_asked_for_its_status_through_tls() {
         let check = r#"https = "/", host = "a.test", ca = "file:ours.pem""#;
         let daemon = Daemon::start(scene, &config(&[("web", check, 8443)]))?;
         are_up(&daemon, &["web"])?;
-        fs::write(&status, "503")?;
+        answer("503")?;
         is(&daemon, "web", "check https /: 503, 2 of 2")?;
-        fs::write(&status, "200")?;
+        answer("200")?;
         is(&daemon, "web", "check https /: passed, 2 of 2")?;
         // It answers nothing while it sleeps.
         server.signal(rustix::process::Signal::STOP)?;
-        is(&daemon, "web", "check https /: no answer within 1s, 2 of 2")
+        is(&daemon, "web", "check https /: no answer within 2s, 2 of 2")
     });
 }
 
