@@ -9,14 +9,14 @@ use std::{
 
 use aya::{
     maps::{HashMap, LpmTrie, SockMap, lpm_trie::Key},
-    programs::SkLookup,
+    programs::{SkLookup, sk_lookup::SkLookupLinkId},
 };
 use lb_abi::{
     be::Be16,
     bounds::SYNS_PER_TICK,
     lookup::{LookupEntry, LookupRange},
     names,
-    steer::{STEER_COOKIES, SteerKey},
+    steer::{STEER_COOKIES, SteerEntry, SteerKey},
 };
 use lb_ebpf::verdict::Verdict;
 use lb_tests::{
@@ -170,7 +170,7 @@ fn listeners_of_ranges_are_found() {
     let mut bench = Bench::new().unwrap();
     let tap = wire(&mut bench);
     let parked = listen(([127, 0, 0, 1], 0).into()).unwrap();
-    let key = give_range(&mut bench, &parked);
+    let (key, link) = give_range(&mut bench, &parked);
     let service = ("10.0.0.50", "192.0.2.200:9005");
     let syn = packet(service.0, 4000, service.1, SYN);
     let entry = World::default().listener("127.0.0.1:1", STEER_COOKIES).listeners[0].1;
@@ -186,20 +186,41 @@ fn listeners_of_ranges_are_found() {
     assert_eq!(run(&mut bench, &syn), Verdict::Transmit);
     open(&mut bench, &tap, service, 6000, 0);
     until("a connection", || parked.accept().ok());
+    take_range(&mut bench, key, link);
+}
+
+/// The IPv4 prefix that [`give_range`] gives, as `lb_lookup` finds it.
+fn range() -> Key<[u8; 16]> {
+    Key::new(96 + 25, address("192.0.2.128"))
+}
+
+/// Takes back what [`give_range`] gave, and its listener: the object serves the next bench.
+fn take_range(bench: &mut Bench, key: SteerKey, link: SkLookupLinkId) {
+    let object = bench.object();
+    let listeners = object.map_mut(names::MAP_STEER_LISTENERS).unwrap();
+    // It may have gone with the listeners of a world.
+    _ = HashMap::<_, SteerKey, SteerEntry>::try_from(listeners).unwrap().remove(&key);
+    let prefixes = object.map_mut(names::MAP_LOOKUP_PREFIXES).unwrap();
+    LpmTrie::<_, [u8; 16], LookupEntry>::try_from(prefixes).unwrap().remove(&range()).unwrap();
+    SockMap::try_from(object.map_mut(names::MAP_LOOKUP_SOCKETS).unwrap()).unwrap().clear_index(&0).unwrap();
+    let lookup: &mut SkLookup = object.program_mut(names::PROGRAM_LOOKUP).unwrap().try_into().unwrap();
+    lookup.detach(link).unwrap();
+    lookup.unload().unwrap();
+    bench.restored();
 }
 
 /// Gives 192.0.2.128/25, ports 9000 to 9999, to a socket; under which key its listener goes.
-fn give_range(bench: &mut Bench, socket: &Socket) -> SteerKey {
+fn give_range(bench: &mut Bench, socket: &Socket) -> (SteerKey, SkLookupLinkId) {
     let object = bench.object();
     let mut sockets = SockMap::try_from(object.map_mut(names::MAP_LOOKUP_SOCKETS).unwrap()).unwrap();
     sockets.set(0, socket, 0).unwrap();
     let mut entry = LookupEntry::default();
     entry.ranges[0] = LookupRange { first: 9000, last: 9999, socket: 0, protocol: 6 };
     let mut prefixes = LpmTrie::try_from(object.map_mut(names::MAP_LOOKUP_PREFIXES).unwrap()).unwrap();
-    prefixes.insert(&Key::new(96 + 25, address("192.0.2.128")), entry, 0).unwrap();
+    prefixes.insert(&range(), entry, 0).unwrap();
     let lookup: &mut SkLookup = object.program_mut(names::PROGRAM_LOOKUP).unwrap().try_into().unwrap();
     lookup.load().unwrap();
-    lookup.attach(fs::File::open("/proc/thread-self/ns/net").unwrap()).unwrap();
+    let link = lookup.attach(fs::File::open("/proc/thread-self/ns/net").unwrap()).unwrap();
     let port = socket.local_addr().unwrap().as_socket().unwrap().port();
-    SteerKey { address: address("127.0.0.1"), port: Be16::new(port), protocol: 6, pad: 0 }
+    (SteerKey { address: address("127.0.0.1"), port: Be16::new(port), protocol: 6, pad: 0 }, link)
 }

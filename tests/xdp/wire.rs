@@ -15,8 +15,8 @@ use lb_tests::xdp::{
     world::{LB0, LB1},
 };
 
-/// `lb_decap` with maps that nobody writes.
-fn decap(interface: &str) -> Ebpf {
+/// `lb_decap` with maps that nobody writes, at both far ends.
+fn decap() -> Ebpf {
     let mut ebpf = EbpfLoader::new()
         .map_max_entries(names::MAP_SLOTS, 1)
         .map_max_entries(names::MAP_FLOWS, 1)
@@ -24,7 +24,9 @@ fn decap(interface: &str) -> Ebpf {
         .unwrap();
     let program: &mut Xdp = ebpf.program_mut(names::PROGRAM_DECAP).unwrap().try_into().unwrap();
     program.load().unwrap();
-    program.attach(interface, XdpMode::Driver).unwrap();
+    for peer in ["peer0", "peer1"] {
+        program.attach(peer, XdpMode::Driver).unwrap();
+    }
     ebpf
 }
 
@@ -51,7 +53,7 @@ fn native_both_ways() {
     let mut bench = kernel::Bench::new().unwrap();
     // The peers have the next index.
     let (near, far) = (Tap::new(LB0 + 1).unwrap(), Tap::new(LB1 + 1).unwrap());
-    let _programs = [decap("peer0"), decap("peer1")];
+    let _program = decap();
     for (world, packet, back) in rows::round_trips(namespace::now_ticks()) {
         bench.write(&world).unwrap();
         near.send(&packet).unwrap();

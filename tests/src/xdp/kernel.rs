@@ -181,6 +181,11 @@ impl Bench {
         self.ebpf()
     }
 
+    /// Whoever had the object has taken out again all that he put into it.
+    pub fn restored(&mut self) {
+        self.is_altered = false;
+    }
+
     #[expect(clippy::expect_used, reason = "it is taken when the bench is dropped, not before")]
     fn loaded(&self) -> &Loaded {
         self.loaded.as_ref().expect("an object")
