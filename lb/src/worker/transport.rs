@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use super::{local::Local, sink::Layer, stream::Stream};
+use super::{local::Local, stream::Stream};
 use crate::{
     l7::http2::Wire,
     ring::{Op, SendBuf, op},
@@ -36,13 +36,13 @@ impl Transport {
             return Ok(());
         }
         let bytes = std::mem::take(&mut self.waiting);
-        let buffer = match self.stream.sink().layer().map(|layer| &**layer) {
-            Some(Layer::Tls(secure)) => {
+        let buffer = match self.stream.sink().secure() {
+            Some(secure) => {
                 let sealed = secure.seal(&self.local.buffers, &bytes);
                 self.local.buffers.recycle(bytes);
                 sealed.map_err(io::Error::other)?
             }
-            Some(Layer::Message(_)) | None => SendBuf::Bytes(bytes),
+            None => SendBuf::Bytes(bytes),
         };
         self.sending = Some(Op::send(&self.local.ring, self.stream.socket(), buffer));
         Ok(())

@@ -276,13 +276,16 @@ impl Asking {
 
     /// Says the end of what goes through a tunnel; whether there is one, that has not ended.
     pub fn end_tunnel(&mut self) -> bool {
-        let Out::Tunnel(stream) = &mut self.request else { return false };
-        // Whoever has given the stream up hears nothing of it any more.
-        let _ = stream.send_data(Bytes::new(), true);
-        if let Out::Tunnel(stream) = std::mem::replace(&mut self.request, Out::Over) {
-            self.request = Out::Ended(stream);
-        }
-        true
+        let (after, has_ended) = match std::mem::replace(&mut self.request, Out::Over) {
+            Out::Tunnel(mut stream) => {
+                // Whoever has given the stream up hears nothing of it any more.
+                let _ = stream.send_data(Bytes::new(), true);
+                (Out::Ended(stream), true)
+            }
+            other => (other, false),
+        };
+        self.request = after;
+        has_ended
     }
 
     /// Puts what comes next behind `out`, as HTTP/1.1 has it. False: there is nothing more.

@@ -189,13 +189,16 @@ impl Outflow {
 
     /// Says the end of what goes through a tunnel; whether there is one, that has not ended.
     pub fn end_tunnel(&mut self) -> bool {
-        let Out::Tunnel(stream) = &mut self.state else { return false };
-        // Whoever has given the stream up hears nothing of it any more.
-        let _ = stream.send_data(Bytes::new(), true);
-        if let Out::Tunnel(stream) = std::mem::replace(&mut self.state, Out::Over) {
-            self.state = Out::Ended(stream);
-        }
-        true
+        let (after, has_ended) = match std::mem::replace(&mut self.state, Out::Over) {
+            Out::Tunnel(mut stream) => {
+                // Whoever has given the stream up hears nothing of it any more.
+                let _ = stream.send_data(Bytes::new(), true);
+                (Out::Ended(stream), true)
+            }
+            other => (other, false),
+        };
+        self.state = after;
+        has_ended
     }
 
     fn close(&mut self) {
