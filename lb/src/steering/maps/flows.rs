@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::Map;
 use lb_abi::{
-    flow::{BUCKET_LEN, FlowKey, FlowName, FlowRecord},
+    flow::{self, BUCKET_LEN, FlowKey, FlowName, FlowRecord},
     names::{MAP_FLOW_KEYS, MAP_FLOWS},
     tag::FlowTag,
 };
@@ -33,19 +33,16 @@ impl Flows {
 
     /// Every record, in the order of places. One that is begun or taken away meanwhile may be missed.
     pub fn for_each(&self, each: &mut dyn FnMut(&FlowKey, &FlowRecord)) {
-        for (bucket, words) in self.buckets.array().chunks_exact(2 * BUCKET_LEN).enumerate() {
-            let (tags, records) = words.split_at(BUCKET_LEN);
-            for (at, (tag, record)) in tags.iter().zip(records).enumerate() {
-                if tag.load(Ordering::Relaxed) == 0 {
-                    continue;
-                }
-                // The key was written before its record.
-                let record = FlowRecord::from_word(record.load(Ordering::Acquire));
-                if record.backend != 0
-                    && let Some(key) = self.key(bucket * BUCKET_LEN + at)
-                {
-                    each(&key, &record);
-                }
+        let mut from = 0;
+        while let Some(place) = flow::next_taken(self.buckets.array(), from) {
+            from = place + 1;
+            // The key was written before its record.
+            let record = self.record(place / BUCKET_LEN, place % BUCKET_LEN);
+            let record = FlowRecord::from_word(record.load(Ordering::Acquire));
+            if record.backend != 0
+                && let Some(key) = self.key(place)
+            {
+                each(&key, &record);
             }
         }
     }
@@ -95,7 +92,7 @@ impl Flows {
         self.buckets.array().get(first..first + BUCKET_LEN).unwrap_or_default()
     }
 
-    /// `bucket` and `at` are of a tag.
+    /// `bucket` and `at` are of a tag, or a taken place.
     fn record(&self, bucket: usize, at: usize) -> &AtomicU64 {
         &self.buckets.array()[(2 * bucket + 1) * BUCKET_LEN + at]
     }
