@@ -32,12 +32,15 @@ pub(super) async fn drive(
     let deadline = local.timers.deadline();
     let mut stream = begun.unwrap_or_else(|| Box::new(Stream::new(accepted.sink.clone())));
     deadline.set(local.after(local.plan().snapshot.limits.head_timeout));
-    let shaking = rooms::pinned(shake(&local, &server, &mut stream, &deadline));
+    // Of HTTP it is known what may be said twice.
+    let early = if protocol == Protocol::Http { Early::Served } else { Early::Waits };
+    let shaking = rooms::pinned(shake(&accepted, &server, &mut stream, &deadline, early));
     match shaking.await {
         Ok((secure, plain)) => {
             let metrics = accepted.metrics();
             metrics.handshakes.add(1);
             metrics.resumptions.add(u64::from(secure.terms.is_resumed));
+
             stream.begin_secure(secure, plain);
             accepted.sink = stream.sink().clone();
             drop(deadline);
@@ -53,6 +56,13 @@ pub(super) async fn drive(
             part(&local, &mut stream, &deadline, miss, is_http).await;
         }
     }
+}
+
+/// What becomes of what comes before hands are shaken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Early {
+    Served,
+    Waits,
 }
 
 /// No hands were shaken.
@@ -141,14 +151,34 @@ const fn of_backend(why: Why) -> CloseReason {
 }
 
 async fn shake(
-    local: &Local,
+    accepted: &Accepted,
     server: &Server,
     stream: &mut Stream,
     deadline: &Deadline,
+    early: Early,
 ) -> Result<(Secure, Vec<u8>), Miss> {
-    let (mut session, mut records) = greet(local, server, stream, deadline).await?;
+    let local = accepted.local();
+    let (mut session, records) = greet(local, server, stream, deadline).await?;
     // Now it becomes dear.
     deadline.guard(std::pin::pin!(local.handshakes.pass())).await.map_err(|_| late(local))?;
+    let shaken = hands(local, &mut session, records, stream, deadline, early).await;
+    match session.took_early() {
+        Some(true) => accepted.metrics().early_accepted.add(1),
+        Some(false) => accepted.metrics().early_rejected.add(1),
+        None => {}
+    }
+    Ok((Secure::new(session), shaken?))
+}
+
+/// Goes on until hands are shaken, or bytes have come that are served before; what has been said.
+async fn hands(
+    local: &Local,
+    session: &mut Session,
+    mut records: Vec<u8>,
+    stream: &mut Stream,
+    deadline: &Deadline,
+    early: Early,
+) -> Result<Vec<u8>, Miss> {
     let mut plain = Vec::new();
     loop {
         session.open(&mut records, &mut plain)?;
@@ -164,8 +194,8 @@ async fn shake(
                 sent.map_err(|error| gone(local, error))?;
             }
         }
-        if is_done {
-            return Ok((Secure::new(session), plain));
+        if is_done || (early == Early::Served && session.is_early()) {
+            return Ok(plain);
         }
         receive(local, stream, deadline).await?;
         records.clear();
