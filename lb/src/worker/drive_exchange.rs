@@ -133,7 +133,7 @@ impl<'c> Exchange<'c, '_> {
         let mut out = self.context.local().buffers.take();
         let forwarding = self.way.teller.forwarding(self.context, upstream.name.as_bytes());
         let edits = self.way.route.and_then(|route| route.request.as_deref());
-        if let Some(version) = self.plan.pool(self.way.pool).proxy_protocol {
+        if let Some(version) = introduction::within(self.plan, self.way.pool) {
             introduction::write(&mut out, self.context.local(), &self.context.accepted, version, None);
         }
         let start = out.len();

@@ -84,7 +84,7 @@ impl Choice {
         backend: &BackendSnapshot,
         deadline: &Deadline,
     ) -> Result<Stream, CloseReason> {
-        let tls = self.plan.pool_tls(self.pool).map(|tls| &**tls);
+        let tls = self.plan.pool_tls(self.pool).map(|tls| (&**tls, self.header.as_deref()));
         dial(local, backend, tls, self.plan.snapshot.limits.connect_timeout, deadline).await
     }
 }
@@ -124,10 +124,11 @@ fn take_kept(local: &Local, backend: BackendId) -> Option<Upstream> {
     }
 }
 
+/// `tls`: how it is spoken, and what stands before it.
 async fn dial(
     local: &Local,
     backend: &BackendSnapshot,
-    tls: Option<&tls::Upstream>,
+    tls: Option<(&tls::Upstream, Option<&[u8]>)>,
     timeout: std::time::Duration,
     deadline: &Deadline,
 ) -> Result<Stream, CloseReason> {
@@ -150,8 +151,9 @@ async fn dial(
             Ok(Ok(())) => {
                 local.metrics.backend(backend.id).connects.add(1);
                 let mut stream = Stream::new(socket);
-                if let Some(tls) = tls {
-                    let shaking = shake::with_backend(local, tls, &backend.name, &mut stream, deadline);
+                if let Some((tls, header)) = tls {
+                    let shaking =
+                        shake::with_backend(local, tls, &backend.name, header, &mut stream, deadline);
                     rooms::pinned(shaking).await?;
                 }
                 return Ok(stream);

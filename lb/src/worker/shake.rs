@@ -97,7 +97,7 @@ pub(super) const fn of_client(why: Why) -> CloseReason {
     }
 }
 
-/// Shakes hands with a backend: from here on what `stream` has was opened, and what goes is sealed.
+/// Shakes hands with a backend, behind a `header` in the clear: from here on what `stream` has was opened, and what goes is sealed.
 ///
 /// # Errors
 /// [`CloseReason::UpstreamCertificate`], [`CloseReason::UpstreamTls`], and as connecting has them.
@@ -105,6 +105,7 @@ pub(super) async fn with_backend(
     local: &Local,
     upstream: &Upstream,
     backend: &str,
+    header: Option<&[u8]>,
     stream: &mut Stream,
     deadline: &Deadline,
 ) -> Result<(), CloseReason> {
@@ -115,11 +116,17 @@ pub(super) async fn with_backend(
     };
     let mut session = upstream.begin(backend).map_err(|refusal| of_backend(refusal.why))?;
     let (mut records, mut plain) = (Vec::new(), Vec::new());
+    let mut before = header.map(<[u8]>::to_vec).unwrap_or_default();
     loop {
         let opened = session.open(&mut records, &mut plain);
         let (unsent, refused) = match opened {
             Ok(()) => (session.take_unsent(), None),
             Err(refusal) => (refusal.alert, Some(of_backend(refusal.why))),
+        };
+        // The header goes with the greeting, in one segment.
+        let unsent = match before.is_empty() {
+            true => unsent,
+            false => [std::mem::take(&mut before), unsent].concat(),
         };
         // With the last of them the first request could go; few backends are dialled for one.
         if !unsent.is_empty() {

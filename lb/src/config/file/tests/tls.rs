@@ -180,16 +180,20 @@ fn data_come_early_only_where_that_is_said() {
 
 #[test]
 fn a_header_tells_of_one_client_before_anything_else() {
-    for (keys, why) in [
-        ("tls = { verify = false }", "is not supported yet beside `tls`"),
-        ("protocol = \"h2\"", "has no meaning with `protocol = \"h2\"`"),
-    ] {
-        let text = format!(
-            "version = 1\n[pool.p]\nbackends = [\"10.0.0.1:443\"]\nproxy_protocol = \"v2\"\n{keys}\n"
-        );
-        let problems = parse("f", &text).unwrap_err().to_string();
-        assert!(problems.contains(&format!("pool.p.proxy_protocol = \"v2\": {why}")), "{problems}");
-    }
+    let pool = |keys: &str| {
+        parse(
+            "f",
+            &format!(
+                "version = 1\n[pool.p]\nbackends = [\"10.0.0.1:443\"]\nproxy_protocol = \"v2\"\n{keys}\n"
+            ),
+        )
+    };
+    let problems = pool("protocol = \"h2\"").unwrap_err().to_string();
+    let why = "pool.p.proxy_protocol = \"v2\": has no meaning with `protocol = \"h2\"`";
+    assert!(problems.contains(why), "{problems}");
+    let config = pool("tls = { verify = false }").unwrap().config;
+    let pool = &config.pools["p"];
+    assert!(pool.tls.is_some() && pool.proxy_protocol.is_some());
 }
 
 #[test]
