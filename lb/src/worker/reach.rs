@@ -1,6 +1,6 @@
 //! The way to a backend that was chosen: a kept connection, one that others use, too, or a new one.
 
-use std::{cell::Cell, future::poll_fn, io::ErrorKind, pin::pin, rc::Rc, time::Duration};
+use std::{future::poll_fn, io::ErrorKind, pin::pin, rc::Rc, time::Duration};
 
 use super::{
     carrier::Carrier,
@@ -99,14 +99,12 @@ async fn open(local: &Rc<Local>, stream: Stream, limits: &Limits) -> Option<Carr
     let (socket, is_secure) = (stream.socket().clone(), stream.sink().layer().is_some());
     let (mut connection, requests) =
         http2::begin(Transport::new(local.clone(), stream), &grants).await.ok()?;
-    let is_over = Rc::new(Cell::new(false));
-    let (ended, worker) = (is_over.clone(), local.task());
+    let worker = local.task();
     executor::spawn(async move {
         poll_fn(|task| connection.poll(task)).await;
-        ended.set(true);
         drop(worker);
     });
-    Some(Carrier::new(requests, socket, is_secure, is_over))
+    Some(Carrier::new(requests, socket, is_secure))
 }
 
 /// Takes a kept connection that has been quiet since it was parked.
