@@ -4,6 +4,7 @@
 //! routes, `LB_CHANGES=10000` lets so many follow each other before it is looked what has grown.
 
 use std::{
+    collections::HashSet,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
     time::{Duration, Instant},
@@ -12,20 +13,26 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use lb_tests::{
     admin::Admin,
+    authority::Authority,
     daemon::{Daemon, Decap},
     fault::Holdings,
     keepalive::KeptClient,
     nginx::Nginx,
     peer::{EchoClient, Service, TcpServer},
-    scene,
+    scene::{self, Scene},
     topology::{VIP_V4, VIPS},
     tunnel,
     udp::{UdpEcho, UdpProbe},
     wait::{self, PATIENCE},
 };
 use serde_json::{Value, json};
+use tokio_rustls::rustls::{
+    SupportedProtocolVersion,
+    client::Resumption,
+    version::{TLS12, TLS13},
+};
 
-use crate::doors::doors;
+use crate::{doors::doors, tls_load};
 
 const CONFIG: &str = concat!(
     doors!(),
@@ -39,6 +46,16 @@ ports = ["9000/tcp", "7/udp"]
 forward = "ipip"
 pool = "vip"
 
+[listener.sealed]
+bind = ["10.77.0.2:8443"]
+protocol = "http"
+pool = "web"
+tls = ["site"]
+
+[tls.site]
+certificate = "a.test-4000.pem"
+key = "a.test-4000.key"
+
 [pool.web]
 backends = ["10.77.0.11:80", "10.77.0.12:80"]
 
@@ -46,6 +63,20 @@ backends = ["10.77.0.11:80", "10.77.0.12:80"]
 backends = ["10.77.0.11", "10.77.0.12"]
 "#
 );
+
+/// Years that the site's certificates last to, each of which may stand for the others.
+const YEARS: std::ops::Range<i32> = 4000..4003;
+
+/// A daemon with certificates beside its config.
+fn start<'s>(scene: &'s Scene, config: &str) -> Result<Daemon<'s>> {
+    let ours = Authority::new(scene.directory(), "ours")?;
+    YEARS.into_iter().try_for_each(|year| ours.vouch("a.test", year).map(drop))?;
+    Daemon::start(scene, config)
+}
+
+fn site(year: i32) -> Value {
+    json!({ "certificate": format!("a.test-{year}.pem"), "key": format!("a.test-{year}.key") })
+}
 
 /// However long that takes.
 const CHANGES_MIN: usize = 30;
@@ -119,7 +150,7 @@ impl Changes {
             format!("/v1/config/pool/s{at}"),
             format!("/v1/config/listener/x{at}"),
         );
-        let (method, path, body): (_, String, Option<Value>) = match self.random(9) {
+        let (method, path, body): (_, String, Option<Value>) = match self.random(10) {
             0 => {
                 ("PUT", route, Some(json!({ "listener": "web", "path": format!("/r{at}/*"), "pool": "web" })))
             }
@@ -141,6 +172,11 @@ impl Changes {
             7 => {
                 let backends = json!([{ "address": "10.77.0.11", "weight": weight }, "10.77.0.12"]);
                 ("PATCH", "/v1/config".into(), Some(json!({ "pool": { "vip": { "backends": backends } } })))
+            }
+            // Clients shake hands meanwhile.
+            8 => {
+                let year = YEARS.start + i32::try_from(weight)? % YEARS.len() as i32;
+                ("PATCH", "/v1/config/tls/site".into(), Some(site(year)))
             }
             _ => (
                 "PATCH",
@@ -164,6 +200,7 @@ impl Changes {
         }
         let both = json!(["10.77.0.11:80", "10.77.0.12:80"]);
         patch["pool"]["web"] = json!({ "backends": both });
+        patch["tls"] = json!({ "site": site(YEARS.start) });
         self.admin.change("PATCH", "/v1/config", Some(&patch)).map(drop)
     }
 
@@ -225,7 +262,7 @@ fn changes_at_random_under_load_lose_nothing() {
         for at in 0..routes()? {
             config += &format!("[route.n{at}]\nlistener = \"web\"\npath = \"/n{at}/*\"\npool = \"web\"\n");
         }
-        let mut daemon = Daemon::start(scene, &config)?;
+        let mut daemon = start(scene, &config)?;
         let pid = daemon.process().pid();
 
         let probe = UdpProbe::start(client, VIP_V4.into(), 7, Duration::from_millis(2))?;
@@ -243,10 +280,21 @@ fn changes_at_random_under_load_lose_nothing() {
             }
             Ok(())
         };
+        let root = scene.directory().join("ours.pem");
+        // No session goes on: whoever comes is shown a certificate.
+        let shake = |version: &'static SupportedProtocolVersion| -> Result<HashSet<Vec<u8>>> {
+            let client = tls_load::Client::new(&[&root], &[version], Resumption::disabled())?;
+            let mut shown = HashSet::new();
+            while !stop.load(Ordering::Relaxed) {
+                shown.insert(client.visit(scene)?.1);
+            }
+            Ok(shown)
+        };
         let files = || std::fs::read_dir(format!("/proc/{pid}/fd")).map(Iterator::count);
         let before = files()?;
         thread::scope(|scope| -> Result<()> {
             let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(spin)).collect();
+            let sealed = [&TLS12, &TLS13].map(|version| scope.spawn(move || shake(version)));
             let mut change = || -> Result<()> {
                 let until = Instant::now() + Duration::from_secs(seconds()?);
                 // A busy machine makes fewer in that time.
@@ -266,6 +314,10 @@ fn changes_at_random_under_load_lose_nothing() {
             for client in clients {
                 client.join().map_err(|_| anyhow::anyhow!("a client panicked"))??;
             }
+            for client in sealed {
+                let shown = client.join().map_err(|_| anyhow::anyhow!("a client panicked"))??;
+                ensure!(shown.len() > 1, "no certificate was swapped");
+            }
             changed
         })?;
         changes.report();
@@ -284,7 +336,7 @@ fn changes_at_random_under_load_lose_nothing() {
 #[test]
 fn refused_changes_leave_nothing() {
     scene::run(|scene| {
-        let mut daemon = Daemon::start(scene, CONFIG)?;
+        let mut daemon = start(scene, CONFIG)?;
         let mut changes = Changes::begin(daemon.admin(), 7)?;
         let held = Holdings::at_rest(daemon.process().pid())?;
         while changes.refused < 200 {
@@ -310,7 +362,7 @@ fn nothing_grows_with_the_number_of_changes() {
         for at in 0..routes()? {
             config += &format!("[route.n{at}]\nlistener = \"web\"\npath = \"/n{at}/*\"\npool = \"web\"\n");
         }
-        let mut daemon = Daemon::start(scene, &config)?;
+        let mut daemon = start(scene, &config)?;
         let pid = daemon.process().pid();
         let mut changes = Changes::begin(daemon.admin(), 3)?;
         // So many that every kind of entry was there once, and everything that is kept is full.
@@ -343,7 +395,7 @@ fn a_restart_runs_what_ran_last_and_an_invalid_file_does_not_stop_it() {
         let (client, lb) = (&topology.client.netns, &topology.lb);
         let _nginx = [Nginx::start(scene, &topology.b1)?, Nginx::start(scene, &topology.b2)?];
         let get = |path: &str| KeptClient::connect(client, lb.v4.into(), 8080)?.get(path);
-        let mut daemon = Daemon::start(scene, CONFIG)?;
+        let mut daemon = start(scene, CONFIG)?;
         let gone = json!({ "listener": "web", "path": "/gone", "respond": { "status": 410 } });
         let first = daemon.admin().change("PUT", "/v1/config/route/gone", Some(&gone))?;
         let number = first["generation"].as_u64().context("no generation")?;

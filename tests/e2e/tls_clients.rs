@@ -104,6 +104,60 @@ fn openssl_agrees_on_versions_and_protocols() {
     });
 }
 
+#[test]
+fn openssl_says_what_is_safe_early() {
+    if !requirement::is_there("openssl", "openssl") {
+        return;
+    }
+    scene::run(|scene| {
+        let directory = scene.directory();
+        let site = Authority::new(directory, "ours")?.vouch("a.test", FAR)?;
+        fs::copy(&site.certificate, directory.join("site.pem"))?;
+        fs::copy(&site.key, directory.join("site.key"))?;
+        let mut daemon = Daemon::start(scene, &format!("{CONFIG}early_data = true\n"))?;
+        let request = |method: &str| {
+            format!("{method} / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        };
+        fs::write(directory.join("get"), request("GET"))?;
+        fs::write(directory.join("post"), request("POST"))?;
+        // What openssl is told to say is sent after what it is told to say early.
+        let ask = |options: &str, said: &str| -> Result<Output> {
+            let mut client = scene.topology().client.netns.command("sh");
+            let directory = directory.display();
+            client.arg("-c").arg(format!(
+                "cd {directory} && openssl s_client -connect 10.77.0.2:8443 -servername a.test -CAfile ours.pem -tls1_3 \
+                 -alpn http/1.1 -ign_eof {options} < {said}"
+            ));
+            process::run(client, PATIENCE)
+        };
+        let met = ask("-sess_out session", "get")?;
+        ensure!(met.stdout.contains("HTTP/1.1 200 OK"), "{met:?}");
+        for (early, accepted) in [("get", true), ("get", false), ("post", true)] {
+            if early == "post" {
+                ask("-sess_out session", "get")?;
+            }
+            // The same ticket again is none.
+            let said = ask(&format!("-sess_in session -early_data {early}"), "/dev/null")?;
+            let expected = if accepted { "Early data was accepted" } else { "Early data was rejected" };
+            ensure!(said.stdout.contains(expected), "{early}: no {expected:?}: {said:?}");
+            ensure!(said.stdout.contains("HTTP/1.1 200 OK") == accepted, "{early}: {said:?}");
+        }
+        let metrics = daemon.metrics()?;
+        for (name, count) in [
+            ("tls_early_data_accepted", 2),
+            ("tls_early_data_rejected", 1),
+            ("early_requests_passed", 1),
+            ("early_requests_waited", 1),
+        ] {
+            let name = format!("lb_listener_{name}_total");
+            let counted = metrics.sum(&name, &["listener=\"site\""]);
+            ensure!(counted == Some(f64::from(count)), "{name}: {counted:?}, and not {count}");
+        }
+        daemon.process().kill();
+        Ok(())
+    });
+}
+
 /// Of its checks those of versions, kinds of suites and forward secrecy: all of them take more than a minute, most of it waiting,
 /// and what is known of broken servers sslyze asks for, too. What is left of them finds here that there is no order of the
 /// server's among suites (each is as good as the others, and clients know which of them they are fast with), and that routes

@@ -64,10 +64,10 @@ fn put(scene: &Scene, identity: &Identity) -> Result<()> {
 }
 
 /// One who keeps the tickets that it gets.
-struct Client(Arc<ClientConfig>);
+pub(crate) struct Client(Arc<ClientConfig>);
 
 impl Client {
-    fn new(
+    pub(crate) fn new(
         authorities: &[&Path],
         versions: &[&'static SupportedProtocolVersion],
         resumption: Resumption,
@@ -84,7 +84,7 @@ impl Client {
     }
 
     /// Connects, asks, and is answered to the end: how hands were shaken, and whose certificate was shown.
-    fn visit(&self, scene: &Scene) -> Result<(HandshakeKind, Vec<u8>)> {
+    pub(crate) fn visit(&self, scene: &Scene) -> Result<(HandshakeKind, Vec<u8>)> {
         let topology = scene.topology();
         let socket = peer::connect(&topology.client.netns, topology.lb.v4.into(), 8443)?;
         let session = ClientConnection::new(self.0.clone(), ServerName::try_from("a.test")?)?;

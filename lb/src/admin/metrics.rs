@@ -173,7 +173,7 @@ fn workers(encoder: &mut Encoder, view: &View) {
     }
 }
 
-const LISTENER: [Column<ListenerMetrics>; 14] = [
+const LISTENER: [Column<ListenerMetrics>; 18] = [
     ("lb_listener_accepted_connections_total", Kind::Counter, "Connections accepted.", |m| {
         m.accepted.value()
     }),
@@ -205,6 +205,30 @@ const LISTENER: [Column<ListenerMetrics>; 14] = [
         Kind::Counter,
         "Of those, how many went on with a former session.",
         |m| m.resumptions.value(),
+    ),
+    (
+        "lb_listener_tls_early_data_accepted_total",
+        Kind::Counter,
+        "Connections whose early data (0-RTT) were taken.",
+        |m| m.early_accepted.value(),
+    ),
+    (
+        "lb_listener_tls_early_data_rejected_total",
+        Kind::Counter,
+        "Connections whose early data were not, and had to come again.",
+        |m| m.early_rejected.value(),
+    ),
+    (
+        "lb_listener_early_requests_passed_total",
+        Kind::Counter,
+        "Requests that came early and went at once, with `Early-Data: 1`.",
+        |m| m.early_passed.value(),
+    ),
+    (
+        "lb_listener_early_requests_waited_total",
+        Kind::Counter,
+        "Requests that came early and waited until hands were shaken.",
+        |m| m.early_held.value(),
     ),
     ("lb_listener_upgrades_total", Kind::Counter, "Connections that changed to another protocol.", |m| {
         m.upgrades.value()

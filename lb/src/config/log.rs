@@ -204,4 +204,6 @@ log_fields! {
     Sni, "sni" | "ssl_preread_server_name" | "ssl_server_name";
     /// Version and cipher suite of TLS, such as `TLSv1.3 TLS13_AES_128_GCM_SHA256`.
     Tls, "tls";
+    /// `passed` or `waited`, of a request that came before hands were shaken (0-RTT).
+    EarlyData, "early_data";
 }

@@ -17,6 +17,8 @@ pub(super) fn tls(tls: &Tls) -> Value {
     put(&mut table, "default", tls.default.then_some(true));
     put(&mut table, "client_auth", tls.client_auth.as_ref().map(client_auth));
     put(&mut table, "tickets", tls.tickets.as_deref().map(file_reference));
+    put(&mut table, "early_data", tls.early_data.map(|_| true));
+    put(&mut table, "early_data_bytes", tls.early_data.map(|bytes| format!("{bytes}B")));
     table
 }
 

@@ -22,6 +22,8 @@ pub struct Tls {
     pub client_auth: Option<ClientAuth>,
     /// Keys of tickets that other boxes have, too; `None`: made here.
     pub tickets: Option<PathBuf>,
+    /// Most bytes that a client may send before hands are shaken (0-RTT); `None`: none.
+    pub early_data: Option<u32>,
 }
 
 impl Tls {

@@ -123,7 +123,8 @@ impl Certificates {
             let reading = Reading { at: format!("tls.{name}"), directory, staples: &self.staples };
             let known = self.entries.get(name);
             let made = Material::of_entry(&reading, tls).and_then(|material| {
-                known_or(known, &material, || material.entry(&reading, name, tls, &self.keys))
+                let former = known.map(|known| &*known.made);
+                known_or(known, &material, || material.entry(&reading, name, tls, &self.keys, former))
             });
             keep(&mut loaded.entries, &self.entries, name, made, mode, &mut misfits);
         }

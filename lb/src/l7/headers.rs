@@ -115,6 +115,8 @@ impl FieldKind {
                     ("connection", Self::Connection),
                     ("keep-alive", Self::Hop),
                     ("set-cookie", Self::Protected),
+                    // No hop takes it away (RFC 8470, 5.1).
+                    ("early-data", Self::Protected),
                 ],
             ),
             12 => first_of(name, &[("content-type", Self::Protected), ("x-request-id", Self::RequestId)]),

@@ -103,6 +103,7 @@ fn json(out: &mut Vec<u8>, record: &Record<'_>, stamp: &Stamp) {
         ("query", Text::Query),
         ("sni", Text::Sni),
         ("tls", Text::Tls),
+        ("early_data", Text::EarlyData),
         ("request_id", Text::RequestId),
         ("user_agent", Text::UserAgent),
         ("referer", Text::Referer),
@@ -182,6 +183,7 @@ fn field(out: &mut Vec<u8>, record: &Record<'_>, stamp: &Stamp, field: LogField,
         LogField::Referer => text(Text::Referer),
         LogField::Sni => text(Text::Sni),
         LogField::Tls => text(Text::Tls),
+        LogField::EarlyData => text(Text::EarlyData),
         LogField::Request => request(out, record, quoted),
         LogField::RequestUri => {
             text(Text::Path);

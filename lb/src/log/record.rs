@@ -59,6 +59,8 @@ texts! {
     Sni;
     /// Version and cipher suite of TLS, with a space between.
     Tls;
+    /// What became of it where it came before hands were shaken.
+    EarlyData;
 }
 
 /// Version of a request whose head was complete and sound.

@@ -70,6 +70,14 @@ pub struct ListenerMetrics {
     pub handshakes: Counter,
     /// Of those, how many went on with a former session.
     pub resumptions: Counter,
+    /// Connections whose client sent data before hands were shaken, which were taken.
+    pub early_accepted: Counter,
+    /// The same, which were not: what they say comes again.
+    pub early_rejected: Counter,
+    /// Requests that came so and went at once.
+    pub early_passed: Counter,
+    /// Requests that came so and waited until hands were shaken.
+    pub early_held: Counter,
     /// Connections that changed to another protocol.
     pub upgrades: Counter,
     /// Of those, how many are open.

@@ -13,6 +13,7 @@ use super::{
     client_auth::Clients,
     name::CertificateName,
     profile::{provider, versions},
+    sessions::Sessions,
     tickets::Tickets,
 };
 use crate::config::{ClientField, TlsProfile};
@@ -31,8 +32,19 @@ pub struct Parts {
     pub profile: TlsProfile,
     /// What is asked of clients; `None`: nothing.
     pub clients: Option<Clients>,
-    /// What carries sessions on.
+    /// What carries sessions on, but where data may come early.
     pub tickets: Arc<Tickets>,
+    /// What may be said before hands are shaken; `None`: nothing.
+    pub early_data: Option<EarlyData>,
+}
+
+/// How data may come early.
+#[derive(Clone, Debug)]
+pub struct EarlyData {
+    /// Most bytes of it on one connection.
+    pub bytes_max: u32,
+    /// What carries sessions on.
+    pub sessions: Arc<Sessions>,
 }
 
 /// One `[tls.NAME]`, as it is used.
@@ -43,6 +55,7 @@ pub struct Entry {
     certificates: Vec<Certificate>,
     client_fields: Vec<(Arc<str>, ClientField)>,
     tickets: Arc<Tickets>,
+    early_data: Option<EarlyData>,
     config: ServerConfig,
 }
 
@@ -56,7 +69,7 @@ impl Entry {
     /// # Errors
     /// rustls refuses its own defaults.
     pub fn new(parts: Parts) -> Result<Self, String> {
-        let Parts { name, certificates, names, is_default, profile, clients, tickets } = parts;
+        let Parts { name, certificates, names, is_default, profile, clients, tickets, early_data } = parts;
         let names = names.unwrap_or_else(|| {
             let mut names: Vec<_> = certificates.iter().flat_map(|one| one.names().iter().cloned()).collect();
             names.sort_unstable();
@@ -75,11 +88,21 @@ impl Entry {
         ranked.sort_by_key(|one| Self::rank(one.key_type()));
         let keys = Keys(ranked.into_iter().map(|one| one.key().clone()).collect());
         let mut config = builder.with_cert_resolver(Arc::new(keys));
-        // Sessions are kept by clients alone, in tickets.
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.ticketer = tickets.clone();
+        match &early_data {
+            None => {
+                // Sessions are kept by clients alone, in tickets.
+                config.session_storage = Arc::new(NoServerSessionStorage {});
+                config.ticketer = tickets.clone();
+            }
+            Some(EarlyData { bytes_max, sessions }) => {
+                config.session_storage = sessions.clone();
+                config.max_early_data_size = *bytes_max;
+                // What came early is answered before hands are shaken.
+                config.send_half_rtt_data = true;
+            }
+        }
         let client_fields = clients.map(|clients| clients.fields).unwrap_or_default();
-        Ok(Self { name, names, is_default, certificates, client_fields, tickets, config })
+        Ok(Self { name, names, is_default, certificates, client_fields, tickets, early_data, config })
     }
 
     /// Its name in the config.
@@ -105,6 +128,11 @@ impl Entry {
     /// What carries its sessions on.
     pub const fn tickets(&self) -> &Arc<Tickets> {
         &self.tickets
+    }
+
+    /// How data may come early, if they may.
+    pub const fn early_data(&self) -> Option<&EarlyData> {
+        self.early_data.as_ref()
     }
 
     /// What it shows.

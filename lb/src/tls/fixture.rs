@@ -12,7 +12,10 @@ use rustls::{
 
 pub(crate) use rustls::version::{TLS12, TLS13};
 
-use super::{Certificate, Clients, Entry, KEY_BYTES, Parts, Server, TicketKeys, Tickets, Trust, Upstream};
+use super::{
+    Certificate, Clients, EarlyData, Entry, KEY_BYTES, Parts, Server, Sessions, TicketKeys, Tickets, Trust,
+    Upstream,
+};
 use crate::config::{ClientField, TlsProfile};
 
 pub(crate) type Client = StreamOwned<ClientConnection, TcpStream>;
@@ -47,7 +50,27 @@ impl Authority {
     }
 
     pub(crate) fn entry(&self, name: &str, names: &[&str], is_default: bool) -> Arc<Entry> {
-        self.entry_with(name, names, is_default, None)
+        self.entry_with(name, names, is_default, None, None)
+    }
+
+    /// As [`Authority::server`], of one that lets data come early.
+    pub(crate) fn early_server(
+        &self,
+        names: &[&str],
+        protocols: &[&[u8]],
+        bytes_max: u32,
+        sessions: &Arc<Sessions>,
+    ) -> Arc<Server> {
+        let early_data = EarlyData { bytes_max, sessions: sessions.clone() };
+        let entry = self.entry_with("early", names, false, None, Some(early_data));
+        Arc::new(Server::new(&[entry], protocols).unwrap())
+    }
+
+    /// As [`Authority::client_config`], of a client that sends data early where it may.
+    pub(crate) fn early_client_config(&self, protocols: &[&[u8]]) -> Arc<ClientConfig> {
+        let mut config = Arc::unwrap_or_clone(self.client_config(&[&TLS13], protocols));
+        config.enable_early_data = true;
+        Arc::new(config)
     }
 
     /// One whose clients show certificates of this authority.
@@ -55,7 +78,7 @@ impl Authority {
         let trust = Trust::of_pem(self.0.pem().as_bytes()).unwrap();
         let fields = vec![("x-client-names".into(), ClientField::Names)];
         let clients = Clients { trust, is_required: true, revoked: Vec::new(), fields };
-        self.entry_with(name, names, false, Some(clients))
+        self.entry_with(name, names, false, Some(clients), None)
     }
 
     /// As [`Authority::client_config`], of a client that shows a certificate for `name`.
@@ -77,13 +100,15 @@ impl Authority {
         names: &[&str],
         is_default: bool,
         clients: Option<Clients>,
+        early_data: Option<EarlyData>,
     ) -> Arc<Entry> {
         let (chain, key) = self.issue(names);
         let certificate = Certificate::of_pem(chain.as_bytes(), key.as_bytes(), None).unwrap();
         let profile = TlsProfile::Default;
         let tickets = Tickets::new(name.into(), &TicketKeys::new([7; KEY_BYTES])).unwrap();
         let (name, certificates) = (name.into(), vec![certificate]);
-        let parts = Parts { name, certificates, names: None, is_default, profile, clients, tickets };
+        let parts =
+            Parts { name, certificates, names: None, is_default, profile, clients, tickets, early_data };
         Arc::new(Entry::new(parts).unwrap())
     }
 

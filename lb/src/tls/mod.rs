@@ -8,10 +8,12 @@ mod entry;
 pub(crate) mod fixture;
 mod name;
 pub mod ocsp;
+mod offer;
 mod pem_flaw;
 mod profile;
 mod server;
 mod session;
+mod sessions;
 #[cfg(test)]
 mod tests;
 mod tickets;
@@ -22,10 +24,11 @@ mod wording;
 
 pub use certificate::{Certificate, Flaw};
 pub use client_auth::{Clients, next_update, revocations, tell};
-pub use entry::{Entry, Parts};
+pub use entry::{EarlyData, Entry, Parts};
 pub use name::CertificateName;
 pub use server::{Clash, NoCertificate, Server};
 pub use session::{Greeting, Refusal, Session, Terms, Why, sealed_bytes_max};
+pub use sessions::Sessions;
 pub use tickets::{KEY_BYTES, TicketKeys, Tickets};
 pub use trust::Trust;
 pub use upstream::Upstream;

@@ -200,6 +200,7 @@ mod tests {
             profile: TlsProfile::Default,
             clients: None,
             tickets: Tickets::new(name.into(), &TicketKeys::new([7; KEY_BYTES])).unwrap(),
+            early_data: None,
         };
         Arc::new(Entry::new(parts).unwrap())
     }

@@ -17,7 +17,7 @@ use rustls::{
     unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus},
 };
 
-use super::{server::Server, wording::said};
+use super::{offer, server::Server, wording::said};
 
 /// Longest ClientHello that is waited for, with its records' headers: RFC 8446 lets it be longer, and nobody's is.
 const HELLO_BYTES_MAX: usize = 64 << 10;
@@ -146,6 +146,8 @@ impl Greeting {
             text: no.to_string(),
         })?;
         let mut session = Session::server(config)?;
+        session.hello_bytes = offer::early_data(&self.bytes).unwrap_or(0);
+        session.offers_early = session.hello_bytes > 0;
         session.name = hello.server_name().map(Into::into);
         Ok((session, std::mem::take(&mut self.bytes)))
     }
@@ -180,6 +182,12 @@ pub struct Session {
     /// Records that have not come whole. rustls remembers where in them it is, so that nothing else may stand there.
     gathered: Vec<u8>,
     has_ended: bool,
+    /// The client has said that data come early.
+    offers_early: bool,
+    /// Of the records that come first, those before what comes early.
+    hello_bytes: usize,
+    /// Data came early, and were taken.
+    has_early: bool,
     /// What came was refused. rustls would go on where it was, in bytes that are not there any more.
     is_broken: bool,
 }
@@ -212,6 +220,9 @@ impl Session {
             unsent: Vec::new(),
             gathered: Vec::new(),
             has_ended: false,
+            offers_early: false,
+            hello_bytes: 0,
+            has_early: false,
             is_broken: false,
         })
     }
@@ -229,6 +240,9 @@ impl Session {
             unsent: Vec::new(),
             gathered: Vec::new(),
             has_ended: false,
+            offers_early: false,
+            hello_bytes: 0,
+            has_early: false,
             is_broken: false,
         })
     }
@@ -239,6 +253,22 @@ impl Session {
             Connection::Server(connection) => connection.is_handshaking(),
             Connection::Client(connection) => connection.is_handshaking(),
         }
+    }
+
+    /// Whether what has come may be somebody's who only repeats it: it came early, and hands are not shaken yet. Bytes may be
+    /// sealed by then, and what was agreed on is known.
+    pub fn is_early(&self) -> bool {
+        self.has_early && self.is_handshaking()
+    }
+
+    /// Whether data were taken that the client said would come early; `None`: it said nothing of it, or its session
+    /// goes on and none came, of which rustls does not tell whether any were waited for.
+    pub fn took_early(&self) -> Option<bool> {
+        let goes_on = match &self.connection {
+            Connection::Server(connection) => connection.handshake_kind() == Some(HandshakeKind::Resumed),
+            Connection::Client(_) => false,
+        };
+        (self.offers_early && (self.has_early || !goes_on)).then_some(self.has_early)
     }
 
     /// What was agreed on, once hands are shaken.
@@ -270,7 +300,11 @@ impl Session {
     /// They break the protocol, or the peer is not who it should be. Nothing more can be opened or sealed.
     pub fn open(&mut self, records: &mut [u8], plain: &mut Vec<u8>) -> Result<(), Refusal> {
         if self.gathered.is_empty() {
-            let consumed = self.process(records, plain)?;
+            // As often as rustls is asked for something it looks at early data that it does not take, and bears only so much
+            // of that: so what it has to say to the greeting comes first.
+            let greeting = std::mem::take(&mut self.hello_bytes).min(records.len());
+            let greeted = if greeting > 0 { self.process(&mut records[..greeting], plain)? } else { 0 };
+            let consumed = greeted + self.process(&mut records[greeted..], plain)?;
             self.gathered.extend_from_slice(&records[consumed..]);
             return Ok(());
         }
@@ -290,11 +324,21 @@ impl Session {
         if self.is_broken {
             return Err(Refusal::over());
         }
-        let (out, has_ended) = (&mut self.unsent, &mut self.has_ended);
+        let (out, has_ended, has_early) = (&mut self.unsent, &mut self.has_ended, &mut self.has_early);
         let processed = match &mut self.connection {
             Connection::Server(connection) => drive(records, plain, out, has_ended, |records, plain, out| {
                 let UnbufferedStatus { discard, state } = connection.process_tls_records(records);
-                (discard, state.and_then(|state| step(state, plain, out)))
+                let stepped = state.and_then(|state| match state {
+                    ConnectionState::ReadEarlyData(mut data) => {
+                        *has_early = true;
+                        while let Some(record) = data.next_record() {
+                            plain.extend_from_slice(record?.payload);
+                        }
+                        Ok(Step::Again)
+                    }
+                    state => step(state, plain, out),
+                });
+                (discard, stepped)
             }),
             Connection::Client(connection) => drive(records, plain, out, has_ended, |records, plain, out| {
                 let UnbufferedStatus { discard, state } = connection.process_tls_records(records);
@@ -469,7 +513,7 @@ fn step<Data>(
             Ok(Step::Again)
         }
         ConnectionState::PeerClosed => Ok(Step::Ended),
-        // Early data is never asked for.
+        // Early data are a server's, who takes them.
         ConnectionState::ReadEarlyData(_)
         | ConnectionState::BlockedHandshake
         | ConnectionState::WriteTraffic(_)

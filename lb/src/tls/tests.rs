@@ -34,6 +34,7 @@ fn parts(name: &str, certificates: Vec<Certificate>) -> Parts {
         profile: TlsProfile::Default,
         clients: None,
         tickets: Tickets::new(name.into(), &TicketKeys::new([7; KEY_BYTES])).unwrap(),
+        early_data: None,
     }
 }
 
@@ -217,4 +218,114 @@ fn what_the_authority_says_is_stapled() {
         certificate(&authority, &["a"], &PKCS_ECDSA_P256_SHA256, Some(vec![0x30, 0x03, 0x0a, 0x01, 0x00]));
     assert_eq!(one.key().ocsp.as_deref(), Some(&[0x30, 0x03, 0x0a, 0x01, 0x00][..]));
     through(&server(parts("one", vec![one])), &upstream(&authority, None), "a").unwrap();
+}
+
+/// What a client of rustls' says first, with `early` behind it.
+fn flight(config: &Arc<ClientConfig>, early: &[u8]) -> (ClientConnection, Vec<u8>) {
+    use std::io::Write as _;
+    let mut client = client(config.clone(), "a");
+    if !early.is_empty() {
+        client.early_data().expect("a ticket that lets data come early").write_all(early).unwrap();
+    }
+    let mut flight = Vec::new();
+    while client.wants_write() {
+        client.write_tls(&mut flight).unwrap();
+    }
+    (client, flight)
+}
+
+/// A server's session, and what has been said in it.
+fn greet(server: &Server, flight: &[u8]) -> Result<(Session, Vec<u8>), Refusal> {
+    let (mut session, mut records) = Greeting::default().handle(flight, server)?.unwrap();
+    let mut plain = Vec::new();
+    session.open(&mut records, &mut plain)?;
+    Ok((session, plain))
+}
+
+/// To the end of the handshake, and the tickets behind it.
+fn finish(session: &mut Session, client: &mut ClientConnection) {
+    let mut records = session.take_unsent();
+    while session.is_handshaking() {
+        client.read_tls(&mut &records[..]).unwrap();
+        client.process_new_packets().unwrap();
+        let mut said = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut said).unwrap();
+        }
+        session.open(&mut said, &mut Vec::new()).unwrap();
+        records = session.take_unsent();
+    }
+    client.read_tls(&mut &records[..]).unwrap();
+    client.process_new_packets().unwrap();
+}
+
+#[test]
+fn what_comes_early_is_taken_once_and_within_bounds() {
+    let authority = Authority::new("ours");
+    let one = certificate(&authority, &["a"], &PKCS_ECDSA_P256_SHA256, None);
+    let sessions = Sessions::new(Vec::new());
+    let make = |bytes_max| {
+        let early_data = Some(EarlyData { bytes_max, sessions: sessions.clone() });
+        server(Parts { early_data, ..parts("one", vec![one.clone()]) })
+    };
+    let (wide, narrow) = (make(1000), make(899));
+    let mut config =
+        Arc::unwrap_or_clone(only(&authority, &[aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256]));
+    config.enable_early_data = true;
+    let config = Arc::new(config);
+    let meet = || {
+        let (mut client, hello) = flight(&config, b"");
+        let (mut session, plain) = greet(&wide, &hello).unwrap();
+        assert!(plain.is_empty() && !session.is_early() && session.took_early() != Some(true));
+        finish(&mut session, &mut client);
+    };
+    meet();
+    let (_, hello) = flight(&config, &[7; 450]);
+    let (mut session, plain) = greet(&wide, &hello).unwrap();
+    assert_eq!((plain, session.is_early(), session.took_early()), (vec![7; 450], true, Some(true)));
+    // Whatever was agreed on is known, and an answer may go.
+    assert!(session.terms().is_resumed && session.terms().spelled.starts_with("TLSv1.3"));
+    session.seal(b"answer", &mut Vec::new()).unwrap();
+    // Again, here or in another thread: a full handshake, and nothing that came early.
+    for _ in 0..2 {
+        let replayed = std::thread::scope(|scope| scope.spawn(|| greet(&wide, &hello)).join().unwrap());
+        let (session, plain) = replayed.unwrap();
+        assert_eq!((plain.len(), session.is_early(), session.took_early()), (0, false, Some(false)));
+    }
+    // The same of a client that may go on: it shakes hands anew, and says it again.
+    meet();
+    let (mut client, hello) = flight(&config, &[7; 450]);
+    let other = server(Parts {
+        early_data: Some(EarlyData { bytes_max: 1000, sessions: Sessions::new(Vec::new()) }),
+        ..parts("one", vec![one.clone()])
+    });
+    let (mut session, _) = greet(&other, &hello).unwrap();
+    finish(&mut session, &mut client);
+    assert!(!client.is_early_data_accepted() && !session.terms().is_resumed);
+    // More than this server takes, by one.
+    meet();
+    let (_, hello) = flight(&config, &[7; 900]);
+    let refusal = greet(&narrow, &hello).unwrap_err();
+    assert_eq!((refusal.why, refusal.text.contains("TooMuchEarlyData")), (Why::Protocol, true), "{refusal}");
+    assert!(!refusal.alert.is_empty(), "unexpected_message");
+}
+
+#[test]
+fn what_came_early_is_the_clients_own_once_hands_are_shaken() {
+    let authority = Authority::new("ours");
+    let one = certificate(&authority, &["a"], &PKCS_ECDSA_P256_SHA256, None);
+    let early_data = Some(EarlyData { bytes_max: 100, sessions: Sessions::new(Vec::new()) });
+    let server = server(Parts { early_data, ..parts("one", vec![one]) });
+    let mut config =
+        Arc::unwrap_or_clone(only(&authority, &[aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256]));
+    config.enable_early_data = true;
+    let config = Arc::new(config);
+    for early in [&b""[..], b"one", b"two"] {
+        let (mut client, hello) = flight(&config, early);
+        let (mut session, plain) = greet(&server, &hello).unwrap();
+        assert_eq!((&plain[..], session.is_early()), (early, !early.is_empty()));
+        finish(&mut session, &mut client);
+        assert!(!session.is_early());
+        assert_eq!(client.is_early_data_accepted(), !early.is_empty());
+    }
 }

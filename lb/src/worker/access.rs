@@ -252,6 +252,11 @@ impl Entry {
         });
     }
 
+    /// It came before hands were shaken, and was let pass or had to wait.
+    pub(super) fn early(&self, outcome: &'static str) {
+        self.with(|Draft { texts, .. }, _| texts.note(Text::EarlyData, outcome.as_bytes()));
+    }
+
     /// The name that a TLS client asks for.
     pub(super) fn server_name(&self, name: &[u8]) {
         self.with(|Draft { texts, .. }, _| texts.note(Text::Sni, name));

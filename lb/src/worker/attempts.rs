@@ -93,8 +93,7 @@ impl<'c> Exchange<'c, '_> {
     /// A kept connection that its backend had closed before it could have read the request; or one where it says that it has
     /// not looked at it, which is believed once.
     fn has_not_come(&self, upstream: &mut Upstream, reason: CloseReason, was_refused: &mut bool) -> bool {
-        let is_refused = upstream.stream.sink().fate() == Fate::Refused;
-        let is_unseen = is_refused && !std::mem::replace(was_refused, true);
+        let is_unseen = is_unseen(upstream.stream.sink().fate(), was_refused);
         exchange::may_retry(&Attempt {
             bytes_sent: u64::from(!is_unseen),
             bytes_received: upstream.stream.take_received(),
@@ -180,5 +179,53 @@ impl<'c> Exchange<'c, '_> {
             return Err(CloseReason::BadResponse);
         }
         Ok(())
+    }
+}
+
+/// Whether a backend says that it has not looked at a request, which is believed once.
+fn is_unseen(fate: Fate, was_refused: &mut bool) -> bool {
+    fate == Fate::Refused && !std::mem::replace(was_refused, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::worker::interim::reason_of;
+
+    /// By fate: the reason, what a route's `retry` calls it, and whether it is asked again at once: of what cannot be done
+    /// twice, of what can, and of what can on a kept connection; the second time, too.
+    #[test]
+    fn each_fate_says_what_is_asked_again() {
+        use CloseReason::{BadResponse, UpstreamClosed};
+        for (fate, reason, cause, once, twice) in [
+            (
+                Fate::Unknown,
+                UpstreamClosed,
+                Some(RetryCause::Reset),
+                [false, false, true],
+                [false, false, true],
+            ),
+            (Fate::Refused, UpstreamClosed, Some(RetryCause::Reset), [true; 3], [false, false, true]),
+            (Fate::Malformed, BadResponse, None, [false; 3], [false; 3]),
+        ] {
+            assert_eq!(reason_of(fate), reason, "{fate:?}");
+            assert_eq!(exchange::retry_cause(reason), cause, "{fate:?}");
+            for (at, (idempotent, reused)) in
+                [(false, false), (true, false), (true, true)].into_iter().enumerate()
+            {
+                let mut was_refused = false;
+                let mut again = || {
+                    exchange::may_retry(&Attempt {
+                        bytes_sent: u64::from(!is_unseen(fate, &mut was_refused)),
+                        bytes_received: 0,
+                        reused,
+                        idempotent,
+                        replayable: true,
+                        reason,
+                    })
+                };
+                assert_eq!((again(), again()), (once[at], twice[at]), "{fate:?} {idempotent} {reused}");
+            }
+        }
     }
 }

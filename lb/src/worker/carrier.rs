@@ -10,21 +10,20 @@ use crate::{
 /// Exchanges on one connection, where the backend takes as many.
 pub(super) const EXCHANGES_MAX: usize = 100;
 
-/// See the module. Its task holds `is_over` and nothing else of it: the last who begins exchanges is the last who keeps it open.
+/// See the module. Its task holds nothing of it: the last who begins exchanges is the last who keeps it open.
 #[derive(Debug)]
 pub(super) struct Carrier {
     requests: Requests,
     socket: Socket,
     is_secure: bool,
-    is_over: Rc<Cell<bool>>,
     going: Cell<usize>,
     /// When it was seen first that nothing goes on.
     quiet_since: Cell<Option<Instant>>,
 }
 
 impl Carrier {
-    pub(super) fn new(requests: Requests, socket: Socket, is_secure: bool, is_over: Rc<Cell<bool>>) -> Self {
-        Self { requests, socket, is_secure, is_over, going: Cell::new(0), quiet_since: Cell::new(None) }
+    pub(super) fn new(requests: Requests, socket: Socket, is_secure: bool) -> Self {
+        Self { requests, socket, is_secure, going: Cell::new(0), quiet_since: Cell::new(None) }
     }
 
     pub(super) fn socket(&self) -> &Socket {
@@ -33,7 +32,7 @@ impl Carrier {
 
     /// Whether the backend takes no more on it.
     pub(super) fn is_over(&self) -> bool {
-        self.is_over.get() || !self.requests.is_open()
+        !self.requests.is_open()
     }
 
     /// Exchanges that go on.

@@ -13,6 +13,7 @@ use std::{
 use super::{
     access::Entry,
     connection::{Accepted, Context},
+    introduction,
     line::{Line, Look},
     local::Local,
     mutant::{Mutant, is_planted},
@@ -55,6 +56,8 @@ pub(super) struct Choice {
     is_retry: bool,
     /// Exchanges share connections.
     is_multiplexed: bool,
+    /// What a backend is told of the client in the clear, where TLS comes behind it.
+    pub(super) header: Option<Box<[u8]>>,
 }
 
 impl Choice {
@@ -89,7 +92,8 @@ impl Choice {
 
     fn new(plan: &Rc<Plan>, pool: PoolId, accepted: &Accepted, key: u64) -> Self {
         let client = plan.choosing(pool).line().map(|_| accepted.sink.socket().clone());
-        Self::with(plan, pool, client, key)
+        let header = introduction::before_tls(plan, pool, accepted);
+        Self { header, ..Self::with(plan, pool, client, key) }
     }
 
     fn with(plan: &Rc<Plan>, pool: PoolId, client: Option<Socket>, key: u64) -> Self {
@@ -106,6 +110,7 @@ impl Choice {
             attempts_max: u32::MAX,
             is_retry: false,
             is_multiplexed: false,
+            header: None,
         }
     }
 

@@ -13,7 +13,7 @@ use std::{
 use super::{
     choice::{Choice, InFlight, Reuse, park},
     connection::Context,
-    introduction,
+    early, introduction,
     mutant::{Mutant, is_planted},
     outcome::{After, Ended, Failure},
     own_answer,
@@ -77,6 +77,7 @@ pub(super) async fn drive<'c>(
         head_sent: Cell::new(false),
         uploaded: Cell::new(false),
         awaits_continue: Cell::new(request.expects_continue() && stream.data().len() == request.len()),
+        is_early: early::is_early(context),
     };
     exchange.bound(&mut choice);
     let wait = exchange.deadline(stream.data());
@@ -110,6 +111,8 @@ pub(super) struct Exchange<'c, 'a> {
     pub(super) uploaded: Cell<bool>,
     /// The client waits for a `100 Continue`, as far as we know.
     pub(super) awaits_continue: Cell<bool>,
+    /// It came before hands were shaken, and goes at once, however often.
+    pub(super) is_early: bool,
 }
 
 impl<'c> Exchange<'c, '_> {
@@ -130,7 +133,7 @@ impl<'c> Exchange<'c, '_> {
         let mut out = self.context.local().buffers.take();
         let forwarding = self.way.teller.forwarding(self.context, upstream.name.as_bytes());
         let edits = self.way.route.and_then(|route| route.request.as_deref());
-        if let Some(version) = self.plan.pool(self.way.pool).proxy_protocol {
+        if let Some(version) = introduction::within(self.plan, self.way.pool) {
             introduction::write(&mut out, self.context.local(), &self.context.accepted, version, None);
         }
         let start = out.len();
@@ -138,6 +141,10 @@ impl<'c> Exchange<'c, '_> {
         in_flight.strip_cookie(&mut out);
         if !self.plan.client_fields().is_empty() && !self.way.teller.is_trusted {
             self.tell_client(&mut out, start);
+        }
+        if self.is_early {
+            // In place of what the client itself says of it, which is the same (RFC 8470, 5.1).
+            identity::impose(&mut out, start, ["early-data"].into_iter(), [("Early-Data", "1")].into_iter());
         }
         out
     }

@@ -106,7 +106,7 @@ fn header(
     accepted: &Accepted,
     name: Option<ServerName>,
 ) -> Option<Vec<u8>> {
-    let version = plan.pool(pool).proxy_protocol?;
+    let version = introduction::within(plan, pool)?;
     let mut out = local.buffers.take();
     let name = name.as_ref().map(ServerName::as_bytes);
     introduction::write(&mut out, local, accepted, version, name);

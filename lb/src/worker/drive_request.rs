@@ -2,7 +2,7 @@
 
 use super::{
     connection::Context,
-    drive_exchange,
+    drive_exchange, early,
     linger::linger,
     local::Heads,
     mutant::{Mutant, is_planted},
@@ -47,7 +47,10 @@ pub(super) async fn serve<'c>(context: &'c Context, stream: &mut Stream, first: 
     }
     // While its head is still there.
     let asked = Asked::of(request, stream.data());
-    let outcome = drive_exchange::drive(context, &plan, stream, request, response).await;
+    let outcome = match early::hold(context, stream, request).await {
+        Ok(()) => drive_exchange::drive(context, &plan, stream, request, response).await,
+        Err(reason) => Err(Failure { reason, answerable: false }),
+    };
     if let Ok(ended @ Ended::Switched(_)) = outcome {
         return ended;
     }
@@ -78,7 +81,10 @@ pub(super) async fn serve<'c>(context: &'c Context, stream: &mut Stream, first: 
         }
     }
     context.accepted.entry.end();
-    After::KeepAlive.into()
+    match early::finish(context, stream).await {
+        true => After::KeepAlive.into(),
+        false => After::Close.into(),
+    }
 }
 
 /// Whether HTTP/2 may be spoken without having been agreed on.

@@ -80,10 +80,8 @@ impl Exchange<'_, '_> {
             },
         };
         match filled {
-            Err(StreamError::Broken) if from.sink().fate() == Fate::Malformed => {
-                Err(CloseReason::BadResponse)
-            }
-            Ok(0) | Err(StreamError::Broken) => Err(CloseReason::UpstreamClosed),
+            Err(StreamError::Broken) => Err(reason_of(from.sink().fate())),
+            Ok(0) => Err(CloseReason::UpstreamClosed),
             Ok(_) => Ok(Filled::Some),
             Err(StreamError::Expired) => Err(self.context.expired(CloseReason::UpstreamTimeout)),
         }
@@ -98,6 +96,14 @@ impl Exchange<'_, '_> {
         local.buffers.recycle(sent.map_err(|_| CloseReason::ClientGone)?);
         self.head_sent.set(false);
         Ok(())
+    }
+}
+
+/// Why there is no answer of a backend whose stream is gone.
+pub(super) const fn reason_of(fate: Fate) -> CloseReason {
+    match fate {
+        Fate::Malformed => CloseReason::BadResponse,
+        Fate::Unknown | Fate::Refused => CloseReason::UpstreamClosed,
     }
 }
 

@@ -1,10 +1,25 @@
 //! What a backend is told of its client before the first byte.
 
-use super::{connection::Accepted, local::Local};
+use super::{connection::Accepted, local::Local, plan::Plan};
 use crate::{
     config::ProxyVersion,
+    model::PoolId,
     relay::proxy::{Ends, Extras, write_v1, write_v2},
 };
+
+/// How a pool is told within what it is sent; `None`: it is not, or was before TLS.
+pub(super) fn within(plan: &Plan, pool: PoolId) -> Option<ProxyVersion> {
+    plan.pool(pool).proxy_protocol.filter(|_| plan.pool_tls(pool).is_none())
+}
+
+/// The header for a pool that speaks TLS behind it. One for all attempts: they are for the same client.
+pub(super) fn before_tls(plan: &Plan, pool: PoolId, accepted: &Accepted) -> Option<Box<[u8]>> {
+    let version = plan.pool(pool).proxy_protocol?;
+    plan.pool_tls(pool)?;
+    let mut out = Vec::new();
+    write(&mut out, accepted.local(), accepted, version, None);
+    Some(out.into())
+}
 
 /// Appends the PROXY header for a connection to a backend. `authority`: the host that the client asked for by TLS.
 pub(super) fn write(

@@ -35,6 +35,7 @@ mod drive_h2;
 mod drive_l7;
 mod drive_relay;
 mod drive_request;
+mod early;
 mod interim;
 mod introduction;
 mod lead;

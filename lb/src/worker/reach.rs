@@ -1,6 +1,6 @@
 //! The way to a backend that was chosen: a kept connection, one that others use, too, or a new one.
 
-use std::{cell::Cell, future::poll_fn, io::ErrorKind, pin::pin, rc::Rc, time::Duration};
+use std::{future::poll_fn, io::ErrorKind, pin::pin, rc::Rc, time::Duration};
 
 use super::{
     carrier::Carrier,
@@ -84,7 +84,7 @@ impl Choice {
         backend: &BackendSnapshot,
         deadline: &Deadline,
     ) -> Result<Stream, CloseReason> {
-        let tls = self.plan.pool_tls(self.pool).map(|tls| &**tls);
+        let tls = self.plan.pool_tls(self.pool).map(|tls| (&**tls, self.header.as_deref()));
         dial(local, backend, tls, self.plan.snapshot.limits.connect_timeout, deadline).await
     }
 }
@@ -99,14 +99,12 @@ async fn open(local: &Rc<Local>, stream: Stream, limits: &Limits) -> Option<Carr
     let (socket, is_secure) = (stream.socket().clone(), stream.sink().layer().is_some());
     let (mut connection, requests) =
         http2::begin(Transport::new(local.clone(), stream), &grants).await.ok()?;
-    let is_over = Rc::new(Cell::new(false));
-    let (ended, worker) = (is_over.clone(), local.task());
+    let worker = local.task();
     executor::spawn(async move {
         poll_fn(|task| connection.poll(task)).await;
-        ended.set(true);
         drop(worker);
     });
-    Some(Carrier::new(requests, socket, is_secure, is_over))
+    Some(Carrier::new(requests, socket, is_secure))
 }
 
 /// Takes a kept connection that has been quiet since it was parked.
@@ -124,10 +122,11 @@ fn take_kept(local: &Local, backend: BackendId) -> Option<Upstream> {
     }
 }
 
+/// `tls`: how it is spoken, and what stands before it.
 async fn dial(
     local: &Local,
     backend: &BackendSnapshot,
-    tls: Option<&tls::Upstream>,
+    tls: Option<(&tls::Upstream, Option<&[u8]>)>,
     timeout: std::time::Duration,
     deadline: &Deadline,
 ) -> Result<Stream, CloseReason> {
@@ -150,8 +149,9 @@ async fn dial(
             Ok(Ok(())) => {
                 local.metrics.backend(backend.id).connects.add(1);
                 let mut stream = Stream::new(socket);
-                if let Some(tls) = tls {
-                    let shaking = shake::with_backend(local, tls, &backend.name, &mut stream, deadline);
+                if let Some((tls, header)) = tls {
+                    let shaking =
+                        shake::with_backend(local, tls, &backend.name, header, &mut stream, deadline);
                     rooms::pinned(shaking).await?;
                 }
                 return Ok(stream);

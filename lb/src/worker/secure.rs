@@ -1,8 +1,13 @@
 //! What is between a socket and the bytes that are read from it and written to it, where the peer speaks TLS.
 
-use std::{cell::RefCell, rc::Rc, sync::Arc};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
 
-use super::buffers::Buffers;
+use super::{buffers::Buffers, stream_error::StreamError};
 use crate::{
     ring::SendBuf,
     tls::{self, Entry, Refusal, Server, Session, Terms},
@@ -23,13 +28,19 @@ pub(super) struct Secure {
     /// What the peer is told of a record that could not be opened.
     parting: RefCell<Vec<u8>>,
     identity: RefCell<Option<Known>>,
+    /// What has come may be repeated by another: hands are not shaken yet.
+    is_early: Cell<bool>,
+    /// Who waits for that.
+    waiting: RefCell<Vec<Waker>>,
 }
 
 impl Secure {
-    /// Once hands are shaken.
+    /// Once hands are shaken, or something came before that.
     pub(super) fn new(session: Session) -> Self {
         Self {
             terms: session.terms(),
+            is_early: Cell::new(session.is_early()),
+            waiting: RefCell::default(),
             session: RefCell::new(session),
             parting: RefCell::default(),
             identity: RefCell::default(),
@@ -59,9 +70,45 @@ impl Secure {
         self.session.borrow().has_ended()
     }
 
+    /// Whether what has come may be repeated by another.
+    pub(super) fn is_early(&self) -> bool {
+        self.is_early.get()
+    }
+
+    fn note_early(&self, is_broken: bool) {
+        let session = self.session.borrow();
+        self.is_early.set(is_broken || session.is_early());
+        if is_broken || session.has_ended() || !self.is_early.get() {
+            self.waiting.take().into_iter().for_each(Waker::wake);
+        }
+    }
+
+    /// Ready once hands are shaken; for who does not read the connection itself.
+    pub(super) fn poll_settled(&self, task: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        match self.is_early() {
+            false => Poll::Ready(Ok(())),
+            true if self.has_ended() => Poll::Ready(Err(StreamError::Broken)),
+            true => {
+                let mut waiting = self.waiting.borrow_mut();
+                if !waiting.iter().any(|waker| waker.will_wake(task.waker())) {
+                    waiting.push(task.waker().clone());
+                }
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Records that wait for nothing.
+    pub(super) fn take_unsent(&self) -> Vec<u8> {
+        self.session.borrow_mut().take_unsent()
+    }
+
     /// Records have come. What they say goes behind `plain`.
     pub(super) fn open(&self, records: &mut [u8], plain: &mut Vec<u8>) -> Result<(), Refusal> {
         let opened = self.session.borrow_mut().open(records, plain);
+        if self.is_early.get() {
+            self.note_early(opened.is_err());
+        }
         opened.inspect_err(|refusal| refusal.alert.clone_into(&mut self.parting.borrow_mut()))
     }
 

@@ -32,12 +32,15 @@ pub(super) async fn drive(
     let deadline = local.timers.deadline();
     let mut stream = begun.unwrap_or_else(|| Box::new(Stream::new(accepted.sink.clone())));
     deadline.set(local.after(local.plan().snapshot.limits.head_timeout));
-    let shaking = rooms::pinned(shake(&local, &server, &mut stream, &deadline));
+    // Of HTTP it is known what may be said twice.
+    let early = if protocol == Protocol::Http { Early::Served } else { Early::Waits };
+    let shaking = rooms::pinned(shake(&accepted, &server, &mut stream, &deadline, early));
     match shaking.await {
         Ok((secure, plain)) => {
             let metrics = accepted.metrics();
             metrics.handshakes.add(1);
             metrics.resumptions.add(u64::from(secure.terms.is_resumed));
+
             stream.begin_secure(secure, plain);
             accepted.sink = stream.sink().clone();
             drop(deadline);
@@ -53,6 +56,13 @@ pub(super) async fn drive(
             part(&local, &mut stream, &deadline, miss, is_http).await;
         }
     }
+}
+
+/// What becomes of what comes before hands are shaken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Early {
+    Served,
+    Waits,
 }
 
 /// No hands were shaken.
@@ -87,7 +97,7 @@ pub(super) const fn of_client(why: Why) -> CloseReason {
     }
 }
 
-/// Shakes hands with a backend: from here on what `stream` has was opened, and what goes is sealed.
+/// Shakes hands with a backend, behind a `header` in the clear: from here on what `stream` has was opened, and what goes is sealed.
 ///
 /// # Errors
 /// [`CloseReason::UpstreamCertificate`], [`CloseReason::UpstreamTls`], and as connecting has them.
@@ -95,6 +105,7 @@ pub(super) async fn with_backend(
     local: &Local,
     upstream: &Upstream,
     backend: &str,
+    header: Option<&[u8]>,
     stream: &mut Stream,
     deadline: &Deadline,
 ) -> Result<(), CloseReason> {
@@ -105,11 +116,17 @@ pub(super) async fn with_backend(
     };
     let mut session = upstream.begin(backend).map_err(|refusal| of_backend(refusal.why))?;
     let (mut records, mut plain) = (Vec::new(), Vec::new());
+    let mut before = header.map(<[u8]>::to_vec).unwrap_or_default();
     loop {
         let opened = session.open(&mut records, &mut plain);
         let (unsent, refused) = match opened {
             Ok(()) => (session.take_unsent(), None),
             Err(refusal) => (refusal.alert, Some(of_backend(refusal.why))),
+        };
+        // The header goes with the greeting, in one segment.
+        let unsent = match before.is_empty() {
+            true => unsent,
+            false => [std::mem::take(&mut before), unsent].concat(),
         };
         // With the last of them the first request could go; few backends are dialled for one.
         if !unsent.is_empty() {
@@ -141,14 +158,34 @@ const fn of_backend(why: Why) -> CloseReason {
 }
 
 async fn shake(
-    local: &Local,
+    accepted: &Accepted,
     server: &Server,
     stream: &mut Stream,
     deadline: &Deadline,
+    early: Early,
 ) -> Result<(Secure, Vec<u8>), Miss> {
-    let (mut session, mut records) = greet(local, server, stream, deadline).await?;
+    let local = accepted.local();
+    let (mut session, records) = greet(local, server, stream, deadline).await?;
     // Now it becomes dear.
     deadline.guard(std::pin::pin!(local.handshakes.pass())).await.map_err(|_| late(local))?;
+    let shaken = hands(local, &mut session, records, stream, deadline, early).await;
+    match session.took_early() {
+        Some(true) => accepted.metrics().early_accepted.add(1),
+        Some(false) => accepted.metrics().early_rejected.add(1),
+        None => {}
+    }
+    Ok((Secure::new(session), shaken?))
+}
+
+/// Goes on until hands are shaken, or bytes have come that are served before; what has been said.
+async fn hands(
+    local: &Local,
+    session: &mut Session,
+    mut records: Vec<u8>,
+    stream: &mut Stream,
+    deadline: &Deadline,
+    early: Early,
+) -> Result<Vec<u8>, Miss> {
     let mut plain = Vec::new();
     loop {
         session.open(&mut records, &mut plain)?;
@@ -164,8 +201,8 @@ async fn shake(
                 sent.map_err(|error| gone(local, error))?;
             }
         }
-        if is_done {
-            return Ok((Secure::new(session), plain));
+        if is_done || (early == Early::Served && session.is_early()) {
+            return Ok(plain);
         }
         receive(local, stream, deadline).await?;
         records.clear();

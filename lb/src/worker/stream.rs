@@ -256,6 +256,25 @@ impl Stream {
         Poll::Ready(Ok(len))
     }
 
+    /// Ready once hands are shaken; what comes meanwhile is received.
+    pub(super) fn poll_settled(&mut self, task: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        let Some(layer) = self.sink.layer().cloned() else { return Poll::Ready(Ok(())) };
+        let Layer::Tls(secure) = &*layer else { return Poll::Ready(Ok(())) };
+        self.make_contiguous();
+        while secure.is_early() {
+            let before = self.carry.len();
+            if secure.has_ended() {
+                return Poll::Ready(Err(StreamError::Broken));
+            }
+            match ready!(self.poll_receive(task))? {
+                Received::Nothing => return Poll::Ready(Err(StreamError::Broken)),
+                received => self.open(secure, received)?,
+            }
+            self.received += (self.carry.len() - before) as u64;
+        }
+        Poll::Ready(Ok(()))
+    }
+
     fn open(&mut self, secure: &Secure, received: Received) -> Result<(), StreamError> {
         let opened = match received {
             Received::Nothing => return Ok(()),

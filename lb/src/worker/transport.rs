@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use super::{local::Local, stream::Stream};
+use super::{local::Local, secure::Secure, stream::Stream};
 use crate::{
     l7::http2::Wire,
     ring::{Op, SendBuf, op},
@@ -23,11 +23,14 @@ pub(super) struct Transport {
     stream: Stream,
     waiting: Vec<u8>,
     sending: Option<Op<op::Send>>,
+    /// Something came before hands were shaken.
+    was_early: bool,
 }
 
 impl Transport {
-    pub(super) const fn new(local: Rc<Local>, stream: Stream) -> Self {
-        Self { local, stream, waiting: Vec::new(), sending: None }
+    pub(super) fn new(local: Rc<Local>, stream: Stream) -> Self {
+        let was_early = stream.sink().secure().is_some_and(Secure::is_early);
+        Self { local, stream, waiting: Vec::new(), sending: None, was_early }
     }
 
     /// Sends what waits, if nothing is under way.
@@ -48,6 +51,19 @@ impl Transport {
         Ok(())
     }
 
+    /// Where hands were shaken behind what came early, tickets wait for no answer. `was_early` is so as long as they may come.
+    fn send_owed(&mut self) {
+        let Some(secure) = self.stream.sink().secure().filter(|_| self.was_early) else { return };
+        if secure.is_early() || self.sending.is_some() {
+            return;
+        }
+        let owed = secure.take_unsent();
+        self.was_early = false;
+        if !owed.is_empty() {
+            self.sending = Some(Op::send(&self.local.ring, self.stream.socket(), SendBuf::Bytes(owed)));
+        }
+    }
+
     /// Ready once what is under way is sent.
     fn poll_sent(&mut self, task: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Some(sending) = &mut self.sending {
@@ -63,7 +79,9 @@ impl Transport {
 impl Wire for Transport {
     fn poll_read(&mut self, task: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
         if self.stream.data().is_empty() {
-            match ready!(self.stream.poll_fill(task)) {
+            let filled = self.stream.poll_fill(task);
+            self.send_owed();
+            match ready!(filled) {
                 Ok(0) => return Poll::Ready(Ok(0)),
                 Ok(_) => {}
                 Err(_) => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
@@ -92,6 +110,7 @@ impl Wire for Transport {
         loop {
             ready!(self.poll_sent(task))?;
             if self.waiting.is_empty() {
+                self.send_owed();
                 return Poll::Ready(Ok(()));
             }
             self.start()?;

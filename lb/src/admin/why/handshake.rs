@@ -44,8 +44,15 @@ pub(super) fn tell(
     let protocols: Vec<_> =
         server.protocols().iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
     if let Some(config) = view.config.tls.get(entry.name()) {
-        let text = format!("{}; ALPN {}{}", versions(config.profile), protocols.join(", "), clients(config));
-        let facts = json!({ "profile": config.profile, "alpn": protocols });
+        let text = format!(
+            "{}; ALPN {}{}{}",
+            versions(config.profile),
+            protocols.join(", "),
+            clients(config),
+            early_data(config)
+        );
+        let facts =
+            json!({ "profile": config.profile, "alpn": protocols, "early_data_bytes": config.early_data });
         steps.push(step("terms", text, facts));
     }
     match server.covers(name.as_deref(), question.authority.as_bytes()) {
@@ -113,6 +120,15 @@ const fn clients(config: &Tls) -> &'static str {
     }
 }
 
+/// What becomes of a request that comes before hands are shaken.
+fn early_data(config: &Tls) -> String {
+    config.early_data.map_or_else(String::new, |bytes| {
+        format!(
+            "; of up to {bytes} bytes that come early, GET, HEAD, OPTIONS and TRACE without a body go on at once, with Early-Data: 1"
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -146,6 +162,7 @@ mod tests {
             certificate = "rest.pem"
             key = "rest.key"
             default = true
+            early_data = true
             [pool.p]
             backends = ["10.0.0.1:80"]
         "#;
@@ -209,7 +226,11 @@ mod tests {
             steps[1].starts_with("certificate: tls.rest, for the name other.example by default: "),
             "{steps:?}"
         );
-        assert_eq!(steps[2], "terms: TLS 1.3 or 1.2, profile default; ALPN h2, http/1.1");
+        assert_eq!(
+            steps[2],
+            "terms: TLS 1.3 or 1.2, profile default; ALPN h2, http/1.1; of up to 16384 bytes that come early, GET, HEAD, OPTIONS and \
+             TRACE without a body go on at once, with Early-Data: 1"
+        );
         let (_, _, steps) = said("https://192.0.2.1/ listener=shop");
         assert!(steps[1].starts_with("certificate: tls.rest, for no name by default: "), "{steps:?}");
     }

@@ -82,10 +82,6 @@ impl PoolDraft {
             value.fault(Fault::new(rule));
         }
         let tls = table.value("tls");
-        if let (Some(_), Some(value)) = (&tls, table.value("proxy_protocol")) {
-            let rule = "is not supported yet beside `tls`: the header would have to go before the handshake";
-            value.fault(Fault::new(rule));
-        }
         Self {
             name,
             span: table.span.clone(),

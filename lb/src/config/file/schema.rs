@@ -44,6 +44,8 @@ pub(super) const TLS: Keys = Keys {
         ("profile", Choice(&TLS_PROFILES)),
         ("client_auth", Table(&CLIENT_AUTH)),
         ("tickets", Reference),
+        ("early_data", Boolean),
+        ("early_data_bytes", Size),
     ],
     needed: &["certificate", "key"],
     later: &[],

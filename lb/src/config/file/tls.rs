@@ -1,12 +1,16 @@
 //! `[tls.NAME]` and `pool.tls`.
 
-use std::{ops::Range, path::PathBuf, sync::Arc};
+use std::{
+    ops::{Range, RangeInclusive},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use super::{
     field, pattern,
     process::file_reference,
     reader::{At, Fault, Table, Value},
-    schema,
+    schema, units,
 };
 use crate::config::{CertificateFiles, CheckTrust, ClientAuth, ClientField, HostPattern, Ocsp, PoolTls, Tls};
 
@@ -14,6 +18,11 @@ use crate::config::{CertificateFiles, CheckTrust, ClientAuth, ClientField, HostP
 const CERTIFICATES_MAX: usize = 8;
 /// Longest name of a protocol (RFC 7301, 3.1).
 const PROTOCOL_BYTES_MAX: usize = 255;
+
+/// How much may come before hands are shaken: no more than servers skip that take none of it.
+const EARLY_BYTES: RangeInclusive<u64> = 1 << 10..=16 << 10;
+/// Where the config does not say: one record of TLS, and more than any head that is asked for early.
+const EARLY_BYTES_DEFAULT: u32 = 16 << 10;
 
 /// Rule for files of certificates and keys.
 const FILE: &str = "must be a file beneath the directory of this config, such as \"certs/example.pem\"";
@@ -40,6 +49,7 @@ impl TlsDraft {
         let client_auth = table.table("client_auth", &schema::CLIENT_AUTH).map(|table| client_auth(&table));
         let profile = table.value("profile").and_then(|value| value.choice(&schema::TLS_PROFILES));
         let tickets = table.value("tickets").and_then(|value| reference(&value));
+        let early_data = early_data(table);
         let names = table.value("names").map(|value| names(&value)).unwrap_or_default();
         let build = || {
             Some(Tls {
@@ -49,6 +59,7 @@ impl TlsDraft {
                 profile: profile.map(|at| at.value).unwrap_or_default(),
                 client_auth: client_auth.transpose_or_none()?,
                 tickets: tickets.map(|at| at.value),
+                early_data,
             })
         };
         Self { name, span: table.span.clone(), read: build(), default }
@@ -106,6 +117,27 @@ fn certificates(table: &Table<'_>) -> Option<Vec<CertificateFiles>> {
     }
     let files = chains.into_iter().zip(keys).zip(staples);
     Some(files.map(|((certificate, key), ocsp)| CertificateFiles { certificate, key, ocsp }).collect())
+}
+
+/// `early_data` and what goes with it.
+fn early_data(table: &Table<'_>) -> Option<u32> {
+    let is_on = table.value("early_data").and_then(|value| value.boolean()) == Some(true);
+    let bytes = table
+        .value("early_data_bytes")
+        .map(|value| (value.parsed(units::SIZE, |text| units::size(text, &EARLY_BYTES)), value));
+    if !is_on {
+        if let Some((_, value)) = bytes {
+            value.fault(Fault::new("has no meaning without `early_data = true`"));
+        }
+        return None;
+    }
+    if let Some(value) = table.value("tickets") {
+        let rule =
+            "has no meaning with `early_data`: its sessions are kept by one process, each good for one use";
+        value.fault(Fault::new(rule));
+    }
+    let said = bytes.and_then(|(at, _)| at).map(|at| at.value);
+    Some(said.and_then(|bytes| u32::try_from(bytes).ok()).unwrap_or(EARLY_BYTES_DEFAULT))
 }
 
 fn plain_path(text: &str) -> Result<PathBuf, Fault> {

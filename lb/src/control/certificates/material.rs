@@ -21,8 +21,8 @@ use crate::{
     admin::certificates::{CertificateView, StapleView},
     config::{CertificateFiles, CheckKind, CheckTrust, ClientAuth, Ocsp, PoolTls, Tls, TlsCheck},
     tls::{
-        Certificate, CertificateName, Clients, Entry, Flaw, Parts, TicketKeys, Tickets, Trust, Upstream,
-        Wiped, next_update,
+        Certificate, CertificateName, Clients, EarlyData, Entry, Flaw, Parts, Sessions, TicketKeys, Tickets,
+        Trust, Upstream, Wiped, next_update,
         ocsp::{Question, Staple},
         revocations,
     },
@@ -223,6 +223,7 @@ impl Material {
         name: &Arc<str>,
         tls: &Tls,
         keys: &TicketKeys,
+        former: Option<&Entry>,
     ) -> Result<Known<Entry>, Misfit> {
         let certificates = self.certificates(reading, &tls.certificates)?;
         let own = tls.tickets.as_ref().zip(self.tickets.as_ref()).map(|(path, content)| {
@@ -242,6 +243,10 @@ impl Material {
             profile: tls.profile,
             clients,
             tickets: tickets.map_err(|message| reading.whole(message))?,
+            early_data: tls.early_data.map(|bytes_max| {
+                let former = former.and_then(Entry::early_data).map(|early| &early.sessions);
+                EarlyData { bytes_max, sessions: Sessions::or_former(former, self.ticket_context(name, tls)) }
+            }),
         };
         let entry = Entry::new(parts).map_err(|message| reading.whole(message))?;
         if entry.names().is_empty() && !entry.is_default() {

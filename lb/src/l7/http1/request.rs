@@ -51,6 +51,7 @@ pub struct RequestHead {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum MethodKind {
     Head,
+    Safe,
     Idempotent,
     #[default]
     Other,
@@ -59,11 +60,12 @@ enum MethodKind {
 }
 
 impl MethodKind {
-    /// Methods are case-sensitive. Source: RFC 9110, 9.1 and 9.2.2.
+    /// Methods are case-sensitive. Source: RFC 9110, 9.1, 9.2.1 and 9.2.2.
     fn of(method: &[u8]) -> Self {
         match method {
             b"HEAD" => Self::Head,
-            b"GET" | b"PUT" | b"DELETE" | b"TRACE" => Self::Idempotent,
+            b"GET" | b"TRACE" => Self::Safe,
+            b"PUT" | b"DELETE" => Self::Idempotent,
             b"OPTIONS" => Self::Options,
             b"CONNECT" => Self::Connect,
             _ => Self::Other,
@@ -263,7 +265,12 @@ impl RequestHead {
 
     /// Whether doing it twice is as doing it once. Source: RFC 9110, 9.2.2.
     pub const fn is_idempotent(&self) -> bool {
-        matches!(self.kind, MethodKind::Head | MethodKind::Idempotent | MethodKind::Options)
+        self.is_safe() || matches!(self.kind, MethodKind::Idempotent)
+    }
+
+    /// Whether nothing is asked for but an answer. Source: RFC 9110, 9.2.1.
+    pub const fn is_safe(&self) -> bool {
+        matches!(self.kind, MethodKind::Head | MethodKind::Safe | MethodKind::Options)
     }
 
     /// Whether the client waits for `100 Continue` before it sends the body.

@@ -6,9 +6,11 @@
 //! ```
 
 use std::{
+    cell::Cell,
     fmt,
     future::{Future, poll_fn},
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll, Waker, ready},
 };
 
@@ -43,6 +45,7 @@ pub struct Client<W> {
     connection: Pin<Box<client::Connection<Metered<W>, Bytes>>>,
     found: Found,
     allowance: Allowance,
+    is_over: Rc<Cell<bool>>,
 }
 
 /// Begins exchanges on a connection.
@@ -50,6 +53,7 @@ pub struct Client<W> {
 pub struct Requests {
     requests: client::SendRequest<Bytes>,
     fields_max: usize,
+    is_over: Rc<Cell<bool>>,
 }
 
 impl fmt::Debug for Requests {
@@ -64,7 +68,7 @@ impl fmt::Debug for Requests {
 /// The wire broke, or the backend does not speak HTTP/2.
 pub async fn begin<W: Wire + Unpin>(wire: W, grants: &Grants) -> Result<(Client<W>, Requests), Gone> {
     let metered = Metered::new(wire, Meter::of_backend(grants.budgets));
-    let (found, allowance) = (metered.found(), metered.allowance());
+    let (found, allowance, is_over) = (metered.found(), metered.allowance(), metered.is_over());
     let shaking = client::Builder::new()
         .enable_push(false)
         .initial_window_size(STREAM_WINDOW)
@@ -74,8 +78,8 @@ pub async fn begin<W: Wire + Unpin>(wire: W, grants: &Grants) -> Result<(Client<
         .initial_max_send_streams(0)
         .handshake(metered);
     let (requests, connection) = shaking.await.map_err(|_| Gone)?;
-    let requests = Requests { requests, fields_max: grants.fields_max };
-    let mut client = Client { connection: Box::pin(connection), found, allowance };
+    let requests = Requests { requests, fields_max: grants.fields_max, is_over: is_over.clone() };
+    let mut client = Client { connection: Box::pin(connection), found, allowance, is_over };
     poll_fn(|task| match client.poll(task) {
         Poll::Ready(()) => Poll::Ready(Err(Gone)),
         Poll::Pending if requests.most() == 0 => Poll::Pending,
@@ -90,7 +94,11 @@ impl<W: Wire + Unpin> Client<W> {
     pub fn poll(&mut self, task: &mut Context<'_>) -> Poll<()> {
         self.allowance.set(READ_BYTES_MAX);
         let polled = self.connection.as_mut().poll(task).map(drop);
-        if self.found.get().is_some() { Poll::Ready(()) } else { polled }
+        let polled = if self.found.get().is_some() { Poll::Ready(()) } else { polled };
+        if polled.is_ready() {
+            self.is_over.set(true);
+        }
+        polled
     }
 }
 
@@ -102,8 +110,7 @@ impl Requests {
 
     /// Whether the backend takes more: it has not said that it ends, and has not ended.
     pub fn is_open(&self) -> bool {
-        let mut task = Context::from_waker(Waker::noop());
-        !matches!(self.requests.clone().poll_ready(&mut task), Poll::Ready(Err(_)))
+        !self.is_over.get()
     }
 
     /// An exchange whose request head comes as bytes. `is_secure`: the scheme is `https`.
@@ -112,6 +119,7 @@ impl Requests {
             is_secure,
             fields_max: self.fields_max,
             fate: Fate::Unknown,
+            is_over: self.is_over.clone(),
             request: Out::Head(self.requests.clone(), Vec::new()),
             response: In::Unasked(None),
         }
@@ -147,6 +155,8 @@ pub struct Asking {
     is_secure: bool,
     fields_max: usize,
     fate: Fate,
+    /// Of its connection.
+    is_over: Rc<Cell<bool>>,
     request: Out,
     response: In,
 }
@@ -199,6 +209,8 @@ impl Asking {
             match &mut self.request {
                 Out::Head(requests, head) => {
                     if ready!(requests.poll_ready(task)).is_err() {
+                        // Numbers of streams run out, too, of which nobody else tells.
+                        self.is_over.set(true);
                         return Poll::Ready(Err(self.refused()));
                     }
                     let before = head.len();
@@ -357,5 +369,112 @@ fn body_of(request: &Request<()>, head: &[u8]) -> Body {
         Some(length) => Body::Length(length),
         None if super::flow::says_chunked(head) => Body::Chunked,
         None => Body::None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::RefCell, io, rc::Rc, time::Instant};
+
+    use super::*;
+    use crate::config::Limits;
+
+    /// What a backend says, as far as a test has let it; at last perhaps the end.
+    #[derive(Clone, Default)]
+    struct Script(Rc<RefCell<(Vec<u8>, bool)>>);
+
+    impl Wire for Script {
+        fn poll_read(&mut self, _: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
+            let (said, has_ended) = &mut *self.0.borrow_mut();
+            if said.is_empty() && !*has_ended {
+                return Poll::Pending;
+            }
+            let len = said.len().min(room.len());
+            room[..len].copy_from_slice(&said[..len]);
+            said.drain(..len);
+            Poll::Ready(Ok(len))
+        }
+
+        fn poll_write(&mut self, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn now(&self) -> Instant {
+            Instant::now()
+        }
+    }
+
+    fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+        [&[0, 0, payload.len() as u8, kind, flags, 0, 0, 0, stream], payload].concat()
+    }
+
+    /// What is known of a request that is answered so, if its stream is gone then.
+    fn fate(said: &[u8], ends: bool) -> Option<Fate> {
+        let mut task = Context::from_waker(Waker::noop());
+        let script = Script::default();
+        script.0.borrow_mut().0 = frame(4, 0, 0, &[]);
+        let limits = Limits::default();
+        let grants = Grants { head_bytes: 1 << 14, fields_max: 100, budgets: Budgets::new(&limits) };
+        let begun = std::pin::pin!(begin(script.clone(), &grants)).poll(&mut task);
+        let Poll::Ready(Ok((mut client, requests))) = begun else { panic!("no connection") };
+        let mut asking = requests.begin(false);
+        let mut taken = 0;
+        let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        assert!(matches!(asking.poll_write(&mut task, head, &mut taken), Poll::Ready(Ok(()))));
+        assert!(client.poll(&mut task).is_pending());
+        *script.0.borrow_mut() = (said.to_vec(), ends);
+        _ = client.poll(&mut task);
+        match asking.poll_read(&mut task, &mut Vec::new()) {
+            Poll::Ready(Err(Gone)) => Some(asking.fate()),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn what_is_known_of_a_request_goes_by_what_was_said() {
+        let reset = |reason| frame(3, 0, 1, &[0, 0, 0, reason]);
+        let goaway = |last, reason| frame(7, 0, 0, &[0, 0, 0, last, 0, 0, 0, reason]);
+        let answer = |fields: &[u8]| frame(1, 5, 1, fields);
+        let connection = b"\x88\x00\x0aconnection\x01x";
+        for (what, said, ends, expected) in [
+            ("REFUSED_STREAM", reset(7), false, Some(Fate::Refused)),
+            ("CANCEL", reset(8), false, Some(Fate::Unknown)),
+            ("INTERNAL_ERROR", reset(2), false, Some(Fate::Unknown)),
+            ("NO_ERROR, and no answer", reset(0), false, Some(Fate::Unknown)),
+            ("GOAWAY before it", goaway(0, 0), false, Some(Fate::Refused)),
+            ("GOAWAY before it, in anger", goaway(0, 11), false, Some(Fate::Refused)),
+            ("GOAWAY behind it", goaway(1, 0), false, None),
+            ("GOAWAY behind it, and the end", goaway(1, 0), true, Some(Fate::Unknown)),
+            ("the end", Vec::new(), true, Some(Fate::Unknown)),
+            ("nothing", Vec::new(), false, None),
+            ("a field of the connection's", answer(connection), false, Some(Fate::Malformed)),
+            // Which ends the connection.
+            ("a name that is none", answer(&[0x88, 0, 1, b'A', 1, b'b']), false, Some(Fate::Unknown)),
+            ("an answer", answer(&[0x88]), false, None),
+        ] {
+            assert_eq!(fate(&said, ends), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn what_was_never_sent_is_refused() {
+        let mut task = Context::from_waker(Waker::noop());
+        let script = Script::default();
+        script.0.borrow_mut().0 = frame(4, 0, 0, &[]);
+        let grants =
+            Grants { head_bytes: 1 << 14, fields_max: 100, budgets: Budgets::new(&Limits::default()) };
+        let begun = std::pin::pin!(begin(script.clone(), &grants)).poll(&mut task);
+        let Poll::Ready(Ok((mut client, requests))) = begun else { panic!("no connection") };
+        let mut asking = requests.begin(false);
+        script.0.borrow_mut().0 = frame(7, 0, 0, &[0; 8]);
+        _ = client.poll(&mut task);
+        assert!(!requests.is_open());
+        let asked = asking.poll_write(&mut task, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", &mut 0);
+        assert!(matches!(asked, Poll::Ready(Err(Gone))));
+        assert_eq!(asking.fate(), Fate::Refused);
     }
 }

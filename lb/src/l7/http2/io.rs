@@ -53,15 +53,22 @@ pub(super) struct Metered<W> {
     meter: Meter,
     found: Found,
     allowance: Allowance,
+    /// The peer takes nothing more.
+    is_over: Rc<Cell<bool>>,
 }
 
 impl<W> Metered<W> {
     pub(super) fn new(wire: W, meter: Meter) -> Self {
-        Self { wire, meter, found: Found::default(), allowance: Rc::new(Cell::new(READ_BYTES_MAX)) }
+        let allowance = Rc::new(Cell::new(READ_BYTES_MAX));
+        Self { wire, meter, found: Found::default(), allowance, is_over: Rc::default() }
     }
 
     pub(super) fn found(&self) -> Found {
         self.found.clone()
+    }
+
+    pub(super) fn is_over(&self) -> Rc<Cell<bool>> {
+        self.is_over.clone()
     }
 
     pub(super) fn allowance(&self) -> Allowance {
@@ -94,6 +101,9 @@ impl<W: Wire + Unpin> AsyncRead for Metered<W> {
             // Whoever drives it looks.
             task.waker().wake_by_ref();
             return Poll::Pending;
+        }
+        if self.meter.has_goaway() {
+            self.is_over.set(true);
         }
         buffer.advance(len);
         Poll::Ready(Ok(()))

@@ -147,6 +147,7 @@ pub(super) struct Meter {
     /// When the counts were halved last.
     halved_at: Option<Instant>,
     abuse: Option<Abuse>,
+    has_goaway: bool,
 }
 
 /// Counts that are halved, but for those that say otherwise.
@@ -195,7 +196,15 @@ impl Meter {
     }
 
     fn new(budgets: Budgets, received: Scanner, sent: Scanner) -> Self {
-        Self { budgets, received, sent, counts: Counts::default(), halved_at: None, abuse: None }
+        Self {
+            budgets,
+            received,
+            sent,
+            counts: Counts::default(),
+            halved_at: None,
+            abuse: None,
+            has_goaway: false,
+        }
     }
 
     /// Counts what has come from the peer, however it is cut.
@@ -205,6 +214,7 @@ impl Meter {
     pub(super) fn see(&mut self, mut bytes: &[u8], now: Instant) -> Result<(), Abuse> {
         self.decay(now);
         while let Some(frame) = self.received.next(&mut bytes) {
+            self.has_goaway |= frame.kind == Kind::GOAWAY;
             if self.abuse.is_none() {
                 self.abuse = self.count(frame).err();
             }
@@ -222,6 +232,11 @@ impl Meter {
             self.credit(frame);
         }
         self.verdict()
+    }
+
+    /// Whether the peer has said that it takes nothing more.
+    pub(super) const fn has_goaway(&self) -> bool {
+        self.has_goaway
     }
 
     fn verdict(&self) -> Result<(), Abuse> {

@@ -4,6 +4,7 @@ mod accept;
 mod change;
 mod choosing;
 mod datagrams;
+mod early;
 mod edges;
 mod forms;
 mod h2;

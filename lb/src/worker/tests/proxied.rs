@@ -1,21 +1,24 @@
 //! PROXY headers, in and out.
 
 use std::{
+    collections::BTreeMap,
     io::{BufRead, BufReader, Read, Write},
-    net::{Shutdown, SocketAddr, TcpStream},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::mpsc,
     time::Duration,
 };
 
 use super::{
     Fixture, PATIENCE, backend,
-    peers::{Client, ok, read_message, responder},
+    peers::{Client, ok, read_message, responder, try_read_message},
     snapshot, wait_until,
 };
 use crate::{
     config::{Limits, Protocol, ProxyHeaders, ProxyVersion},
     model::reason::CloseReason,
     relay::proxy::{self, Ends, Extras, Parsed},
+    tls::fixture::{Authority, accept},
+    worker::TlsParts,
 };
 
 const CLIENT: &str = "192.0.2.7:40112";
@@ -189,7 +192,7 @@ fn introducing(protocol: Protocol, version: ProxyVersion, backend: SocketAddr) -
 }
 
 /// The header at the front of what comes, which is taken from there.
-fn read_header(from: &mut impl BufRead) -> Ends {
+fn read_header(from: &mut impl Read) -> Ends {
     let mut bytes = Vec::new();
     loop {
         if let Parsed::Complete(header) = proxy::parse(&bytes).unwrap() {
@@ -218,6 +221,47 @@ fn a_backend_is_told_who_the_client_is_before_it_speaks() {
         let mut greeting = String::new();
         BufReader::new(client).read_line(&mut greeting).unwrap();
         assert_eq!(greeting, expected);
+        fixture.stop();
+    }
+}
+
+#[test]
+fn a_header_goes_in_the_clear_before_tls() {
+    let authority = Authority::new();
+    for (protocol, version) in [
+        (Protocol::Http, ProxyVersion::V1),
+        (Protocol::Http, ProxyVersion::V2),
+        (Protocol::Tcp, ProxyVersion::V2),
+    ] {
+        let (told, tells) = mpsc::channel();
+        let config = authority.peer_config("a.test");
+        let backend = backend(move |stream| {
+            // Not a byte more is read: what follows is TLS.
+            told.send(read_header(&mut &stream).client).unwrap();
+            let mut sealed = BufReader::new(accept(&config, stream));
+            while try_read_message(&mut sealed).ok().flatten().is_some() {
+                sealed.get_mut().write_all(&ok(b"sealed")).unwrap();
+            }
+        });
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        let mut snapshot = snapshot(1, protocol, address, &[backend], Limits::default());
+        snapshot.pools[0].proxy_protocol = Some(version);
+        snapshot.pools[0].keepalive.per_worker = 0;
+        let pools = BTreeMap::from([("test".into(), authority.upstream("a.test"))]);
+        let parts = TlsParts { pools, ..TlsParts::default() };
+        let fixture = Fixture::start_secured(socket.into(), address, snapshot, None, &parts);
+        let mut clients = [Client::new(&fixture), Client::new(&fixture)];
+        for at in [0, 1, 0] {
+            clients[at].send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\n\r\nhello");
+            assert_eq!(clients[at].receive().body, b"sealed");
+            // A relay keeps the connection that began so.
+            if protocol == Protocol::Http || at == 1 {
+                let client = clients[at].writer.local_addr().unwrap();
+                while tells.recv_timeout(PATIENCE).unwrap() != client {}
+            }
+        }
+        drop(clients);
         fixture.stop();
     }
 }

@@ -71,6 +71,7 @@ impl Configs {
                 profile: TlsProfile::Default,
                 clients: None,
                 tickets: Tickets::new(Vec::new(), &TicketKeys::new([7; KEY_BYTES])).expect("tickets"),
+                early_data: None,
             };
             let entry = Arc::new(Entry::new(parts).expect("an entry"));
             let trust = Trust::of_pem(pem.as_bytes()).expect("an authority");

@@ -139,17 +139,61 @@ fn backends_are_looked_at_unless_that_is_declined() {
 }
 
 #[test]
-fn a_header_tells_of_one_client_before_anything_else() {
-    for (keys, why) in [
-        ("tls = { verify = false }", "is not supported yet beside `tls`"),
-        ("protocol = \"h2\"", "has no meaning with `protocol = \"h2\"`"),
-    ] {
+fn data_come_early_only_where_that_is_said() {
+    let tls = |keys: &str| {
         let text = format!(
-            "version = 1\n[pool.p]\nbackends = [\"10.0.0.1:443\"]\nproxy_protocol = \"v2\"\n{keys}\n"
+            "version = 1\n[listener.l]\nbind = [\"[::1]:443\"]\nprotocol = \"http\"\npool = \"p\"\ntls = [\"a\"]\n\
+             [pool.p]\nbackends = [\"10.0.0.1:80\"]\n[tls.a]\ncertificate = \"a.pem\"\nkey = \"a.key\"\n{keys}\n"
         );
-        let problems = parse("f", &text).unwrap_err().to_string();
-        assert!(problems.contains(&format!("pool.p.proxy_protocol = \"v2\": {why}")), "{problems}");
+        parse("f", &text)
+            .map(|parsed| parsed.config.tls["a"].early_data)
+            .map_err(|problems| problems.to_string())
+    };
+    for (keys, bytes) in [
+        ("", None),
+        ("early_data = false", None),
+        ("early_data = true", Some(16 << 10)),
+        ("early_data = true\nearly_data_bytes = \"2KiB\"", Some(2 << 10)),
+    ] {
+        assert_eq!(tls(keys), Ok(bytes), "{keys}");
     }
+    for (keys, why) in [
+        (
+            "early_data_bytes = \"2KiB\"",
+            "tls.a.early_data_bytes = \"2KiB\": has no meaning without `early_data = true`",
+        ),
+        (
+            "early_data = true\nearly_data_bytes = \"17KiB\"",
+            "tls.a.early_data_bytes = \"17KiB\": must be from 1KiB to 16KiB",
+        ),
+        (
+            "early_data = true\ntickets = \"file:t.key\"",
+            "tls.a.tickets = \"file:t.key\": has no meaning with `early_data`: its sessions are kept by one process, each good for \
+             one use",
+        ),
+        ("early_data = 1", "tls.a.early_data = 1: must be true or false"),
+    ] {
+        let problems = tls(keys).unwrap_err();
+        assert!(problems.contains(why), "{problems}");
+    }
+}
+
+#[test]
+fn a_header_tells_of_one_client_before_anything_else() {
+    let pool = |keys: &str| {
+        parse(
+            "f",
+            &format!(
+                "version = 1\n[pool.p]\nbackends = [\"10.0.0.1:443\"]\nproxy_protocol = \"v2\"\n{keys}\n"
+            ),
+        )
+    };
+    let problems = pool("protocol = \"h2\"").unwrap_err().to_string();
+    let why = "pool.p.proxy_protocol = \"v2\": has no meaning with `protocol = \"h2\"`";
+    assert!(problems.contains(why), "{problems}");
+    let config = pool("tls = { verify = false }").unwrap().config;
+    let pool = &config.pools["p"];
+    assert!(pool.tls.is_some() && pool.proxy_protocol.is_some());
 }
 
 #[test]
