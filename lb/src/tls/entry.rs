@@ -78,6 +78,8 @@ impl Entry {
         // Sessions are kept by clients alone, in tickets.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = tickets.clone();
+        // For the kernel.
+        config.enable_secret_extraction = true;
         let client_fields = clients.map(|clients| clients.fields).unwrap_or_default();
         Ok(Self { name, names, is_default, certificates, client_fields, tickets, config })
     }
