@@ -73,6 +73,7 @@ fn start(route: &str, backend: SocketAddr) -> (Handle, SocketAddr) {
         admission: Admission::new(),
         siblings: Siblings::new(1, 1).unwrap(),
         access_log: None,
+        kernel_suites: lb::tls::KernelSuites::default(),
         listeners: vec![BoundListener {
             group: GroupId(0),
             place: 0,

@@ -60,7 +60,7 @@ const SUITES: [Suite; 3] = [
             "--skip=witness::rows_reach",
         ],
     },
-    // Each of these has every program verified once more.
+    // Each of the first three has every program verified once more; TLS in the kernel is nowhere else.
     Suite {
         program: "lb",
         source: "lb/src/lib.rs",
@@ -69,6 +69,7 @@ const SUITES: [Suite; 3] = [
             "steering::tests::pins_outlive",
             "steering::tests::links::a_link_is_native",
             "steering::tests::steer::the_core",
+            "worker::tests::ktls",
         ],
     },
     Suite {

@@ -1,6 +1,7 @@
 //! `tls-bulk`: what it costs to seal a large answer.
 
 use anyhow::{Context as _, Result};
+use lb::{sys::ktls, tls::KernelSuites};
 
 use super::Scenario;
 use crate::{
@@ -39,6 +40,10 @@ impl Scenario for TlsBulk {
         let load = Requests { body, connections: CONNECTIONS, churn: false, speaks: Speaks::Http1 };
         let mut stage = Stage::set(context, TLS)?;
         let length = context.pace.sample;
+        context.samples.note(match KernelSuites::probe(ktls::try_keys) {
+            Ok(_) => "kTLS: the kernel seals what lb sends".to_owned(),
+            Err(error) => format!("no kTLS, lb seals what it sends: the kernel takes no keys: {error}"),
+        });
         context.rounds(&stage.subjects(), |&subject| {
             let (load, cost) = stage.requests(subject, load, length)?;
             Ok(cost.per_unit(&COST, load.answered as f64).with(THROUGHPUT, load.rate()))

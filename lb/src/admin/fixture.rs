@@ -238,6 +238,7 @@ pub(crate) fn view() -> View {
         certificates: Arc::default(),
         warnings: vec!["no CAP_BPF: lb_steer is not attached".to_owned()],
         open_files: 20_512,
+        no_kernel_tls: Some("no module".to_owned()),
         packets: None,
         draining: Arc::new(AtomicBool::new(false)),
         names: Arc::default(),

@@ -90,7 +90,7 @@ fn access_log(encoder: &mut Encoder, view: &View) {
         .sample(&[], view.log.failed.value());
 }
 
-const WORKER: [Column<WorkerMetrics>; 14] = [
+const WORKER: [Column<WorkerMetrics>; 15] = [
     ("lb_worker_turns_total", Kind::Counter, "Loop turns.", |m| m.turns.value()),
     ("lb_worker_enters_total", Kind::Counter, "io_uring_enter calls.", |m| m.enters.value()),
     ("lb_worker_completions_total", Kind::Counter, "Completions reaped.", |m| m.completions.value()),
@@ -106,6 +106,12 @@ const WORKER: [Column<WorkerMetrics>; 14] = [
     ("lb_worker_splices_started_total", Kind::Counter, "Relays that left user space.", |m| {
         m.splices_started.value()
     }),
+    (
+        "lb_worker_kernel_tls_total",
+        Kind::Counter,
+        "Connections whose TLS the kernel has sealed from then on.",
+        |m| m.kernel_tls.value(),
+    ),
     ("lb_worker_pipes_refused_total", Kind::Counter, "Splices refused for want of a pipe.", |m| {
         m.pipes_refused.value()
     }),

@@ -255,6 +255,7 @@ fn schemas() -> Value {
             "uptime_seconds": count,
             "workers": list(open(json!({ "worker": count, "core": count, "leaves": flag, "open_connections": count, "stuck_seconds": count }))),
             "limits": closed(json!({ "connections": count, "open_files": count })),
+            "kernel_tls": closed(json!({ "on": flag, "why": maybe_text })),
             "listeners": list(json!({ "type": "object" })),
             "backends": open(json!({ "up": count, "down": count })),
             "overrides": list(closed(json!({

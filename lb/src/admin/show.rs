@@ -378,6 +378,7 @@ fn workers(view: &View) -> Vec<Value> {
             "completions_stray": metrics.completions_stray.value(),
             "spliced_bytes": metrics.spliced_bytes.value(),
             "splices_started": metrics.splices_started.value(),
+            "kernel_tls": metrics.kernel_tls.value(),
             "pipes_refused": metrics.pipes_refused.value(),
             "cookies_refused": metrics.cookies_refused.value(),
             "snapshots": metrics.snapshots.value(),

@@ -34,6 +34,7 @@ pub fn render(view: &View, packets: Option<&Packets>) -> Value {
             }))
         }).collect::<Vec<_>>(),
         "limits": { "connections": view.snapshot.limits.connections, "open_files": view.open_files },
+        "kernel_tls": { "on": view.no_kernel_tls.is_none(), "why": view.no_kernel_tls },
         "listeners": view.snapshot.listeners.iter().map(|listener| json!({
             "listener": listener.name,
             "protocol": listener.protocol,
@@ -125,6 +126,7 @@ mod tests {
         view.health.set(BackendId(2), false);
         let status = render(&view, None);
         assert_eq!(status["limits"], json!({ "connections": 200_000, "open_files": 20_512 }));
+        assert_eq!(status["kernel_tls"], json!({ "on": false, "why": "no module" }));
         assert_eq!(status["backends"]["up"], 2);
         assert_eq!(status["backends"]["down_names"], json!(["app/127.0.0.1:9002"]));
         let reasons = json!([{ "backend": "app/127.0.0.1:9002", "state": "down", "since_seconds": null, "reason": null }]);

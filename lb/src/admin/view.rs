@@ -83,6 +83,8 @@ pub struct View {
     pub warnings: Vec<String>,
     /// Open files that this process may have, which clip `limits.connections`.
     pub open_files: u64,
+    /// Why the kernel seals no TLS; `None`: it does.
+    pub no_kernel_tls: Option<String>,
     /// The packet path, where there is one.
     pub packets: Option<PacketsSource>,
     /// Raised once, when the drain begins.

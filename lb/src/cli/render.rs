@@ -113,6 +113,10 @@ pub(super) fn status(status: &Value) -> String {
     for (name, value) in lines {
         _ = writeln!(text, "{name:<10}{value}");
     }
+    if let Some(is_on) = status["kernel_tls"]["on"].as_bool() {
+        let why = cell(&status["kernel_tls"]["why"]);
+        _ = writeln!(text, "{:<10}{}", "kTLS", if is_on { "yes".to_owned() } else { format!("no: {why}") });
+    }
     if !status["drift"].is_null() {
         _ = writeln!(text, "{:<10}{}", "drift", cell(&status["drift"]));
     }
@@ -301,6 +305,7 @@ mod tests {
             "workers   2 on cores 0,1, 0 open connections\n",
             "limits    200000 connections, 20512 open files\n",
             "backends  3 up, 0 down\n",
+            "kTLS      no: no module\n",
             "listener  web http 127.0.0.1:8080, worker chosen by lb_steer by hash, SYN cookies by XDP\n",
             "spread    listeners' packets over the workers' cores: xdp.spread says so\n",
             "cookies   0 sent by XDP; the kernel accepted 5 and refused 2, its own among them\n",

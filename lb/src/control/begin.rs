@@ -47,6 +47,7 @@ use crate::{
     metrics::{BACKENDS_MAX, LogMetrics},
     model::BackendId,
     sys::{affinity, heap},
+    tls::KernelSuites,
     upgrade::{
         Inheritance, Predecessors,
         store::{self, Store},
@@ -62,6 +63,8 @@ pub(super) struct Ground {
     /// How many there may come to be.
     workers_max: usize,
     open_files: u64,
+    /// What the kernel seals of TLS; or why nothing.
+    pub(super) kernel_tls: Result<KernelSuites, String>,
     warnings: Vec<String>,
 }
 
@@ -79,7 +82,8 @@ impl Ground {
         let allowed = affinity::allowed_cores().context("sched_getaffinity")?;
         let cores = host::place_workers(&effective.runtime.workers, &allowed).map_err(anyhow::Error::msg)?;
         let workers_max = allowed.len().min(WORKERS_MAX as usize).max(cores.len());
-        Ok(Self { effective, cores, workers_max, open_files, warnings })
+        let kernel_tls = host::kernel_tls();
+        Ok(Self { effective, cores, workers_max, open_files, kernel_tls, warnings })
     }
 }
 
@@ -208,7 +212,7 @@ impl Begun {
             moves.opened.extract_if(.., |group| group.is_udp && inheritance.is_handed_over).collect();
         let siblings = Siblings::with_room(cores.len(), ground.workers_max, random()?).context("eventfd")?;
         let compiled = Compiled::new(snapshot.clone(), &certificates.parts);
-        let workers = Workers::start(&siblings, cores, &compiled, &health, moves.opened, logs)?;
+        let workers = Workers::start(&siblings, &ground, &compiled, &health, moves.opened, logs)?;
         if let Some(path) = &mut opened.path {
             let held = addresses.held();
             let lost = path.listen(&NewGroups { config: effective, cores, held, opened: &copies });
@@ -326,6 +330,7 @@ impl Begun {
             pools: Arc::new(prober::reports(effective, &self.snapshot, &BTreeMap::new())),
             warnings: warnings.iter().chain(&self.opened.warnings).cloned().collect(),
             open_files: *open_files,
+            no_kernel_tls: self.ground.kernel_tls.as_ref().err().cloned(),
             packets: path.map(PlaneMail::source),
             config: Arc::new(start.plan.config.clone()),
             snapshot: self.snapshot.clone(),

@@ -5,7 +5,11 @@ use rustix::{
     thread::{CapabilitySet, capabilities},
 };
 
-use crate::config::{Limits, MemoryLimit, Workers};
+use crate::{
+    config::{Limits, MemoryLimit, Workers},
+    sys::ktls,
+    tls::KernelSuites,
+};
 
 /// The core of each worker.
 ///
@@ -64,6 +68,20 @@ pub(super) fn clip_connections(limits: &mut Limits, files: u64) -> Option<String
         "open files are limited to {files}, which is about {possible} connections; limits.connections = {asked} \
          cannot be met and stands at {possible} (raise LimitNOFILE or ulimit -n)"
     ))
+}
+
+/// Asks the kernel whether it seals TLS, and says so, once.
+pub(super) fn kernel_tls() -> Result<KernelSuites, String> {
+    match KernelSuites::probe(ktls::try_keys) {
+        Ok(suites) => {
+            tracing::info!("kTLS: the kernel seals large bodies, which are spliced");
+            Ok(suites)
+        }
+        Err(error) => {
+            tracing::info!(%error, "no kTLS: bodies are sealed as they pass, none is spliced");
+            Err(format!("the kernel takes no keys: {error}"))
+        }
+    }
 }
 
 /// Settles `limits.memory = "auto"`: three quarters of what the host has, or what the control groups above us let it have. Sockets

@@ -10,6 +10,7 @@ use anyhow::Context;
 use sd_notify::NotifyState;
 
 use super::{
+    begin::Ground,
     listeners::Group,
     signals::{Phase, Step, Wish},
     systemd::notify,
@@ -22,6 +23,7 @@ use crate::{
     metrics::WorkerMetrics,
     model::WorkerId,
     sys::heap,
+    tls::KernelSuites,
     worker::{
         AccessLogSetup, BoundListener, Command, CommandSender, Compiled, Handle, LentFlow, Setup, Siblings,
     },
@@ -43,6 +45,7 @@ pub(super) struct Workers {
     siblings: Arc<Siblings>,
     health: Arc<HealthTable>,
     admission: Arc<Admission>,
+    kernel_suites: KernelSuites,
 }
 
 #[derive(Debug, Default)]
@@ -128,20 +131,22 @@ fn join(handle: Handle) {
 }
 
 impl Workers {
-    /// Starts one on each of `cores`, with its sockets of every group.
+    /// Starts one on each core that there is ground for, with its sockets of every group.
     ///
     /// # Errors
     /// The host refuses io_uring or a thread; those that were started end with the process.
     pub(super) fn start(
         siblings: &Arc<Siblings>,
-        cores: &[usize],
+        ground: &Ground,
         compiled: &Arc<Compiled>,
         health: &Arc<HealthTable>,
         groups: Vec<Group>,
         logs: Vec<Option<AccessLogSetup>>,
     ) -> anyhow::Result<Self> {
         let (siblings, health) = (siblings.clone(), health.clone());
-        let workers = Self { roster: Arc::default(), siblings, health, admission: Admission::new() };
+        let (cores, kernel_suites) = (&ground.cores, ground.kernel_tls.as_ref().copied().unwrap_or_default());
+        let admission = Admission::new();
+        let workers = Self { roster: Arc::default(), siblings, health, admission, kernel_suites };
         let parts = by_worker(groups, cores.len()).into_iter().zip(logs);
         for ((&core, (listeners, log)), id) in cores.iter().zip(parts).zip(0..) {
             let handle = workers.start_one(WorkerId(id), core, compiled, listeners, log)?;
@@ -170,6 +175,7 @@ impl Workers {
             admission: self.admission.clone(),
             siblings: self.siblings.clone(),
             access_log,
+            kernel_suites: self.kernel_suites,
             listeners,
         };
         Handle::start(setup).with_context(|| format!("worker {id} on core {core}"))

@@ -23,6 +23,8 @@ pub struct WorkerMetrics {
     pub spliced_bytes: Counter,
     /// Relays that left user space.
     pub splices_started: Counter,
+    /// Connections whose TLS the kernel seals from then on.
+    pub kernel_tls: Counter,
     /// Splices refused for want of a pipe; the copy path went on.
     pub pipes_refused: Counter,
     /// Snapshots taken over.
@@ -151,6 +153,7 @@ impl WorkerMetrics {
             completions_stray: Counter::default(),
             spliced_bytes: Counter::default(),
             splices_started: Counter::default(),
+            kernel_tls: Counter::default(),
             pipes_refused: Counter::default(),
             snapshots: Counter::default(),
             stuck_seconds: Gauge::default(),

@@ -6,6 +6,7 @@ pub mod datagrams;
 pub mod event;
 pub mod heap;
 pub mod interfaces;
+pub mod ktls;
 pub mod lock;
 pub mod news;
 pub mod owner;

@@ -101,6 +101,8 @@ impl Entry {
                 config.send_half_rtt_data = true;
             }
         }
+        // For the kernel.
+        config.enable_secret_extraction = true;
         let client_fields = clients.map(|clients| clients.fields).unwrap_or_default();
         Ok(Self { name, names, is_default, certificates, client_fields, tickets, early_data, config })
     }

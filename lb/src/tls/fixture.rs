@@ -5,7 +5,7 @@ use std::{net::TcpStream, sync::Arc};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
-    SupportedProtocolVersion,
+    SupportedCipherSuite, SupportedProtocolVersion,
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName},
 };
@@ -129,6 +129,24 @@ impl Authority {
         let mut config = builder.unwrap().with_root_certificates(roots).with_no_client_auth();
         config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         Arc::new(config)
+    }
+
+    /// Clients that know one suite each, with its name.
+    pub(crate) fn clients_by_suite(&self) -> Vec<(String, Arc<ClientConfig>)> {
+        let suites = aws_lc_rs::DEFAULT_CIPHER_SUITES.iter().filter(|suite| {
+            // Keys here are for ECDSA.
+            !format!("{:?}", suite.suite()).contains("_RSA_")
+        });
+        let client = |suite: &SupportedCipherSuite| {
+            let sole = CryptoProvider { cipher_suites: vec![*suite], ..aws_lc_rs::default_provider() };
+            let builder = ClientConfig::builder_with_provider(Arc::new(sole));
+            let builder = builder.with_protocol_versions(&[suite.version()]).unwrap();
+            let mut roots = RootCertStore::empty();
+            roots.add(self.0.der().clone()).unwrap();
+            let config = builder.with_root_certificates(roots).with_no_client_auth();
+            (format!("{:?}", suite.suite()), Arc::new(config))
+        };
+        suites.map(client).collect()
     }
 
     /// A backend's end of a connection; whoever comes is shown a certificate for `name`.

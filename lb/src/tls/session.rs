@@ -17,7 +17,14 @@ use rustls::{
     unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus},
 };
 
-use super::{offer, server::Server, wording::said};
+use super::{
+    ktls::{self, KernelSuites},
+    offer,
+    opener::{Opener, Rest},
+    server::Server,
+    wipe::Wiped,
+    wording::said,
+};
 
 /// Longest ClientHello that is waited for, with its records' headers: RFC 8446 lets it be longer, and nobody's is.
 const HELLO_BYTES_MAX: usize = 64 << 10;
@@ -273,10 +280,7 @@ impl Session {
 
     /// What was agreed on, once hands are shaken.
     pub fn terms(&self) -> Terms {
-        let common: &rustls::CommonState = match &self.connection {
-            Connection::Server(connection) => connection,
-            Connection::Client(connection) => connection,
-        };
+        let common = self.common();
         Terms {
             name: self.name.clone(),
             protocol: common.alpn_protocol().map(Into::into),
@@ -349,6 +353,50 @@ impl Session {
         processed
     }
 
+    /// Whether the kernel may seal from here on, as it stands: all that is sealed was sent, and nothing stands between records
+    /// that only rustls knows of.
+    pub fn may_be_handed_over(&mut self, suites: KernelSuites) -> bool {
+        if self.is_broken || self.has_ended || self.is_handshaking() || has_whole(&self.gathered) {
+            return false;
+        }
+        // A change of keys that waits inside comes out.
+        let (mut gathered, mut plain) = (std::mem::take(&mut self.gathered), Vec::new());
+        let processed = self.process(&mut gathered, &mut plain);
+        self.gathered = gathered;
+        let common = self.common();
+        let suite = common.negotiated_cipher_suite().map(|suite| suite.suite());
+        let has_suite =
+            common.protocol_version().zip(suite).is_some_and(|(version, suite)| suites.has(version, suite));
+        matches!(processed, Ok(0)) && self.unsent.is_empty() && !self.common().wants_write() && has_suite
+    }
+
+    /// The keys that seal what goes, as the kernel takes them, and what opens what comes.
+    ///
+    /// # Errors
+    /// rustls does not give them away.
+    pub fn hand_over(self) -> Result<(Wiped, Opener), Refusal> {
+        let refuse = |error: Error| Refusal::new(&error, Vec::new());
+        let (secrets, rest) = match self.connection {
+            Connection::Server(connection) => {
+                let (secrets, rest) = connection.dangerous_into_kernel_connection().map_err(refuse)?;
+                (secrets, Rest::Server(rest))
+            }
+            Connection::Client(connection) => {
+                let (secrets, rest) = connection.dangerous_into_kernel_connection().map_err(refuse)?;
+                (secrets, Rest::Client(rest))
+            }
+        };
+        let keys = ktls::keys(rest.version(), &secrets.tx.1, secrets.tx.0);
+        keys.zip(Opener::new(rest, secrets.rx, self.gathered)).ok_or_else(Refusal::over)
+    }
+
+    fn common(&self) -> &rustls::CommonState {
+        match &self.connection {
+            Connection::Server(connection) => connection,
+            Connection::Client(connection) => connection,
+        }
+    }
+
     /// Whether the peer has said that it will say no more.
     pub const fn has_ended(&self) -> bool {
         self.has_ended
@@ -419,7 +467,8 @@ impl Session {
 }
 
 impl Refusal {
-    fn over() -> Self {
+    /// Whoever has broken off has nothing more to say.
+    pub fn over() -> Self {
         Self { why: Why::Protocol, alert: Vec::new(), text: "nothing can be said any more".to_owned() }
     }
 }
@@ -427,6 +476,13 @@ impl Refusal {
 enum Traffic<'c> {
     Server(rustls::unbuffered::WriteTraffic<'c, rustls::server::ServerConnectionData>),
     Client(rustls::unbuffered::WriteTraffic<'c, rustls::client::ClientConnectionData>),
+}
+
+/// Whether there is a record that was not consumed: rustls keeps those that a longer message begins in.
+fn has_whole(records: &[u8]) -> bool {
+    records.first_chunk().is_some_and(|&[_, _, _, high, low]: &[u8; 5]| {
+        records.len() >= 5 + usize::from(u16::from_be_bytes([high, low]))
+    })
 }
 
 /// Room that sealing so many bytes takes at most.
@@ -522,5 +578,7 @@ fn step<Data>(
     }
 }
 
+#[cfg(test)]
+mod handed;
 #[cfg(test)]
 mod tests;

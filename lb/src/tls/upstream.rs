@@ -59,6 +59,8 @@ impl Upstream {
             None => builder.with_no_client_auth(),
         };
         config.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
+        // For the kernel.
+        config.enable_secret_extraction = true;
         config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         let sni = sni.map(|name| ServerName::try_from(name).map(|name| name.to_owned()));
         let sni = sni.transpose().map_err(|error| error.to_string())?;

@@ -12,6 +12,7 @@ use crate::{
     health::HealthTable,
     limits::Admission,
     model::{BackendId, GroupId, ListenerId, WorkerId},
+    tls::KernelSuites,
 };
 
 /// Everything a worker needs from its first turn on.
@@ -31,6 +32,8 @@ pub struct Setup {
     pub siblings: Arc<Siblings>,
     /// Where an access log is written.
     pub access_log: Option<AccessLogSetup>,
+    /// What the kernel seals of TLS, where bodies are large.
+    pub kernel_suites: KernelSuites,
     /// Its own sockets of every listener's group, bound and listening.
     pub listeners: Vec<BoundListener>,
 }

@@ -280,9 +280,9 @@ impl Direction<'_> {
         ended
     }
 
-    /// Whether neither side wants to have bytes opened or sealed.
+    /// Whether neither side wants to have bytes opened or sealed by us.
     fn may_splice(&self) -> bool {
-        self.from.sink().takes_pipes() && self.to.takes_pipes()
+        self.from.sink().gives_pipes() && self.to.takes_pipes(self.local)
     }
 
     fn reason(&self, error: StreamError, gone: CloseReason) -> CloseReason {
@@ -360,6 +360,7 @@ impl Direction<'_> {
                 flow.on_drained(len);
                 self.local.metrics.spliced_bytes.add(len as u64);
                 self.moved(len);
+                self.to.passed(len).map_err(Failed::Sink)?;
             }
             Spliced::Eof => return Err(Failed::Sink(StreamError::Broken)),
             Spliced::Blocked => {

@@ -37,6 +37,7 @@ use crate::{
     model::{BackendId, GroupId, PoolId, WorkerId, reason::CloseReason},
     ring::Ring,
     sys::affinity,
+    tls::KernelSuites,
 };
 
 /// Heads kept for reuse.
@@ -51,6 +52,7 @@ pub(super) struct Local {
     pub(super) timers: Timers,
     pub(super) health: Arc<HealthTable>,
     pub(super) admission: Arc<Admission>,
+    pub(super) kernel_suites: KernelSuites,
     pub(super) metrics: Arc<WorkerMetrics>,
     pub(super) siblings: Arc<Siblings>,
     pub(super) generator: RefCell<Generator>,
@@ -97,6 +99,7 @@ impl Local {
             timers: Timers::new(now),
             health: setup.health.clone(),
             admission: setup.admission.clone(),
+            kernel_suites: setup.kernel_suites,
             siblings: setup.siblings.clone(),
             generator: RefCell::new(Generator::new(setup.siblings.seed(setup.id))),
             keepalive: RefCell::default(),

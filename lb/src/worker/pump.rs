@@ -167,8 +167,9 @@ impl Pump<'_> {
     fn is_worth_a_pipe(&self, reader: &BodyReader) -> bool {
         let follows = reader.contiguous();
         // A receive that was begun ahead of time takes what comes next, and would overtake the pipe.
-        let may = self.from.sink().takes_pipes() && self.to.takes_pipes();
-        may && !self.from.is_armed() && follows >= SPLICE_MIN && (follows < u64::MAX || self.from.is_bulky())
+        let may = self.from.sink().gives_pipes() && !self.from.is_armed();
+        let is_worth = follows >= SPLICE_MIN && (follows < u64::MAX || self.from.is_bulky());
+        may && is_worth && self.to.takes_pipes(self.local)
     }
 
     /// Moves what follows in one piece past user space; bytes moved. Fewer than there are: the source has ended, or no
@@ -220,6 +221,7 @@ impl Pump<'_> {
                 Spliced::Bytes(len) => {
                     left = left.saturating_sub(len);
                     self.local.metrics.spliced_bytes.add(len as u64);
+                    self.to.passed(len).map_err(|_| PumpError::Sink)?;
                 }
                 Spliced::Eof => return Err(PumpError::Sink),
                 Spliced::Blocked => {

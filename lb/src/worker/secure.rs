@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    os::fd::AsFd,
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -10,8 +11,34 @@ use std::{
 use super::{buffers::Buffers, stream_error::StreamError};
 use crate::{
     ring::SendBuf,
-    tls::{self, Entry, Refusal, Server, Session, Terms},
+    sys::ktls,
+    tls::{self, Entry, KernelSuites, Opener, Refusal, Server, Session, Terms},
 };
+
+/// Most that the kernel seals of one connection, as nobody there changes keys in time: 2^24 records (RFC 8446, 5.5).
+const HANDED_BYTES_MAX: u64 = 1 << 38;
+/// A notice that nothing more will be said, with its level (RFC 8446, 6.1).
+const CLOSE_NOTIFY: [u8; 2] = [1, 0];
+
+/// Who seals what goes.
+#[derive(Debug)]
+enum Spoken {
+    /// We do.
+    Here(Session),
+    /// The kernel does. What comes is opened here still.
+    Handed(Box<Opener>),
+    /// Nobody can any more.
+    Lost,
+}
+
+/// The last that is said.
+#[derive(Debug)]
+pub(super) enum Parting {
+    /// As it goes over the wire.
+    Sealed(SendBuf),
+    /// An alert's level and description, for the kernel to seal.
+    Alert([u8; 2]),
+}
 
 /// What was told last, and by which entry.
 #[derive(Debug)]
@@ -23,7 +50,11 @@ struct Known {
 /// One side of a connection; a stream and its sinks share it.
 #[derive(Debug)]
 pub(super) struct Secure {
-    session: RefCell<Session>,
+    spoken: RefCell<Spoken>,
+    /// Bytes that the kernel has sealed.
+    handed_bytes: Cell<u64>,
+    /// The kernel would not.
+    was_refused: Cell<bool>,
     pub(super) terms: Terms,
     /// What the peer is told of a record that could not be opened.
     parting: RefCell<Vec<u8>>,
@@ -41,7 +72,9 @@ impl Secure {
             terms: session.terms(),
             is_early: Cell::new(session.is_early()),
             waiting: RefCell::default(),
-            session: RefCell::new(session),
+            spoken: RefCell::new(Spoken::Here(session)),
+            handed_bytes: Cell::default(),
+            was_refused: Cell::default(),
             parting: RefCell::default(),
             identity: RefCell::default(),
         }
@@ -67,7 +100,11 @@ impl Secure {
 
     /// Whether the peer has said that it will say no more.
     pub(super) fn has_ended(&self) -> bool {
-        self.session.borrow().has_ended()
+        match &*self.spoken.borrow() {
+            Spoken::Here(session) => session.has_ended(),
+            Spoken::Handed(opener) => opener.has_ended(),
+            Spoken::Lost => false,
+        }
     }
 
     /// Whether what has come may be repeated by another.
@@ -76,9 +113,10 @@ impl Secure {
     }
 
     fn note_early(&self, is_broken: bool) {
-        let session = self.session.borrow();
-        self.is_early.set(is_broken || session.is_early());
-        if is_broken || session.has_ended() || !self.is_early.get() {
+        // The kernel is handed nothing before that.
+        let is_early = matches!(&*self.spoken.borrow(), Spoken::Here(session) if session.is_early());
+        self.is_early.set(is_broken || is_early);
+        if is_broken || self.has_ended() || !is_early {
             self.waiting.take().into_iter().for_each(Waker::wake);
         }
     }
@@ -100,12 +138,19 @@ impl Secure {
 
     /// Records that wait for nothing.
     pub(super) fn take_unsent(&self) -> Vec<u8> {
-        self.session.borrow_mut().take_unsent()
+        match &mut *self.spoken.borrow_mut() {
+            Spoken::Here(session) => session.take_unsent(),
+            Spoken::Handed(_) | Spoken::Lost => Vec::new(),
+        }
     }
 
     /// Records have come. What they say goes behind `plain`.
     pub(super) fn open(&self, records: &mut [u8], plain: &mut Vec<u8>) -> Result<(), Refusal> {
-        let opened = self.session.borrow_mut().open(records, plain);
+        let opened = match &mut *self.spoken.borrow_mut() {
+            Spoken::Here(session) => session.open(records, plain),
+            Spoken::Handed(opener) => opener.open(records, plain),
+            Spoken::Lost => Err(Refusal::over()),
+        };
         if self.is_early.get() {
             self.note_early(opened.is_err());
         }
@@ -115,18 +160,59 @@ impl Secure {
     /// `plain` as it goes over the wire.
     pub(super) fn seal(&self, buffers: &Buffers, plain: &[u8]) -> Result<SendBuf, Refusal> {
         let mut out = buffers.to_seal(plain.len());
-        let len = self.session.borrow_mut().seal(plain, &mut out)?;
+        let Spoken::Here(session) = &mut *self.spoken.borrow_mut() else { return Err(Refusal::over()) };
+        let len = session.seal(plain, &mut out)?;
         Ok(SendBuf::Front(out, len))
     }
 
-    /// That nothing more will be said, and why, as it goes over the wire.
-    pub(super) fn seal_end(&self) -> Option<SendBuf> {
+    /// That nothing more will be said, and why.
+    pub(super) fn seal_end(&self) -> Option<Parting> {
         let parting = self.parting.take();
-        if !parting.is_empty() {
-            return Some(SendBuf::Bytes(parting));
+        match &mut *self.spoken.borrow_mut() {
+            Spoken::Here(_) if !parting.is_empty() => Some(Parting::Sealed(SendBuf::Bytes(parting))),
+            Spoken::Here(session) => {
+                let mut out = Vec::new();
+                let len = session.seal_end(&mut out).ok()?;
+                Some(Parting::Sealed(SendBuf::Front(out, len)))
+            }
+            Spoken::Handed(_) => Some(Parting::Alert(parting.try_into().unwrap_or(CLOSE_NOTIFY))),
+            Spoken::Lost => None,
         }
-        let mut out = Vec::new();
-        let len = self.session.borrow_mut().seal_end(&mut out).ok()?;
-        Some(SendBuf::Front(out, len))
+    }
+
+    /// Whether the kernel seals what goes.
+    pub(super) fn is_handed_over(&self) -> bool {
+        matches!(&*self.spoken.borrow(), Spoken::Handed(_))
+    }
+
+    /// Has the kernel seal what goes from here on, if it can; whether it does. Nothing may be on its way.
+    pub(super) fn hand_over(&self, socket: impl AsFd, suites: KernelSuites) -> bool {
+        let mut spoken = self.spoken.borrow_mut();
+        let may = match &mut *spoken {
+            Spoken::Handed(_) => return true,
+            Spoken::Here(session) => !self.was_refused.get() && session.may_be_handed_over(suites),
+            Spoken::Lost => false,
+        };
+        if !may {
+            return false;
+        }
+        // Up to here all can go on as it was.
+        if ktls::begin(&socket).is_err() {
+            self.was_refused.set(true);
+            return false;
+        }
+        let Spoken::Here(session) = std::mem::replace(&mut *spoken, Spoken::Lost) else { return false };
+        let Ok((keys, opener)) = session.hand_over() else { return false };
+        if ktls::seal_with(&socket, keys.bytes()).is_err() {
+            return false;
+        }
+        *spoken = Spoken::Handed(Box::new(opener));
+        true
+    }
+
+    /// The kernel is given `len` bytes to seal. False: it may not be given as many.
+    pub(super) fn may_seal(&self, len: usize) -> bool {
+        self.handed_bytes.set(self.handed_bytes.get().saturating_add(len as u64));
+        self.handed_bytes.get() <= HANDED_BYTES_MAX
     }
 }

@@ -2,10 +2,18 @@
 
 use std::{future::poll_fn, net::Shutdown, os::fd::OwnedFd, rc::Rc};
 
-use super::{buffers::Buffers, message::Message, secure::Secure, stream_error::StreamError, timer::Deadline};
+use super::{
+    buffers::Buffers,
+    local::Local,
+    message::Message,
+    secure::{Parting, Secure},
+    stream_error::StreamError,
+    timer::Deadline,
+};
 use crate::{
     l7::http2::Fate,
-    ring::{Op, SendBuf, Socket},
+    ring::{Op, SendBuf, Socket, op::Readiness},
+    sys::ktls,
 };
 
 /// A shared handle, as [`Socket`] is.
@@ -74,9 +82,36 @@ impl Sink {
         self.layer = Some(Rc::new(layer));
     }
 
-    /// Whether bytes may come and go without being seen.
-    pub(super) const fn takes_pipes(&self) -> bool {
+    /// Whether what comes may be passed on unseen.
+    pub(super) const fn gives_pipes(&self) -> bool {
         self.layer.is_none()
+    }
+
+    /// Whether bytes are written as they are: nothing lies over the socket, or the kernel seals them.
+    pub(super) fn takes_as_is(&self) -> bool {
+        self.layer.is_none() || self.handed_over().is_some()
+    }
+
+    /// As [`Sink::takes_as_is`], made so where the kernel can. For who has much to send, and nothing on its way.
+    pub(super) fn takes_pipes(&self, local: &Local) -> bool {
+        if self.takes_as_is() {
+            return true;
+        }
+        let is_new = self.secure().is_some_and(|secure| secure.hand_over(&self.socket, local.kernel_suites));
+        local.metrics.kernel_tls.add(u64::from(is_new));
+        is_new
+    }
+
+    fn handed_over(&self) -> Option<&Secure> {
+        self.secure().filter(|secure| secure.is_handed_over())
+    }
+
+    /// Bytes have gone in as they are. An error: the kernel has sealed as many as it may.
+    pub(super) fn passed(&self, len: usize) -> Result<(), StreamError> {
+        match self.secure() {
+            Some(secure) if !secure.may_seal(len) => Err(StreamError::Broken),
+            _ => Ok(()),
+        }
     }
 
     /// Sends all of `bytes`; the buffer comes back for reuse.
@@ -86,7 +121,7 @@ impl Sink {
         bytes: Vec<u8>,
         deadline: &Deadline,
     ) -> Result<Vec<u8>, StreamError> {
-        if self.layer.is_some() {
+        if !self.takes_as_is() {
             self.send_through(buffers, &bytes, deadline).await?;
             return Ok(bytes);
         }
@@ -124,8 +159,24 @@ impl Sink {
         buffer: SendBuf,
         deadline: &Deadline,
     ) -> Result<SendBuf, StreamError> {
+        if self.handed_over().is_some() {
+            return self.send_by_kernel(buffer, deadline).await;
+        }
         let (sent, buffer) = deadline.guard(Op::send(self.socket.ring(), &self.socket, buffer)).await?;
         sent?;
+        Ok(buffer)
+    }
+
+    /// Sends what the kernel seals.
+    async fn send_by_kernel(&self, buffer: SendBuf, deadline: &Deadline) -> Result<SendBuf, StreamError> {
+        let (ring, len) = (self.socket.ring(), buffer.slice().len());
+        self.passed(len)?;
+        let (done, buffer) = deadline.guard(Op::send_some(ring, &self.socket, buffer)).await?;
+        let mut sent = done?;
+        while sent < len {
+            let rest = SendBuf::Bytes(buffer.slice()[sent..].to_vec());
+            sent += deadline.guard(Op::send_some(ring, &self.socket, rest)).await?.0?;
+        }
         Ok(buffer)
     }
 
@@ -134,8 +185,16 @@ impl Sink {
         match self.layer.as_deref() {
             Some(Layer::Message(message)) => return message.end(),
             Some(Layer::Tls(secure)) => {
-                if let Some(end) = secure.seal_end() {
-                    let _ = self.send_raw(end, deadline).await;
+                match secure.seal_end() {
+                    Some(Parting::Sealed(end)) => _ = self.send_raw(end, deadline).await,
+                    Some(Parting::Alert(alert)) => {
+                        // With so much room what the kernel still has goes, too, before the end of the stream.
+                        let ready = Op::ready(self.socket.ring(), &self.socket, Readiness::Writable);
+                        if let Ok(Ok(())) = deadline.guard(ready).await {
+                            _ = ktls::alert(&self.socket, alert);
+                        }
+                    }
+                    None => {}
                 }
             }
             None => {}

@@ -374,19 +374,17 @@ impl Stream {
         deadline: &Deadline,
     ) -> Result<(), StreamError> {
         let end = range.end;
-        if to.layer().is_some() {
+        if !to.takes_as_is() {
             to.send_through(buffers, &self.data()[range], deadline).await?;
         } else if let Some(chunk) = self.chunk.take() {
             // Without the chunk there is no data: should this future be dropped here, all is as if consumed.
             let start = std::mem::take(&mut self.start);
             let absolute = start + range.start..start + range.end;
-            let send = Op::send(to.socket().ring(), to.socket(), SendBuf::Received(chunk, absolute));
-            let (sent, buffer) = deadline.guard(send).await?;
-            if let SendBuf::Received(chunk, _) = buffer {
+            let sent = to.send_raw(SendBuf::Received(chunk, absolute), deadline).await?;
+            if let SendBuf::Received(chunk, _) = sent {
                 self.chunk = Some(chunk);
                 self.start = start;
             }
-            sent?;
         } else {
             let bytes = self.data()[range].to_vec();
             to.send_raw(SendBuf::Bytes(bytes), deadline).await?;

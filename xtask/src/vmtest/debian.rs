@@ -22,7 +22,29 @@ pub(crate) struct Series {
 }
 
 /// Modules that the tests need, in the order in which they can be loaded. What a kernel has built in is no file.
-const MODULES: [&str; 9] = ["veth", "sch_ingress", "cls_bpf", "llc", "stp", "bridge", "garp", "mrp", "8021q"];
+const MODULES: [&str; 20] = [
+    "veth",
+    "sch_ingress",
+    "cls_bpf",
+    "llc",
+    "stp",
+    "bridge",
+    "garp",
+    "mrp",
+    "8021q",
+    // The kernel's TLS, and the ciphers that it would have modprobe load.
+    "tls",
+    "crypto_null",
+    "ctr",
+    "gf128mul",
+    "ghash-generic",
+    "gcm",
+    "libchacha",
+    "chacha_generic",
+    "libpoly1305",
+    "poly1305_generic",
+    "chacha20poly1305",
+];
 
 /// An unpacked kernel.
 #[derive(Debug)]

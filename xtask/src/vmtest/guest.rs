@@ -75,12 +75,14 @@ fn script(suites: &[Suite]) -> String {
         "#!/bin/sh\n\
          /bin/busybox mkdir -p /busybox\n\
          /bin/busybox --install -s /busybox\n\
-         export PATH=/usr/bin:/bin:/busybox HOME=/root CI=true RUST_BACKTRACE=1 LB_BIN={DAEMON} LB_WITNESS_STEP=3\n\
+         export PATH=/usr/bin:/bin:/busybox HOME=/root CI=true RUST_BACKTRACE=1 LB_BIN={DAEMON} LB_WITNESS_STEP=3 \
+         LB_KTLS=required\n\
          mount -t proc proc /proc && mount -t sysfs sys /sys && mount -t devtmpfs dev /dev\n\
          mount -t tmpfs tmp /tmp && mount -t tmpfs run /run && mount -t bpf bpf /sys/fs/bpf\n\
          for module in /modules/*.ko; do\n\
          insmod $module || echo {MARK} insmod $module failed\n\
          done\n\
+         ip link set lo up\n\
          up() {{ cut -d ' ' -f 1 /proc/uptime; }}\n\
          cd /root\n"
     );

@@ -23,7 +23,7 @@ pub use connect::Connect;
 pub use event::Event;
 pub use poll::{Readiness, Ready};
 pub use recv::{Likely, RecvHeap, RecvPicked};
-pub use send::{Send, SendBuf};
+pub use send::{Send, SendBuf, SendSome};
 
 use super::{
     Ring,

@@ -1,8 +1,8 @@
-//! Sending all of a buffer.
+//! Sending all of a buffer, or what goes of it.
 
 use std::{io, ops::Range};
 
-use io_uring::opcode;
+use io_uring::{opcode, squeue};
 
 use super::{Finish, Kind, Op, outcome};
 use crate::ring::{Ring, RxBuf, Socket, slab::Held};
@@ -19,7 +19,8 @@ pub enum SendBuf {
 }
 
 impl SendBuf {
-    fn slice(&self) -> &[u8] {
+    /// The bytes.
+    pub fn slice(&self) -> &[u8] {
         match self {
             Self::Bytes(bytes) => bytes,
             Self::Front(bytes, len) => bytes.get(..*len).unwrap_or_default(),
@@ -58,14 +59,41 @@ impl Finish for Send {
 impl Op<Send> {
     /// Sends everything; the kernel goes on after short writes by itself (MSG_WAITALL).
     pub fn send(ring: &Ring, socket: &Socket, buffer: SendBuf) -> Self {
-        Self::start(ring, Held::Sending(socket.clone(), buffer), |held| match held {
-            Held::Sending(socket, buffer) => {
-                let bytes = buffer.slice();
-                opcode::Send::new(socket.fd(), bytes.as_ptr(), bytes.len() as u32)
-                    .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
-                    .build()
-            }
-            _ => opcode::Nop::new().build(),
-        })
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+        Self::start(ring, Held::Sending(socket.clone(), buffer), |held| entry(held, flags))
+    }
+}
+
+/// Output: bytes sent, of which there may be more, and the buffer.
+#[derive(Debug)]
+pub struct SendSome;
+
+impl Kind for SendSome {
+    type Output = (io::Result<usize>, SendBuf);
+}
+
+impl Finish for SendSome {
+    fn finish(_: &Ring, held: Held, result: i32, _: u32) -> Self::Output {
+        match held {
+            Held::Sending(_, buffer) => (outcome(result), buffer),
+            _ => (outcome(result), SendBuf::Bytes(Vec::new())),
+        }
+    }
+}
+
+impl Op<SendSome> {
+    /// Sends what there is room for, at least a byte. For sockets that take no MSG_WAITALL, as the kernel's TLS (6.1, 6.12).
+    pub fn send_some(ring: &Ring, socket: &Socket, buffer: SendBuf) -> Self {
+        Self::start(ring, Held::Sending(socket.clone(), buffer), |held| entry(held, libc::MSG_NOSIGNAL))
+    }
+}
+
+fn entry(held: &Held, flags: libc::c_int) -> squeue::Entry {
+    match held {
+        Held::Sending(socket, buffer) => {
+            let bytes = buffer.slice();
+            opcode::Send::new(socket.fd(), bytes.as_ptr(), bytes.len() as u32).flags(flags).build()
+        }
+        _ => opcode::Nop::new().build(),
     }
 }

@@ -11,13 +11,13 @@ use rustls::{
 use super::*;
 
 /// A server's and a client's configs that fit.
-struct Pair {
+pub(super) struct Pair {
     server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
 }
 
 impl Pair {
-    fn new(version: &'static rustls::SupportedProtocolVersion) -> Self {
+    pub(super) fn new(version: &'static rustls::SupportedProtocolVersion) -> Self {
         let CertifiedKey { cert, signing_key } =
             generate_simple_self_signed(["a.example".to_owned()]).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -28,6 +28,7 @@ impl Pair {
             .with_no_client_auth()
             .with_single_cert(vec![cert.der().clone()], key)
             .unwrap();
+        server.enable_secret_extraction = true;
         server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let mut roots = RootCertStore::empty();
         roots.add(cert.der().clone()).unwrap();
@@ -36,11 +37,12 @@ impl Pair {
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
+        client.enable_secret_extraction = true;
         client.alpn_protocols = vec![b"http/1.1".to_vec()];
         Self { server: Arc::new(server), client: Arc::new(client) }
     }
 
-    fn begin(&self, name: &str) -> Ends {
+    pub(super) fn begin(&self, name: &str) -> Ends {
         let name = ServerName::try_from(name).unwrap().to_owned();
         let client = Session::client(self.client.clone(), name).unwrap();
         let server = Session::server(self.server.clone()).unwrap();
@@ -49,9 +51,9 @@ impl Pair {
 }
 
 /// A session, with what its driver keeps.
-struct End {
-    session: Session,
-    plain: Vec<u8>,
+pub(super) struct End {
+    pub(super) session: Session,
+    pub(super) plain: Vec<u8>,
 }
 
 impl End {
@@ -60,14 +62,14 @@ impl End {
     }
 
     /// Bytes come, `cut` at a time.
-    fn take(&mut self, bytes: &[u8], cut: usize) -> Result<(), Refusal> {
+    pub(super) fn take(&mut self, bytes: &[u8], cut: usize) -> Result<(), Refusal> {
         for piece in bytes.chunks(cut.max(1)) {
             self.session.open(&mut piece.to_vec(), &mut self.plain)?;
         }
         Ok(())
     }
 
-    fn seal(&mut self, plain: &[u8]) -> Vec<u8> {
+    pub(super) fn seal(&mut self, plain: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
         let len = self.session.seal(plain, &mut out).unwrap();
         assert!(len <= sealed_bytes_max(plain.len()), "{len} for {}", plain.len());
@@ -76,13 +78,13 @@ impl End {
     }
 }
 
-struct Ends {
-    client: End,
-    server: End,
+pub(super) struct Ends {
+    pub(super) client: End,
+    pub(super) server: End,
 }
 
 impl Ends {
-    fn shake(&mut self, cut: usize) -> Result<(), Refusal> {
+    pub(super) fn shake(&mut self, cut: usize) -> Result<(), Refusal> {
         self.client.session.open(&mut [], &mut Vec::new())?;
         loop {
             let up = self.client.session.take_unsent();

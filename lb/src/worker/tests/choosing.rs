@@ -19,6 +19,7 @@ use crate::{
     metrics::BackendMetrics,
     model::{BackendId, GroupId, ListenerId, WorkerId},
     sys::affinity,
+    tls::KernelSuites,
     worker::{BoundListener, Command, Compiled, Handle, Setup, Siblings, TlsParts},
 };
 
@@ -54,6 +55,7 @@ impl Crew {
                 admission: admission.clone(),
                 siblings: siblings.clone(),
                 access_log: None,
+                kernel_suites: KernelSuites::default(),
                 listeners: vec![BoundListener {
                     group: GroupId(0),
                     place: 0,

@@ -11,6 +11,7 @@ mod h2;
 mod h2_peers;
 mod h2_tunnel;
 mod http;
+mod ktls;
 mod limits;
 mod log;
 mod named;
@@ -49,6 +50,7 @@ use crate::{
     limits::Admission,
     model::{BackendId, Generation, GroupId, ListenerId, PoolId, WorkerId, reason::CloseReason},
     sys::affinity,
+    tls::KernelSuites,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -111,6 +113,17 @@ impl Fixture {
         access_log: Option<AccessLogSetup>,
         tls: &TlsParts,
     ) -> Self {
+        Self::start_sealed(socket, address, snapshot, access_log, (tls, KernelSuites::default()))
+    }
+
+    /// Where the kernel seals some of it.
+    fn start_sealed(
+        socket: std::os::fd::OwnedFd,
+        address: SocketAddr,
+        snapshot: Snapshot,
+        access_log: Option<AccessLogSetup>,
+        (tls, kernel_suites): (&TlsParts, KernelSuites),
+    ) -> Self {
         let health = Arc::new(HealthTable::new(16));
         let admission = Admission::new();
         let handle = Handle::start(Setup {
@@ -121,6 +134,7 @@ impl Fixture {
             admission: admission.clone(),
             siblings: Siblings::new(1, 1).unwrap(),
             access_log,
+            kernel_suites,
             listeners: vec![BoundListener { group: GroupId(0), place: 0, listener: ListenerId(0), socket }],
         })
         .unwrap();

@@ -122,6 +122,7 @@ fn view() -> &'static View {
             pools: Arc::default(),
             warnings: Vec::new(),
             open_files: 1024,
+            no_kernel_tls: None,
             packets: None,
             log: Arc::default(),
             draining: Arc::default(),

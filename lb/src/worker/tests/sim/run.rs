@@ -346,6 +346,7 @@ fn whole(seed: u64, planted: Planted, is_traced: bool) -> Outcome {
         admission: admission.clone(),
         siblings: siblings.clone(),
         access_log: None,
+        kernel_suites: crate::tls::KernelSuites::default(),
         listeners: vec![BoundListener {
             group: GroupId(0),
             place: 0,
