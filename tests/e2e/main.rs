@@ -28,6 +28,7 @@ mod http2;
 mod http2_backends;
 mod http2_hostile;
 mod http2_states;
+mod http2_strange;
 mod http_limits;
 mod lifecycle;
 mod limit;

@@ -4,13 +4,16 @@ use std::{net::TcpStream, sync::Arc};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
-    SupportedCipherSuite, SupportedProtocolVersion,
+    RootCertStore, ServerConfig, ServerConnection, StreamOwned, SupportedCipherSuite,
+    SupportedProtocolVersion,
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName},
 };
 
-pub(crate) use rustls::version::{TLS12, TLS13};
+pub(crate) use rustls::{
+    ClientConfig, ClientConnection,
+    version::{TLS12, TLS13},
+};
 
 use super::{
     Certificate, Clients, EarlyData, Entry, KEY_BYTES, Parts, Server, Sessions, TicketKeys, Tickets, Trust,
@@ -161,9 +164,13 @@ impl Authority {
     }
 }
 
-pub(crate) fn connect(config: &Arc<ClientConfig>, name: &str, socket: TcpStream) -> Client {
+pub(crate) fn begin(config: &Arc<ClientConfig>, name: &str) -> ClientConnection {
     let name = ServerName::try_from(name).unwrap().to_owned();
-    StreamOwned::new(ClientConnection::new(config.clone(), name).unwrap(), socket)
+    ClientConnection::new(config.clone(), name).unwrap()
+}
+
+pub(crate) fn connect(config: &Arc<ClientConfig>, name: &str, socket: TcpStream) -> Client {
+    StreamOwned::new(begin(config, name), socket)
 }
 
 pub(crate) fn accept(config: &Arc<ServerConfig>, socket: TcpStream) -> Peer {

@@ -9,8 +9,6 @@ use std::{
     time::Duration,
 };
 
-use rustls::{ClientConfig, ClientConnection, pki_types::ServerName};
-
 use super::{
     Fixture,
     peers::{ok, read_message, responder},
@@ -22,7 +20,7 @@ use crate::{
     model::reason::CloseReason,
     tls::{
         Server, Sessions,
-        fixture::{Authority, connect},
+        fixture::{Authority, ClientConfig, ClientConnection, begin, connect},
     },
     worker::TlsParts,
 };
@@ -101,9 +99,8 @@ struct Slow {
 
 impl Slow {
     /// The ClientHello, and `early` behind it: all that goes at first.
-    fn new(config: &Arc<ClientConfig>, early: &[u8]) -> (ClientConnection, Vec<u8>) {
-        let name = ServerName::try_from(NAME).unwrap().to_owned();
-        let mut conn = ClientConnection::new(config.clone(), name).unwrap();
+    fn flight(config: &Arc<ClientConfig>, early: &[u8]) -> (ClientConnection, Vec<u8>) {
+        let mut conn = begin(config, NAME);
         conn.early_data().expect("a ticket that lets data come early").write_all(early).unwrap();
         let mut flight = Vec::new();
         while conn.wants_write() {
@@ -113,7 +110,7 @@ impl Slow {
     }
 
     fn begin(scene: &Scene, early: &[u8]) -> Self {
-        let (conn, flight) = Self::new(&scene.config, early);
+        let (conn, flight) = Self::flight(&scene.config, early);
         let mut socket = scene.fixture.connect();
         socket.write_all(&flight).unwrap();
         Self { conn, socket }
@@ -237,7 +234,7 @@ fn what_is_said_again_is_not_heard() {
     let scene = Scene::new(Protocol::Http, &[b"http/1.1"], Limits::default());
     scene.meet();
     let other = start(scene.backend, &scene.server, Protocol::Http, Limits::default());
-    let (_, flight) = Slow::new(&scene.config, &request("GET", "/", ""));
+    let (_, flight) = Slow::flight(&scene.config, &request("GET", "/", ""));
     scene.fixture.connect().write_all(&flight).unwrap();
     wait_until("it has come", || scene.asked().len() == 1);
     for (fixture, count) in [(&scene.fixture, 1), (&other, 1), (&other, 2)] {
@@ -263,7 +260,7 @@ fn a_client_says_again_itself_what_was_not_taken() {
     let authority = Authority::new();
     let server = authority.early_server(&[NAME], &[b"http/1.1"], BYTES_MAX, &Sessions::new(Vec::new()));
     let stranger = start(scene.backend, &server, Protocol::Http, Limits::default());
-    let (mut conn, flight) = Slow::new(&scene.config, &request("GET", "/", ""));
+    let (mut conn, flight) = Slow::flight(&scene.config, &request("GET", "/", ""));
     let mut socket = stranger.connect();
     socket.write_all(&flight).unwrap();
     // It is of another authority, too, so that the client gives up; what it said early went nowhere.
