@@ -49,6 +49,11 @@ impl KernelSuites {
         }
     }
 
+    /// Whether it seals nothing.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
     /// Whether keys of a connection may be handed over.
     pub(super) fn has(self, version: ProtocolVersion, suite: CipherSuite) -> bool {
         let cipher = match suite {

@@ -359,15 +359,16 @@ impl Session {
         if self.is_broken || self.has_ended || self.is_handshaking() || has_whole(&self.gathered) {
             return false;
         }
+        let common = self.common();
+        let suite = common.negotiated_cipher_suite().map(|suite| suite.suite());
+        if !common.protocol_version().zip(suite).is_some_and(|(version, suite)| suites.has(version, suite)) {
+            return false;
+        }
         // A change of keys that waits inside comes out.
         let (mut gathered, mut plain) = (std::mem::take(&mut self.gathered), Vec::new());
         let processed = self.process(&mut gathered, &mut plain);
         self.gathered = gathered;
-        let common = self.common();
-        let suite = common.negotiated_cipher_suite().map(|suite| suite.suite());
-        let has_suite =
-            common.protocol_version().zip(suite).is_some_and(|(version, suite)| suites.has(version, suite));
-        matches!(processed, Ok(0)) && self.unsent.is_empty() && !self.common().wants_write() && has_suite
+        matches!(processed, Ok(0)) && self.unsent.is_empty() && !self.common().wants_write()
     }
 
     /// The keys that seal what goes, as the kernel takes them, and what opens what comes.

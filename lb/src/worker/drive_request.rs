@@ -149,7 +149,11 @@ impl HeadProgress {
 /// Nothing comes of the connection any more.
 async fn part(context: &Context, stream: &mut Stream) {
     context.accepted.entry.end();
-    context.deadline.set(context.local().after(own_answer::LINGER));
+    let local = context.local();
+    // What the kernel keeps of an answer has as long as the answer had, not just a moment.
+    context.deadline.set(local.after(local.plan().snapshot.limits.idle_timeout));
+    _ = stream.sink().settle(&context.deadline).await;
+    context.deadline.set(local.after(own_answer::LINGER));
     linger(stream, &context.deadline).await;
 }
 

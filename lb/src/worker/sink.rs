@@ -97,6 +97,9 @@ impl Sink {
         if self.takes_as_is() {
             return true;
         }
+        if local.kernel_suites.is_empty() {
+            return false;
+        }
         let is_new = self.secure().is_some_and(|secure| secure.hand_over(&self.socket, local.kernel_suites));
         local.metrics.kernel_tls.add(u64::from(is_new));
         is_new
@@ -175,28 +178,35 @@ impl Sink {
         let mut sent = done?;
         while sent < len {
             let rest = SendBuf::Bytes(buffer.slice()[sent..].to_vec());
-            sent += deadline.guard(Op::send_some(ring, &self.socket, rest)).await?.0?;
+            match deadline.guard(Op::send_some(ring, &self.socket, rest)).await?.0? {
+                0 => return Err(StreamError::Broken),
+                more => sent += more,
+            }
         }
         Ok(buffer)
+    }
+
+    /// Waits until there is so much room that what the kernel has sealed and keeps goes with the next that is said. Of a record
+    /// that a full buffer has cut, it keeps the rest; the socket's end would overtake that, and a close throw it away.
+    pub(super) async fn settle(&self, deadline: &Deadline) -> Result<(), StreamError> {
+        if self.handed_over().is_some() {
+            let ready = Op::ready(self.socket.ring(), &self.socket, Readiness::Writable);
+            deadline.guard(ready).await??;
+        }
+        Ok(())
     }
 
     /// Nothing more is said. Whoever speaks TLS is told so within it, as long as the deadline lets it be.
     pub(super) async fn end(&self, deadline: &Deadline) {
         match self.layer.as_deref() {
             Some(Layer::Message(message)) => return message.end(),
-            Some(Layer::Tls(secure)) => {
-                match secure.seal_end() {
-                    Some(Parting::Sealed(end)) => _ = self.send_raw(end, deadline).await,
-                    Some(Parting::Alert(alert)) => {
-                        // With so much room what the kernel still has goes, too, before the end of the stream.
-                        let ready = Op::ready(self.socket.ring(), &self.socket, Readiness::Writable);
-                        if let Ok(Ok(())) = deadline.guard(ready).await {
-                            _ = ktls::alert(&self.socket, alert);
-                        }
-                    }
-                    None => {}
+            Some(Layer::Tls(secure)) => match secure.seal_end() {
+                Some(Parting::Sealed(end)) => _ = self.send_raw(end, deadline).await,
+                Some(Parting::Alert(alert)) => {
+                    _ = self.settle(deadline).await.map(|()| ktls::alert(&self.socket, alert));
                 }
-            }
+                None => {}
+            },
             None => {}
         }
         self.socket.shutdown(Shutdown::Write);
