@@ -181,6 +181,7 @@ pub(crate) const TOP_LEVEL: &[&str] = &[
     "clippy.toml",
     "deny.toml",
     "ebpf",
+    "http2",
     "lb",
     "rust-toolchain.toml",
     "rustfmt.toml",
