@@ -108,6 +108,17 @@ impl Fields {
         }
     }
 
+    /// Keeps a field whose value stands behind its name.
+    #[inline]
+    pub(crate) fn push_joined(&mut self, joined: &[u8], name_len: usize, known: Known, flaw: Option<Flaw>) {
+        if self.admits(joined.len()) {
+            let start = self.bytes.len();
+            self.bytes.extend_from_slice(joined);
+            self.keep(start, name_len, joined.len().saturating_sub(name_len), known, flaw);
+        }
+    }
+
+    #[inline]
     fn keep(&mut self, start: usize, name_len: usize, value_len: usize, known: Known, flaw: Option<Flaw>) {
         let (start, name_len, value_len) = (start as u32, name_len as u32, value_len as u32);
         self.spans.push(Span { start, name_len, value_len, known, flaw });

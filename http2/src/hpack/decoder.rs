@@ -79,8 +79,8 @@ impl Decoder {
             return Ok(());
         }
         let index = index.checked_sub(statics::COUNT + 1).ok_or(Error::Index)?;
-        let (entry, name, value) = self.table.get(index).ok_or(Error::Index)?;
-        out.push(name, value, entry.known, entry.flaw);
+        let (entry, joined) = self.table.get_joined(index).ok_or(Error::Index)?;
+        out.push_joined(joined, entry.name_len(), entry.known, entry.flaw);
         Ok(())
     }
 

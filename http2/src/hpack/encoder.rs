@@ -119,16 +119,34 @@ impl Encoder {
     }
 
     /// A field that is no secret; `index`: one that has the same name among those that both know, or 0.
-    #[inline]
     fn field(&mut self, index: u8, name: &[u8], value: &[u8], out: &mut Vec<u8>) {
-        let len = name.len() + value.len() + OVERHEAD;
-        if len > ENTRY_BYTES_MAX.min(self.table.size_max()) {
-            return literal(PLAIN, index, name, value, out);
+        let hash = self.hash(name, value);
+        if !self.known(hash, name, value, out) {
+            self.unknown(hash, index, name, value, out);
         }
-        let hash = hash(name, value);
-        if let Some(at) = self.table.find(hash, name, value) {
+    }
+
+    /// What finds a field again; `None`: it is too large to be remembered.
+    #[inline]
+    fn hash(&self, name: &[u8], value: &[u8]) -> Option<u32> {
+        let len = name.len() + value.len() + OVERHEAD;
+        let is_small = len <= ENTRY_BYTES_MAX && len <= self.table.size_max();
+        is_small.then(|| hash(name, value))
+    }
+
+    /// Names a field that is remembered by its index; whether it is.
+    #[inline]
+    fn known(&self, hash: Option<u32>, name: &[u8], value: &[u8], out: &mut Vec<u8>) -> bool {
+        let at = hash.and_then(|hash| self.table.find(hash, name, value));
+        if let Some(at) = at {
             integer::put(out, 0x80, 7, statics::COUNT + 1 + at);
-        } else if self.seen.again(hash) {
+        }
+        at.is_some()
+    }
+
+    /// Writes a field that is not remembered in full; the second time it is from now on.
+    fn unknown(&mut self, hash: Option<u32>, index: u8, name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+        if let Some(hash) = hash.filter(|&hash| self.seen.again(hash)) {
             literal(REMEMBERED, index, name, value, out);
             self.table.insert(&New { name, value, hash, known: Known::Other, flaw: None });
         } else {
@@ -199,14 +217,22 @@ impl<'a> FieldWriter<'a> {
             &*long
         };
         let value = value.trim_ascii();
-        if !is_lower_token(name) || !is_text(value) {
+        // A pseudo header field is none of these, whatever is remembered of it.
+        if name.first() == Some(&b':') {
             return Err(Refused);
         }
-        self.push_lower(name, value);
+        // What is remembered has been looked at.
+        let hash = self.encoder.hash(name, value);
+        if !self.encoder.known(hash, name, value, self.out) {
+            if !is_lower_token(name) || !is_text(value) {
+                return Err(Refused);
+            }
+            self.push_unknown(hash, name, value);
+        }
         Ok(())
     }
 
-    fn push_lower(&mut self, name: &[u8], value: &[u8]) {
+    fn push_unknown(&mut self, hash: Option<u32>, name: &[u8], value: &[u8]) {
         let is_secret = match Known::of(name) {
             Known::OfConnection | Known::Host => return,
             Known::Te if !value.eq_ignore_ascii_case(b"trailers") => return,
@@ -221,7 +247,7 @@ impl<'a> FieldWriter<'a> {
         } else if index == index::ACCEPT_ENCODING && value == b"gzip, deflate" {
             self.out.push(0x80 | index);
         } else {
-            self.encoder.field(index, name, value, self.out);
+            self.encoder.unknown(hash, index, name, value, self.out);
         }
     }
 }
@@ -283,6 +309,8 @@ mod tests {
     #[test]
     fn what_nobody_may_send() {
         let (mut encoder, mut out) = (Encoder::new(), Vec::new());
+        (0..2).for_each(|_| encoder.field(index::PATH_ROOT, b":path", b"x", &mut out));
+        out.clear();
         let mut writer = FieldWriter::new(&mut encoder, &mut out);
         for (name, value) in [("", "x"), ("a b", "x"), (":path", "x"), ("x", "a\r\nb: c"), ("x", "a\0b")] {
             assert_eq!(writer.push(name.as_bytes(), value.as_bytes()), Err(Refused), "{name}: {value}");

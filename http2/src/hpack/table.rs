@@ -31,6 +31,10 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    pub(super) const fn name_len(&self) -> usize {
+        self.name_len as usize
+    }
+
     /// As RFC 7541, 4.1 counts.
     pub(super) const fn size(&self) -> usize {
         self.name_len as usize + self.value_len as usize + OVERHEAD
@@ -114,6 +118,15 @@ impl Table {
         let name = self.bytes.get(start..name_end)?;
         let value = self.bytes.get(name_end..name_end + entry.value_len as usize)?;
         Some((entry, name, value))
+    }
+
+    /// The same, with the value behind the name.
+    #[inline]
+    pub(super) fn get_joined(&self, index: usize) -> Option<(&Entry, &[u8])> {
+        let entry = self.entries.get(index)?;
+        let start = entry.start as usize;
+        let end = start + entry.name_len as usize + entry.value_len as usize;
+        Some((entry, self.bytes.get(start..end)?))
     }
 
     /// The index of a field.
