@@ -43,14 +43,14 @@ const fn row(scenario: &'static str, rounds: usize, sample_ms: u64, limit_s: u64
 /// Limits are about a third above what two cores need for all subjects; a test holds their sum below
 /// [`REPORT_MAX`].
 const TABLE: &[Row] = &[
-    row("http1-small", 5, 1_500, 230),
+    row("http1-small", 5, 1_500, 215),
     row("http1-sizes", 3, 500, 200),
     row("http1-churn", 5, 1_200, 100),
     row("tcp-bulk", 5, 1_000, 150),
     row("tcp-churn", 5, 1_200, 80),
     row("latency", 5, 1_500, 400),
-    row("idle", 3, 0, 120),
-    row("scale", 3, 1_000, 290),
+    row("idle", 2, 0, 85),
+    row("scale", 3, 1_000, 270),
     row("reload", 3, 4_000, 70),
     row("syscalls", 3, 0, 120),
     row("l4-program", 11, 0, 100),
@@ -59,6 +59,7 @@ const TABLE: &[Row] = &[
     row("tls-small", 3, 1_000, 50),
     row("tls-handshake", 3, 1_000, 60),
     row("tls-bulk", 3, 1_000, 50),
+    row("idle-tls", 2, 0, 70),
     row("h2-small", 3, 1_000, 100),
     row("grpc-unary", 3, 1_000, 50),
 ];

@@ -171,7 +171,7 @@ impl<'a> Site<'a> {
 
 #[test]
 fn a_backend_that_is_killed_costs_nothing_where_requests_are_sent_again() {
-    scene::run(|scene| {
+    scene::run_alone(|scene| {
         let [b1, b2] = scene.topology().backends();
         let first = Nginx::start(scene, b1)?;
         let _second = Nginx::start(scene, b2)?;
@@ -198,7 +198,7 @@ fn a_backend_that_is_killed_costs_nothing_where_requests_are_sent_again() {
 #[test]
 fn a_backend_that_hangs_costs_what_was_under_way() {
     for (path, budget) in [("/once", HUNG), ("/patient", HUNG_RETRIED)] {
-        scene::run(|scene| {
+        scene::run_alone(|scene| {
             let [b1, b2] = scene.topology().backends();
             let (first, _second) = (Nginx::start(scene, b1)?, Nginx::start(scene, b2)?);
             let site = Site::start(scene)?;
@@ -222,7 +222,7 @@ fn a_backend_that_hangs_costs_what_was_under_way() {
 
 #[test]
 fn a_backend_that_hangs_and_accepts_is_taken_out_by_what_it_costs() {
-    scene::run(|scene| {
+    scene::run_alone(|scene| {
         let [b1, b2] = scene.topology().backends();
         let (first, _second) = (Nginx::start(scene, b1)?, Nginx::start(scene, b2)?);
         let site = Site::start(scene)?;
@@ -242,7 +242,7 @@ fn a_backend_that_hangs_and_accepts_is_taken_out_by_what_it_costs() {
 
 #[test]
 fn a_backend_that_is_slow_costs_nothing_and_loses_its_share() {
-    scene::run(|scene| {
+    scene::run_alone(|scene| {
         let [b1, b2] = scene.topology().backends();
         let (moody, _second) = (Moody::start(b1, 5000)?, Nginx::start(scene, b2)?);
         let site = Site::start(scene)?;
@@ -270,7 +270,7 @@ fn a_backend_that_is_slow_costs_nothing_and_loses_its_share() {
 
 #[test]
 fn a_backend_that_comes_and_goes_costs_nothing_where_requests_are_sent_again() {
-    scene::run(|scene| {
+    scene::run_alone(|scene| {
         let [b1, b2] = scene.topology().backends();
         let _second = Nginx::start(scene, b2)?;
         let mut first = vec![Nginx::start(scene, b1)?];

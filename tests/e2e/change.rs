@@ -211,7 +211,7 @@ impl Changes {
 
 #[test]
 fn changes_at_random_under_load_lose_nothing() {
-    scene::run(|scene| {
+    scene::run_alone(|scene| {
         let topology = scene.topology();
         let (client, lb) = (&topology.client.netns, &topology.lb);
         let [b1, b2] = topology.backends();

@@ -218,7 +218,7 @@ fn slow_clients_cost_others_nothing() {
     if !requirement::is_there("slowhttptest", "slowhttptest") {
         return;
     }
-    scene::run(|scene| {
+    scene::run_alone(|scene| {
         let topology = scene.topology();
         let nginx = Nginx::start(scene, &topology.b1)?;
         nginx.offer("large", 8 << 20)?;

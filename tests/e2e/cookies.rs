@@ -69,7 +69,7 @@ fn accepted(daemon: &Daemon<'_>) -> Result<f64> {
 
 #[test]
 fn clients_get_through_a_flood_that_xdp_answers() {
-    scene::run(|scene| {
+    scene::run_alone(|scene| {
         prepare(scene)?;
         let topology = scene.topology();
         let (client, lb) = (&topology.client.netns, &topology.lb);
@@ -122,7 +122,7 @@ fn clients_get_through_a_flood_that_xdp_answers() {
 /// Where a listener says so, or the kernel itself sends none, all goes on as without XDP.
 #[test]
 fn cookies_can_be_left_to_the_kernel() {
-    scene::run(|scene| {
+    scene::run_alone(|scene| {
         prepare(scene)?;
         let topology = scene.topology();
         let (client, lb) = (&topology.client.netns, &topology.lb);

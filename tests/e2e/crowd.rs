@@ -115,7 +115,7 @@ fn compare(samples: &[Sample]) -> Result<()> {
 fn a_crowd_that_stays_costs_no_more_with_time() {
     let whole = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: whole.maximum, ..whole };
-    scene::run(|scene| {
+    scene::run_alone(|scene| {
         let Crowd { idle, busy, others, lasts } = Crowd::asked()?;
         // The daemon inherits it.
         setrlimit(Resource::Nofile, raised).context("raising the limit of open files")?;

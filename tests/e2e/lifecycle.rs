@@ -40,7 +40,7 @@ backends = ["10.77.0.11:9000"]
 
 #[test]
 fn kill_9_loses_no_packet_and_the_next_run_adopts() {
-    scene::run(|scene| {
+    scene::run_alone(|scene| {
         let topology = scene.topology();
         let client = &topology.client.netns;
         let [b1, b2] = topology.backends();
@@ -100,7 +100,7 @@ const DAEMONS: usize = 4;
 
 #[test]
 fn daemons_replace_one_another_under_load_and_no_flow_notices() {
-    scene::run(|scene| {
+    scene::run_alone(|scene| {
         let topology = scene.topology();
         let client = &topology.client.netns;
         let [b1, b2] = topology.backends();

@@ -42,7 +42,7 @@ fn packets(daemon: &Daemon<'_>, reason: &str) -> Result<f64> {
 
 #[test]
 fn a_flood_from_one_source_is_stopped_and_another_client_is_served() {
-    scene::run(|scene| {
+    scene::run_alone(|scene| {
         let topology = scene.topology();
         let (client, lb) = (&topology.client, &topology.lb);
         let _servers = [

@@ -1,6 +1,6 @@
 //! Namespace tests: real clients, real servers, the real daemon.
 //!
-//! Every test stands in a scene of its own, one at a time, and ends with the proof that nothing is left of it.
+//! Every test stands in a scene of its own, beside one other or alone, and ends with the proof that nothing is left of it.
 
 mod arms;
 mod balance;

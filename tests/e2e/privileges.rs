@@ -79,7 +79,7 @@ fn start<'s>(scene: &'s Scene) -> Result<Daemon<'s>> {
 
 #[test]
 fn the_api_opens_no_other_file_and_starts_no_other_program() {
-    scene::run(|scene| {
+    scene::run_alone(|scene| {
         let daemon = start(scene)?;
         let directory = scene.directory();
         fs::write(directory.with_extension("outside"), SECRETS[0].1)?;
@@ -154,7 +154,7 @@ fn the_api_opens_no_other_file_and_starts_no_other_program() {
 
 #[test]
 fn secrets_are_in_nothing_that_is_said_or_kept() {
-    scene::run(|scene| {
+    scene::run_alone(|scene| {
         let _nginx = Nginx::start(scene, &scene.topology().b1)?;
         let daemon = start(scene)?;
         let [query, cookie, authorization] = CARRIED;

@@ -35,7 +35,7 @@ const COUNT: u64 = 12;
 /// that accepts it, both workers have their share, and nobody said `steer = "core"`.
 #[test]
 fn a_connection_comes_in_on_the_core_of_its_worker() {
-    scene::run(|scene| {
+    scene::run_alone(|scene| {
         if thread::available_parallelism()?.get() < 2 {
             ensure!(std::env::var_os("CI").is_none(), "spreading wants two cores, here is one");
             eprintln!("SKIPPED: spreading wants two cores, here is one");

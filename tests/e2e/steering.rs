@@ -59,7 +59,7 @@ fn accepted(daemon: &Daemon<'_>, core: u64) -> Result<(u64, u64)> {
 /// On a veth the packet is handled on the sender's core, so a pinned client chooses it.
 #[test]
 fn by_core_a_connection_meets_the_worker_of_its_core() {
-    scene::run(|scene| {
+    scene::run_alone(|scene| {
         let Some((_nginx, daemon)) = stage(scene)? else { return Ok(()) };
         let topology = scene.topology();
         for core in [0, 1] {
@@ -84,7 +84,7 @@ fn by_core_a_connection_meets_the_worker_of_its_core() {
 
 #[test]
 fn by_hash_one_core_feeds_both_workers() {
-    scene::run(|scene| {
+    scene::run_alone(|scene| {
         let Some((_nginx, daemon)) = stage(scene)? else { return Ok(()) };
         let topology = scene.topology();
         for _ in 0..COUNT {
@@ -105,7 +105,7 @@ fn by_hash_one_core_feeds_both_workers() {
 /// With the sockets that are there: nothing is opened, and nobody who is connected notices.
 #[test]
 fn the_way_of_choosing_changes_live() {
-    scene::run(|scene| {
+    scene::run_alone(|scene| {
         let Some((_nginx, daemon)) = stage(scene)? else { return Ok(()) };
         let topology = scene.topology();
         let mut kept = KeptClient::connect(&topology.client.netns, topology.lb.v4.into(), 8081)?;

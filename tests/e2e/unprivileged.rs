@@ -50,7 +50,7 @@ fn unit_capabilities() -> anyhow::Result<Vec<String>> {
 
 #[test]
 fn the_units_capabilities_are_enough() {
-    scene::run(|scene| {
+    scene::run_alone(|scene| {
         let topology = scene.topology();
         let client = &topology.client.netns;
         let [b1, b2] = topology.backends();
@@ -112,7 +112,7 @@ fn upgrade(scene: &Scene, daemon: &mut Daemon<'_>) -> anyhow::Result<()> {
 
 #[test]
 fn without_capabilities_a_vip_is_refused_by_name_and_listeners_are_served() {
-    scene::run(|scene| {
+    scene::run_alone(|scene| {
         let refused =
             Daemon::start_as(scene, CONFIG, USER, &["net_bind_service"]).err().context("it started")?;
         let log = fs::read_to_string(scene.log("lb"))?;

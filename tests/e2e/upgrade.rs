@@ -126,7 +126,7 @@ fn under_load(scene: &Scene, meanwhile: impl FnOnce(&dyn Fn() -> Result<()>) -> 
 
 #[test]
 fn upgrades_under_load_lose_nothing() {
-    scene::run(|scene| {
+    scene::run_alone(|scene| {
         let topology = scene.topology();
         let (client, lb) = (&topology.client.netns, &topology.lb);
         let [b1, b2] = topology.backends();
@@ -205,7 +205,7 @@ fn program(scene: &Scene, name: &str, script: &str) -> Result<PathBuf> {
 
 #[test]
 fn an_upgrade_that_fails_is_noticed_by_nobody_but_who_asked() {
-    scene::run(|scene| {
+    scene::run_alone(|scene| {
         let topology = scene.topology();
         let (client, lb) = (&topology.client.netns, &topology.lb);
         let [b1, b2] = topology.backends();
@@ -309,7 +309,7 @@ backends = ["10.77.0.11:9003"]
 [pool.datagrams]
 backends = ["10.77.0.11:5301"]
 "#;
-    scene::run(|scene| {
+    scene::run_alone(|scene| {
         let topology = scene.topology();
         let (client, lb) = (&topology.client.netns, &topology.lb);
         let b1 = &topology.b1;
@@ -359,7 +359,7 @@ backends = ["10.77.0.11:5301"]
 /// What the unit's ExecReload= does.
 #[test]
 fn a_reload_applies_the_file_and_takes_another_program_over() {
-    scene::run(|scene| {
+    scene::run_alone(|scene| {
         let topology = scene.topology();
         let _nginx = [Nginx::start(scene, &topology.b1)?, Nginx::start(scene, &topology.b2)?];
         let get =
@@ -414,7 +414,7 @@ fn a_reload_applies_the_file_and_takes_another_program_over() {
 /// One after the other: refused with the way out, written into the file, taken over by the next process.
 #[test]
 fn what_cannot_change_live_is_taken_over_by_an_upgrade() {
-    scene::run(|scene| {
+    scene::run_alone(|scene| {
         let mut daemon = Daemon::start(scene, CONFIG)?;
         let file = scene.directory().join("lb.toml");
         let (socket, state) = (scene.directory().join("admin.sock"), scene.directory().join("state"));

@@ -103,7 +103,7 @@ fn accepted_by(daemon: &Daemon<'_>, worker: u64) -> Result<u64> {
 
 #[test]
 fn workers_come_and_go_and_nobody_notices() {
-    scene::run(|scene| {
+    scene::run_alone(|scene| {
         if !has_cores()? {
             return Ok(());
         }
@@ -215,7 +215,7 @@ fn workers_come_and_go_and_nobody_notices() {
 /// From the other side: those that were there from the beginning go, with flows of their own, and come back.
 #[test]
 fn flows_go_with_the_sockets_of_who_leaves_and_come_back() {
-    scene::run(|scene| {
+    scene::run_alone(|scene| {
         if !has_cores()? {
             return Ok(());
         }
@@ -250,7 +250,7 @@ fn flows_go_with_the_sockets_of_who_leaves_and_come_back() {
 /// What cannot be had changes nothing.
 #[test]
 fn more_workers_than_cores_are_refused_whole() {
-    scene::run(|scene| {
+    scene::run_alone(|scene| {
         let (_servers, mut daemon) = stage(scene, 1)?;
         let before = daemon.admin().ask("GET", "/v1/config", "", None)?;
         let wanted = json!({ "runtime": { "workers": 256 }, "limits": { "head_fields": 50 } });

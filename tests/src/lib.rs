@@ -31,6 +31,7 @@ pub mod requirement;
 pub mod scene;
 pub mod topology;
 pub mod tunnel;
+mod turn;
 pub mod udp;
 pub mod view;
 pub mod wait;

@@ -3,10 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::atomic::{AtomicU32, Ordering},
     thread,
     time::Duration,
 };
@@ -14,10 +11,8 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-use crate::{leak, requirement, topology::Topology, wait};
+use crate::{leak, requirement, topology::Topology, turn::Turn, wait};
 
-/// One world at a time: the machine's cores are part of what is tested.
-static TURN: Mutex<()> = Mutex::new(());
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
 const NAME: &str = "lbtest";
@@ -34,15 +29,27 @@ pub(crate) fn owner_of(name: &str) -> Option<u32> {
     name.strip_prefix(NAME)?.split('-').next()?.parse().ok()
 }
 
-/// Runs a test body in a scene of its own; skips it where [`requirement::is_met`] says no.
+/// Runs a test body in a scene of its own, beside one other; skips it where [`requirement::is_met`] says no.
 ///
 /// # Panics
 /// The body fails, or leaves something behind.
 pub fn run(body: impl FnOnce(&Scene) -> Result<()>) {
+    within(Turn::beside, body);
+}
+
+/// As [`run`], with no other scene: the machine's cores, or what it has in memory, are part of what is tested.
+///
+/// # Panics
+/// As [`run`].
+pub fn run_alone(body: impl FnOnce(&Scene) -> Result<()>) {
+    within(Turn::alone, body);
+}
+
+fn within(turn: fn() -> Turn, body: impl FnOnce(&Scene) -> Result<()>) {
     if !requirement::is_met() {
         return;
     }
-    let scene = match Scene::create() {
+    let scene = match Scene::furnish(turn()) {
         Ok(scene) => scene,
         Err(error) => panic!("no scene: {error:?}"),
     };
@@ -60,17 +67,19 @@ pub struct Scene {
     directory: PathBuf,
     prefix: String,
     ended: bool,
-    _turn: MutexGuard<'static, ()>,
+    _turn: Turn,
 }
 
 impl Scene {
-    /// Waits for its turn, removes what dead runs left, and makes everything.
+    /// Removes what dead runs left, and makes everything; for programs that are no tests.
     ///
     /// # Errors
     /// Some part cannot be made.
     pub fn create() -> Result<Self> {
-        // A test that panicked in its turn has cleaned up like any other.
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        Self::furnish(Turn::alone())
+    }
+
+    fn furnish(turn: Turn) -> Result<Self> {
         leak::sweep_dead_runs();
         let prefix = format!("{}-{}", prefix(), COUNT.fetch_add(1, Ordering::Relaxed));
         let directory = std::env::temp_dir().join(&prefix);

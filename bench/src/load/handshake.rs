@@ -10,20 +10,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind, SignatureScheme,
-    client::{
-        Resumption,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    },
-    crypto::{
-        CryptoProvider,
-        aws_lc_rs::{cipher_suite::TLS13_AES_128_GCM_SHA256, default_provider, kx_group::X25519},
-    },
-    pki_types::{CertificateDer, ServerName, UnixTime},
-};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, client::Resumption};
 
-use super::pin;
+use super::{
+    pin,
+    tls::{self, SERVER},
+};
 use crate::process::Pinned;
 
 /// Clients at the same time.
@@ -53,7 +45,14 @@ impl Greeters {
     /// # Errors
     /// It does not answer as it should.
     pub(crate) fn acquaint(place: Pinned<'_>, address: SocketAddr, session: Session) -> Result<Self> {
-        let configs = (0..THREADS).map(|_| config(session)).collect::<Result<_>>()?;
+        let config = || {
+            let mut config = tls::client(b"http/1.1")?;
+            if session == Session::Full {
+                config.resumption = Resumption::disabled();
+            }
+            Ok(Arc::new(config))
+        };
+        let configs = (0..THREADS).map(|_| config()).collect::<Result<_>>()?;
         let this = Self { address, session, configs };
         this.each(place, |config| greet(address, config).map(drop))?;
         Ok(this)
@@ -97,30 +96,11 @@ impl Greeters {
     }
 }
 
-fn config(session: Session) -> Result<Arc<ClientConfig>> {
-    // What h2load and OpenSSL ask for first, so that all scenarios with TLS speak the same.
-    let provider = Arc::new(CryptoProvider {
-        cipher_suites: vec![TLS13_AES_128_GCM_SHA256],
-        kx_groups: vec![X25519],
-        ..default_provider()
-    });
-    let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anyone(provider)))
-        .with_no_client_auth();
-    if session == Session::Full {
-        config.resumption = Resumption::disabled();
-    }
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
-}
-
 fn greet(address: SocketAddr, config: &Arc<ClientConfig>) -> Result<HandshakeKind> {
     let mut stream = TcpStream::connect_timeout(&address, SILENCE_MAX)?;
     stream.set_read_timeout(Some(SILENCE_MAX))?;
     stream.set_nodelay(true)?;
-    let mut tls = ClientConnection::new(Arc::clone(config), ServerName::try_from("bench.test")?)?;
+    let mut tls = ClientConnection::new(Arc::clone(config), SERVER.try_into()?)?;
     while tls.is_handshaking() {
         tls.complete_io(&mut stream).context("the handshake")?;
     }
@@ -136,43 +116,4 @@ fn greet(address: SocketAddr, config: &Arc<ClientConfig>) -> Result<HandshakeKin
     // Until the subject has closed, too; how it says that is its own affair.
     _ = stream.read_to_end(&mut Vec::new());
     tls.handshake_kind().context("no handshake")
-}
-
-/// Trusts anyone and checks no signature: it is the other end that is measured.
-#[derive(Debug)]
-struct Anyone(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anyone {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -7,10 +7,11 @@ mod idle;
 mod oha;
 mod pin;
 mod tcp;
+mod tls;
 
 pub(crate) use h2load::{Closed, Load, Speaks, closed_loop};
 pub(crate) use handshake::{Greeters, Session};
-pub(crate) use idle::Idle;
+pub(crate) use idle::{Idle, Waits};
 pub(crate) use oha::{Latencies, Open, open_loop, program as oha_program};
 pub(crate) use pin::pin;
 pub(crate) use tcp::{Bulk, TcpBackend, bulk, churn, echo};

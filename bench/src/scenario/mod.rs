@@ -67,6 +67,7 @@ pub(crate) const ALL: &[&dyn Scenario] = &[
     &tls_small::TlsSmall,
     &tls_handshake::TlsHandshake,
     &tls_bulk::TlsBulk,
+    &idle::IdleTls,
     &h2_small::H2Small,
     &grpc_unary::GrpcUnary,
 ];
