@@ -27,7 +27,7 @@ pub(super) struct Sink {
 #[derive(Debug)]
 pub(super) enum Layer {
     /// All that goes is sealed, all that comes is opened.
-    Tls(Secure),
+    Tls(Box<Secure>),
     /// One message and its answer, of several that share the socket.
     Message(Message),
 }

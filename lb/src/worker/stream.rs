@@ -77,7 +77,7 @@ impl Stream {
     /// From here on what comes is opened, and what goes is sealed. `plain`: what has been opened already.
     pub(super) fn begin_secure(&mut self, secure: Secure, plain: Vec<u8>) {
         self.consume(self.data().len());
-        self.sink.lay(Layer::Tls(secure));
+        self.sink.lay(Layer::Tls(Box::new(secure)));
         self.begin_with(plain);
     }
 

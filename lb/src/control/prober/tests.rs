@@ -345,18 +345,19 @@ fn who_was_out_elsewhere_is_out_until_its_time_is_over() {
     assert_eq!((after[0].standing.ejections, after[0].is_out()), (2, false), "the next time is longer");
 }
 
-/// No probe of many is late enough to be held against its backend: each has been asked three times and none has failed.
+/// No probe of many is late enough to be held against its backend: each has been asked three times and none has failed. How
+/// many a second that may be is no matter of a test, which shares its cores.
 #[test]
-fn two_thousand_checks_a_second_fail_nobody() {
+fn two_thousand_checks_at_once_fail_nobody() {
     const CHECKS: u64 = 2000;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || listener.incoming().for_each(drop));
     let metrics = Arc::<ProbeMetrics>::default();
-    let second = Duration::from_secs(1);
+    let patient = Duration::from_secs(4);
     let many = (1..=CHECKS as u16).map(|id| {
         let one = target(&CheckKind::Tcp, address, 1, 1);
-        let policy = Policy { every: second, recheck: second, timeout: second, ..one.policy };
+        let policy = Policy { every: patient, recheck: patient, timeout: patient, ..one.policy };
         Target { id: BackendId(id), policy, metrics: metrics.clone(), ..one }
     });
     let view = fixture::view();
