@@ -38,34 +38,35 @@ fn states() -> [(&'static str, Vec<u8>, Answer); 6] {
 }
 
 /// Frames, and what each comes to in each of [`states`].
-///
-/// `h2` is stricter than the RFC, or says another word, where a request has ended: what comes behind it is to reset the stream
-/// with STREAM_CLOSED, and ends the connection with PROTOCOL_ERROR. Pseudo header fields of trailers it takes away instead of
-/// resetting the stream; what is left is passed on as trailers.
 fn rows() -> Vec<(&'static str, Vec<u8>, [Answer; 6])> {
     let (gone, malformed, closed) = (GoAway(PROTOCOL_ERROR), Reset(PROTOCOL_ERROR), Reset(STREAM_CLOSED));
+    let behind = GoAway(STREAM_CLOSED);
     let get = request("GET", "/sound");
     let fields = field("x", "y");
     let promise = [&[0, 0, 0, 2][..], &get].concat();
     let reset = frame(kind::RST_STREAM, 0, 1, &[0, 0, 0, 8]);
     let update = frame(kind::WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1]);
     vec![
-        ("DATA", frame(kind::DATA, 0, 1, b"x"), [gone, Nothing, gone, closed, Nothing, closed]),
+        ("DATA", frame(kind::DATA, 0, 1, b"x"), [gone, Nothing, closed, closed, Nothing, closed]),
         (
             "DATA, the last",
             frame(kind::DATA, END_STREAM, 1, b"x"),
-            [gone, Nothing, gone, closed, Nothing, closed],
+            [gone, Nothing, closed, closed, Nothing, closed],
         ),
-        ("HEADERS", frame(kind::HEADERS, WHOLE, 1, &get), [Status(200), Nothing, gone, gone, Nothing, gone]),
+        (
+            "HEADERS",
+            frame(kind::HEADERS, WHOLE, 1, &get),
+            [Status(200), malformed, closed, behind, Nothing, gone],
+        ),
         (
             "trailers",
             frame(kind::HEADERS, WHOLE, 1, &fields),
-            [malformed, Nothing, gone, gone, Nothing, gone],
+            [malformed, Nothing, closed, behind, Nothing, gone],
         ),
         (
             "endless trailers",
             frame(kind::HEADERS, END_HEADERS, 1, &fields),
-            [malformed, malformed, malformed, gone, Nothing, gone],
+            [malformed, malformed, closed, behind, Nothing, gone],
         ),
         ("PRIORITY", frame(kind::PRIORITY, 0, 1, &[0, 0, 0, 3, 5]), [Nothing; 6]),
         ("RST_STREAM", reset, [gone, Nothing, Nothing, Nothing, Nothing, Nothing]),

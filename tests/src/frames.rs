@@ -228,8 +228,12 @@ fn number(payload: &[u8], at: usize) -> Result<u32> {
 
 /// `:status` of a header block that begins with it. Source: RFC 7541, 6 and appendices A and B.
 fn status(block: &[u8]) -> Result<u16> {
-    let first = block.iter().position(|byte| byte & 0xe0 != 0x20).unwrap_or(0);
-    let block = &block[first..];
+    let mut block = block;
+    // Sizes of the table come first: in five bits, or in bytes behind them, of which the last has no upper bit.
+    while let [byte @ 0x20..0x40, rest @ ..] = block {
+        let more = rest.iter().position(|byte| byte & 0x80 == 0).map_or(rest.len(), |last| last + 1);
+        block = rest.get(if *byte == 0x3f { more } else { 0 }..).unwrap_or_default();
+    }
     match *block {
         [byte @ 0x88..=0x8e, ..] => Ok([200, 204, 206, 304, 400, 404, 500][usize::from(byte - 0x88)]),
         [0x08 | 0x18 | 0x48, length @ 0x01..0x80, ref rest @ ..] => {

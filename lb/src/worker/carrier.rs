@@ -52,6 +52,11 @@ impl Carrier {
         (self.requests.begin(self.is_secure), Seat(self.clone()))
     }
 
+    /// Nothing has gone on for a while: it may wait with as little memory as can be.
+    pub(super) fn trim(&self) {
+        self.requests.trim();
+    }
+
     /// For how long nothing has gone on, as far as was asked.
     pub(super) fn quiet_since(&self, now: Instant) -> Option<Instant> {
         if self.going() > 0 {

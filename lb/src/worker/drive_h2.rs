@@ -26,7 +26,7 @@ use super::{
     transport::Transport,
 };
 use crate::{
-    l7::http2::{self, Asked, BodyForm, Break, Server, Settings, write_request},
+    l7::http2::{self, Asked, Next, Server, Settings},
     model::reason::CloseReason,
     ring::executor,
     sys::rooms,
@@ -34,6 +34,8 @@ use crate::{
 
 /// Fields of a head, crumbs of cookies counted each, where `limits.head_fields` does not say fewer.
 const FIELDS_MAX: usize = 128;
+/// Who has asked nothing for so long waits with as little memory as can be.
+const RESTLESS: Duration = Duration::from_secs(1);
 /// How long an end that was said is waited for.
 const PARTING: Duration = Duration::from_secs(2);
 
@@ -63,7 +65,7 @@ impl Drop for One {
 
 /// What the connection's task is woken for.
 enum News {
-    Asked(Box<Asked>),
+    Next(Box<Next>),
     Over(http2::Ended),
     /// Nothing goes on any more, or something does again.
     Changed,
@@ -78,30 +80,34 @@ pub(super) async fn drive(accepted: Accepted, begun: Option<Box<Stream>>) {
     let settings = Settings {
         streams_max: limits.http2.streams,
         head_bytes: u32::try_from(limits.head_bytes).unwrap_or(u32::MAX),
-        budgets: http2::Budgets::new(&limits),
+        fields_max: FIELDS_MAX.min(limits.head_fields),
+        budgets: http2::budgets(&limits),
     };
     let accepted = Rc::new(accepted);
     let going = Rc::new(Going::default());
     let mut server = Server::new(Transport::new(local.clone(), stream), &settings);
-    let (mut was_idle, mut is_ending) = (None, false);
+    let (mut was_idle, mut is_trimmed, mut is_ending) = (None, false, false);
     loop {
         let is_idle = going.count.get() == 0;
         if was_idle != Some(is_idle) && !is_ending {
-            was_idle = Some(is_idle);
+            (was_idle, is_trimmed) = (Some(is_idle), false);
             be_patient(&local, &deadline, is_idle);
         }
         let news = poll_fn(|task| {
             going.waker.set(Some(task.waker().clone()));
             match server.poll_next(task) {
-                Poll::Ready(Ok(asked)) => Poll::Ready(News::Asked(Box::new(asked))),
+                Poll::Ready(Ok(next)) => Poll::Ready(News::Next(Box::new(next))),
                 Poll::Ready(Err(ended)) => Poll::Ready(News::Over(ended)),
                 Poll::Pending if (going.count.get() == 0) != is_idle => Poll::Ready(News::Changed),
                 Poll::Pending => Poll::Pending,
             }
         });
         match deadline.guard(news).await {
-            Ok(News::Asked(asked)) => {
-                begin(&local, &accepted, *asked, One::new(&going));
+            Ok(News::Next(next)) => {
+                match *next {
+                    Next::Asked(asked) => begin(&local, &accepted, asked, One::new(&going)),
+                    Next::Refused(reason) => refused(&accepted, reason),
+                }
                 if !is_ending && !local.keeps_idle() {
                     is_ending = true;
                     server.begin_end();
@@ -114,6 +120,12 @@ pub(super) async fn drive(accepted: Accepted, begun: Option<Box<Stream>>) {
                 break;
             }
             Err(Expired) if is_ending => break,
+            Err(Expired) if is_idle && !is_trimmed && may_stay(&local, &accepted) => {
+                is_trimmed = true;
+                server.trim();
+                let patience = local.plan().snapshot.limits.idle_timeout.saturating_sub(RESTLESS);
+                deadline.set(local.after(patience));
+            }
             Err(Expired) if may_stay(&local, &accepted) && !deadline.is_due() => was_idle = None,
             Err(Expired) => {
                 is_ending = true;
@@ -127,9 +139,10 @@ pub(super) async fn drive(accepted: Accepted, begun: Option<Box<Stream>>) {
             }
         }
     }
-    drop(server);
     deadline.set_idle(Idle::No);
     deadline.set(local.after(PARTING));
+    let _ = deadline.guard(poll_fn(|task| server.poll_flush(task))).await;
+    drop(server);
     accepted.sink.end(&deadline).await;
 }
 
@@ -137,10 +150,10 @@ fn may_stay(local: &Local, accepted: &Accepted) -> bool {
     local.lets_wait() && local.plan().http(accepted.listener()).is_some()
 }
 
-/// As long as something goes on, that has deadlines of its own.
+/// As long as something goes on, that has deadlines of its own. Else it is to be trimmed first.
 fn be_patient(local: &Local, deadline: &Deadline, is_idle: bool) {
     let limits = &local.plan().snapshot.limits;
-    deadline.set(local.after(if is_idle { limits.idle_timeout } else { FOR_EVER }));
+    deadline.set(local.after(if is_idle { limits.idle_timeout.min(RESTLESS) } else { FOR_EVER }));
     deadline.set_idle(Idle::Waiting);
 }
 
@@ -150,6 +163,11 @@ fn note(accepted: &Accepted, ended: http2::Ended) {
         http2::Ended::Protocol => CloseReason::Http2Protocol,
         http2::Ended::Abuse(_) => CloseReason::Http2Flood,
     };
+    refused(accepted, reason);
+}
+
+/// Counts and logs what was no exchange.
+fn refused(accepted: &Accepted, reason: CloseReason) {
     accepted.begin(&accepted.local().plan().snapshot);
     accepted.fail(reason);
     accepted.entry.end();
@@ -157,28 +175,11 @@ fn note(accepted: &Accepted, ended: http2::Ended) {
 
 /// Starts an exchange.
 fn begin(local: &Rc<Local>, connection: &Rc<Accepted>, asked: Asked, one: One) {
-    let Asked { head, mut inflow, mut outflow } = asked;
-    let mut bytes = local.buffers.take();
-    let fields_max = FIELDS_MAX.min(local.plan().snapshot.limits.head_fields);
-    let form = write_request(&head, !inflow.is_empty(), fields_max, &mut bytes);
-    let form = match form {
-        Ok(form) => form,
-        Err(reason) => {
-            outflow.reset(Break::Protocol);
-            connection.begin(&local.plan().snapshot);
-            connection.fail(reason);
-            connection.entry.end();
-            return local.buffers.recycle(bytes);
-        }
-    };
-    inflow.frame(form);
-    if form == BodyForm::Tunnel {
-        outflow.expect_tunnel();
-    }
-    let message = Message::of_client(inflow, outflow, head.method == http::Method::HEAD);
+    let Asked { head, is_head, inflow, outflow, .. } = asked;
+    let message = Message::of_client(inflow, outflow, is_head);
     let sink = Sink::message(connection.sink.socket().clone(), message);
     let mut stream = Stream::new(sink.clone());
-    stream.begin_with(bytes);
+    stream.begin_with(head);
     let deadline = local.timers.deadline();
     deadline.set(local.after(local.plan().snapshot.limits.head_timeout));
     let context = Context { accepted: Accepted::of_stream(connection, sink), deadline };

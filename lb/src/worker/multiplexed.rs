@@ -96,6 +96,9 @@ impl Multiplexed {
             let is_gone = gone(*backend);
             lines.open.retain(|(carrier, idle)| {
                 let quiet = carrier.quiet_since(now);
+                if quiet.is_some_and(|since| since < now) {
+                    carrier.trim();
+                }
                 let is_quiet = quiet.is_some_and(|since| now.saturating_duration_since(since) >= *idle);
                 !(is_gone || is_quiet || carrier.is_over())
             });

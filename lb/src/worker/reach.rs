@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     config::{BackendSnapshot, Limits},
-    l7::http2::{self, Budgets, Grants},
+    l7::http2::{self, Grants},
     model::{BackendId, reason::CloseReason},
     ring::{Op, Socket, executor},
     sys::rooms,
@@ -26,6 +26,8 @@ use crate::{
 const ASK_AGAIN: Duration = Duration::from_millis(5);
 /// Until kept connections that were given up are closed.
 const CLOSING: Duration = Duration::from_millis(20);
+/// How long the last that is said to a backend may take.
+const PARTING: Duration = Duration::from_secs(2);
 
 impl Choice {
     /// A connection of its own.
@@ -94,16 +96,19 @@ async fn open(local: &Rc<Local>, stream: Stream, limits: &Limits) -> Option<Carr
     let grants = Grants {
         head_bytes: u32::try_from(limits.head_bytes).unwrap_or(u32::MAX),
         fields_max: limits.head_fields,
-        budgets: Budgets::new(limits),
+        budgets: http2::budgets(limits),
     };
     let (socket, is_secure) = (stream.socket().clone(), stream.sink().layer().is_some());
     let (mut connection, requests) =
         http2::begin(Transport::new(local.clone(), stream), &grants).await.ok()?;
     let is_over = Rc::new(Cell::new(false));
-    let (ended, worker) = (is_over.clone(), local.task());
+    let (ended, worker, parting) = (is_over.clone(), local.task(), local.clone());
     executor::spawn(async move {
         poll_fn(|task| connection.poll(task)).await;
         ended.set(true);
+        let deadline = parting.timers.deadline();
+        deadline.set(parting.after(PARTING));
+        let _ = deadline.guard(poll_fn(|task| connection.poll_flush(task))).await;
         drop(worker);
     });
     Some(Carrier::new(requests, socket, is_secure, is_over))

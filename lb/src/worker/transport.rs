@@ -1,4 +1,4 @@
-//! A connection's bytes for who multiplexes them: read as they come, gathered while they are sent.
+//! A connection's bytes for who multiplexes them: read as they come, sent while others are gathered.
 
 use std::{
     io,
@@ -14,28 +14,46 @@ use crate::{
     ring::{Op, SendBuf, op},
 };
 
-/// Bytes that may wait while others are sent.
-const WAITING_BYTES_MAX: usize = 64 << 10;
-
 /// See the module.
 pub(super) struct Transport {
     local: Rc<Local>,
     stream: Stream,
-    waiting: Vec<u8>,
     sending: Option<Op<op::Send>>,
 }
 
 impl Transport {
     pub(super) const fn new(local: Rc<Local>, stream: Stream) -> Self {
-        Self { local, stream, waiting: Vec::new(), sending: None }
+        Self { local, stream, sending: None }
+    }
+}
+
+impl Wire for Transport {
+    fn poll_fill(&mut self, task: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        if self.stream.data().is_empty() && ready!(self.stream.poll_fill(task)).is_err() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        Poll::Ready(Ok(self.stream.data()))
     }
 
-    /// Sends what waits, if nothing is under way.
-    fn start(&mut self) -> io::Result<()> {
-        if self.sending.is_some() || self.waiting.is_empty() {
-            return Ok(());
+    fn consume(&mut self, len: usize) {
+        self.stream.consume(len);
+    }
+
+    fn poll_sent(&mut self, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(sending) = &mut self.sending {
+            let (sent, buffer) = ready!(Pin::new(sending).poll(task));
+            self.sending = None;
+            self.local.buffers.recycle_sent(buffer);
+            sent?;
         }
-        let bytes = std::mem::take(&mut self.waiting);
+        Poll::Ready(Ok(()))
+    }
+
+    fn buffer(&mut self) -> Vec<u8> {
+        self.local.buffers.take()
+    }
+
+    fn send(&mut self, bytes: Vec<u8>) -> io::Result<()> {
         let buffer = match self.stream.sink().secure() {
             Some(secure) => {
                 let sealed = secure.seal(&self.local.buffers, &bytes);
@@ -46,56 +64,6 @@ impl Transport {
         };
         self.sending = Some(Op::send(&self.local.ring, self.stream.socket(), buffer));
         Ok(())
-    }
-
-    /// Ready once what is under way is sent.
-    fn poll_sent(&mut self, task: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Some(sending) = &mut self.sending {
-            let (sent, buffer) = ready!(Pin::new(sending).poll(task));
-            self.sending = None;
-            self.local.buffers.recycle_sent(buffer);
-            sent?;
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl Wire for Transport {
-    fn poll_read(&mut self, task: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
-        if self.stream.data().is_empty() {
-            match ready!(self.stream.poll_fill(task)) {
-                Ok(0) => return Poll::Ready(Ok(0)),
-                Ok(_) => {}
-                Err(_) => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
-            }
-        }
-        let data = self.stream.data();
-        let len = data.len().min(room.len());
-        room[..len].copy_from_slice(&data[..len]);
-        self.stream.consume(len);
-        Poll::Ready(Ok(len))
-    }
-
-    fn poll_write(&mut self, task: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.waiting.len() >= WAITING_BYTES_MAX {
-            ready!(self.poll_sent(task))?;
-            self.start()?;
-        }
-        if self.waiting.capacity() == 0 {
-            self.waiting = self.local.buffers.take();
-        }
-        self.waiting.extend_from_slice(bytes);
-        Poll::Ready(Ok(bytes.len()))
-    }
-
-    fn poll_flush(&mut self, task: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            ready!(self.poll_sent(task))?;
-            if self.waiting.is_empty() {
-                return Poll::Ready(Ok(()));
-            }
-            self.start()?;
-        }
     }
 
     fn now(&self) -> Instant {

@@ -1,4 +1,4 @@
-//! A peer of HTTP/2 in memory, and a reader of frames that shares nothing with `h2`.
+//! A peer of HTTP/2 in memory, and a reader of frames that shares nothing with ours.
 
 use std::{
     cell::RefCell,
@@ -12,9 +12,16 @@ use std::{
 use lb::l7::http2::Wire;
 use lb_tests::frames::{ACK, END_STREAM, frame, kind};
 
+/// Pieces that are sent in the time of one that comes.
+const SENT_AT_ONCE: usize = 16;
+
 /// Bytes that come in pieces, and those that are sent, taken in pieces as well. Who has a copy has the same.
 #[derive(Clone, Debug)]
-pub struct Memory(Rc<RefCell<Ends>>);
+pub struct Memory {
+    ends: Rc<RefCell<Ends>>,
+    /// What has come and was not consumed.
+    filled: Vec<u8>,
+}
 
 #[derive(Debug)]
 struct Ends {
@@ -23,65 +30,88 @@ struct Ends {
     /// Most that goes at once.
     piece: usize,
     has_ended: bool,
+    sending: Vec<u8>,
     sent: Vec<u8>,
     now: Instant,
 }
 
 impl Memory {
-    /// These are going to come; `piece`: how much at once, either way.
+    /// These are going to come; `piece`: how much at once, and of what is sent some more.
     pub fn new(coming: Vec<u8>, piece: usize) -> Self {
-        let now = Instant::now();
-        Self(Rc::new(RefCell::new(Ends { coming, taken: 0, piece, has_ended: false, sent: Vec::new(), now })))
+        let ends = Ends {
+            coming,
+            taken: 0,
+            piece,
+            has_ended: false,
+            sending: Vec::new(),
+            sent: Vec::new(),
+            now: Instant::now(),
+        };
+        Self { ends: Rc::new(RefCell::new(ends)), filled: Vec::new() }
     }
 
     /// The peer ends behind what is going to come.
     pub fn end(&self) {
-        self.0.borrow_mut().has_ended = true;
+        self.ends.borrow_mut().has_ended = true;
     }
 
     /// Whether it has.
     pub fn has_ended(&self) -> bool {
-        self.0.borrow().has_ended
+        self.ends.borrow().has_ended
     }
 
     /// Bytes that have come, and bytes that were sent.
     pub fn moved(&self) -> (usize, usize) {
-        let ends = self.0.borrow();
+        let ends = self.ends.borrow();
         (ends.taken, ends.sent.len())
     }
 
     /// What was sent.
     pub fn sent(&self) -> Vec<u8> {
-        self.0.borrow().sent.clone()
+        self.ends.borrow().sent.clone()
     }
 }
 
 impl Wire for Memory {
-    fn poll_read(&mut self, _: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut ends = self.0.borrow_mut();
-        let rest = &ends.coming[ends.taken..];
-        if rest.is_empty() && !ends.has_ended {
-            return Poll::Pending;
+    fn poll_fill(&mut self, _: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        if self.filled.is_empty() {
+            let mut ends = self.ends.borrow_mut();
+            let rest = &ends.coming[ends.taken..];
+            if rest.is_empty() && !ends.has_ended {
+                return Poll::Pending;
+            }
+            let len = rest.len().min(ends.piece);
+            self.filled.extend_from_slice(&rest[..len]);
+            ends.taken += len;
         }
-        let len = rest.len().min(room.len()).min(ends.piece);
-        room[..len].copy_from_slice(&rest[..len]);
-        ends.taken += len;
-        Poll::Ready(Ok(len))
+        Poll::Ready(Ok(&self.filled))
     }
 
-    fn poll_write(&mut self, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let mut ends = self.0.borrow_mut();
-        let len = bytes.len().min(ends.piece);
-        ends.sent.extend_from_slice(&bytes[..len]);
-        Poll::Ready(Ok(len))
+    fn consume(&mut self, len: usize) {
+        self.filled.drain(..len);
     }
 
-    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_sent(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut ends = self.ends.borrow_mut();
+        let ends = &mut *ends;
+        let len = ends.sending.len().min(ends.piece.saturating_mul(SENT_AT_ONCE));
+        ends.sent.extend(ends.sending.drain(..len));
+        if ends.sending.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    fn buffer(&mut self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn send(&mut self, bytes: Vec<u8>) -> io::Result<()> {
+        let mut ends = self.ends.borrow_mut();
+        assert!(ends.sending.is_empty() && !bytes.is_empty(), "one after another");
+        ends.sending = bytes;
+        Ok(())
     }
 
     fn now(&self) -> Instant {
-        self.0.borrow().now
+        self.ends.borrow().now
     }
 }
 

@@ -79,11 +79,12 @@ pub(crate) const DOORS: &[(&str, &[&str])] = &[
     ("aya_obj", &["lb/src/steering/"]),
     ("clap", &["lb/src/cli/"]),
     ("glommio", &["lb/src/control/", "lb/src/admin/", "lb/src/upgrade/"]),
-    ("h2", &["lb/src/l7/http2/", "lb/src/worker/tests/h2_peers.rs", "lb/src/control/probe_grpc.rs"]),
+    ("h2", &["lb/src/worker/tests/h2_peers.rs", "lb/src/control/probe_grpc.rs"]),
     ("hickory_proto", &["lb/src/names/"]),
     // admin: the client of our own socket reads response heads.
     ("httparse", &["lb/src/admin/", "lb/src/l7/"]),
     ("io_uring", &["lb/src/ring/"]),
+    ("lb_http2", &["lb/src/l7/http2/"]),
     ("libc", &["lb/src/sys/", "lb/src/ring/", "lb/src/steering/maps"]),
     (
         "rustix",
@@ -101,7 +102,7 @@ pub(crate) const DOORS: &[(&str, &[&str])] = &[
     ("rustls_native_certs", &["lb/src/tls/"]),
     ("x509_parser", &["lb/src/tls/"]),
     // Its traits alone, which h2 asks for.
-    ("tokio", &["lb/src/l7/http2/io.rs", "lb/src/worker/tests/h2_peers.rs", "lb/src/control/probe_grpc.rs"]),
+    ("tokio", &["lb/src/worker/tests/h2_peers.rs", "lb/src/control/probe_grpc.rs"]),
 ];
 
 /// Where `unsafe` may stand, by how paths start.

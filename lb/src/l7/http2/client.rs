@@ -1,31 +1,25 @@
-//! A connection to a backend, on the h2 crate, and the exchanges on it.
-//!
-//! ```text
-//!  Wire --> Metered --> h2 --> Client::poll: everything that the connection does
-//!                          `-- Requests::begin --> Asking: bytes of HTTP/1.1 in, bytes of HTTP/1.1 out
-//! ```
+//! A connection to a backend, and the exchanges on it.
 
 use std::{
     fmt,
-    future::{Future, poll_fn},
-    pin::Pin,
-    task::{Context, Poll, Waker, ready},
+    future::poll_fn,
+    task::{Context, Poll},
 };
 
-use bytes::Bytes;
-use h2::{Reason, SendStream, client};
-use http::{HeaderValue, Method, Request, header, uri::Scheme};
+use lb_http2::{Budgets, Code, Connection, Refusal};
 
 use super::{
-    flow::{Gone, Inflow, poll_body, poll_raw},
-    io::{Allowance, Found, Metered, READ_BYTES_MAX, Wire},
-    meter::{Budgets, Meter},
-    request::read_request,
-    response::{write_grant, write_response},
-    server::{CONNECTION_WINDOW, SEND_BUFFER_BYTES, STREAM_WINDOW},
+    Wire,
+    board::{Board, Flow},
+    body::{Body, Gone},
+    fields::{framing, room},
+    flow::whole_head,
+    link::{Core, Handle, Link, Over},
+    request::{self, read_request},
+    server::granted,
     tunnel,
 };
-use crate::l7::http1::{Body, BodyReader, Side};
+use crate::l7::http1::{self, BodyReader, Side};
 
 /// What a backend is granted.
 #[derive(Clone, Copy, Debug)]
@@ -39,18 +33,15 @@ pub struct Grants {
 }
 
 /// The connection. Whoever waits for something on one of its exchanges waits for somebody to poll this.
-pub struct Client<W> {
-    connection: Pin<Box<client::Connection<Metered<W>, Bytes>>>,
-    found: Found,
-    allowance: Allowance,
+pub struct Client<W: Wire> {
+    wire: W,
+    link: Link,
+    has_ended: bool,
 }
 
-/// Begins exchanges on a connection.
+/// Begins exchanges on a connection, which ends with the last of these and of its exchanges.
 #[derive(Clone)]
-pub struct Requests {
-    requests: client::SendRequest<Bytes>,
-    fields_max: usize,
-}
+pub struct Requests(Link);
 
 impl fmt::Debug for Requests {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -62,20 +53,11 @@ impl fmt::Debug for Requests {
 ///
 /// # Errors
 /// The wire broke, or the backend does not speak HTTP/2.
-pub async fn begin<W: Wire + Unpin>(wire: W, grants: &Grants) -> Result<(Client<W>, Requests), Gone> {
-    let metered = Metered::new(wire, Meter::of_backend(grants.budgets));
-    let (found, allowance) = (metered.found(), metered.allowance());
-    let shaking = client::Builder::new()
-        .enable_push(false)
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_header_list_size(grants.head_bytes)
-        .max_send_buffer_size(SEND_BUFFER_BYTES)
-        .initial_max_send_streams(0)
-        .handshake(metered);
-    let (requests, connection) = shaking.await.map_err(|_| Gone)?;
-    let requests = Requests { requests, fields_max: grants.fields_max };
-    let mut client = Client { connection: Box::pin(connection), found, allowance };
+pub async fn begin<W: Wire>(wire: W, grants: &Grants) -> Result<(Client<W>, Requests), Gone> {
+    let engine = Connection::client(granted(grants.head_bytes, grants.fields_max, grants.budgets));
+    let link = Link::new(engine, Board::new(false, grants.fields_max));
+    let requests = Requests(link.clone());
+    let mut client = Client { wire, link, has_ended: false };
     poll_fn(|task| match client.poll(task) {
         Poll::Ready(()) => Poll::Ready(Err(Gone)),
         Poll::Pending if requests.most() == 0 => Poll::Pending,
@@ -85,36 +67,70 @@ pub async fn begin<W: Wire + Unpin>(wire: W, grants: &Grants) -> Result<(Client<
     Ok((client, requests))
 }
 
-impl<W: Wire + Unpin> Client<W> {
+impl<W: Wire> Client<W> {
     /// Ready when it has ended, or must.
     pub fn poll(&mut self, task: &mut Context<'_>) -> Poll<()> {
-        self.allowance.set(READ_BYTES_MAX);
-        let polled = self.connection.as_mut().poll(task).map(drop);
-        if self.found.get().is_some() { Poll::Ready(()) } else { polled }
+        if self.has_ended {
+            return Poll::Ready(());
+        }
+        let is_wanted = self.link.is_shared();
+        let mut core = self.link.core();
+        if !is_wanted {
+            core.engine.finish_shutdown();
+        }
+        let polled = core.poll(&mut self.wire, task);
+        drop(core);
+        match polled {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Over::Closed | Over::Broken | Over::Fault | Over::Done) => {
+                self.has_ended = true;
+                self.link.end();
+                Poll::Ready(())
+            }
+        }
+    }
+
+    /// Ready once all is sent, or cannot be: of a connection that has ended the last that is said.
+    pub fn poll_flush(&mut self, task: &mut Context<'_>) -> Poll<()> {
+        self.link.core().poll_flush(&mut self.wire, task).map(drop)
+    }
+}
+
+impl<W: Wire> Drop for Client<W> {
+    fn drop(&mut self) {
+        self.link.end();
     }
 }
 
 impl Requests {
     /// Exchanges that the backend takes at once.
     pub fn most(&self) -> usize {
-        self.requests.current_max_send_streams()
+        let core = self.0.core();
+        if core.engine.has_settings() { core.engine.streams_max() as usize } else { 0 }
     }
 
     /// Whether the backend takes more: it has not said that it ends, and has not ended.
     pub fn is_open(&self) -> bool {
-        let mut task = Context::from_waker(Waker::noop());
-        !matches!(self.requests.clone().poll_ready(&mut task), Poll::Ready(Err(_)))
+        let core = self.0.core();
+        !core.is_over && core.engine.can_ask() != Err(Refusal::Over)
     }
 
     /// An exchange whose request head comes as bytes. `is_secure`: the scheme is `https`.
     pub fn begin(&self, is_secure: bool) -> Asking {
-        Asking {
-            is_secure,
-            fields_max: self.fields_max,
-            fate: Fate::Unknown,
-            request: Out::Head(self.requests.clone(), Vec::new()),
-            response: In::Unasked(None),
-        }
+        let key = self.0.core().board.flows.insert(Flow::default());
+        Asking { handle: self.0.handle(key), is_secure, request: Out::Head(Vec::new()) }
+    }
+
+    /// Gives back memory that has no use while nothing goes on.
+    pub fn trim(&self) {
+        self.0.core().trim();
+    }
+}
+
+impl Drop for Requests {
+    fn drop(&mut self) {
+        // Without anybody who asks it ends.
+        self.0.core().wake_driver();
     }
 }
 
@@ -130,59 +146,30 @@ pub enum Fate {
     Malformed,
 }
 
-impl Fate {
-    /// GOAWAY ends just those streams that it names as not looked at.
-    fn of(error: &h2::Error) -> Self {
-        let is_refused = error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM);
-        match error {
-            error if error.is_remote() && is_refused => Self::Refused,
-            error if error.is_library() && error.is_reset() => Self::Malformed,
-            _ => Self::Unknown,
-        }
-    }
-}
-
 /// One exchange.
 pub struct Asking {
+    handle: Handle,
     is_secure: bool,
-    fields_max: usize,
-    fate: Fate,
     request: Out,
-    response: In,
 }
 
 enum Out {
     /// Of the head as much as has come.
-    Head(client::SendRequest<Bytes>, Vec<u8>),
-    Body(SendStream<Bytes>, BodyReader),
-    /// Bytes as they are.
-    Tunnel(SendStream<Bytes>),
-    Ended(SendStream<Bytes>),
-    Over,
-}
-
-enum In {
-    /// Whoever waits already.
-    Unasked(Option<Waker>),
-    Awaited {
-        response: client::ResponseFuture,
-        was_head: bool,
-        tunnel: Option<Box<tunnel::Ask>>,
-    },
-    Body(Inflow),
+    Head(Vec<u8>),
+    Body(Body),
     Over,
 }
 
 impl fmt::Debug for Asking {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Asking").finish_non_exhaustive()
+        f.debug_tuple("Asking").field(&self.handle.key()).finish()
     }
 }
 
 impl Asking {
     /// What is known of it once its stream is gone.
-    pub const fn fate(&self) -> Fate {
-        self.fate
+    pub fn fate(&self) -> Fate {
+        self.handle.flow(|flow| flow.fate).unwrap_or_default()
     }
 
     /// Takes bytes of an HTTP/1.1 request from `bytes[*taken..]`, and says how many by `taken`; ready once it has them all.
@@ -197,95 +184,96 @@ impl Asking {
     ) -> Poll<Result<(), Gone>> {
         while let Some(rest) = bytes.get(*taken..).filter(|rest| !rest.is_empty()) {
             match &mut self.request {
-                Out::Head(requests, head) => {
-                    if ready!(requests.poll_ready(task)).is_err() {
-                        return Poll::Ready(Err(self.refused()));
-                    }
-                    let before = head.len();
-                    head.extend_from_slice(rest);
-                    match memchr::memmem::find(head, b"\r\n\r\n") {
-                        None => *taken += rest.len(),
-                        Some(end) => {
-                            head.truncate(end + 4);
-                            *taken += head.len() - before;
-                            self.ask()?;
+                Out::Head(begun) => {
+                    let mut begun = std::mem::take(begun);
+                    match self.poll_may_ask(task) {
+                        Poll::Ready(may) => may?,
+                        Poll::Pending => {
+                            self.request = Out::Head(begun);
+                            return Poll::Pending;
                         }
                     }
-                }
-                Out::Body(stream, reader) => {
-                    let (len, has_ended) = ready!(poll_body(task, stream, reader, rest))?;
-                    *taken += len;
-                    if has_ended && let Out::Body(stream, _) = std::mem::replace(&mut self.request, Out::Over)
-                    {
-                        self.request = Out::Ended(stream);
+                    let head = whole_head(&mut begun, rest, taken);
+                    match head {
+                        None => self.request = Out::Head(begun),
+                        Some(head) => self.ask(head)?,
                     }
                 }
-                Out::Tunnel(stream) => *taken += ready!(poll_raw(task, stream, rest))?,
+                Out::Body(body) => match body.poll_write(&self.handle, task, rest) {
+                    Poll::Ready(sent) => *taken += sent?,
+                    Poll::Pending => return Poll::Pending,
+                },
                 // Nothing belongs there.
-                Out::Ended(_) | Out::Over => return Poll::Ready(Err(Gone)),
+                Out::Over => return Poll::Ready(Err(Gone)),
             }
         }
         Poll::Ready(Ok(()))
     }
 
+    fn poll_may_ask(&mut self, task: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        let mut core = self.handle.link().core();
+        match core.engine.can_ask() {
+            _ if core.is_over => {}
+            Ok(()) => return Poll::Ready(Ok(())),
+            Err(Refusal::Full) => {
+                core.waiting.push(task.waker().clone());
+                return Poll::Pending;
+            }
+            Err(Refusal::Over) => {}
+        }
+        drop(core);
+        Poll::Ready(Err(self.refused()))
+    }
+
     /// Nothing of it has been sent, and nobody answers.
     fn refused(&mut self) -> Gone {
-        self.fate = Fate::Refused;
-        if let In::Unasked(Some(waker)) = std::mem::replace(&mut self.response, In::Over) {
-            waker.wake();
-        }
+        self.request = Out::Over;
+        self.handle.flow(|flow| {
+            flow.fate = Fate::Refused;
+            flow.break_off(Fate::Refused);
+        });
         Gone
     }
 
     /// The head is whole.
-    fn ask(&mut self) -> Result<(), Gone> {
-        let Out::Head(mut requests, head) = std::mem::replace(&mut self.request, Out::Over) else {
-            return Err(Gone);
-        };
-        let scheme = if self.is_secure { Scheme::HTTPS } else { Scheme::HTTP };
-        let mut request = read_request(&head, &scheme).map_err(|_| Gone)?;
-        if is_grpc(&request) {
-            // Of the connection before us, which is why it did not come along; nothing else is said by it.
-            request.headers_mut().insert(header::TE, HeaderValue::from_static("trailers"));
+    fn ask(&mut self, head: &[u8]) -> Result<(), Gone> {
+        self.request = Out::Over;
+        let mut room = room();
+        let mut said = read_request(head, &mut room).map_err(|_| Gone)?;
+        let scheme: &[u8] = if self.is_secure { b"https" } else { b"http" };
+        let may_tunnel = self.handle.link().core().engine.allows_protocols();
+        let tunnel = said.tunnel.take();
+        let is_tunnel = tunnel.is_some() && may_tunnel;
+        let body = if is_tunnel { Body::Tunnel } else { body_of(&said) };
+        let has_ended = matches!(body, Body::Ended);
+        let protocol = tunnel.as_ref().filter(|_| is_tunnel).map(tunnel::Ask::protocol);
+        let (mut is_sound, without_key) = (true, tunnel.is_some());
+        let mut core = self.handle.link().core();
+        let Core { engine, board, .. } = &mut *core;
+        let asked = engine.send_request(&said.request(scheme, protocol), has_ended, |writer| {
+            is_sound = said.write(without_key, writer);
+        });
+        if let (Ok(stream), Some(flow)) = (asked, board.flows.get_mut(self.handle.key())) {
+            flow.was_head = said.method == b"HEAD";
+            flow.has_answered = has_ended;
+            flow.ask = tunnel.filter(|_| is_tunnel).map(Box::new);
+            board.bind(stream, self.handle.key());
+            core.settle();
         }
-        let ask = tunnel::Ask::of(&head, &mut request);
-        if let Some(ask) = ask.filter(|_| requests.is_extended_connect_protocol_enabled()) {
-            *request.method_mut() = Method::CONNECT;
-            request.extensions_mut().insert(ask.protocol());
-            let sent = requests.send_request(request, false);
-            let (response, stream) = sent.map_err(|_| self.refused())?;
-            self.request = Out::Tunnel(stream);
-            self.await_response(In::Awaited { response, was_head: false, tunnel: Some(Box::new(ask)) });
-            return Ok(());
+        drop(core);
+        if asked.is_err() {
+            return Err(self.refused());
         }
-        let body = body_of(&request, &head);
-        let was_head = request.method() == http::Method::HEAD;
-        let reader = BodyReader::new(body, Side::Request).keeping_trailers();
-        let sent = requests.send_request(request, reader.is_done());
-        let (response, stream) = sent.map_err(|_| self.refused())?;
-        self.request = if reader.is_done() { Out::Ended(stream) } else { Out::Body(stream, reader) };
-        self.await_response(In::Awaited { response, was_head, tunnel: None });
-        Ok(())
-    }
-
-    fn await_response(&mut self, response: In) {
-        if let In::Unasked(Some(waker)) = std::mem::replace(&mut self.response, response) {
-            waker.wake();
-        }
+        self.request = Out::Body(body);
+        if is_sound { Ok(()) } else { Err(Gone) }
     }
 
     /// Says the end of what goes through a tunnel; whether there is one, that has not ended.
     pub fn end_tunnel(&mut self) -> bool {
-        let (after, has_ended) = match std::mem::replace(&mut self.request, Out::Over) {
-            Out::Tunnel(mut stream) => {
-                // Whoever has given the stream up hears nothing of it any more.
-                let _ = stream.send_data(Bytes::new(), true);
-                (Out::Ended(stream), true)
-            }
-            other => (other, false),
-        };
-        self.request = after;
-        has_ended
+        match &mut self.request {
+            Out::Body(body) => body.end_tunnel(&self.handle),
+            Out::Head(_) | Out::Over => false,
+        }
     }
 
     /// Puts what comes next behind `out`, as HTTP/1.1 has it. False: there is nothing more.
@@ -293,69 +281,22 @@ impl Asking {
     /// # Errors
     /// The stream was reset, the connection has ended, or the head is none.
     pub fn poll_read(&mut self, task: &mut Context<'_>, out: &mut Vec<u8>) -> Poll<Result<bool, Gone>> {
-        let fate = &mut self.fate;
-        match &mut self.response {
-            In::Unasked(waker) => {
-                *waker = Some(task.waker().clone());
-                Poll::Pending
-            }
-            In::Awaited { response, was_head, tunnel } => {
-                if let Poll::Ready(Some(interim)) = response.poll_informational(task) {
-                    let (parts, ()) = interim.map_err(|error| gone(fate, Fate::of(&error)))?.into_parts();
-                    let written = write_response(&parts, false, *was_head, self.fields_max, out);
-                    return Poll::Ready(written.map(|_| true).map_err(|_| gone(fate, Fate::Malformed)));
-                }
-                let (parts, body) = ready!(Pin::new(response).poll(task))
-                    .map_err(|error| gone(fate, Fate::of(&error)))?
-                    .into_parts();
-                let mut inflow = Inflow::new(body);
-                if let Some(ask) = tunnel.take().filter(|_| parts.status.is_success()) {
-                    write_grant(&parts, &ask, self.fields_max, out)
-                        .map_err(|_| gone(fate, Fate::Malformed))?;
-                    self.response = In::Body(inflow);
-                    return Poll::Ready(Ok(true));
-                }
-                let has_body = !inflow.is_empty();
-                let form = write_response(&parts, has_body, *was_head, self.fields_max, out)
-                    .map_err(|_| gone(fate, Fate::Malformed))?;
-                inflow.frame(form);
-                self.response = In::Body(inflow);
-                Poll::Ready(Ok(true))
-            }
-            In::Body(inflow) => inflow.poll_read(task, out),
-            In::Over => Poll::Ready(Err(Gone)),
-        }
+        self.handle.poll_read(task, out)
     }
 
     /// Gives the exchange up.
     pub fn reset(&mut self) {
-        match std::mem::replace(&mut self.request, Out::Over) {
-            Out::Body(mut stream, _) | Out::Tunnel(mut stream) | Out::Ended(mut stream) => {
-                stream.send_reset(Reason::CANCEL)
-            }
-            Out::Head(..) | Out::Over => {}
-        }
-        self.response = In::Over;
+        self.request = Out::Over;
+        self.handle.reset(Code::CANCEL);
     }
-}
-
-fn gone(fate: &mut Fate, found: Fate) -> Gone {
-    *fate = found;
-    Gone
-}
-
-fn is_grpc(request: &Request<()>) -> bool {
-    let kind = request.headers().get(header::CONTENT_TYPE);
-    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// What follows a head of ours (RFC 9112, 6.3).
-fn body_of(request: &Request<()>, head: &[u8]) -> Body {
-    let length = request.headers().get(header::CONTENT_LENGTH);
-    match length.and_then(|length| length.to_str().ok()?.parse().ok()) {
-        Some(0) => Body::None,
-        Some(length) => Body::Length(length),
-        None if super::flow::says_chunked(head) => Body::Chunked,
-        None => Body::None,
-    }
+fn body_of(said: &request::Said<'_>) -> Body {
+    let body = match framing(said.fields) {
+        (Some(0), _) | (None, false) => http1::Body::None,
+        (Some(length), _) => http1::Body::Length(length),
+        (None, true) => http1::Body::Chunked,
+    };
+    Body::new(BodyReader::new(body, Side::Request).keeping_trailers())
 }

@@ -1,34 +1,22 @@
 //! Fields of either version, one at a time.
 
-use http::{
-    HeaderMap, HeaderName, HeaderValue,
-    header::{self, InvalidHeaderValue},
-};
+use std::mem::MaybeUninit;
+
+use lb_http2::FieldWriter;
 
 use super::BodyForm;
-use crate::l7::{
-    headers::{is_value_byte, trim_ows},
-    http1::content_length,
-};
+use crate::l7::http1::{HeadLimits, content_length};
 
-/// A field may not stand in HTTP/2, or says what it must not.
+/// A field says what it must not, or may not stand there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Refused;
 
-/// Whether the field is of a connection of HTTP/1. Source: RFC 9113, 8.2.2.
-pub(super) fn is_of_connection(name: &HeaderName) -> bool {
-    [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE].contains(name)
-        || matches!(name.as_str(), "keep-alive" | "proxy-connection")
-}
+/// Where a head of ours is read to.
+pub(super) type Room<'h> = [MaybeUninit<httparse::Header<'h>>; HeadLimits::FIELDS_MAX];
 
-/// Whether HTTP/2 may have the field. Source: RFC 9113, 8.2.1 and 8.2.2.
-pub(super) fn check(name: &HeaderName, value: &HeaderValue) -> Result<(), Refused> {
-    let bytes = value.as_bytes();
-    let is_sound = !is_of_connection(name)
-        && bytes.iter().all(|&byte| is_value_byte(byte))
-        && trim_ows(bytes).len() == bytes.len()
-        && (name != header::TE || bytes.eq_ignore_ascii_case(b"trailers"));
-    if is_sound { Ok(()) } else { Err(Refused) }
+/// An empty one.
+pub(super) const fn room<'h>() -> Room<'h> {
+    [const { MaybeUninit::uninit() }; HeadLimits::FIELDS_MAX]
 }
 
 /// Appends `name: value`.
@@ -38,44 +26,47 @@ pub(super) fn push(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     }
 }
 
-/// Appends the line that frames a message with these fields. A length that stands there is the only one, and counts.
+/// Appends the line that frames a message which has this for its length.
 ///
 /// # Errors
-/// [`Refused`]: the length is none, or said twice, or not 0 where nothing follows.
+/// [`Refused`]: the length is none, or not 0 where nothing follows.
 pub(super) fn push_framing(
     out: &mut Vec<u8>,
-    fields: &HeaderMap,
+    length: Option<&[u8]>,
     has_body: bool,
 ) -> Result<BodyForm, Refused> {
-    let mut lengths = fields.get_all(header::CONTENT_LENGTH).iter();
-    let form = match (lengths.next(), lengths.next()) {
-        (Some(_), Some(_)) => return Err(Refused),
-        (Some(length), None) => {
-            push(out, b"content-length", length.as_bytes());
-            match content_length(length.as_bytes()).map_err(|_| Refused)? {
-                0 => BodyForm::None,
-                length if has_body => BodyForm::Length(length),
-                _ => return Err(Refused),
+    match length {
+        Some(length) => {
+            push(out, b"content-length", length);
+            match content_length(length).map_err(|_| Refused)? {
+                0 => Ok(BodyForm::None),
+                length if has_body => Ok(BodyForm::Length(length)),
+                _ => Err(Refused),
             }
         }
-        (None, _) if has_body => {
+        None if has_body => {
             out.extend_from_slice(b"transfer-encoding: chunked\r\n");
-            BodyForm::Chunked
+            Ok(BodyForm::Chunked)
         }
-        (None, _) => BodyForm::None,
-    };
-    Ok(form)
+        None => Ok(BodyForm::None),
+    }
 }
 
-/// Adds a field of a message of ours to what HTTP/2 sends, where it may have it.
-///
-/// # Errors
-/// Nothing that our strict reader has passed.
-pub(super) fn append(fields: &mut HeaderMap, name: &[u8], value: &[u8]) -> Result<(), Refused> {
-    let name = HeaderName::from_bytes(name).map_err(|_| Refused)?;
-    if is_of_connection(&name) || (name == header::TE && !value.eq_ignore_ascii_case(b"trailers")) {
-        return Ok(());
+/// What a head of ours says of the body behind it (RFC 9112, 6.3): a length, or that there are chunks.
+pub(super) fn framing(fields: &[httparse::Header<'_>]) -> (Option<u64>, bool) {
+    let (mut length, mut is_chunked) = (None, false);
+    for field in fields {
+        if field.name.eq_ignore_ascii_case("content-length") {
+            length = content_length(field.value).ok();
+        } else if field.name.eq_ignore_ascii_case("transfer-encoding") {
+            is_chunked = true;
+        }
     }
-    let value = HeaderValue::from_bytes(trim_ows(value)).map_err(|_: InvalidHeaderValue| Refused)?;
-    fields.try_append(name, value).map(drop).map_err(|_| Refused)
+    (length, is_chunked)
+}
+
+/// Adds a field of a message of ours to what HTTP/2 sends, where it may have it; `is_sound` becomes false of what nobody may
+/// send, which our strict reader passes none of.
+pub(super) fn append(writer: &mut FieldWriter<'_>, name: &[u8], value: &[u8], is_sound: &mut bool) {
+    *is_sound &= writer.push(name, value).is_ok();
 }

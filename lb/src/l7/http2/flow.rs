@@ -1,73 +1,42 @@
-//! The two ways of one stream, as bytes of HTTP/1.1: whoever reads and writes them knows nothing of HTTP/2.
+//! The two ways of one stream of a client, as bytes of HTTP/1.1: whoever reads and writes them knows nothing of HTTP/2.
 
 use std::{
     fmt,
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll},
 };
 
-use bytes::Bytes;
-use h2::{Reason, RecvStream, SendStream, server::SendResponse};
-use http::Response;
+use lb_http2::Code;
 
 use super::{
-    BodyForm,
+    body::{Body, Gone},
+    fields::{framing, room},
+    link::Handle,
     response::read_response,
-    trailers::{read_trailers, write_trailers},
 };
-use crate::l7::http1::{Body, BodyReader, BodyWriter, Side, Step};
-
-/// Of a body that nobody wants as much is thrown away.
-const DRAINED_BYTES_MAX: usize = 64 << 10;
-
-/// Fields behind a body.
-const TRAILERS_MAX: usize = 128;
-
-/// The stream was reset, or its connection has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gone;
+use crate::l7::http1::{self, BodyReader, Side};
 
 /// What comes on a stream.
-pub struct Inflow {
-    stream: RecvStream,
-    /// How it is written down.
-    writer: BodyWriter,
-    has_ended: bool,
-}
+pub struct Inflow(Handle);
 
 impl fmt::Debug for Inflow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inflow").field("has_ended", &self.has_ended).finish_non_exhaustive()
+        f.debug_tuple("Inflow").field(&self.0.key()).finish()
     }
 }
 
 impl Inflow {
-    pub(super) const fn new(stream: RecvStream) -> Self {
-        Self { stream, writer: BodyWriter::Raw, has_ended: false }
+    pub(super) const fn new(handle: Handle) -> Self {
+        Self(handle)
     }
 
-    /// Whether nothing follows the head.
-    pub fn is_empty(&self) -> bool {
-        self.stream.is_end_stream()
+    /// Takes what has come already: the head, and maybe more.
+    pub(super) fn take(&self, out: &mut Vec<u8>) {
+        let _ = self.0.poll_read(&mut Context::from_waker(std::task::Waker::noop()), out);
     }
 
     /// Throws away what is here already.
     pub fn drain(&mut self) {
-        let mut task = Context::from_waker(Waker::noop());
-        let mut left = DRAINED_BYTES_MAX;
-        loop {
-            match self.stream.poll_data(&mut task) {
-                Poll::Ready(Some(Ok(data))) if left > data.len() => {
-                    left -= data.len();
-                    let _ = self.stream.flow_control().release_capacity(data.len());
-                }
-                Poll::Ready(_) | Poll::Pending => return,
-            }
-        }
-    }
-
-    /// How a body is written down whose head was written so.
-    pub fn frame(&mut self, form: BodyForm) {
-        self.writer = if form == BodyForm::Chunked { BodyWriter::Chunked } else { BodyWriter::Raw };
+        self.0.drain();
     }
 
     /// Puts what comes next behind `out`, and lets the peer send as much again. False: there is nothing more.
@@ -75,35 +44,13 @@ impl Inflow {
     /// # Errors
     /// The stream was reset.
     pub fn poll_read(&mut self, task: &mut Context<'_>, out: &mut Vec<u8>) -> Poll<Result<bool, Gone>> {
-        while !self.has_ended {
-            match ready!(self.stream.poll_data(task)) {
-                Some(Ok(data)) if data.is_empty() => {}
-                Some(Ok(data)) => {
-                    self.writer.frame(out, &data);
-                    let _ = self.stream.flow_control().release_capacity(data.len());
-                    return Poll::Ready(Ok(true));
-                }
-                Some(Err(_)) => return Poll::Ready(Err(Gone)),
-                None => {
-                    let fields = ready!(self.stream.poll_trailers(task)).map_err(|_| Gone)?;
-                    self.has_ended = true;
-                    if self.writer == BodyWriter::Chunked {
-                        out.extend_from_slice(b"0\r\n");
-                        if let Some(fields) = fields {
-                            write_trailers(&fields, TRAILERS_MAX, out).map_err(|_| Gone)?;
-                        }
-                        out.extend_from_slice(b"\r\n");
-                        return Poll::Ready(Ok(true));
-                    }
-                }
-            }
-        }
-        Poll::Ready(Ok(false))
+        self.0.poll_read(task, out)
     }
 }
 
 /// What goes on a stream.
 pub struct Outflow {
+    handle: Handle,
     state: Out,
     /// The request asks for a tunnel.
     is_tunnel: bool,
@@ -111,28 +58,25 @@ pub struct Outflow {
 
 enum Out {
     /// Of the head as much as has come; interim ones may go before it.
-    Head(SendResponse<Bytes>, Vec<u8>),
-    Body(SendStream<Bytes>, BodyReader),
-    /// Bytes as they are.
-    Tunnel(SendStream<Bytes>),
-    Ended(SendStream<Bytes>),
+    Head(Vec<u8>),
+    Body(Body),
     Over,
 }
 
 impl fmt::Debug for Outflow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.state {
-            Out::Head(..) => "Outflow(head)",
-            Out::Body(..) => "Outflow(body)",
-            Out::Tunnel(..) => "Outflow(tunnel)",
-            Out::Ended(_) | Out::Over => "Outflow(ended)",
+            Out::Head(_) => "Outflow(head)",
+            Out::Body(Body::Framed(_)) => "Outflow(body)",
+            Out::Body(Body::Tunnel) => "Outflow(tunnel)",
+            Out::Body(Body::Ended) | Out::Over => "Outflow(ended)",
         })
     }
 }
 
 impl Outflow {
-    pub(super) const fn answer(respond: SendResponse<Bytes>) -> Self {
-        Self { state: Out::Head(respond, Vec::new()), is_tunnel: false }
+    pub(super) const fn new(handle: Handle, is_tunnel: bool) -> Self {
+        Self { handle, state: Out::Head(Vec::new()), is_tunnel }
     }
 
     /// Takes bytes of an HTTP/1.1 response from `bytes[*taken..]`, and says how many by `taken`; ready once it has them all.
@@ -149,133 +93,96 @@ impl Outflow {
     ) -> Poll<Result<(), Gone>> {
         while let Some(rest) = bytes.get(*taken..).filter(|rest| !rest.is_empty()) {
             match &mut self.state {
-                Out::Head(_, head) => {
-                    let before = head.len();
-                    head.extend_from_slice(rest);
-                    match memchr::memmem::find(head, b"\r\n\r\n") {
-                        None => *taken += rest.len(),
-                        Some(end) => {
-                            head.truncate(end + 4);
-                            *taken += head.len() - before;
-                            self.respond(is_head)?;
-                        }
+                Out::Head(begun) => {
+                    let mut begun = std::mem::take(begun);
+                    let head = whole_head(&mut begun, rest, taken);
+                    match head {
+                        None => self.state = Out::Head(begun),
+                        Some(head) => self.respond(head, is_head)?,
                     }
                 }
-                Out::Body(stream, reader) => {
-                    let taking = poll_body(task, stream, reader, rest);
-                    let (len, has_ended) = ready!(taking)?;
-                    *taken += len;
-                    if has_ended {
-                        self.close();
-                    }
-                }
-                Out::Tunnel(stream) => *taken += ready!(poll_raw(task, stream, rest))?,
+                Out::Body(body) => match body.poll_write(&self.handle, task, rest) {
+                    Poll::Ready(sent) => *taken += sent?,
+                    Poll::Pending => return Poll::Pending,
+                },
                 // Nothing belongs there.
-                Out::Ended(_) | Out::Over => return Poll::Ready(Err(Gone)),
+                Out::Over => return Poll::Ready(Err(Gone)),
             }
         }
         Poll::Ready(Ok(()))
     }
 
-    /// What was asked for is a tunnel.
-    pub const fn expect_tunnel(&mut self) {
-        self.is_tunnel = true;
-    }
-
-    /// Whether that is so.
+    /// Whether the request asks for a tunnel.
     pub const fn is_tunnel(&self) -> bool {
         self.is_tunnel
     }
 
     /// Says the end of what goes through a tunnel; whether there is one, that has not ended.
     pub fn end_tunnel(&mut self) -> bool {
-        let (after, has_ended) = match std::mem::replace(&mut self.state, Out::Over) {
-            Out::Tunnel(mut stream) => {
-                // Whoever has given the stream up hears nothing of it any more.
-                let _ = stream.send_data(Bytes::new(), true);
-                (Out::Ended(stream), true)
-            }
-            other => (other, false),
-        };
-        self.state = after;
-        has_ended
-    }
-
-    fn close(&mut self) {
-        if let Out::Body(stream, _) = std::mem::replace(&mut self.state, Out::Over) {
-            self.state = Out::Ended(stream);
+        match &mut self.state {
+            Out::Body(body) => body.end_tunnel(&self.handle),
+            Out::Head(_) | Out::Over => false,
         }
     }
 
     /// The head is whole.
-    fn respond(&mut self, is_head: bool) -> Result<(), Gone> {
-        let Out::Head(mut respond, mut head) = std::mem::replace(&mut self.state, Out::Over) else {
-            return Err(Gone);
+    fn respond(&mut self, head: &[u8], is_head: bool) -> Result<(), Gone> {
+        let before = std::mem::replace(&mut self.state, Out::Over);
+        let mut room = room();
+        let said = read_response(head, self.is_tunnel, &mut room).map_err(|_| Gone)?;
+        let status = said.status;
+        let is_tunnel = self.is_tunnel && (200..300).contains(&status);
+        let body = if is_tunnel {
+            Body::Tunnel
+        } else {
+            let has_none = is_head || status < 200 || matches!(status, 204 | 304);
+            let body = match framing(said.fields) {
+                _ if has_none => http1::Body::None,
+                (Some(0), _) | (None, false) => http1::Body::None,
+                (Some(length), _) => http1::Body::Length(length),
+                (None, true) => http1::Body::Chunked,
+            };
+            Body::new(BodyReader::new(body, Side::Response).keeping_trailers())
         };
-        let (response, length) = read_response(&head, self.is_tunnel).map_err(|_| Gone)?;
-        if self.is_tunnel && response.status().is_success() {
-            self.state = Out::Tunnel(respond.send_response(response, false).map_err(|_| Gone)?);
-            return Ok(());
+        let has_ended = status >= 200 && matches!(body, Body::Ended);
+        let is_sound = self.handle.with(|engine, stream, flow| {
+            let mut is_sound = true;
+            engine.send_response(stream, status, has_ended, |writer| is_sound = said.write(writer))?;
+            flow.has_answered |= has_ended;
+            Ok(is_sound)
+        })?;
+        if !is_sound {
+            return Err(Gone);
         }
-        let body = body_of(&response, length, is_head, &head);
-        if response.status().is_informational() {
-            respond.send_informational(response).map_err(|_| Gone)?;
-            head.clear();
-            self.state = Out::Head(respond, head);
-            return Ok(());
-        }
-        let reader = BodyReader::new(body, Side::Response).keeping_trailers();
-        let stream = respond.send_response(response, reader.is_done()).map_err(|_| Gone)?;
-        self.state = if reader.is_done() { Out::Ended(stream) } else { Out::Body(stream, reader) };
+        self.state = if status < 200 { before } else { Out::Body(body) };
         Ok(())
     }
 
     /// Ready when the peer has given the stream up.
     pub fn poll_reset(&mut self, task: &mut Context<'_>) -> Poll<()> {
-        match &mut self.state {
-            Out::Head(respond, _) => respond.poll_reset(task).map(drop),
-            Out::Body(stream, _) | Out::Tunnel(stream) | Out::Ended(stream) => {
-                stream.poll_reset(task).map(drop)
+        let polled = self.handle.flow(|flow| {
+            if flow.is_gone {
+                return Poll::Ready(());
             }
-            Out::Over => Poll::Ready(()),
-        }
+            flow.watcher = Some(task.waker().clone());
+            Poll::Pending
+        });
+        polled.unwrap_or(Poll::Ready(()))
     }
 
     /// Gives the stream up.
     pub fn reset(&mut self, why: Break) {
-        let reason = match why {
-            Break::Internal => Reason::INTERNAL_ERROR,
-            Break::Protocol => Reason::PROTOCOL_ERROR,
-            Break::Refused => Reason::REFUSED_STREAM,
-        };
-        match &mut self.state {
-            Out::Head(respond, _) => respond.send_reset(reason),
-            Out::Body(stream, _) | Out::Tunnel(stream) | Out::Ended(stream) => stream.send_reset(reason),
-            Out::Over => {}
-        }
+        self.handle.reset(match why {
+            Break::Internal => Code::INTERNAL_ERROR,
+            Break::Protocol => Code::PROTOCOL_ERROR,
+            Break::Refused => Code::REFUSED_STREAM,
+        });
     }
 
     /// Whether the answer has gone whole.
     pub const fn has_ended(&self) -> bool {
-        matches!(self.state, Out::Ended(_))
+        matches!(self.state, Out::Body(Body::Ended))
     }
-}
-
-/// What follows a head of ours (RFC 9112, 6.3).
-fn body_of(response: &Response<()>, length: Option<u64>, is_head: bool, head: &[u8]) -> Body {
-    let status = response.status();
-    let has_none = is_head || status.is_informational() || matches!(status.as_u16(), 204 | 304);
-    match length {
-        _ if has_none => Body::None,
-        Some(length) => Body::Length(length),
-        None if says_chunked(head) => Body::Chunked,
-        None => Body::None,
-    }
-}
-
-/// Of a head of ours, which says it in one way.
-pub(super) fn says_chunked(head: &[u8]) -> bool {
-    memchr::memmem::find(head, b"\r\nTransfer-Encoding: chunked\r\n").is_some()
 }
 
 /// Why a stream is given up (RFC 9113, 7).
@@ -289,80 +196,29 @@ pub enum Break {
     Refused,
 }
 
-/// Bytes of `rest` that are done with, and whether that was the last of the body.
-pub(super) fn poll_body(
-    task: &mut Context<'_>,
-    stream: &mut SendStream<Bytes>,
-    reader: &mut BodyReader,
-    rest: &[u8],
-) -> Poll<Result<(usize, bool), Gone>> {
-    let mut looked = reader.clone();
-    match looked.next(rest).map_err(|_| Gone)? {
-        Step::More { consumed } => {
-            *reader = looked;
-            Poll::Ready(Ok((consumed, false)))
-        }
-        Step::Done { consumed } => {
-            *reader = looked;
-            finish(stream, reader.trailers())?;
-            Poll::Ready(Ok((consumed, true)))
-        }
-        Step::Data { skip, len } => {
-            let room = ready!(poll_room(task, stream, len))?;
-            let mut ahead = looked.clone();
-            let (sent, behind) = if room >= len {
-                // With the last of it goes the end, where that is here already and has nothing to say.
-                let behind = match ahead.next(&rest[skip + len..]) {
-                    Ok(Step::Done { consumed }) if ahead.trailers().is_empty() => Some(consumed),
-                    _ => None,
-                };
-                *reader = if behind.is_some() { ahead } else { looked };
-                (len, behind)
-            } else {
-                // What does not fit is looked at again.
-                reader.next(&rest[..skip + room]).map_err(|_| Gone)?;
-                (room, None)
-            };
-            let data = Bytes::copy_from_slice(&rest[skip..skip + sent]);
-            stream.send_data(data, behind.is_some()).map_err(|_| Gone)?;
-            Poll::Ready(Ok((skip + sent + behind.unwrap_or(0), behind.is_some())))
-        }
+/// The head that `rest` ends, of which `begun` has come before; what is taken of `rest` is counted. `None`: more is to come,
+/// and stands in `begun`.
+pub(super) fn whole_head<'b>(begun: &'b mut Vec<u8>, rest: &'b [u8], taken: &mut usize) -> Option<&'b [u8]> {
+    const END: &[u8] = b"\r\n\r\n";
+    if begun.is_empty()
+        && let Some(end) = memchr::memmem::find(rest, END)
+    {
+        *taken += end + END.len();
+        return rest.get(..end + END.len());
     }
-}
-
-/// Bytes of `rest`, of no message, that are done with.
-pub(super) fn poll_raw(
-    task: &mut Context<'_>,
-    stream: &mut SendStream<Bytes>,
-    rest: &[u8],
-) -> Poll<Result<usize, Gone>> {
-    let room = ready!(poll_room(task, stream, rest.len()))?;
-    let sent = stream.send_data(Bytes::copy_from_slice(&rest[..room]), false);
-    Poll::Ready(sent.map(|()| room).map_err(|_| Gone))
-}
-
-/// Ends the body; `lines`: its trailers.
-fn finish(stream: &mut SendStream<Bytes>, lines: &[u8]) -> Result<(), Gone> {
-    match read_trailers(lines).map_err(|_| Gone)? {
-        Some(fields) => stream.send_trailers(fields).map_err(|_| Gone),
-        None => stream.send_data(Bytes::new(), true).map_err(|_| Gone),
-    }
-}
-
-/// Waits until at least one of `len` bytes may go.
-fn poll_room(
-    task: &mut Context<'_>,
-    stream: &mut SendStream<Bytes>,
-    len: usize,
-) -> Poll<Result<usize, Gone>> {
-    stream.reserve_capacity(len);
-    loop {
-        match stream.capacity() {
-            0 => match ready!(stream.poll_capacity(task)) {
-                Some(Ok(_)) => {}
-                Some(Err(_)) | None => return Poll::Ready(Err(Gone)),
-            },
-            room => return Poll::Ready(Ok(room.min(len))),
+    let before = begun.len();
+    begun.extend_from_slice(rest);
+    // The end may have been cut.
+    let from = before.saturating_sub(END.len() - 1);
+    match memchr::memmem::find(begun.get(from..).unwrap_or_default(), END) {
+        None => {
+            *taken += rest.len();
+            None
+        }
+        Some(end) => {
+            begun.truncate(from + end + END.len());
+            *taken += begun.len() - before;
+            Some(begun)
         }
     }
 }

@@ -1,30 +1,42 @@
-//! HTTP/2 (RFC 9113), around the h2 crate, of which nobody else names a type. Messages go as those of HTTP/1.1: each way, heads
-//! and trailers are written out and read again by the one strict reader, so that all versions meet the same checks and nothing
-//! can be smuggled from one into the other.
+//! HTTP/2 (RFC 9113), around the engine `lb-http2`, of which nobody else names a type. Messages go as those of HTTP/1.1: each way,
+//! heads and trailers are written out and read again by the one strict reader, so that all versions meet the same checks and
+//! nothing can be smuggled from one into the other.
+//!
+//! ```text
+//!  Wire <--> Link: the engine, and what came of it for each stream (Board)
+//!              ^--- Server, Client: move bytes whenever they are polled
+//!              `--- Inflow, Outflow, Asking: one stream, as bytes of HTTP/1.1
+//! ```
 
+mod board;
+mod body;
+mod budgets;
 mod client;
 mod fields;
 mod flow;
-mod io;
-mod meter;
+mod link;
 mod request;
 mod response;
 mod server;
 mod trailers;
 mod tunnel;
+mod wire;
 
+#[cfg(test)]
+mod heads;
+
+pub use body::Gone;
+pub use budgets::budgets;
 pub use client::{Asking, Client, Fate, Grants, Requests, begin};
-pub use flow::{Break, Gone, Inflow, Outflow};
-pub use io::Wire;
-pub use meter::{Abuse, Budgets};
-pub use request::{read_request, write_request};
-pub use response::{read_response, write_response};
-pub use server::{Asked, Ended, Server, Settings};
+pub use flow::{Break, Inflow, Outflow};
+pub use lb_http2::{Abuse, Budgets};
+pub use server::{Asked, Ended, Next, Server, Settings};
+pub use wire::Wire;
 
 /// What frames the body of a message that was written out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyForm {
-    /// There is none: whatever data comes nevertheless breaks the protocol.
+    /// There is none.
     None,
     /// So many bytes as they are; never 0.
     Length(u64),

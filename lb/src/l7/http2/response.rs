@@ -1,46 +1,57 @@
 //! Responses, to HTTP/2 and from it.
 
-use http::{HeaderMap, Response, StatusCode, header, response::Parts};
+use lb_http2::{FieldWriter, Head, Known};
 
 use super::{
     BodyForm,
-    fields::{self, Refused},
+    fields::{self, Refused, Room},
     tunnel::Ask,
 };
-use crate::{l7::http1::HeadLimits, model::reason::CloseReason};
+use crate::model::reason::CloseReason;
 
-/// The response of HTTP/2 that says what a head says which we have made for a client (final or interim), and the length that
-/// its body has, where that is said. A 101, which HTTP/2 does not know, becomes the 200 that lets a tunnel begin (RFC 8441, 5).
+/// What a head says which we have made for a client, final or interim.
+pub(super) struct Said<'h> {
+    pub(super) status: u16,
+    pub(super) fields: &'h [httparse::Header<'h>],
+    is_tunnel: bool,
+}
+
+/// Reads it. A 101, which HTTP/2 does not know, becomes the 200 that lets a tunnel begin (RFC 8441, 5).
 ///
 /// # Errors
 /// [`CloseReason::BadResponse`]: a 101 where no tunnel was asked for, or another success where one was; else nothing that we
 /// make.
-pub fn read_response(head: &[u8], is_tunnel: bool) -> Result<(Response<()>, Option<u64>), CloseReason> {
-    let mut room = [httparse::EMPTY_HEADER; HeadLimits::FIELDS_MAX];
-    let mut parsed = httparse::Response::new(&mut room);
-    let is_whole = matches!(parsed.parse(head), Ok(httparse::Status::Complete(_)));
-    let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
-    let status = match status.filter(|_| is_whole) {
-        Some(StatusCode::SWITCHING_PROTOCOLS) if is_tunnel => StatusCode::OK,
-        Some(status) if status != StatusCode::SWITCHING_PROTOCOLS && !(is_tunnel && status.is_success()) => {
-            status
-        }
+pub(super) fn read_response<'h>(
+    head: &'h [u8],
+    is_tunnel: bool,
+    room: &'h mut Room<'h>,
+) -> Result<Said<'h>, CloseReason> {
+    let mut parsed = httparse::Response::new(&mut []);
+    let config = httparse::ParserConfig::default();
+    let read = config.parse_response_with_uninit_headers(&mut parsed, head, room);
+    let status = match (read, parsed.code) {
+        (Ok(httparse::Status::Complete(_)), Some(101)) if is_tunnel => 200,
+        (Ok(httparse::Status::Complete(_)), Some(status @ 100..)) if status != 101 => status,
         _ => return Err(CloseReason::BadResponse),
     };
-    let mut response = Response::new(());
-    *response.status_mut() = status;
-    *response.version_mut() = http::Version::HTTP_2;
-    let headers = response.headers_mut();
-    headers.reserve(parsed.headers.len());
-    for field in &*parsed.headers {
-        if is_tunnel && field.name.eq_ignore_ascii_case(header::SEC_WEBSOCKET_ACCEPT.as_str()) {
-            continue;
-        }
-        fields::append(headers, field.name.as_bytes(), field.value)
-            .map_err(|Refused| CloseReason::BadResponse)?;
+    if is_tunnel && parsed.code != Some(101) && (200..300).contains(&status) {
+        return Err(CloseReason::BadResponse);
     }
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    Ok((response, length))
+    Ok(Said { status, fields: parsed.headers, is_tunnel })
+}
+
+impl Said<'_> {
+    /// Whether all fields could be written.
+    pub(super) fn write(&self, writer: &mut FieldWriter<'_>) -> bool {
+        let mut is_sound = true;
+        for field in self.fields {
+            if self.is_tunnel && field.name.eq_ignore_ascii_case("sec-websocket-accept") {
+                continue;
+            }
+            fields::append(writer, field.name.as_bytes(), field.value, &mut is_sound);
+        }
+        is_sound
+    }
 }
 
 /// Appends the head of HTTP/1.1 that says what a backend said in HTTP/2, final or interim, to be read by
@@ -51,15 +62,15 @@ pub fn read_response(head: &[u8], is_tunnel: bool) -> Result<(Response<()>, Opti
 ///
 /// # Errors
 /// [`CloseReason::BadResponse`].
-pub fn write_response(
-    parts: &Parts,
+pub(super) fn write_response(
+    head: &Head<'_>,
     has_body: bool,
     was_head: bool,
     fields_max: usize,
     out: &mut Vec<u8>,
 ) -> Result<BodyForm, CloseReason> {
     let start = out.len();
-    let written = write_head(parts, has_body, was_head, fields_max, out);
+    let written = write_head(head, has_body, was_head, fields_max, out);
     written.map_err(|Refused| {
         out.truncate(start);
         CloseReason::BadResponse
@@ -67,32 +78,31 @@ pub fn write_response(
 }
 
 fn write_head(
-    parts: &Parts,
+    head: &Head<'_>,
     has_body: bool,
     was_head: bool,
     fields_max: usize,
     out: &mut Vec<u8>,
 ) -> Result<BodyForm, Refused> {
-    let status = parts.status;
-    // Source: RFC 9113, 8.6. Classes beyond 5 do not exist.
-    if status == StatusCode::SWITCHING_PROTOCOLS || status.as_u16() > 599 || parts.headers.len() > fields_max
-    {
+    let status = head.status();
+    // Source: RFC 9113, 8.6, as the engine has seen to. Classes beyond 5 do not exist.
+    if !(100..600).contains(&status) {
         return Err(Refused);
     }
-    for part in [b"HTTP/1.1 ", status.as_str().as_bytes(), b" \r\n"] {
+    let mut digits = itoa::Buffer::new();
+    for part in [b"HTTP/1.1 ", digits.format(status).as_bytes(), b" \r\n"] {
         out.extend_from_slice(part);
     }
-    write_fields(&parts.headers, out)?;
-    let describes_only = was_head || status == StatusCode::NOT_MODIFIED;
-    let form = if status.is_informational() || status == StatusCode::NO_CONTENT || describes_only {
+    let length = write_fields(head, fields_max, out)?;
+    let form = if status < 200 || matches!(status, 204 | 304) || was_head {
         // What it describes it does not carry.
-        for length in parts.headers.get_all(header::CONTENT_LENGTH) {
-            fields::push(out, b"content-length", length.as_bytes());
+        if let Some(length) = length {
+            fields::push(out, b"content-length", length);
         }
         BodyForm::None
     } else {
-        let form = fields::push_framing(out, &parts.headers, has_body)?;
-        if form == BodyForm::None && !parts.headers.contains_key(header::CONTENT_LENGTH) {
+        let form = fields::push_framing(out, length, has_body)?;
+        if form == BodyForm::None && length.is_none() {
             // Without it HTTP/1.1 has a body that ends with the connection.
             out.extend_from_slice(b"content-length: 0\r\n");
         }
@@ -107,75 +117,104 @@ fn write_head(
 /// # Errors
 /// [`CloseReason::BadResponse`].
 pub(super) fn write_grant(
-    parts: &Parts,
+    head: &Head<'_>,
     ask: &Ask,
     fields_max: usize,
     out: &mut Vec<u8>,
-) -> Result<(), CloseReason> {
+) -> Result<BodyForm, CloseReason> {
     let start = out.len();
     out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");
-    if parts.headers.len() > fields_max || write_fields(&parts.headers, out).is_err() {
+    if write_fields(head, fields_max, out).is_err() {
         out.truncate(start);
         return Err(CloseReason::BadResponse);
     }
     ask.push_grant(out);
     out.extend_from_slice(b"\r\n");
-    Ok(())
+    Ok(BodyForm::Tunnel)
 }
 
 /// All but the length, which is what frames the message.
-fn write_fields(headers: &HeaderMap, out: &mut Vec<u8>) -> Result<(), Refused> {
-    for (name, value) in headers {
-        fields::check(name, value)?;
-        if name != header::CONTENT_LENGTH {
-            fields::push(out, name.as_str().as_bytes(), value.as_bytes());
+fn write_fields<'h>(
+    head: &Head<'h>,
+    fields_max: usize,
+    out: &mut Vec<u8>,
+) -> Result<Option<&'h [u8]>, Refused> {
+    let mut length = None;
+    for (count, field) in head.fields().enumerate() {
+        if count == fields_max {
+            return Err(Refused);
+        }
+        if field.known == Known::ContentLength {
+            length = Some(field.value);
+        } else {
+            fields::push(out, field.name, field.value);
         }
     }
-    Ok(())
+    Ok(length)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::l7::http1::{Body, Parsed, ResponseHead, encode_error};
+    use super::{
+        super::{
+            fields::{framing, room},
+            heads::{Pair, of_response, passed},
+        },
+        *,
+    };
+    use crate::l7::http1::{Body, HeadLimits, Parsed, ResponseHead, encode_error};
 
-    fn fields(headers: &HeaderMap) -> Vec<String> {
-        headers
-            .iter()
-            .map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value.as_bytes())))
-            .collect()
+    /// Status and fields as HTTP/2 has them, and the length that is said.
+    fn read(head: &[u8]) -> Result<(Vec<String>, Option<u64>), CloseReason> {
+        let mut room = room();
+        let said = read_response(head, false, &mut room)?;
+        let fields = passed(|server, stream| {
+            server.send_response(stream, said.status, false, |writer| assert!(said.write(writer))).unwrap();
+        });
+        let fields = fields.into_iter().map(|(name, value)| format!("{name}: {value}"));
+        Ok((fields.collect(), framing(said.fields).0))
     }
 
     #[test]
     fn heads_of_ours() {
-        for (head, status, expected, length) in [
+        for (head, expected, length) in [
             (
-                "HTTP/1.1 200 OK\r\nSet-Cookie: a\r\nX: \u{e9}\r\nset-cookie: b\r\nVia: 1.1 lb\r\n\
+                "HTTP/1.1 200 OK\r\nSet-Cookie: a\r\nX: e\r\nset-cookie: b\r\nVia: 1.1 lb\r\n\
                  Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n",
-                200,
-                &["set-cookie: a", "set-cookie: b", "x: \u{e9}", "via: 1.1 lb"][..],
+                &[":status: 200", "set-cookie: a", "x: e", "set-cookie: b", "via: 1.1 lb"][..],
                 None,
             ),
-            ("HTTP/1.1 404 Not Found\r\nContent-Length: 7\r\n\r\n", 404, &["content-length: 7"], Some(7)),
+            (
+                "HTTP/1.1 404 Not Found\r\nContent-Length: 7\r\n\r\n",
+                &[":status: 404", "content-length: 7"],
+                Some(7),
+            ),
             (
                 "HTTP/1.1 299 \r\nKeep-Alive: x\r\nContent-Length: 0\r\n\r\n",
-                299,
-                &["content-length: 0"],
+                &[":status: 299", "content-length: 0"],
                 Some(0),
             ),
-            ("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n", 103, &["link: </a>"], None),
-            ("HTTP/1.1 100 Continue\r\n\r\n", 100, &[], None),
+            ("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n", &[":status: 103", "link: </a>"], None),
+            ("HTTP/1.1 100 Continue\r\n\r\n", &[":status: 100"], None),
         ] {
-            let (response, found) = read_response(head.as_bytes(), false).unwrap();
-            assert_eq!(response.status(), status);
-            assert_eq!(response.version(), http::Version::HTTP_2);
-            assert_eq!(fields(response.headers()), expected);
+            let (fields, found) = read(head.as_bytes()).unwrap();
+            assert_eq!(fields, expected);
             assert_eq!(found, length, "{head:?}");
         }
         for broken in
             ["", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 101 x\r\nUpgrade: y\r\n\r\n", "HTTP/1.1 99 \r\n\r\n"]
         {
-            assert_eq!(read_response(broken.as_bytes(), false).map(|_| ()), Err(CloseReason::BadResponse));
+            assert_eq!(read(broken.as_bytes()), Err(CloseReason::BadResponse), "{broken:?}");
+        }
+    }
+
+    #[test]
+    fn answers_to_who_asked_for_a_tunnel() {
+        for (status, expected) in [(101, Ok(200)), (200, Err(())), (204, Err(())), (404, Ok(404))] {
+            let head = format!("HTTP/1.1 {status} \r\nUpgrade: x\r\n\r\n");
+            let mut room = room();
+            let said = read_response(head.as_bytes(), true, &mut room);
+            assert_eq!(said.map(|said| said.status).map_err(drop), expected, "{status}");
         }
     }
 
@@ -184,30 +223,24 @@ mod tests {
         for &reason in CloseReason::ALL.iter().filter(|reason| reason.status() != 0) {
             let mut out = Vec::new();
             encode_error(&mut out, reason, b"Retry-After: 7\r\n", false, true);
-            let (response, length) = read_response(&out, false).unwrap();
-            assert_eq!(response.status(), reason.status());
+            let (fields, length) = read(&out).unwrap();
+            assert_eq!(fields[0], format!(":status: {}", reason.status()));
             let head = memchr::memmem::find(&out, b"\r\n\r\n").unwrap() + 4;
             assert_eq!(length, Some((out.len() - head) as u64));
-            assert!(!response.headers().contains_key(header::CONNECTION));
         }
-    }
-
-    fn parts(status: u16, fields: &[(&str, &[u8])]) -> Parts {
-        let mut response = Response::builder().status(status);
-        for (name, value) in fields {
-            response = response.header(*name, *value);
-        }
-        response.body(()).unwrap().into_parts().0
     }
 
     fn written(
         status: u16,
-        fields: &[(&str, &[u8])],
+        fields: &[Pair<'_>],
         has_body: bool,
         was_head: bool,
     ) -> Result<String, CloseReason> {
-        let mut out = Vec::new();
-        let form = write_response(&parts(status, fields), has_body, was_head, 128, &mut out);
+        let (mut out, code) = (Vec::new(), status.to_string());
+        let all = [&[(":status", code.as_bytes())], fields].concat();
+        let form = of_response(&all, !has_body, was_head, |head| {
+            write_response(head, has_body, was_head, 128, &mut out)
+        });
         assert!(form.is_ok() || out.is_empty());
         let form = form?;
         let mut head = ResponseHead::default();

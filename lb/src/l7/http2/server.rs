@@ -1,32 +1,23 @@
-//! A connection of a client, on the h2 crate.
-//!
-//! ```text
-//!  Wire --> Metered --> h2 --> Server::poll_next --> Exchange { head, inflow, outflow }, one for each request
-//!             `- too much of something --> GOAWAY ENHANCE_YOUR_CALM
-//! ```
+//! A connection of a client.
 
-use std::{
-    pin::Pin,
-    task::{Context, Poll, ready},
-};
+use std::task::{Context, Poll};
 
-use bytes::Bytes;
-use h2::{Reason, server};
+use lb_http2::{Abuse, Budgets, Connection, Fault};
 
 use super::{
+    BodyForm, Wire,
+    board::{Board, News},
     flow::{Inflow, Outflow},
-    io::{Allowance, Found, Metered, READ_BYTES_MAX, Wire},
-    meter::{Abuse, Budgets, Meter},
+    link::{Link, OUT_BYTES_MAX, Over},
 };
+use crate::model::reason::CloseReason;
 
 /// Flow-control windows: what one stream, and what a connection may send ahead of its reader.
 pub(super) const STREAM_WINDOW: u32 = 256 << 10;
 /// See [`STREAM_WINDOW`].
 pub(super) const CONNECTION_WINDOW: u32 = 1 << 20;
-/// What one stream may have waiting to be sent.
-pub(super) const SEND_BUFFER_BYTES: usize = 64 << 10;
-/// Streams that a client may reset before anybody has looked at them.
-const PENDING_RESETS_MAX: usize = 20;
+/// `:method`, `:scheme`, `:authority` and `:path`, which are no fields of HTTP/1.1.
+const PSEUDO_FIELDS: u32 = 4;
 
 /// What a listener grants its clients.
 #[derive(Clone, Copy, Debug)]
@@ -35,8 +26,24 @@ pub struct Settings {
     pub streams_max: u32,
     /// Of a head: names, values, and 32 bytes for each field (RFC 9113, 6.5.2).
     pub head_bytes: u32,
+    /// Fields of a head, crumbs of cookies counted each.
+    pub fields_max: usize,
     /// What is too much.
     pub budgets: Budgets,
+}
+
+/// What the engine grants.
+pub(super) fn granted(head_bytes: u32, fields_max: usize, budgets: Budgets) -> lb_http2::Settings {
+    let fields_max = u32::try_from(fields_max).unwrap_or(u32::MAX);
+    lb_http2::Settings {
+        stream_window: STREAM_WINDOW,
+        connection_window: CONNECTION_WINDOW,
+        head_bytes_max: head_bytes,
+        head_fields_max: fields_max.saturating_add(PSEUDO_FIELDS),
+        out_bytes_max: OUT_BYTES_MAX,
+        budgets,
+        ..lb_http2::Settings::default()
+    }
 }
 
 /// How a connection ended.
@@ -44,112 +51,133 @@ pub struct Settings {
 pub enum Ended {
     /// The client closed it, or all was done that was begun before we said that it ends.
     Well,
-    /// The wire broke.
+    /// The wire broke, or the client closed it while something went on.
     Broken,
-    /// The client broke the protocol; it was told so.
+    /// The client broke the protocol; it is told so.
     Protocol,
-    /// The client did too much of something; it was told so.
+    /// The client did too much of something; it is told so.
     Abuse(Abuse),
 }
 
 /// See the module.
-pub struct Server<W> {
-    state: State<W>,
-    found: Found,
-    allowance: Allowance,
-    is_calmed: bool,
+pub struct Server<W: Wire> {
+    wire: W,
+    link: Link,
+    ended: Option<Ended>,
 }
 
-enum State<W> {
-    Shaking(Pin<Box<server::Handshake<Metered<W>, Bytes>>>),
-    Open(Box<server::Connection<Metered<W>, Bytes>>),
-    Over,
+/// What comes next.
+#[derive(Debug)]
+pub enum Next {
+    /// A request that has begun.
+    Asked(Asked),
+    /// One that was refused, as its client was told.
+    Refused(CloseReason),
 }
 
 /// A request that has begun.
 #[derive(Debug)]
 pub struct Asked {
-    /// Its head.
-    pub head: http::request::Parts,
+    /// Its head as HTTP/1.1 has it, and what has come behind that.
+    pub head: Vec<u8>,
+    /// Its method is HEAD.
+    pub is_head: bool,
+    /// What follows.
+    pub form: BodyForm,
     /// Its body.
     pub inflow: Inflow,
     /// Its answer.
     pub outflow: Outflow,
 }
 
-impl<W: Wire + Unpin> Server<W> {
+impl<W: Wire> Server<W> {
     /// Before the preface was read.
     pub fn new(wire: W, settings: &Settings) -> Self {
-        let metered = Metered::new(wire, Meter::of_client(settings.budgets));
-        let (found, allowance) = (metered.found(), metered.allowance());
-        let shaking = server::Builder::new()
-            .initial_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_concurrent_streams(settings.streams_max)
-            .max_header_list_size(settings.head_bytes)
-            .max_send_buffer_size(SEND_BUFFER_BYTES)
-            .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
-            .max_local_error_reset_streams(Some(settings.budgets.resets_emitted as usize))
-            .enable_connect_protocol()
-            .handshake(metered);
-        Self { state: State::Shaking(Box::pin(shaking)), found, allowance, is_calmed: false }
+        let engine = Connection::server(lb_http2::Settings {
+            streams_max: settings.streams_max,
+            ..granted(settings.head_bytes, settings.fields_max, settings.budgets)
+        });
+        let link = Link::new(engine, Board::new(true, settings.fields_max));
+        Self { wire, link, ended: None }
     }
 
     /// The next request. Everything that a connection does it does in here: whoever waits for something on one of its
     /// streams waits for somebody to poll this.
-    pub fn poll_next(&mut self, task: &mut Context<'_>) -> Poll<Result<Asked, Ended>> {
+    pub fn poll_next(&mut self, task: &mut Context<'_>) -> Poll<Result<Next, Ended>> {
         loop {
-            match &mut self.state {
-                State::Shaking(shaking) => match ready!(shaking.as_mut().poll(task)) {
-                    Ok(connection) => self.state = State::Open(Box::new(connection)),
-                    Err(error) => return Poll::Ready(Err(self.end(Some(&error)))),
-                },
-                State::Open(connection) => {
-                    let next = connection.poll_accept(task);
-                    if next.is_pending() {
-                        // All that came of it was taken.
-                        self.allowance.set(READ_BYTES_MAX);
-                    }
-                    if let (Some(abuse), false) = (self.found.get(), self.is_calmed) {
-                        self.is_calmed = true;
-                        connection.abrupt_shutdown(abuse.reason());
-                        continue;
-                    }
-                    return Poll::Ready(match ready!(next) {
-                        Some(Ok((request, respond))) => {
-                            let (head, body) = request.into_parts();
-                            Ok(Asked { head, inflow: Inflow::new(body), outflow: Outflow::answer(respond) })
-                        }
-                        Some(Err(error)) => Err(self.end(Some(&error))),
-                        None => Err(self.end(None)),
-                    });
+            if let Some(next) = self.take_news() {
+                return Poll::Ready(Ok(next));
+            }
+            if let Some(ended) = self.ended {
+                return Poll::Ready(Err(ended));
+            }
+            let mut core = self.link.core();
+            let polled = core.poll(&mut self.wire, task);
+            let (has_news, going) = (!core.board.news.is_empty(), core.engine.streams());
+            let fault = core.engine.fault();
+            drop(core);
+            match polled {
+                Poll::Ready(over) => {
+                    self.link.end();
+                    self.ended = Some(ended(over, fault, going));
                 }
-                State::Over => return Poll::Ready(Err(Ended::Well)),
+                Poll::Pending if has_news => {}
+                Poll::Pending => return Poll::Pending,
             }
         }
     }
 
-    fn end(&mut self, error: Option<&h2::Error>) -> Ended {
-        self.state = State::Over;
-        match (self.found.get(), error) {
-            (Some(abuse), _) if abuse.reason() != Reason::ENHANCE_YOUR_CALM => Ended::Protocol,
-            (Some(abuse), _) => Ended::Abuse(abuse),
-            (None, None) => Ended::Well,
-            (None, Some(error)) if error.is_io() => Ended::Broken,
-            // The client said why it goes.
-            (None, Some(error)) if error.is_remote() => Ended::Well,
-            (None, Some(error)) if error.reason() == Some(Reason::ENHANCE_YOUR_CALM) => {
-                Ended::Abuse(Abuse::Resets)
+    fn take_news(&mut self) -> Option<Next> {
+        loop {
+            let mut core = self.link.core();
+            let (key, form, is_head) = match core.board.news.pop_front()? {
+                News::Refused(reason) => return Some(Next::Refused(reason)),
+                News::Asked { key, form, is_head } => (key, form, is_head),
+            };
+            // What was given up before anybody looked at it is not begun.
+            if core.board.flows.get(key).is_none_or(|flow| flow.is_gone) {
+                core.board.flows.try_remove(key);
+                continue;
             }
-            (None, Some(error)) if error.reason() == Some(Reason::NO_ERROR) => Ended::Well,
-            (None, Some(_)) => Ended::Protocol,
+            drop(core);
+            let inflow = Inflow::new(self.link.handle(key));
+            let outflow = Outflow::new(self.link.handle(key), form == BodyForm::Tunnel);
+            let mut head = Vec::new();
+            inflow.take(&mut head);
+            return Some(Next::Asked(Asked { head, is_head, form, inflow, outflow }));
         }
+    }
+
+    /// Ready once all is sent, or cannot be: of a connection that has ended the last that is said.
+    pub fn poll_flush(&mut self, task: &mut Context<'_>) -> Poll<()> {
+        self.link.core().poll_flush(&mut self.wire, task).map(drop)
     }
 
     /// Takes nothing new; what was begun is finished (RFC 9113, 6.8: said twice).
     pub fn begin_end(&mut self) {
-        if let State::Open(connection) = &mut self.state {
-            connection.graceful_shutdown();
-        }
+        let mut core = self.link.core();
+        core.engine.shutdown();
+        core.settle();
+    }
+
+    /// Gives back memory that has no use while nothing goes on.
+    pub fn trim(&mut self) {
+        self.link.core().trim();
+    }
+}
+
+fn ended(over: Over, fault: Option<Fault>, going: usize) -> Ended {
+    match (over, fault) {
+        (Over::Fault, Some(Fault::Abuse(abuse))) => Ended::Abuse(abuse),
+        (Over::Fault, _) => Ended::Protocol,
+        (Over::Broken, _) => Ended::Broken,
+        (Over::Closed, _) if going > 0 => Ended::Broken,
+        (Over::Closed | Over::Done, _) => Ended::Well,
+    }
+}
+
+impl<W: Wire> Drop for Server<W> {
+    fn drop(&mut self) {
+        self.link.end();
     }
 }

@@ -14,7 +14,7 @@ use lb::{
     config::Limits,
     l7::{
         http1::{Body, BodyReader, Parsed, ResponseHead, Side, Step},
-        http2::{Asking, Budgets, Client, Grants, Requests, begin},
+        http2::{Asking, Client, Grants, Requests, begin, budgets},
     },
 };
 use lb_tests::frames::{END_HEADERS, END_STREAM, PREFACE, WHOLE, block, field, frame, kind};
@@ -48,7 +48,7 @@ fn run(input: &[u8]) {
     let Some((&options, input)) = input.split_first() else { return };
     let begun = if options & 4 == 0 { settings() } else { Vec::new() };
     let wire = Memory::new([&begun, input].concat(), PIECES[usize::from(options & 3)]);
-    let budgets = Budgets::new(&Limits { head_bytes: GRANTS_BYTES as usize, ..Limits::default() });
+    let budgets = budgets(&Limits { head_bytes: GRANTS_BYTES as usize, ..Limits::default() });
     let grants = Grants { head_bytes: GRANTS_BYTES, fields_max: FIELDS_MAX, budgets };
     let mut task = Context::from_waker(Waker::noop());
     let Some((mut client, requests)) = first_words(&wire, &grants, input) else { return };
@@ -71,6 +71,7 @@ fn run(input: &[u8]) {
         }
         before = moved;
     }
+    while client.poll_flush(&mut task).is_pending() {}
     drop(client);
     going.iter_mut().for_each(|one| one.reads = true);
     while step(&mut going, &bodies) {}
