@@ -290,10 +290,16 @@ impl Recent {
     }
 
     pub(crate) fn find(&self, id: u32) -> Closed {
-        match self.ids.iter().find(|entry| **entry & !BY_US == id) {
-            None => Closed::Unknown,
-            Some(entry) if entry & BY_US != 0 => Closed::ByUs,
-            Some(_) => Closed::ByPeer,
+        // It may have been closed by its client, and reset by us for what came then.
+        let (mut by_us, mut by_peer) = (false, false);
+        for entry in self.ids {
+            by_us |= entry == id | BY_US;
+            by_peer |= entry == id;
+        }
+        match (by_us, by_peer) {
+            (true, _) => Closed::ByUs,
+            (false, true) => Closed::ByPeer,
+            (false, false) => Closed::Unknown,
         }
     }
 }

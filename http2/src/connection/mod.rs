@@ -159,6 +159,12 @@ impl Connection {
         self.fault
     }
 
+    /// Whether so much waits to be sent that nothing more should be received: what is answered to it has no other bound, for
+    /// heads are sent whatever waits.
+    pub const fn is_congested(&self) -> bool {
+        self.out.room() == 0
+    }
+
     /// What is to be sent.
     pub fn pending(&self) -> &[u8] {
         self.out.pending()

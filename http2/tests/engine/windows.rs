@@ -78,9 +78,11 @@ fn what_waits_to_be_sent_is_bounded() {
     assert_eq!(peer.connection.send_data(stream, &[0; 1000], true), Ok(0));
     peer.connection.resume(&mut peer.log);
     assert_eq!(peer.told(), []);
+    assert!(peer.connection.is_congested());
     let mut buffer = Vec::new();
     peer.connection.take_pending(&mut buffer);
     assert_eq!(data(&frames(&buffer)), [(1, 1000, false)]);
+    assert!(!peer.connection.is_congested());
     peer.connection.resume(&mut peer.log);
     assert_eq!(peer.told(), [Told::Window(1)]);
     assert_eq!(peer.connection.send_data(stream, &[0; 1000], true), Ok(1000));
