@@ -1,4 +1,13 @@
 //! Streams: a slot for each, found by the stream's number or by a handle.
+//!
+//! A stream's two ways go on each for itself (RFC 9113, 5.1, cut in two); a reset, of either side, ends both:
+//!
+//! ```text
+//!  what is received:   Head (of a client: until a final head) --> Body --> Ended
+//!  what is sent:       Head (of a server: until a final head) --> Body --> Ended
+//!
+//!  both Ended --> it does not count any more --> the caller holds nothing of it --> forgotten
+//! ```
 
 use std::fmt;
 
@@ -232,6 +241,11 @@ impl Streams {
     }
 
     /// All that are not forgotten.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Slot> {
+        self.slots.iter().filter(|slot| slot.id != 0)
+    }
+
+    /// The same, with their handles.
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (Stream, &mut Slot)> {
         let slots = self.slots.iter_mut().enumerate().filter(|(_, slot)| slot.id != 0);
         slots.map(|(at, slot)| (Stream { id: slot.id, slot: at as u32 }, slot))

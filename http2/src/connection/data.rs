@@ -123,6 +123,7 @@ impl Connection {
         slot.held -= len;
         self.release_both(stream, len);
         self.settle(stream);
+        self.check_invariants();
     }
 
     /// Opens both windows by `len`. The peer is told by halves of a window.
