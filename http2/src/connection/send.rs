@@ -8,6 +8,9 @@ use crate::{
     streams::{Slot, Stream, Want, Way},
 };
 
+/// What a stream is expected to send when its turn has come.
+const TURN_BYTES: i32 = 16 << 10;
+
 /// Why a request cannot be begun on this connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -192,17 +195,19 @@ impl Connection {
         (slot.send_window.min(self.send_window).max(0) as usize).min(self.out.room())
     }
 
-    /// Tells those streams that wait for their turn that there is one: to be called when what was pending has gone.
+    /// Tells streams that wait for their turn that it has come: to be called when what was pending has gone. As many are told
+    /// as will use what there is, so that a peer who opens windows by single bytes wakes one and not all.
     pub fn resume(&mut self, events: &mut impl Events) {
-        if self.send_window <= 0 || self.out.room() == 0 {
-            return;
-        }
-        // Those that do not get all they want stand in line again, behind the others.
-        while let Some(stream) = self.queue.pop_front() {
+        let mut left = self.out.room().min(self.send_window.max(0) as usize);
+        while left > 0
+            && let Some(stream) = self.queue.pop_front()
+        {
+            // Those that do not get all they want stand in line again, behind the others.
             if let Some(slot) = self.streams.get_mut(stream)
                 && slot.want == Want::Turn
             {
                 slot.want = Want::Nothing;
+                left -= left.min(slot.send_window.clamp(1, TURN_BYTES) as usize);
                 events.window(stream);
             }
         }
