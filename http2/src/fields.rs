@@ -5,6 +5,9 @@ use crate::field::{Flaw, Known};
 /// What a field costs beside its bytes (RFC 9113, 6.5.2).
 const OVERHEAD: usize = 32;
 
+/// A buffer that is empty keeps as much memory.
+const KEPT_BYTES_MAX: usize = 16 << 10;
+
 /// More than was allowed. What of the list came before stands there; the rest was passed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TooLarge {
@@ -53,6 +56,7 @@ impl Fields {
 
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
+        self.bytes.shrink_to(KEPT_BYTES_MAX);
         self.spans.clear();
         self.size = 0;
         self.too_large = None;

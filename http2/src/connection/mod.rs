@@ -180,7 +180,8 @@ impl Connection {
         self.out.swap(buffer);
     }
 
-    /// Gives back the memory that it has no use for while nothing goes on.
+    /// Gives back the memory that it has no use for while nothing goes on. What comes next allocates it again: this is for
+    /// connections that have been idle for some time.
     pub fn trim(&mut self) {
         self.decoder.trim();
         self.encoder.trim();

@@ -137,7 +137,7 @@ const BYTES_MAX: usize = 20_000;
 const PIECE_BYTES: usize = 1500;
 
 fn settings() -> impl Strategy<Value = Settings> {
-    (1..3000_u32, 1..3000_usize, prop_oneof![Just(0_u32), Just(256), Just(4096)]).prop_map(
+    (50..3000_u32, 50..3000_usize, prop_oneof![Just(0_u32), Just(256), Just(4096)]).prop_map(
         |(stream_window, out_bytes_max, table_bytes_max)| Settings {
             stream_window,
             connection_window: 0,
