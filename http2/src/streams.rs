@@ -53,7 +53,7 @@ pub(crate) enum Want {
     Nothing,
     /// Its own window.
     Window,
-    /// The connection's, or room behind what is to be sent: it stands in the queue.
+    /// The connection's, or room behind what is to be sent.
     Turn,
 }
 
@@ -66,6 +66,8 @@ pub(crate) struct Slot {
     pub(crate) receive: Way,
     pub(crate) send: Way,
     pub(crate) want: Want,
+    /// It stands in line for its turn, whether it still wants that or not.
+    pub(crate) is_queued: bool,
     /// The request's method is HEAD: its response has no content, whatever it says.
     pub(crate) was_head: bool,
     /// The request's method is CONNECT: what says how long it is means nothing.
@@ -91,6 +93,7 @@ impl Slot {
             receive,
             send,
             want: Want::Nothing,
+            is_queued: false,
             was_head: false,
             is_tunnel: false,
             is_active: true,

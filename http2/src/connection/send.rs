@@ -93,7 +93,8 @@ impl Connection {
         stream: Stream,
         write: impl FnOnce(&mut FieldWriter<'_>),
     ) -> Result<(), Gone> {
-        self.sending(stream, Way::Body)?.send = Way::Ended;
+        let slot = self.sending(stream, Way::Body)?;
+        (slot.send, slot.want) = (Way::Ended, Want::Nothing);
         self.put_block(stream.id(), true, |_, _| {}, write);
         self.settle(stream);
         Ok(())
@@ -139,30 +140,12 @@ impl Connection {
     /// # Errors
     /// See [`Gone`].
     pub fn send_data(&mut self, stream: Stream, data: &[u8], ends: bool) -> Result<usize, Gone> {
-        let (connection_window, room) = (self.send_window, self.out.room());
-        let payload_max = self.granted.payload_bytes_max as usize;
-        let slot = self.sending(stream, Way::Body)?;
-        let window = slot.send_window.min(connection_window).max(0) as usize;
-        let len = data.len().min(window).min(room);
-        let is_whole = len == data.len();
-        if !is_whole {
-            let before = slot.want;
-            slot.want = if slot.send_window as usize <= len || slot.send_window <= 0 {
-                Want::Window
-            } else {
-                Want::Turn
-            };
-            if slot.want == Want::Turn && before != Want::Turn {
-                self.stand_in_line(stream);
-            }
-        }
-        let Some(slot) = self.streams.get_mut(stream) else { return Err(Gone) };
-        slot.send_window -= len as i32;
-        self.send_window -= len as i32;
-        let ends = ends && is_whole;
-        if ends {
+        let len = self.take_room(stream, data.len())?;
+        let ends = ends && len == data.len();
+        if ends && let Some(slot) = self.streams.get_mut(stream) {
             slot.send = Way::Ended;
         }
+        let payload_max = self.granted.payload_bytes_max as usize;
         let out = self.out.buffer();
         let mut rest = data.get(..len).unwrap_or_default();
         while !rest.is_empty() || ends {
@@ -180,11 +163,29 @@ impl Connection {
         Ok(len)
     }
 
+    /// As many of `wanted` bytes as may go. Of fewer, the stream waits for more.
+    fn take_room(&mut self, stream: Stream, wanted: usize) -> Result<usize, Gone> {
+        let most = self.out.room().min(self.send_window.max(0) as usize);
+        let slot = self.sending(stream, Way::Body)?;
+        let len = wanted.min(most).min(slot.send_window.max(0) as usize);
+        slot.send_window -= len as i32;
+        slot.want = match len {
+            len if len == wanted => Want::Nothing,
+            _ if slot.send_window <= 0 => Want::Window,
+            _ => Want::Turn,
+        };
+        if slot.want == Want::Turn && !std::mem::replace(&mut slot.is_queued, true) {
+            self.stand_in_line(stream);
+        }
+        self.send_window -= len as i32;
+        Ok(len)
+    }
+
     fn stand_in_line(&mut self, stream: Stream) {
         // Those that were reset while they waited are not waited for.
         if self.queue.len() > 64 + 2 * self.streams.active() as usize {
             let streams = &self.streams;
-            self.queue.retain(|stream| streams.get(*stream).is_some_and(|slot| slot.want == Want::Turn));
+            self.queue.retain(|stream| streams.get(*stream).is_some());
         }
         self.queue.push_back(stream);
     }
@@ -203,9 +204,9 @@ impl Connection {
             && let Some(stream) = self.queue.pop_front()
         {
             // Those that do not get all they want stand in line again, behind the others.
-            if let Some(slot) = self.streams.get_mut(stream)
-                && slot.want == Want::Turn
-            {
+            let Some(slot) = self.streams.get_mut(stream) else { continue };
+            slot.is_queued = false;
+            if slot.want == Want::Turn {
                 slot.want = Want::Nothing;
                 left -= left.min(slot.send_window.clamp(1, TURN_BYTES) as usize);
                 events.window(stream);

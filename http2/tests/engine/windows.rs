@@ -79,6 +79,30 @@ fn the_connections_window_goes_round() {
     assert_eq!(data(&peer.sent()), [(7, 10, true)]);
 }
 
+/// Who was not told yet and tries all the same has had its turn.
+#[test]
+fn nobody_stands_in_line_twice_or_for_nothing() {
+    let mut peer = Peer::server(Settings { out_bytes_max: 100, ..Settings::default() });
+    [1, 3].into_iter().for_each(|id| open(&mut peer, id));
+    let [first, second] = peer.log.streams[..] else { panic!() };
+    assert_eq!(peer.connection.send_data(first, &[0; 200], true), Ok(100));
+    assert_eq!(peer.connection.send_data(second, &[0; 10], true), Ok(0));
+    peer.sent();
+    assert_eq!(peer.connection.send_data(first, &[0; 50], false), Ok(50));
+    peer.connection.send_trailers(first, |_| {}).unwrap();
+    peer.sent();
+    peer.connection.resume(&mut peer.log);
+    assert_eq!(peer.told(), [Told::Window(3)]);
+    for _ in 0..3 {
+        assert_eq!(peer.connection.send_data(second, &[0; 101], true), Ok(100));
+        assert_eq!(peer.connection.send_data(second, &[0; 101], true), Ok(0));
+        peer.sent();
+    }
+    peer.connection.resume(&mut peer.log);
+    peer.connection.resume(&mut peer.log);
+    assert_eq!(peer.told(), [Told::Window(3)]);
+}
+
 #[test]
 fn what_waits_to_be_sent_is_bounded() {
     let mut peer = Peer::server(Settings { out_bytes_max: 1000, ..Settings::default() });
