@@ -1,7 +1,8 @@
 //! What a request costs: this engine and the `h2` crate, in one process, from the same bytes to the same answer.
 //!
-//! A client's bytes are written beforehand. Each side reads them, writes each head down as HTTP/1.1 does, and answers with
-//! a head of some fields and 200 bytes. Counted is the time that the thread was on a processor.
+//! A client's bytes are written beforehand. Each side reads them, writes each head down as HTTP/1.1 does, and answers: with
+//! a head of some fields and 200 bytes, or as gRPC does, with a message and trailers. Counted is the time that the thread
+//! was on a processor.
 //!
 //! `cargo run --release -p lb-http2 --example requests [ROUNDS]`
 
@@ -17,72 +18,110 @@ use std::{
 
 use bytes::Bytes;
 use h2::server;
-use lb_http2::{By, Code, Connection, Events, Flaw, Head, Request, Settings, Stream, TooLarge};
+use lb_http2::{By, Code, Connection, Events, FieldWriter, Flaw, Head, Request, Settings, Stream, TooLarge};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
-const BODY: &[u8] = &[b'x'; 200];
-const ASKED: &[(&str, &str)] = &[
-    ("user-agent", "h2load nghttp2/1.59.0"),
-    ("accept", "*/*"),
-    ("accept-encoding", "gzip, deflate, br"),
-    ("x-request-id", "0123456789abcdef"),
-    ("cookie", "session=0123456789abcdef0123456789abcdef"),
-];
-const ANSWERED: &[(&str, &str)] = &[
-    ("Server", "nginx/1.24.0"),
-    ("Date", "Fri, 01 Mar 2024 12:00:00 GMT"),
-    ("Content-Type", "application/octet-stream"),
-    ("Content-Length", "200"),
-    ("Last-Modified", "Fri, 01 Mar 2024 11:00:00 GMT"),
-    ("Connection", "keep-alive"),
-    ("ETag", "\"65e1b0f0-c8\""),
-    ("Accept-Ranges", "bytes"),
-    ("Via", "1.1 lb"),
-];
+type Pairs = &'static [(&'static str, &'static str)];
+
+/// Requests of one kind, and their answers.
+struct Scene {
+    name: &'static str,
+    method: &'static [u8],
+    asked: Pairs,
+    content: &'static [u8],
+    answered: Pairs,
+    answer: &'static [u8],
+    /// None: the answer ends with its content.
+    trailers: Pairs,
+}
+
+const SMALL: Scene = Scene {
+    name: "small",
+    method: b"GET",
+    asked: &[
+        ("user-agent", "h2load nghttp2/1.59.0"),
+        ("accept", "*/*"),
+        ("accept-encoding", "gzip, deflate, br"),
+        ("x-request-id", "0123456789abcdef"),
+        ("cookie", "session=0123456789abcdef0123456789abcdef"),
+    ],
+    content: b"",
+    answered: &[
+        ("Server", "nginx/1.24.0"),
+        ("Date", "Fri, 01 Mar 2024 12:00:00 GMT"),
+        ("Content-Type", "application/octet-stream"),
+        ("Content-Length", "200"),
+        ("Last-Modified", "Fri, 01 Mar 2024 11:00:00 GMT"),
+        ("Connection", "keep-alive"),
+        ("ETag", "\"65e1b0f0-c8\""),
+        ("Accept-Ranges", "bytes"),
+        ("Via", "1.1 lb"),
+    ],
+    answer: &[b'x'; 200],
+    trailers: &[],
+};
+
+const UNARY: Scene = Scene {
+    name: "unary",
+    method: b"POST",
+    asked: &[
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+        ("grpc-accept-encoding", "gzip"),
+        ("user-agent", "grpc-go/1.60.0"),
+        ("grpc-timeout", "1S"),
+    ],
+    content: &[0; 40],
+    answered: &[("content-type", "application/grpc"), ("via", "1.1 lb")],
+    answer: &[0; 40],
+    trailers: &[("grpc-status", "0"), ("grpc-message", "")],
+};
 
 /// What a client sends: what it says first, and `rounds` times as many requests as `batch` says.
-fn client(rounds: usize, batch: usize) -> Outcome<Vec<Vec<u8>>> {
+fn client(scene: &Scene, rounds: usize, batch: usize) -> Outcome<Vec<Vec<u8>>> {
     let mut connection = Connection::client(Settings::default());
-    let mut sent = Vec::new();
-    let mut take = |connection: &mut Connection| {
-        let mut bytes = Vec::new();
-        connection.take_pending(&mut bytes);
-        sent.push(bytes);
-    };
-    take(&mut connection);
+    let mut first = Vec::new();
+    connection.take_pending(&mut first);
+    let mut sent = vec![first];
     for round in 0..rounds {
+        let mut bytes = Vec::new();
         for at in 0..batch {
             let path = format!("/files/{}", (round * batch + at) % 1000);
             let request = Request {
-                method: b"GET",
+                method: scene.method,
                 scheme: b"https",
                 authority: b"www.example.com",
                 path: path.as_bytes(),
                 protocol: b"",
             };
-            let asked = connection.send_request(&request, true, |fields| {
-                for (name, value) in ASKED {
+            let asked = connection.send_request(&request, scene.content.is_empty(), |fields| {
+                for (name, value) in scene.asked {
                     let _ = fields.push(name.as_bytes(), value.as_bytes());
                 }
             });
-            let stream = asked.map_err(|refusal| format!("{refusal:?}"))?;
+            let id = asked.map_err(|refusal| format!("{refusal:?}"))?;
+            bytes.extend_from_slice(connection.pending());
+            if !scene.content.is_empty() {
+                frame(&mut bytes, 0, 1, id.id(), scene.content);
+            }
             // Nobody answers this client; its own end of the stream is of no matter here.
-            let mut bytes = Vec::new();
-            connection.take_pending(&mut bytes);
-            connection.send_reset(stream, Code::CANCEL);
+            connection.send_reset(id, Code::CANCEL);
             connection.consume(usize::MAX);
-            sent.push(bytes);
         }
         // One read for all of a round, with the window that its answers take.
-        let from = sent.len() - batch;
-        let mut bytes = sent.drain(from..).collect::<Vec<_>>().concat();
-        bytes.extend_from_slice(&[0, 0, 4, 8, 0, 0, 0, 0, 0]);
-        bytes.extend_from_slice(&((batch * BODY.len()) as u32).to_be_bytes());
+        frame(&mut bytes, 8, 0, 0, &((batch * scene.answer.len()) as u32).to_be_bytes());
         sent.push(bytes);
     }
     Ok(sent)
+}
+
+fn frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+    out.extend_from_slice(&(payload.len() as u32).to_be_bytes()[1..]);
+    out.extend_from_slice(&[kind, flags]);
+    out.extend_from_slice(&stream.to_be_bytes());
+    out.extend_from_slice(payload);
 }
 
 /// Heads as HTTP/1.1 has them, and the streams that they came on.
@@ -90,6 +129,7 @@ fn client(rounds: usize, batch: usize) -> Outcome<Vec<Vec<u8>>> {
 struct Asked {
     text: Vec<u8>,
     streams: Vec<Stream>,
+    held: Vec<(Stream, usize)>,
 }
 
 fn push(text: &mut Vec<u8>, name: &[u8], value: &[u8]) {
@@ -99,17 +139,25 @@ fn push(text: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 }
 
 impl Events for Asked {
-    fn head(&mut self, stream: Stream, head: &Head<'_>, _: bool) {
+    fn head(&mut self, stream: Stream, head: &Head<'_>, ends: bool) {
         let path = head.path().unwrap_or_default();
         let host = head.authority().unwrap_or_default();
         for part in [head.method(), b" ", path, b" HTTP/1.1\r\nhost: ", host, b"\r\n"] {
             self.text.extend_from_slice(part);
         }
         head.fields().for_each(|field| push(&mut self.text, field.name, field.value));
-        self.streams.push(stream);
+        if ends {
+            self.streams.push(stream);
+        }
     }
     fn too_large(&mut self, _: Stream, _: TooLarge, _: bool) {}
-    fn data(&mut self, _: Stream, _: &[u8], _: bool) {}
+    fn data(&mut self, stream: Stream, data: &[u8], ends: bool) {
+        self.text.extend_from_slice(data);
+        self.held.push((stream, data.len()));
+        if ends {
+            self.streams.push(stream);
+        }
+    }
     fn trailers(&mut self, _: Stream, _: &Head<'_>) {}
     fn reset(&mut self, _: Stream, _: Code, _: By) {}
     fn rejected(&mut self, _: u32, _: Flaw) {}
@@ -118,22 +166,32 @@ impl Events for Asked {
     fn goaway(&mut self, _: u32, _: Code) {}
 }
 
-/// Bytes that were sent, and those of heads.
-fn engine(sent: &[Vec<u8>]) -> Outcome<(usize, usize)> {
+fn push_all(fields: &mut FieldWriter<'_>, pairs: Pairs) {
+    for (name, value) in pairs {
+        let _ = fields.push(name.as_bytes(), value.as_bytes());
+    }
+}
+
+/// Bytes that were sent, and those that were written down.
+fn engine(scene: &Scene, sent: &[Vec<u8>]) -> Outcome<(usize, usize)> {
     let mut connection = Connection::server(Settings::default());
     let (mut asked, mut out) = (Asked::default(), Vec::new());
     let (mut sent_bytes, mut text_bytes) = (0, 0);
-    let now = Instant::now();
+    let (now, ends) = (Instant::now(), scene.trailers.is_empty());
     for bytes in sent {
         connection.receive(bytes, now, &mut asked).map_err(|fault| format!("{fault:?}"))?;
+        for (stream, len) in asked.held.drain(..) {
+            connection.release(stream, len);
+        }
         for stream in asked.streams.drain(..) {
-            let answered = connection.send_response(stream, 200, false, |fields| {
-                for (name, value) in ANSWERED {
-                    let _ = fields.push(name.as_bytes(), value.as_bytes());
-                }
-            });
+            let answered =
+                connection.send_response(stream, 200, false, |fields| push_all(fields, scene.answered));
             answered.map_err(|_| "gone")?;
-            connection.send_data(stream, BODY, true).map_err(|_| "gone")?;
+            connection.send_data(stream, scene.answer, ends).map_err(|_| "gone")?;
+            if !ends {
+                let ended = connection.send_trailers(stream, |fields| push_all(fields, scene.trailers));
+                ended.map_err(|_| "gone")?;
+            }
         }
         text_bytes += asked.text.len();
         asked.text.clear();
@@ -186,17 +244,38 @@ fn write_down(request: &http::Request<h2::RecvStream>, text: &mut Vec<u8>) {
     request.headers().iter().for_each(|(name, value)| push(text, name.as_str().as_bytes(), value.as_bytes()));
 }
 
-fn answer() -> Outcome<http::Response<()>> {
-    let mut response = http::Response::new(());
-    for (name, value) in ANSWERED.iter().filter(|(name, _)| *name != "Connection") {
+fn map(pairs: Pairs) -> Outcome<http::HeaderMap> {
+    let mut map = http::HeaderMap::new();
+    for (name, value) in pairs.iter().filter(|(name, _)| *name != "Connection") {
         let name = http::HeaderName::from_bytes(name.as_bytes())?;
-        response.headers_mut().append(name, http::HeaderValue::from_bytes(value.as_bytes())?);
+        map.append(name, http::HeaderValue::from_bytes(value.as_bytes())?);
     }
-    Ok(response)
+    Ok(map)
+}
+
+/// A request whose content is awaited, and its answer.
+type Awaited = (h2::RecvStream, server::SendResponse<Bytes>);
+
+fn answer(scene: &Scene, (mut content, mut respond): Awaited, text: &mut Vec<u8>) -> Outcome<()> {
+    let mut task = Context::from_waker(Waker::noop());
+    while let Poll::Ready(Some(data)) = content.poll_data(&mut task) {
+        let data = data?;
+        text.extend_from_slice(&data);
+        content.flow_control().release_capacity(data.len())?;
+    }
+    let mut response = http::Response::new(());
+    *response.headers_mut() = map(scene.answered)?;
+    let mut stream = respond.send_response(response, false)?;
+    stream.reserve_capacity(scene.answer.len());
+    stream.send_data(Bytes::copy_from_slice(scene.answer), scene.trailers.is_empty())?;
+    if !scene.trailers.is_empty() {
+        stream.send_trailers(map(scene.trailers)?)?;
+    }
+    Ok(())
 }
 
 /// The same of the `h2` crate.
-fn h2_crate(sent: &[Vec<u8>]) -> Outcome<(usize, usize)> {
+fn h2_crate(scene: &Scene, sent: &[Vec<u8>]) -> Outcome<(usize, usize)> {
     let wire = Wire::default();
     let mut task = Context::from_waker(Waker::noop());
     let mut shaking = Box::pin(
@@ -206,7 +285,7 @@ fn h2_crate(sent: &[Vec<u8>]) -> Outcome<(usize, usize)> {
             .max_concurrent_streams(1000)
             .handshake::<_, Bytes>(wire.clone()),
     );
-    let (mut connection, mut text, mut text_bytes) = (None, Vec::new(), 0);
+    let (mut connection, mut text, mut awaited, mut text_bytes) = (None, Vec::new(), Vec::new(), 0);
     for bytes in sent {
         {
             let (buffer, read, _) = &mut *wire.0.borrow_mut();
@@ -219,11 +298,16 @@ fn h2_crate(sent: &[Vec<u8>]) -> Outcome<(usize, usize)> {
         }
         let Some(connection) = &mut connection else { continue };
         while let Poll::Ready(Some(asked)) = connection.poll_accept(&mut task) {
-            let (request, mut respond) = asked?;
+            let (request, respond) = asked?;
             write_down(&request, &mut text);
-            let mut stream = respond.send_response(answer()?, false)?;
-            stream.reserve_capacity(BODY.len());
-            stream.send_data(Bytes::copy_from_slice(BODY), true)?;
+            awaited.push((request.into_body(), respond));
+        }
+        // All that came has been read by now.
+        for asked in awaited.drain(..) {
+            answer(scene, asked, &mut text)?;
+        }
+        while let Poll::Ready(Some(asked)) = connection.poll_accept(&mut task) {
+            drop(asked?);
         }
         text_bytes += text.len();
         text.clear();
@@ -238,44 +322,49 @@ fn cpu_ns() -> Outcome<u64> {
     Ok(text.split(' ').next().unwrap_or_default().parse()?)
 }
 
+type Run = fn(&Scene, &[Vec<u8>]) -> Outcome<(usize, usize)>;
+
+/// By request: nanoseconds, bytes that were sent, bytes that were written down; the middle one of `rounds`, and the
+/// shortest and the longest time.
 fn measured(
-    run: fn(&[Vec<u8>]) -> Outcome<(usize, usize)>,
+    rounds: usize,
+    run: Run,
+    scene: &Scene,
     sent: &[Vec<u8>],
-) -> Outcome<(u64, usize, usize)> {
-    let start = cpu_ns()?;
-    let (bytes, text) = run(sent)?;
-    Ok((cpu_ns()? - start, bytes, text))
+) -> Outcome<((u64, usize, usize), u64, u64)> {
+    let mut times = Vec::new();
+    for _ in 0..rounds {
+        let start = cpu_ns()?;
+        let (bytes, text) = run(scene, sent)?;
+        times.push(((cpu_ns()? - start) / REQUESTS as u64, bytes / REQUESTS, text / REQUESTS));
+    }
+    times.sort_unstable();
+    let (first, last) = (times.first().map_or(0, |time| time.0), times.last().map_or(0, |time| time.0));
+    Ok((times.get(times.len() / 2).copied().unwrap_or_default(), first, last))
 }
+
+const REQUESTS: usize = 32_000;
 
 fn main() -> Outcome<()> {
     let rounds = std::env::args().nth(1).map_or(Ok(9), |rounds| rounds.parse())?;
-    for batch in [1, 4, 32] {
-        let requests = 64_000;
-        let sent = client(requests / batch, batch)?;
-        let mut times = [Vec::new(), Vec::new()];
-        for _ in 0..rounds {
-            for (at, run) in [engine, h2_crate].into_iter().enumerate() {
-                let (ns, bytes, text) = measured(run, &sent)?;
-                times[at].push((ns / requests as u64, bytes / requests, text / requests));
-            }
+    for scene in [SMALL, UNARY] {
+        for batch in [1, 4, 32] {
+            let sent = client(&scene, REQUESTS / batch, batch)?;
+            let (ours, ours_first, ours_last) = measured(rounds, engine, &scene, &sent)?;
+            let (theirs, first, last) = measured(rounds, h2_crate, &scene, &sent)?;
+            println!(
+                "{} {batch:>2} at once: engine {} ns ({ours_first}-{ours_last}), {} B; h2 {} ns ({first}-{last}), {} B; \
+                 ratio {:.2}; written down {} and {} B",
+                scene.name,
+                ours.0,
+                ours.1,
+                theirs.0,
+                theirs.1,
+                ours.0 as f64 / theirs.0 as f64,
+                ours.2,
+                theirs.2,
+            );
         }
-        times.iter_mut().for_each(|times| times.sort_unstable());
-        let [ours, theirs] =
-            times.map(|times| (times[times.len() / 2], times[0].0, times[times.len() - 1].0));
-        println!(
-            "{batch:>2} at once: engine {} ns ({}-{}), {} B; h2 {} ns ({}-{}), {} B; ratio {:.2}; heads of {} and {} B",
-            ours.0.0,
-            ours.1,
-            ours.2,
-            ours.0.1,
-            theirs.0.0,
-            theirs.1,
-            theirs.2,
-            theirs.0.1,
-            ours.0.0 as f64 / theirs.0.0 as f64,
-            ours.0.2,
-            theirs.0.2,
-        );
     }
     Ok(())
 }

@@ -26,7 +26,8 @@ pub trait Events {
     /// A request that never got as far as [`Events::head`] was reset.
     fn rejected(&mut self, id: u32, flaw: Flaw);
 
-    /// A stream of which [`send_data`](crate::Connection::send_data) did not take all may try again.
+    /// A stream of which [`send_data`](crate::Connection::send_data) did not take all may try again, and should, or be
+    /// reset: others behind it wait for it to have had its turn.
     fn window(&mut self, stream: Stream);
 
     /// The peer has said what it grants, which may be more streams than before, or fewer.

@@ -5,6 +5,9 @@ use crate::field::{Flaw, Known};
 /// What a field costs beside its bytes (RFC 9113, 6.5.2).
 const OVERHEAD: usize = 32;
 
+/// A buffer that is empty keeps as much memory.
+const KEPT_BYTES_MAX: usize = 16 << 10;
+
 /// More than was allowed. What of the list came before stands there; the rest was passed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TooLarge {
@@ -33,6 +36,7 @@ struct Span {
     value_len: u32,
     known: Known,
     flaw: Option<Flaw>,
+    is_secret: bool,
 }
 
 /// One of the fields.
@@ -44,6 +48,9 @@ pub struct Field<'a> {
     pub value: &'a [u8],
     /// Which it is.
     pub known: Known,
+    /// Whoever passes it on is to let nobody remember it either (RFC 7541, 6.2.3): see
+    /// [`FieldWriter::push_secret`](crate::FieldWriter::push_secret).
+    pub is_secret: bool,
 }
 
 impl Fields {
@@ -53,6 +60,7 @@ impl Fields {
 
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
+        self.bytes.shrink_to(KEPT_BYTES_MAX);
         self.spans.clear();
         self.size = 0;
         self.too_large = None;
@@ -88,10 +96,20 @@ impl Fields {
     }
 
     /// Keeps what was written, or throws it away where there is too much.
-    pub(crate) fn finish(&mut self, start: usize, value_start: usize, known: Known, flaw: Option<Flaw>) {
+    pub(crate) fn finish(
+        &mut self,
+        start: usize,
+        value_start: usize,
+        known: Known,
+        flaw: Option<Flaw>,
+        is_secret: bool,
+    ) {
         if self.admits(self.bytes.len() - start) {
             let (name_len, value_len) = (value_start - start, self.bytes.len() - value_start);
             self.keep(start, name_len, value_len, known, flaw);
+            if let Some(span) = self.spans.last_mut() {
+                span.is_secret = is_secret;
+            }
         } else {
             self.bytes.truncate(start);
         }
@@ -121,7 +139,7 @@ impl Fields {
     #[inline]
     fn keep(&mut self, start: usize, name_len: usize, value_len: usize, known: Known, flaw: Option<Flaw>) {
         let (start, name_len, value_len) = (start as u32, name_len as u32, value_len as u32);
-        self.spans.push(Span { start, name_len, value_len, known, flaw });
+        self.spans.push(Span { start, name_len, value_len, known, flaw, is_secret: false });
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -141,7 +159,7 @@ impl Fields {
         let name_end = start + span.name_len as usize;
         let name = self.bytes.get(start..name_end)?;
         let value = self.bytes.get(name_end..name_end + span.value_len as usize)?;
-        Some(Field { name, value, known: span.known })
+        Some(Field { name, value, known: span.known, is_secret: span.is_secret })
     }
 
     /// Gives back the memory.

@@ -1,4 +1,13 @@
 //! Streams: a slot for each, found by the stream's number or by a handle.
+//!
+//! A stream's two ways go on each for itself (RFC 9113, 5.1, cut in two); a reset, of either side, ends both:
+//!
+//! ```text
+//!  what is received:   Head (of a client: until a final head) --> Body --> Ended
+//!  what is sent:       Head (of a server: until a final head) --> Body --> Ended
+//!
+//!  both Ended --> it does not count any more --> the caller holds nothing of it --> forgotten
+//! ```
 
 use std::fmt;
 
@@ -44,7 +53,7 @@ pub(crate) enum Want {
     Nothing,
     /// Its own window.
     Window,
-    /// The connection's, or room behind what is to be sent: it stands in the queue.
+    /// The connection's, or room behind what is to be sent.
     Turn,
 }
 
@@ -57,6 +66,8 @@ pub(crate) struct Slot {
     pub(crate) receive: Way,
     pub(crate) send: Way,
     pub(crate) want: Want,
+    /// It stands in line for its turn, whether it still wants that or not.
+    pub(crate) is_queued: bool,
     /// The request's method is HEAD: its response has no content, whatever it says.
     pub(crate) was_head: bool,
     /// The request's method is CONNECT: what says how long it is means nothing.
@@ -82,6 +93,7 @@ impl Slot {
             receive,
             send,
             want: Want::Nothing,
+            is_queued: false,
             was_head: false,
             is_tunnel: false,
             is_active: true,
@@ -232,6 +244,11 @@ impl Streams {
     }
 
     /// All that are not forgotten.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Slot> {
+        self.slots.iter().filter(|slot| slot.id != 0)
+    }
+
+    /// The same, with their handles.
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (Stream, &mut Slot)> {
         let slots = self.slots.iter_mut().enumerate().filter(|(_, slot)| slot.id != 0);
         slots.map(|(at, slot)| (Stream { id: slot.id, slot: at as u32 }, slot))
@@ -290,10 +307,16 @@ impl Recent {
     }
 
     pub(crate) fn find(&self, id: u32) -> Closed {
-        match self.ids.iter().find(|entry| **entry & !BY_US == id) {
-            None => Closed::Unknown,
-            Some(entry) if entry & BY_US != 0 => Closed::ByUs,
-            Some(_) => Closed::ByPeer,
+        // It may have been closed by its client, and reset by us for what came then.
+        let (mut by_us, mut by_peer) = (false, false);
+        for entry in self.ids {
+            by_us |= entry == id | BY_US;
+            by_peer |= entry == id;
+        }
+        match (by_us, by_peer) {
+            (true, _) => Closed::ByUs,
+            (false, true) => Closed::ByPeer,
+            (false, false) => Closed::Unknown,
         }
     }
 }

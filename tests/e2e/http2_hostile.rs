@@ -262,7 +262,7 @@ fn rows_46_and_47_sizes_and_windows() {
         case("INITIAL_WINDOW_SIZE of 2^31", setting(4, 1 << 31), GoAway(FLOW_CONTROL_ERROR)),
         case("an unknown setting", setting(0x7777, 7), Nothing),
         case("WINDOW_UPDATE of 0 for all", update(0, 0), GoAway(PROTOCOL_ERROR)),
-        case("WINDOW_UPDATE of 0", on_open(update(1, 0)), GoAway(PROTOCOL_ERROR)),
+        case("WINDOW_UPDATE of 0", on_open(update(1, 0)), Reset(PROTOCOL_ERROR)),
         case("WINDOW_UPDATE beyond 2^31 - 1 for all", update(0, i32::MAX as u32), GoAway(FLOW_CONTROL_ERROR)),
         case("WINDOW_UPDATE beyond 2^31 - 1", on_open(update(1, i32::MAX as u32)), Reset(FLOW_CONTROL_ERROR)),
     ]);

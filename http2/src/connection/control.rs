@@ -59,6 +59,8 @@ impl Connection {
         if self.streams.get(stream).is_some_and(|slot| slot.is_active) {
             self.close(stream, Closed::ByPeer);
             events.reset(stream, Code(number), By::Peer);
+            // It may have been its turn.
+            self.resume(events);
         }
         Ok(())
     }

@@ -123,10 +123,14 @@ impl Connection {
         slot.held -= len;
         self.release_both(stream, len);
         self.settle(stream);
+        self.check_invariants();
     }
 
     /// Opens both windows by `len`. The peer is told by halves of a window.
     fn release_both(&mut self, stream: Stream, len: u32) {
+        if self.fault.is_some() {
+            return;
+        }
         let limit = self.settings.stream_window / 2;
         if let Some(slot) = self.streams.get_mut(stream)
             && slot.receive == Way::Body
@@ -143,6 +147,9 @@ impl Connection {
 
     /// Opens the connection's window.
     pub(super) fn release_connection(&mut self, len: u32) {
+        if self.fault.is_some() {
+            return;
+        }
         self.untold += len;
         if self.untold > 0 && self.untold >= self.settings.connection_window / 2 {
             let by = std::mem::take(&mut self.untold);

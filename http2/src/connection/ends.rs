@@ -120,6 +120,7 @@ impl Connection {
         {
             self.fail(fault);
         }
+        self.check_invariants();
     }
 
     /// Forgets a stream, whose bytes are released.

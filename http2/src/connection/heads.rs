@@ -65,10 +65,17 @@ impl Connection {
                 _ => self.reset_flawed(stream, Flaw::Ended, events),
             };
         }
+        if self.is_server && id.is_multiple_of(2) {
+            return Err(Fault::StreamId);
+        }
+        if self.is_idle_stream(id) {
+            return if self.is_server {
+                self.handle_request(id, ends, events)
+            } else {
+                Err(Fault::IdleStream)
+            };
+        }
         match self.recent.find(id) {
-            _ if self.is_server && id.is_multiple_of(2) => Err(Fault::StreamId),
-            _ if self.is_server && id > self.opened => self.handle_request(id, ends, events),
-            _ if self.is_idle_stream(id) => Err(Fault::IdleStream),
             Closed::ByUs => Ok(()),
             _ if self.is_server && id > self.taken => Ok(()),
             Closed::ByPeer => Err(Fault::ClosedStream),

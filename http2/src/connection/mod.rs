@@ -159,6 +159,12 @@ impl Connection {
         self.fault
     }
 
+    /// Whether so much waits to be sent that nothing more should be received: what is answered to it has no other bound, for
+    /// heads are sent whatever waits.
+    pub const fn is_congested(&self) -> bool {
+        self.out.room() == 0
+    }
+
     /// What is to be sent.
     pub fn pending(&self) -> &[u8] {
         self.out.pending()
@@ -174,7 +180,8 @@ impl Connection {
         self.out.swap(buffer);
     }
 
-    /// Gives back the memory that it has no use for while nothing goes on.
+    /// Gives back the memory that it has no use for while nothing goes on. What comes next allocates it again: this is for
+    /// connections that have been idle for some time.
     pub fn trim(&mut self) {
         self.decoder.trim();
         self.encoder.trim();

@@ -6,8 +6,8 @@ use super::Connection;
 use crate::{
     events::Events,
     fault::Fault,
-    frame::{self, FrameHead, HEAD_BYTES, PREFACE, flag, kind},
-    settings::Settings,
+    frame::{self, FrameHead, HEAD_BYTES, NUMBER_MAX, PREFACE, flag, kind},
+    settings::{Settings, WINDOW_AT_FIRST},
     streams::Stream,
 };
 
@@ -51,11 +51,27 @@ impl Connection {
         while self.fault.is_none() {
             match self.step(&mut rest, events) {
                 Ok(true) => {}
-                Ok(false) => return Ok(()),
+                Ok(false) => {
+                    self.check_invariants();
+                    return Ok(());
+                }
                 Err(fault) => self.fail(fault),
             }
         }
         self.fault.map_or(Ok(()), Err)
+    }
+
+    /// What holds between any two calls.
+    pub(super) fn check_invariants(&self) {
+        if cfg!(debug_assertions) && self.fault.is_none() {
+            let active = self.streams.iter().filter(|slot| slot.is_active).count();
+            assert_eq!(active, self.streams(), "streams are counted");
+            let held: i64 = self.streams.iter().map(|slot| i64::from(slot.held)).sum();
+            let all = held + i64::from(self.receive_window) + i64::from(self.untold);
+            let granted = self.settings.connection_window.clamp(WINDOW_AT_FIRST, NUMBER_MAX);
+            assert_eq!(all, i64::from(granted), "each byte may be sent, is held, or was released");
+            assert!(self.streams.iter().all(|slot| slot.held > 0 || slot.is_active), "the rest is forgotten");
+        }
     }
 
     /// Takes one part of a frame; whether there was enough for it.

@@ -8,6 +8,9 @@ use crate::{
     streams::{Slot, Stream, Want, Way},
 };
 
+/// What a stream is expected to send when its turn has come.
+const TURN_BYTES: i32 = 16 << 10;
+
 /// Why a request cannot be begun on this connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -90,7 +93,8 @@ impl Connection {
         stream: Stream,
         write: impl FnOnce(&mut FieldWriter<'_>),
     ) -> Result<(), Gone> {
-        self.sending(stream, Way::Body)?.send = Way::Ended;
+        let slot = self.sending(stream, Way::Body)?;
+        (slot.send, slot.want) = (Way::Ended, Want::Nothing);
         self.put_block(stream.id(), true, |_, _| {}, write);
         self.settle(stream);
         Ok(())
@@ -136,30 +140,12 @@ impl Connection {
     /// # Errors
     /// See [`Gone`].
     pub fn send_data(&mut self, stream: Stream, data: &[u8], ends: bool) -> Result<usize, Gone> {
-        let (connection_window, room) = (self.send_window, self.out.room());
-        let payload_max = self.granted.payload_bytes_max as usize;
-        let slot = self.sending(stream, Way::Body)?;
-        let window = slot.send_window.min(connection_window).max(0) as usize;
-        let len = data.len().min(window).min(room);
-        let is_whole = len == data.len();
-        if !is_whole {
-            let before = slot.want;
-            slot.want = if slot.send_window as usize <= len || slot.send_window <= 0 {
-                Want::Window
-            } else {
-                Want::Turn
-            };
-            if slot.want == Want::Turn && before != Want::Turn {
-                self.stand_in_line(stream);
-            }
-        }
-        let Some(slot) = self.streams.get_mut(stream) else { return Err(Gone) };
-        slot.send_window -= len as i32;
-        self.send_window -= len as i32;
-        let ends = ends && is_whole;
-        if ends {
+        let len = self.take_room(stream, data.len())?;
+        let ends = ends && len == data.len();
+        if ends && let Some(slot) = self.streams.get_mut(stream) {
             slot.send = Way::Ended;
         }
+        let payload_max = self.granted.payload_bytes_max as usize;
         let out = self.out.buffer();
         let mut rest = data.get(..len).unwrap_or_default();
         while !rest.is_empty() || ends {
@@ -177,11 +163,29 @@ impl Connection {
         Ok(len)
     }
 
+    /// As many of `wanted` bytes as may go. Of fewer, the stream waits for more.
+    fn take_room(&mut self, stream: Stream, wanted: usize) -> Result<usize, Gone> {
+        let most = self.out.room().min(self.send_window.max(0) as usize);
+        let slot = self.sending(stream, Way::Body)?;
+        let len = wanted.min(most).min(slot.send_window.max(0) as usize);
+        slot.send_window -= len as i32;
+        slot.want = match len {
+            len if len == wanted => Want::Nothing,
+            _ if slot.send_window <= 0 => Want::Window,
+            _ => Want::Turn,
+        };
+        if slot.want == Want::Turn && !std::mem::replace(&mut slot.is_queued, true) {
+            self.stand_in_line(stream);
+        }
+        self.send_window -= len as i32;
+        Ok(len)
+    }
+
     fn stand_in_line(&mut self, stream: Stream) {
         // Those that were reset while they waited are not waited for.
         if self.queue.len() > 64 + 2 * self.streams.active() as usize {
             let streams = &self.streams;
-            self.queue.retain(|stream| streams.get(*stream).is_some_and(|slot| slot.want == Want::Turn));
+            self.queue.retain(|stream| streams.get(*stream).is_some());
         }
         self.queue.push_back(stream);
     }
@@ -192,17 +196,19 @@ impl Connection {
         (slot.send_window.min(self.send_window).max(0) as usize).min(self.out.room())
     }
 
-    /// Tells those streams that wait for their turn that there is one: to be called when what was pending has gone.
+    /// Tells streams that wait for their turn that it has come: to be called when what was pending has gone. As many are told
+    /// as will use what there is, so that a peer who opens windows by single bytes wakes one and not all.
     pub fn resume(&mut self, events: &mut impl Events) {
-        if self.send_window <= 0 || self.out.room() == 0 {
-            return;
-        }
-        // Those that do not get all they want stand in line again, behind the others.
-        while let Some(stream) = self.queue.pop_front() {
-            if let Some(slot) = self.streams.get_mut(stream)
-                && slot.want == Want::Turn
-            {
+        let mut left = self.out.room().min(self.send_window.max(0) as usize);
+        while left > 0
+            && let Some(stream) = self.queue.pop_front()
+        {
+            // Those that do not get all they want stand in line again, behind the others.
+            let Some(slot) = self.streams.get_mut(stream) else { continue };
+            slot.is_queued = false;
+            if slot.want == Want::Turn {
                 slot.want = Want::Nothing;
+                left -= left.min(slot.send_window.clamp(1, TURN_BYTES) as usize);
                 events.window(stream);
             }
         }

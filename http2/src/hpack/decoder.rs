@@ -86,6 +86,7 @@ impl Decoder {
 
     /// Source: RFC 7541, 6.2.
     fn literal(&mut self, rest: &mut &[u8], bits: u8, out: &mut Fields) -> Result<(), Error> {
+        let is_secret = bits == 4 && rest.first().is_some_and(|first| first & 0x10 != 0);
         let index = integer::take(rest, bits)?;
         let (start, bytes) = out.begin();
         let mut known = None;
@@ -113,7 +114,7 @@ impl Decoder {
         if bits == 6 {
             self.table.insert(&New { name, value, hash: 0, known, flaw });
         }
-        out.finish(start, value_start, known, flaw);
+        out.finish(start, value_start, known, flaw, is_secret);
         Ok(())
     }
 
@@ -208,6 +209,9 @@ mod tests {
             ("1008 7061 7373 776f 7264 0673 6563 7265 74", "password: secret", false),
             ("82", ":method: GET", false),
         ] {
+            let mut fields = Fields::new(1 << 16, 128);
+            Decoder::new().decode(&bytes(hex), &mut fields).unwrap();
+            assert_eq!(fields.get(0).map(|field| field.is_secret), Some(hex.starts_with("10")), "{hex}");
             let mut decoder = Decoder::new();
             assert_eq!(decode(&mut decoder, hex).unwrap(), [expected]);
             assert_eq!(decode(&mut decoder, "be").ok(), is_kept.then(|| vec![expected.to_owned()]));

@@ -206,6 +206,19 @@ impl<'a> FieldWriter<'a> {
     /// # Errors
     /// The name is no token, or the value has what none may have: nothing was written.
     pub fn push(&mut self, name: &[u8], value: &[u8]) -> Result<(), Refused> {
+        self.push_any(name, value, false)
+    }
+
+    /// The same of a field that nobody is to remember (RFC 7541, 6.2.3). Credentials are written so in any case.
+    ///
+    /// # Errors
+    /// See [`FieldWriter::push`].
+    pub fn push_secret(&mut self, name: &[u8], value: &[u8]) -> Result<(), Refused> {
+        self.push_any(name, value, true)
+    }
+
+    #[inline]
+    fn push_any(&mut self, name: &[u8], value: &[u8], is_secret: bool) -> Result<(), Refused> {
         let mut short = [0; NAME_BYTES];
         let long;
         let name = if let Some(lower) = short.get_mut(..name.len()) {
@@ -223,23 +236,23 @@ impl<'a> FieldWriter<'a> {
         }
         // What is remembered has been looked at.
         let hash = self.encoder.hash(name, value);
-        if !self.encoder.known(hash, name, value, self.out) {
+        if is_secret || !self.encoder.known(hash, name, value, self.out) {
             if !is_lower_token(name) || !is_text(value) {
                 return Err(Refused);
             }
-            self.push_unknown(hash, name, value);
+            self.push_unknown(hash, name, value, is_secret);
         }
         Ok(())
     }
 
-    fn push_unknown(&mut self, hash: Option<u32>, name: &[u8], value: &[u8]) {
+    fn push_unknown(&mut self, hash: Option<u32>, name: &[u8], value: &[u8], is_secret: bool) {
         let is_secret = match Known::of(name) {
             Known::OfConnection | Known::Host => return,
             Known::Te if !value.eq_ignore_ascii_case(b"trailers") => return,
             Known::Authorization | Known::SetCookie => true,
             // Short ones can be guessed (RFC 7541, 7.1.3).
-            Known::Cookie => value.len() < 20,
-            _ => false,
+            Known::Cookie => is_secret || value.len() < 20,
+            _ => is_secret,
         };
         let index = statics::name(name);
         if is_secret {
@@ -304,6 +317,15 @@ mod tests {
             }
         }
         assert_eq!(encoder.table.heap_bytes(), 0);
+        let mut out = Vec::new();
+        for expected in [0, 0x40, 0xbe, 0xbe] {
+            out.clear();
+            FieldWriter::new(&mut encoder, &mut out).push_secret(b"X-Key", b"y").unwrap();
+            assert_eq!(out[0], 0x10, "even where it is remembered");
+            out.clear();
+            FieldWriter::new(&mut encoder, &mut out).push(b"X-Key", b"y").unwrap();
+            assert_eq!(out[0], expected);
+        }
     }
 
     #[test]

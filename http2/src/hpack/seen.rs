@@ -1,30 +1,39 @@
 //! Which fields come again: only those are worth a place in the table.
 
-/// Hashes of fields that were sent once, each in the place that its hash names.
+/// Hashes of the fields that were sent last and are not remembered.
 #[derive(Debug, Default)]
-pub(super) struct Seen(Vec<u32>);
+pub(super) struct Seen {
+    hashes: Vec<u32>,
+    next: usize,
+}
 
-const PLACES: usize = 32;
+/// Those of some heads: what comes with each of them is found, whatever else does.
+const KEPT: usize = 32;
 
 impl Seen {
     /// Whether the field was sent before, as far as is known; from now on it was.
     #[inline]
     pub(super) fn again(&mut self, hash: u32) -> bool {
-        if self.0.is_empty() {
-            self.0.resize(PLACES, 0);
+        // All of them, without a branch for each.
+        let is_known = self.hashes.iter().fold(false, |found, &seen| found | (seen == hash));
+        if !is_known {
+            if self.hashes.is_empty() {
+                self.hashes.resize(KEPT, 0);
+            }
+            self.hashes[self.next % KEPT] = hash;
+            self.next = (self.next + 1) % KEPT;
         }
-        let place = &mut self.0[(hash >> 1) as usize % PLACES];
-        std::mem::replace(place, hash) == hash
+        is_known
     }
 
     /// Gives back the memory.
     pub(super) fn trim(&mut self) {
-        self.0 = Vec::new();
+        self.hashes = Vec::new();
     }
 
     /// Bytes on the heap.
     pub(super) fn heap_bytes(&self) -> usize {
-        self.0.capacity() * size_of::<u32>()
+        self.hashes.capacity() * size_of::<u32>()
     }
 }
 
@@ -33,16 +42,26 @@ impl Seen {
 pub(super) fn hash(name: &[u8], value: &[u8]) -> u32 {
     let mut hash = name.len() as u64 ^ (value.len() as u64) << 32;
     for text in [name, value] {
-        let (eights, rest) = text.as_chunks::<8>();
-        for eight in eights {
+        // The last eight again where they do not come out even: their count is known.
+        for eight in text.as_chunks::<8>().0 {
             hash = mix(hash, u64::from_le_bytes(*eight));
         }
-        let mut last = [0; 8];
-        last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
-        hash = mix(hash, u64::from_le_bytes(last));
+        hash = mix(hash, last(text));
     }
     // 0 is no field's.
     (hash >> 32) as u32 | 1
+}
+
+/// The last eight bytes, or all in some order where there are fewer.
+#[inline]
+fn last(text: &[u8]) -> u64 {
+    if let Some(eight) = text.last_chunk() {
+        u64::from_le_bytes(*eight)
+    } else if let (Some(first), Some(last)) = (text.first_chunk(), text.last_chunk()) {
+        u64::from(u32::from_le_bytes(*first)) << 32 | u64::from(u32::from_le_bytes(*last))
+    } else {
+        text.iter().fold(0, |all, &byte| all << 8 | u64::from(byte))
+    }
 }
 
 #[inline]
@@ -57,11 +76,17 @@ mod tests {
     #[test]
     fn the_second_time() {
         let mut seen = Seen::default();
-        let (one, other) = (hash(b"a", b"bc"), hash(b"ab", b"c"));
-        assert_ne!(one, other);
-        assert_eq!(
-            [one, other, one, other, one].map(|hash| seen.again(hash)),
-            [false, false, true, true, true]
-        );
+        let hashes: Vec<u32> = (0..KEPT).map(|at| hash(b"name", at.to_string().as_bytes())).collect();
+        assert!(hashes.iter().all(|&hash| !seen.again(hash)));
+        assert!(hashes.iter().all(|&hash| seen.again(hash)));
+        assert!(!seen.again(hash(b"another", b"")));
+        assert!(!seen.again(hashes[0]), "the one before goes");
+        assert!(seen.again(hashes[KEPT - 1]));
+    }
+
+    #[test]
+    fn where_a_name_ends_counts() {
+        assert_ne!(hash(b"a", b"bc"), hash(b"ab", b"c"));
+        assert_ne!(hash(b"abcdefgh", b""), hash(b"", b"abcdefgh"));
     }
 }

@@ -6,5 +6,6 @@ mod common;
 mod cuts;
 mod hostile;
 mod interop;
+mod sim;
 mod states;
 mod windows;

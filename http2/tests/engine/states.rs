@@ -281,3 +281,68 @@ fn lengths_that_are_none() {
     assert_eq!(peer.answer(1), Nothing);
     assert_eq!(peer.told().pop(), Some(Told::Data(1, b"12345".to_vec(), true)));
 }
+
+/// Source: RFC 8441, 4 and 5.
+#[test]
+fn tunnels() {
+    let connect = block(&[
+        (":method", "CONNECT"),
+        (":protocol", "websocket"),
+        (":scheme", "http"),
+        (":path", "/chat"),
+        (":authority", "a.test"),
+    ]);
+    let mut server = Peer::server(Settings { allows_protocols: false, ..Settings::default() });
+    server.receive(&frame(HEADERS, END_HEADERS, 1, &connect)).unwrap();
+    assert_eq!(server.told(), [Told::Rejected(1, Flaw::Protocol)]);
+
+    let mut client = Peer::client(Settings::default());
+    assert!(!client.connection.allows_protocols());
+    client.receive(&setting(8, 1)).unwrap();
+    assert!(client.connection.allows_protocols());
+    let ask = Request { method: b"CONNECT", path: b"/chat", protocol: b"websocket", ..ASK };
+    let asked = client.connection.send_request(&ask, false, |_| {}).unwrap();
+    let mut server = Peer::server(Settings::default());
+    server.receive(client.connection.pending()).unwrap();
+    client.sent();
+    assert_eq!(server.told(), [Told::Head(1, "CONNECT http a.test /chat ".into(), false)]);
+    // What it says of a length means nothing (RFC 9110, 9.3.6).
+    let granted = server.log.streams[0];
+    server
+        .connection
+        .send_response(granted, 200, false, |out| out.push(b"content-length", b"1").unwrap())
+        .unwrap();
+    assert_eq!(server.connection.send_data(granted, b"hello", false), Ok(5));
+    client.receive(server.connection.pending()).unwrap();
+    server.sent();
+    assert_eq!(client.connection.send_data(asked, b"world", true), Ok(5));
+    server.receive(client.connection.pending()).unwrap();
+    client.sent();
+    assert_eq!(server.told(), [Told::Data(1, b"world".to_vec(), true)]);
+    assert_eq!(server.connection.send_data(granted, b"", true), Ok(0));
+    client.receive(server.connection.pending()).unwrap();
+    assert_eq!(client.told().last(), Some(&Told::Data(1, b"hello".to_vec(), true)));
+    assert_eq!((client.connection.streams(), server.connection.streams()), (0, 0));
+}
+
+/// What describes a body it does not carry (RFC 9110, 9.3.2) has none.
+#[test]
+fn answers_without_content() {
+    for (method, status, data, flawed) in [
+        ("HEAD", "200", false, false),
+        ("HEAD", "200", true, true),
+        ("GET", "304", false, false),
+        ("GET", "204", true, true),
+        ("GET", "200", true, true),
+    ] {
+        let mut peer = Peer::client(Settings::default());
+        peer.connection.send_request(&Request { method: method.as_bytes(), ..ASK }, true, |_| {}).unwrap();
+        let head = block(&[(":status", status), ("content-length", "5")]);
+        peer.receive(&frame(HEADERS, if data { END_HEADERS } else { WHOLE }, 1, &head)).unwrap();
+        if data {
+            peer.receive(&frame(DATA, END_STREAM, 1, b"1234")).unwrap();
+        }
+        let is_flawed = peer.told().contains(&Told::Reset(1, Code::PROTOCOL_ERROR, By::Us(Flaw::Length)));
+        assert_eq!(is_flawed, flawed, "{method} {status} {data}");
+    }
+}

@@ -1,6 +1,6 @@
 //! What may be sent, and who is told that it may.
 
-use lb_http2::{Code, Gone, Settings};
+use lb_http2::{By, Code, Gone, Settings};
 
 use super::common::*;
 
@@ -51,22 +51,56 @@ fn the_connections_window_goes_round() {
     [1, 3, 5].into_iter().for_each(|id| open(&mut peer, id));
     let [first, second, third] = peer.log.streams[..] else { panic!() };
     assert_eq!(peer.connection.send_data(first, &[0; 70_000], true), Ok(65_535));
+    let sent = data(&peer.sent());
+    assert_eq!(sent, [(1, 16_384, false), (1, 16_384, false), (1, 16_384, false), (1, 16_383, false)]);
     assert_eq!(peer.connection.send_data(second, &[0; 10], true), Ok(0));
     assert_eq!(peer.connection.send_data(third, &[0; 10], true), Ok(0));
     peer.connection.send_reset(third, Code::CANCEL);
     peer.receive(&number(WINDOW_UPDATE, 1, 10)).unwrap();
     assert_eq!(peer.told(), [], "it is not what they wait for");
-    peer.receive(&number(WINDOW_UPDATE, 0, 100)).unwrap();
-    assert_eq!(peer.told(), [Told::Window(1), Told::Window(3)]);
-    assert_eq!(peer.connection.send_data(first, &[0; 4_465], true), Ok(100));
-    assert_eq!(peer.connection.send_data(second, &[0; 10], true), Ok(0));
-    peer.receive(&number(WINDOW_UPDATE, 0, 1 << 20)).unwrap();
-    assert_eq!(peer.told(), [Told::Window(1), Told::Window(3)]);
-    let sent = data(&peer.sent());
+    peer.receive(&number(WINDOW_UPDATE, 0, 10)).unwrap();
+    assert_eq!(peer.told(), [Told::Window(1)], "one has use for all of it");
+    assert_eq!(peer.connection.send_data(first, &[0; 4_465], true), Ok(10));
+    peer.receive(&number(WINDOW_UPDATE, 0, 90)).unwrap();
+    assert_eq!(peer.told(), [Told::Window(3)], "then it is the other's turn");
+    peer.receive(&number(RST_STREAM, 3, 8)).unwrap();
     assert_eq!(
-        sent[..5],
-        [(1, 16_384, false), (1, 16_384, false), (1, 16_384, false), (1, 16_383, false), (1, 100, false)]
+        peer.told(),
+        [Told::Reset(3, Code(8), By::Peer), Told::Window(1)],
+        "who is gone has no use for it"
     );
+    assert_eq!(peer.connection.send_data(first, &[0; 4_455], true), Ok(90));
+    open(&mut peer, 7);
+    let last = *peer.log.streams.last().unwrap();
+    assert_eq!(peer.connection.send_data(last, &[0; 10], true), Ok(0));
+    peer.receive(&number(WINDOW_UPDATE, 0, 1 << 20)).unwrap();
+    assert_eq!(peer.told(), [Told::Window(1), Told::Window(7)]);
+    assert_eq!(peer.connection.send_data(last, &[0; 10], true), Ok(10));
+    assert_eq!(data(&peer.sent()), [(7, 10, true)]);
+}
+
+/// Who was not told yet and tries all the same has had its turn.
+#[test]
+fn nobody_stands_in_line_twice_or_for_nothing() {
+    let mut peer = Peer::server(Settings { out_bytes_max: 100, ..Settings::default() });
+    [1, 3].into_iter().for_each(|id| open(&mut peer, id));
+    let [first, second] = peer.log.streams[..] else { panic!() };
+    assert_eq!(peer.connection.send_data(first, &[0; 200], true), Ok(100));
+    assert_eq!(peer.connection.send_data(second, &[0; 10], true), Ok(0));
+    peer.sent();
+    assert_eq!(peer.connection.send_data(first, &[0; 50], false), Ok(50));
+    peer.connection.send_trailers(first, |_| {}).unwrap();
+    peer.sent();
+    peer.connection.resume(&mut peer.log);
+    assert_eq!(peer.told(), [Told::Window(3)]);
+    for _ in 0..3 {
+        assert_eq!(peer.connection.send_data(second, &[0; 101], true), Ok(100));
+        assert_eq!(peer.connection.send_data(second, &[0; 101], true), Ok(0));
+        peer.sent();
+    }
+    peer.connection.resume(&mut peer.log);
+    peer.connection.resume(&mut peer.log);
+    assert_eq!(peer.told(), [Told::Window(3)]);
 }
 
 #[test]
@@ -78,9 +112,11 @@ fn what_waits_to_be_sent_is_bounded() {
     assert_eq!(peer.connection.send_data(stream, &[0; 1000], true), Ok(0));
     peer.connection.resume(&mut peer.log);
     assert_eq!(peer.told(), []);
+    assert!(peer.connection.is_congested());
     let mut buffer = Vec::new();
     peer.connection.take_pending(&mut buffer);
     assert_eq!(data(&frames(&buffer)), [(1, 1000, false)]);
+    assert!(!peer.connection.is_congested());
     peer.connection.resume(&mut peer.log);
     assert_eq!(peer.told(), [Told::Window(1)]);
     assert_eq!(peer.connection.send_data(stream, &[0; 1000], true), Ok(1000));
