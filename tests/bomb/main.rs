@@ -293,10 +293,10 @@ fn row_51_longer_lists_are_refused() {
     let twice: Vec<u8> =
         (0..STREAMS).flat_map(|at| head(1 + 2 * at, if at == 0 { &twice } else { &twice[2..] })).collect();
     let refused = connection("twice too long", &twice, false);
-    assert_eq!((refused.requests, refused.got.heads), (0, STREAMS), "{:?}", refused.got);
+    assert_eq!((refused.requests, refused.got.resets), (0, STREAMS), "{:?}", refused.got);
     let far = head(1, &[COOKIE, &[NEWEST; 16_000]].concat());
     let far = connection("far too long", &far, false);
-    assert_eq!((far.requests, far.got.heads, far.got.goaway), (0, 1, None));
+    assert_eq!((far.requests, far.got.resets, far.got.goaway), (0, 1, None));
     let stuck = connection("twice too long, and nothing is read", &twice, true);
     assert_eq!(stuck.requests, 0);
 }
