@@ -148,6 +148,8 @@ impl Core {
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(Over::Broken)),
                 Poll::Ready(Ok(())) => self.is_sending = false,
             }
+            // Those that were told before may have had no use for it.
+            self.engine.resume(&mut self.board);
             if self.engine.pending().is_empty() {
                 return Poll::Ready(Ok(()));
             }

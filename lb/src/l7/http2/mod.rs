@@ -23,7 +23,7 @@ mod tunnel;
 mod wire;
 
 #[cfg(test)]
-mod heads;
+mod tests;
 
 pub use body::Gone;
 pub use budgets::budgets;

@@ -257,7 +257,7 @@ mod tests {
     use super::{
         super::{
             fields::room,
-            heads::{Pair, of_request, passed_request, pseudo},
+            tests::{Pair, of_request, passed_request, pseudo},
         },
         *,
     };

@@ -158,7 +158,7 @@ mod tests {
     use super::{
         super::{
             fields::{framing, room},
-            heads::{Pair, of_response, passed},
+            tests::{Pair, of_response, passed},
         },
         *,
     };

@@ -56,7 +56,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{
-        super::heads::{of_trailers, passed as sent},
+        super::tests::{of_trailers, passed as sent},
         *,
     };
     use crate::l7::http1::{Body, BodyReader, BodyWriter, Side, Step};

@@ -93,7 +93,7 @@ fn nonce() -> [u8; 16] {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::heads::{of_request, pseudo},
+        super::tests::{of_request, pseudo},
         *,
     };
 
