@@ -1,6 +1,6 @@
 //! What comes of what has come.
 
-use crate::{fault::Code, field::Flaw, fields::TooLarge, head::Head, streams::Stream};
+use crate::{code::Code, field::Flaw, fields::TooLarge, head::Head, streams::Stream};
 
 /// Whoever hears what a connection has found out, in the order in which it came.
 ///

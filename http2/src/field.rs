@@ -1,6 +1,6 @@
 //! What a field's name and value may be, and which fields mean something to HTTP/2 itself.
 
-use crate::fault::Code;
+use crate::code::Code;
 
 /// Names that mean something to HTTP/2, or to whoever turns its messages into others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

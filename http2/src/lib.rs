@@ -41,6 +41,7 @@
 
 #![forbid(unsafe_code)]
 
+mod code;
 mod connection;
 mod events;
 mod fault;
@@ -54,9 +55,10 @@ mod out;
 mod settings;
 mod streams;
 
+pub use code::Code;
 pub use connection::{Connection, Gone, Refusal};
 pub use events::{By, Events};
-pub use fault::{Code, Fault};
+pub use fault::Fault;
 pub use field::{Flaw, Known};
 pub use fields::{Field, TooLarge};
 pub use head::Head;

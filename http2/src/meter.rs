@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    fault::Code,
+    code::Code,
     frame::{FrameHead, kind},
 };
 

@@ -2,8 +2,9 @@
 
 use super::Connection;
 use crate::{
+    code::Code,
     events::{By, Events},
-    fault::{Code, Fault},
+    fault::Fault,
     field::Flaw,
     frame::{self, FrameHead, NUMBER_MAX, flag, kind},
     settings::WINDOW_AT_FIRST,

@@ -5,8 +5,9 @@ use super::{
     receive::{Data, Reading},
 };
 use crate::{
+    code::Code,
     events::Events,
-    fault::{Code, Fault},
+    fault::Fault,
     field::Flaw,
     frame::{self, FrameHead, flag, kind},
     streams::{Closed, Stream, Way},

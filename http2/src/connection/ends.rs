@@ -2,8 +2,9 @@
 
 use super::{Connection, receive::Reading};
 use crate::{
+    code::Code,
     events::{By, Events},
-    fault::{Code, Fault},
+    fault::Fault,
     field::Flaw,
     frame::{self, NUMBER_MAX, flag, kind},
     streams::{Closed, Stream, Way},

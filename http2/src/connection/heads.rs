@@ -2,8 +2,9 @@
 
 use super::Connection;
 use crate::{
+    code::Code,
     events::Events,
-    fault::{Code, Fault},
+    fault::Fault,
     field::Flaw,
     frame::{FrameHead, flag},
     head::{self, Head},

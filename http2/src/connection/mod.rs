@@ -19,7 +19,8 @@ use std::collections::VecDeque;
 pub use self::send::Refusal;
 use self::{ends::Ending, receive::Reading};
 use crate::{
-    fault::{Code, Fault},
+    code::Code,
+    fault::Fault,
     fields::Fields,
     frame::{NUMBER_MAX, PREFACE},
     hpack::{Decoder, Encoder},

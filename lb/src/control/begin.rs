@@ -18,7 +18,7 @@ use super::{
     board::Board,
     certificates::{Certificates, Watch, said},
     forwarding::LOST_RANGES,
-    host,
+    ground::Ground,
     inherited::Inherited,
     known::Known,
     listeners::{self, Group},
@@ -26,7 +26,7 @@ use super::{
     names::Names,
     opening::{self, Opened},
     outliers::Watches,
-    plan::{Overridden, Plan},
+    plan::Overridden,
     plane::{Doors as NewGroups, PlaneMail},
     prober::{self, Prober},
     programs::Programs,
@@ -42,50 +42,16 @@ use crate::{
     admin::{
         CheckView, Doors, OpenDoors, Server, View, Views, changes::Changes, generations::GenerationSource,
     },
-    config::{BackendIds, Config, Fingerprint, ListenerIds, Snapshot},
+    config::{BackendIds, Fingerprint, ListenerIds, Snapshot},
     health::{HealthTable, Verdict},
     metrics::{BACKENDS_MAX, LogMetrics},
     model::BackendId,
-    sys::{affinity, heap},
-    tls::KernelSuites,
     upgrade::{
         Inheritance, Predecessors,
         store::{self, Store},
     },
     worker::{AccessLogSetup, Compiled, Siblings},
 };
-
-/// What this host lets us have of a config.
-pub(super) struct Ground {
-    pub(super) effective: Config,
-    /// Of the workers.
-    pub(super) cores: Vec<usize>,
-    /// How many there may come to be.
-    workers_max: usize,
-    open_files: u64,
-    /// What the kernel seals of TLS; or why nothing.
-    pub(super) kernel_tls: Result<KernelSuites, String>,
-    warnings: Vec<String>,
-}
-
-impl Ground {
-    /// Asks the host, and settles what is up to it.
-    ///
-    /// # Errors
-    /// There are not the cores that the config wants.
-    pub(super) fn find(plan: &Plan) -> anyhow::Result<Self> {
-        let (mut effective, mut warnings) = (plan.config.clone(), plan.warnings.clone());
-        let open_files = host::raise_open_files();
-        warnings.extend(host::clip_connections(&mut effective.limits, open_files));
-        heap::map_large_blocks();
-        host::settle_memory(&mut effective.limits);
-        let allowed = affinity::allowed_cores().context("sched_getaffinity")?;
-        let cores = host::place_workers(&effective.runtime.workers, &allowed).map_err(anyhow::Error::msg)?;
-        let workers_max = allowed.len().min(WORKERS_MAX as usize).max(cores.len());
-        let kernel_tls = host::kernel_tls();
-        Ok(Self { effective, cores, workers_max, open_files, kernel_tls, warnings })
-    }
-}
 
 /// The data planes, at work.
 pub(super) struct Begun {

@@ -15,6 +15,7 @@ mod desired;
 mod edit;
 mod fixed;
 mod forwarding;
+mod ground;
 mod history;
 mod host;
 mod hotplug;

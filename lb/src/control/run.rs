@@ -8,7 +8,8 @@ use sd_notify::NotifyState;
 
 use super::{
     access_log::AccessLog,
-    begin::{Begun, Ground, Watched, Watching},
+    begin::{Begun, Watched, Watching},
+    ground::Ground,
     options::Options,
     plan::Overridden,
     reload,

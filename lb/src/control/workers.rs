@@ -10,7 +10,7 @@ use anyhow::Context;
 use sd_notify::NotifyState;
 
 use super::{
-    begin::Ground,
+    ground::Ground,
     listeners::Group,
     signals::{Phase, Step, Wish},
     systemd::notify,

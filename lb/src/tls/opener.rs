@@ -19,7 +19,7 @@ use rustls::{
     server::ServerConnectionData,
 };
 
-use super::session::{Refusal, Why};
+use super::refusal::{Refusal, Why};
 
 /// Type, version, length.
 const HEADER_BYTES: usize = 5;

@@ -21,9 +21,9 @@ use super::{
     ktls::{self, KernelSuites},
     offer,
     opener::{Opener, Rest},
+    refusal::{Refusal, Why, why},
     server::Server,
     wipe::Wiped,
-    wording::said,
 };
 
 /// Longest ClientHello that is waited for, with its records' headers: RFC 8446 lets it be longer, and nobody's is.
@@ -34,66 +34,6 @@ const RECORD_BYTES: usize = 16 << 10;
 const RECORD_EXTRA_MAX: usize = 64;
 /// Room for what is said beside what is sealed: a change of keys, an end.
 const UPDATE_BYTES_MAX: usize = 256;
-
-/// Why there is no TLS with a peer, or no more of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
-    /// What came first is no ClientHello, or too long.
-    Hello,
-    /// Version, suite, group or protocol: nothing that both have.
-    NothingInCommon,
-    /// No certificate here is for the name that was asked for.
-    NoCertificate,
-    /// The peer's certificate is missing or not good.
-    PeerCertificate,
-    /// The peer said that it will not.
-    Alert,
-    /// The protocol was broken: a message out of turn, a record that does not open.
-    Protocol,
-}
-
-/// The end of a connection: why, and what the peer is to be told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// For counters.
-    pub why: Why,
-    /// Records for the peer; may be empty.
-    pub alert: Vec<u8>,
-    /// For people.
-    pub text: String,
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-impl std::error::Error for Refusal {}
-
-impl Refusal {
-    fn new(error: &Error, alert: Vec<u8>) -> Self {
-        Self { why: why(error), alert, text: said(error) }
-    }
-}
-
-fn why(error: &Error) -> Why {
-    match error {
-        Error::InvalidCertificate(_)
-        | Error::NoCertificatesPresented
-        | Error::InvalidCertRevocationList(_)
-        | Error::UnsupportedNameType => Why::PeerCertificate,
-        Error::AlertReceived(
-            AlertDescription::HandshakeFailure
-            | AlertDescription::ProtocolVersion
-            | AlertDescription::NoApplicationProtocol,
-        )
-        | Error::PeerIncompatible(_)
-        | Error::NoApplicationProtocol => Why::NothingInCommon,
-        Error::AlertReceived(_) => Why::Alert,
-        _ => Why::Protocol,
-    }
-}
 
 /// Waits for a whole ClientHello, however it is cut.
 #[derive(Default)]
@@ -464,13 +404,6 @@ impl Session {
         let refuse =
             |error: EncryptError| Refusal { why: Why::Protocol, alert: Vec::new(), text: error.to_string() };
         written.map(|written| first + written).map_err(refuse)
-    }
-}
-
-impl Refusal {
-    /// Whoever has broken off has nothing more to say.
-    pub fn over() -> Self {
-        Self { why: Why::Protocol, alert: Vec::new(), text: "nothing can be said any more".to_owned() }
     }
 }
 

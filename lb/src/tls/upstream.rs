@@ -11,7 +11,8 @@ use rustls::{ClientConfig, client::Resumption, pki_types::ServerName};
 use super::{
     certificate::Certificate,
     profile::provider,
-    session::{Refusal, Session},
+    refusal::Refusal,
+    session::Session,
     trust::{TakesAnyone, Trust},
 };
 use crate::config::TlsProfile;

@@ -282,7 +282,7 @@ impl Direction<'_> {
 
     /// Whether neither side wants to have bytes opened or sealed by us.
     fn may_splice(&self) -> bool {
-        self.from.sink().gives_pipes() && self.to.takes_pipes(self.local)
+        self.from.sink().gives_pipes() && self.local.lets_pass(&self.to)
     }
 
     fn reason(&self, error: StreamError, gone: CloseReason) -> CloseReason {

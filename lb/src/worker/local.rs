@@ -22,6 +22,7 @@ use super::{
     pressure::PressureGauge,
     request_id::RequestIds,
     siblings::Siblings,
+    sink::Sink,
     timer::Timers,
     turnstile::Turnstile,
     upstream::Upstream,
@@ -285,6 +286,20 @@ impl Local {
 
     pub(super) fn is_draining(&self) -> bool {
         self.drain.get().is_some()
+    }
+
+    /// Whether bytes may go to `to` past us, by pipes: as they are, or sealed by the kernel, which is handed the keys here where
+    /// it can. For who has much to send, and nothing on its way.
+    pub(super) fn lets_pass(&self, to: &Sink) -> bool {
+        if to.takes_as_is() {
+            return true;
+        }
+        if self.kernel_suites.is_empty() {
+            return false;
+        }
+        let is_new = to.secure().is_some_and(|secure| secure.hand_over(to.socket(), self.kernel_suites));
+        self.metrics.kernel_tls.add(u64::from(is_new));
+        is_new
     }
 
     /// Bytes that all workers together may use.

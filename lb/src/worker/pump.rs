@@ -169,7 +169,7 @@ impl Pump<'_> {
         // A receive that was begun ahead of time takes what comes next, and would overtake the pipe.
         let may = self.from.sink().gives_pipes() && !self.from.is_armed();
         let is_worth = follows >= SPLICE_MIN && (follows < u64::MAX || self.from.is_bulky());
-        may && is_worth && self.to.takes_pipes(self.local)
+        may && is_worth && self.local.lets_pass(self.to)
     }
 
     /// Moves what follows in one piece past user space; bytes moved. Fewer than there are: the source has ended, or no

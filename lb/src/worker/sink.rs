@@ -4,7 +4,6 @@ use std::{future::poll_fn, net::Shutdown, os::fd::OwnedFd, rc::Rc};
 
 use super::{
     buffers::Buffers,
-    local::Local,
     message::Message,
     secure::{Parting, Secure},
     stream_error::StreamError,
@@ -90,19 +89,6 @@ impl Sink {
     /// Whether bytes are written as they are: nothing lies over the socket, or the kernel seals them.
     pub(super) fn takes_as_is(&self) -> bool {
         self.layer.is_none() || self.handed_over().is_some()
-    }
-
-    /// As [`Sink::takes_as_is`], made so where the kernel can. For who has much to send, and nothing on its way.
-    pub(super) fn takes_pipes(&self, local: &Local) -> bool {
-        if self.takes_as_is() {
-            return true;
-        }
-        if local.kernel_suites.is_empty() {
-            return false;
-        }
-        let is_new = self.secure().is_some_and(|secure| secure.hand_over(&self.socket, local.kernel_suites));
-        local.metrics.kernel_tls.add(u64::from(is_new));
-        is_new
     }
 
     fn handed_over(&self) -> Option<&Secure> {

@@ -9,7 +9,7 @@ use slab::Slab;
 
 use super::{
     BodyForm,
-    client::Fate,
+    lost::Fate,
     request::{self, write_request},
     response::{write_grant, write_response},
     trailers::write_trailers,

@@ -4,18 +4,8 @@ use std::task::{Context, Poll};
 
 use lb_http2::{Connection, Stream};
 
-use super::{link::Handle, trailers::read_trailers};
+use super::{link::Handle, lost::Gone, trailers::read_trailers};
 use crate::l7::http1::{BodyReader, Step};
-
-/// The stream was reset, or its connection has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gone;
-
-impl From<lb_http2::Gone> for Gone {
-    fn from(_: lb_http2::Gone) -> Self {
-        Self
-    }
-}
 
 /// What goes behind a head.
 #[derive(Debug)]

@@ -11,10 +11,11 @@ use lb_http2::{Budgets, Code, Connection, Refusal};
 use super::{
     Wire,
     board::{Board, Flow},
-    body::{Body, Gone},
+    body::Body,
     fields::{framing, room},
     flow::whole_head,
     link::{Core, Handle, Link, Over},
+    lost::{Fate, Gone},
     request::{self, read_request},
     server::granted,
     tunnel,
@@ -132,18 +133,6 @@ impl Drop for Requests {
         // Without anybody who asks it ends.
         self.0.core().wake_driver();
     }
-}
-
-/// What is known of a request whose stream is gone.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Fate {
-    /// The backend may have acted upon it.
-    #[default]
-    Unknown,
-    /// The backend has not, and says so: it may be sent again, whatever it asks for (RFC 9113, 8.7).
-    Refused,
-    /// What came for an answer is none.
-    Malformed,
 }
 
 /// One exchange.

@@ -8,9 +8,10 @@ use std::{
 use lb_http2::Code;
 
 use super::{
-    body::{Body, Gone},
+    body::Body,
     fields::{framing, room},
     link::Handle,
+    lost::Gone,
     response::read_response,
 };
 use crate::l7::http1::{self, BodyReader, Side};

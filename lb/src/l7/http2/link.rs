@@ -11,7 +11,7 @@ use lb_http2::{Code, Connection, Stream};
 use super::{
     Wire,
     board::{Board, Coming, Flow, Owed},
-    body::Gone,
+    lost::Gone,
 };
 
 /// What may wait to be sent; beyond it no DATA is taken. Together with what is around it a buffer of 64 KiB.

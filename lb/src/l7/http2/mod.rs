@@ -15,6 +15,7 @@ mod client;
 mod fields;
 mod flow;
 mod link;
+mod lost;
 mod request;
 mod response;
 mod server;
@@ -25,11 +26,11 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-pub use body::Gone;
 pub use budgets::budgets;
-pub use client::{Asking, Client, Fate, Grants, Requests, begin};
+pub use client::{Asking, Client, Grants, Requests, begin};
 pub use flow::{Break, Inflow, Outflow};
 pub use lb_http2::{Abuse, Budgets};
+pub use lost::{Fate, Gone};
 pub use server::{Asked, Ended, Next, Server, Settings};
 pub use wire::Wire;
 
