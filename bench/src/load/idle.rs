@@ -96,9 +96,9 @@ fn begin(address: SocketAddr, waits: Waits, config: Option<&Arc<ClientConfig>>) 
     stream.set_read_timeout(Some(SILENCE_MAX))?;
     stream.set_nodelay(true)?;
     let ask = match waits {
-        Waits::Http1 | Waits::Tls => {
-            format!("GET {} HTTP/1.1\r\nHost: {address}\r\n\r\n", SMALL.path).into_bytes()
-        }
+        Waits::Http1 => format!("GET {} HTTP/1.1\r\nHost: {address}\r\n\r\n", SMALL.path).into_bytes(),
+        // As its certificate has it.
+        Waits::Tls => format!("GET {} HTTP/1.1\r\nHost: {SERVER}\r\n\r\n", SMALL.path).into_bytes(),
         Waits::Http2 => {
             let fields =
                 [(":method", "GET"), (":scheme", "https"), (":authority", SERVER), (":path", SMALL.path)];
