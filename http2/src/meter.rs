@@ -41,23 +41,28 @@ pub struct Budgets {
     pub unknown: u32,
 }
 
+impl Budgets {
+    /// What honest peers do not come near.
+    pub const DEFAULT: Self = Self {
+        resets: 100,
+        resets_in_all: 10_000,
+        resets_emitted: 500,
+        pings: 100,
+        settings: 50,
+        empty_data: 100,
+        heads: 300,
+        continuations_of_block: 20,
+        continuations: 100,
+        block_bytes: 128 << 10,
+        window_updates: 1_000,
+        priorities: 500,
+        unknown: 100,
+    };
+}
+
 impl Default for Budgets {
     fn default() -> Self {
-        Self {
-            resets: 100,
-            resets_in_all: 10_000,
-            resets_emitted: 500,
-            pings: 100,
-            settings: 50,
-            empty_data: 100,
-            heads: 300,
-            continuations_of_block: 20,
-            continuations: 100,
-            block_bytes: 128 << 10,
-            window_updates: 1_000,
-            priorities: 500,
-            unknown: 100,
-        }
+        Self::DEFAULT
     }
 }
 

@@ -23,22 +23,7 @@ const TIGHT: Settings = Settings {
     table_bytes_max: 256,
     out_bytes_max: 5000,
     allows_protocols: true,
-    budgets: BUDGETS,
-};
-const BUDGETS: lb_http2::Budgets = lb_http2::Budgets {
-    resets: 100,
-    resets_in_all: 10_000,
-    resets_emitted: 500,
-    pings: 100,
-    settings: 50,
-    empty_data: 100,
-    heads: 300,
-    continuations_of_block: 20,
-    continuations: 100,
-    block_bytes: 128 << 10,
-    window_updates: 1_000,
-    priorities: 500,
-    unknown: 100,
+    budgets: lb_http2::Budgets::DEFAULT,
 };
 
 fn run<F: Future>(future: F) -> F::Output {

@@ -128,11 +128,6 @@ impl Core {
         }
     }
 
-    /// Whether so much waits to be sent that nothing more is read: what comes could make us say more.
-    fn is_congested(&self) -> bool {
-        self.engine.pending().len() >= OUT_BYTES_MAX
-    }
-
     /// Hands what is pending to the wire, if that has room. Ready when nothing is left to be sent.
     pub(super) fn poll_flush<W: Wire>(
         &mut self,
@@ -164,7 +159,8 @@ impl Core {
 
     /// Reads, if there is anything and room for what comes of it. Pending where there is none.
     fn poll_read<W: Wire>(&mut self, wire: &mut W, task: &mut Context<'_>) -> Poll<Result<(), Over>> {
-        if self.is_congested() {
+        // What comes could make us say more.
+        if self.engine.is_congested() {
             return Poll::Pending;
         }
         let now = wire.now();
@@ -199,10 +195,10 @@ impl Core {
                 }
                 Poll::Ready(Err(over)) => return Poll::Ready(over),
                 // Once something is sent there is room again.
-                Poll::Pending if self.is_congested() && !self.is_sending => {
+                Poll::Pending if self.engine.is_congested() && !self.is_sending => {
                     match self.poll_flush(wire, task) {
                         Poll::Ready(Err(over)) => return Poll::Ready(over),
-                        _ if self.is_congested() => break,
+                        _ if self.engine.is_congested() => break,
                         _ => {}
                     }
                 }
